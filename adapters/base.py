@@ -1,0 +1,164 @@
+"""The contract between the method, which knows no host, and an adapter, which knows one family of hosts."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional
+
+import torch
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """What the planner needs to know of one synthesis block, dense or squeezed.
+
+    Attributes:
+        name: the block's name within the synthesis network.
+        resolution: height and width of its features.
+        in_channels: channels of the features coming in, 0 for the first block.
+        channels: c, channels of the features going out.
+        width: q of a squeezed block, None while dense.
+        w_dim: dimension of one style vector.
+        img_channels: channels of the image.
+        kernel_size: of conv1.
+        is_last: whether this block has no reader but the image.
+    """
+
+    name: str
+    resolution: int
+    in_channels: int
+    channels: int
+    width: Optional[int]
+    w_dim: int
+    img_channels: int
+    kernel_size: int
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Style of a layer as a function of w: ``style = w @ weight.T + bias``; weight [channels, w_dim], bias [channels].
+
+    Effective values: every run-time gain of the host is multiplied in.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __call__(self, w: torch.Tensor) -> torch.Tensor:
+        """[..., w_dim] -> [..., channels]."""
+        return w @ self.weight.t() + self.bias
+
+
+@dataclass(frozen=True)
+class ConvWeights:
+    """One modulated, demodulated convolution: weight [out, in, k, k], style over in, bias [out], noise strength.
+
+    ``slope`` and ``gain`` describe the leaky ReLU behind it: ``gain * (x if x > 0 else slope * x)``.
+    """
+
+    weight: torch.Tensor
+    style: Affine
+    bias: torch.Tensor
+    noise_strength: float
+    slope: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class DenseBlock:
+    """The trained content of one dense block, in effective values, float32, detached.
+
+    The first block has ``const`` [c, 4, 4] and no ``conv0``; ``fir`` [k, k] is the filter of the upsampling conv0.
+    toRGB: ``rgb_weight`` [img_channels, c], ``rgb_style`` over c (gain included), ``rgb_bias`` [img_channels].
+    """
+
+    spec: BlockSpec
+    const: Optional[torch.Tensor]
+    conv0: Optional[ConvWeights]
+    fir: torch.Tensor
+    conv1: ConvWeights
+    rgb_weight: torch.Tensor
+    rgb_style: Affine
+    rgb_bias: torch.Tensor
+
+
+@dataclass(frozen=True)
+class SqueezedStart:
+    """Trained start of one squeezed block, in effective values.
+
+    ``kept`` [q]: the channels of conv1 that stay, ascending. ``excite_weight`` [c, q] and ``excite_bias`` [c] are None
+    in the last block. ``rgb_weight`` [img_channels, q], ``rgb_style`` over q, ``rgb_bias`` [img_channels].
+    """
+
+    kept: torch.Tensor
+    excite_weight: Optional[torch.Tensor]
+    excite_bias: Optional[torch.Tensor]
+    rgb_weight: torch.Tensor
+    rgb_style: Affine
+    rgb_bias: torch.Tensor
+
+
+class Adapter(abc.ABC):
+    """One family of generators. Stateless; register an instance through `squeeze_patch.adapters.register` or the
+    entry-point group ``squeeze_patch.adapters``.
+
+    ``network`` below is the module that holds the blocks (the hosts' SynthesisNetwork); ``root`` is the module that the
+    user passed, which is or holds the generator.
+    """
+
+    #: short name of the family, stored in every Plan
+    name: str
+
+    @abc.abstractmethod
+    def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
+        """All networks of this family inside ``root``, dense or squeezed, by class name and by structure."""
+
+    @abc.abstractmethod
+    def refuse(self, root: torch.nn.Module) -> Optional[str]:
+        """Why something in ``root`` looks like this family but cannot be squeezed (one sentence), or None."""
+
+    @abc.abstractmethod
+    def specs(self, network: torch.nn.Module) -> List[BlockSpec]:
+        """The blocks in the order in which they run."""
+
+    @abc.abstractmethod
+    def dense_block(self, network: torch.nn.Module, name: str) -> DenseBlock:
+        """Trained content of one dense block.
+
+        Raises:
+            UnsupportedModelError: the block computes something that a `DenseBlock` cannot describe.
+        """
+
+    @abc.abstractmethod
+    def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
+        """Style vectors [n, w_dim], float32, on the CPU, of ``n`` random latents; changes nothing in ``root``."""
+
+    @abc.abstractmethod
+    def build(self, network: torch.nn.Module, name: str, width: int) -> torch.nn.Module:
+        """A squeezed block with fresh random layers for the dense block ``name``; ``network`` stays as it is."""
+
+    @abc.abstractmethod
+    def fill(self, new: torch.nn.Module, dense: torch.nn.Module, start: SqueezedStart) -> None:
+        """Write a trained start into a block made by `build` from ``dense``."""
+
+    @abc.abstractmethod
+    def block(self, network: torch.nn.Module, name: str) -> torch.nn.Module:
+        """The block object of that name, dense or squeezed."""
+
+    @abc.abstractmethod
+    def put(self, network: torch.nn.Module, name: str, block: torch.nn.Module) -> None:
+        """Put ``block`` in the place of the block of that name, at the same position among its siblings."""
+
+    @abc.abstractmethod
+    def mark(self, root: torch.nn.Module, network: torch.nn.Module, plan: Mapping[str, Any]) -> None:
+        """Make the Plan travel with the generator through deepcopy and pickle, also to where squeeze_patch is not."""
+
+    @abc.abstractmethod
+    def unmark(self, root: torch.nn.Module, network: torch.nn.Module) -> None:
+        """Undo `mark`."""
+
+    @abc.abstractmethod
+    def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
+        """What `mark` stored, or None."""

@@ -1,0 +1,254 @@
+"""The NVIDIA family: stylegan2-ada-pytorch, stylegan3's networks_stylegan2, GGDR, projected-gan, EG3D's backbone, and
+the many repositories that carry the same classes. Their generators hold a SynthesisNetwork with blocks ``b4``, ``b8``,
+... of conv0, conv1 and torgb.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Dict, List, Mapping, Optional
+
+import torch
+
+from squeeze_patch import connection
+from squeeze_patch.adapters.base import Adapter, Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.errors import StateError, UnsupportedModelError
+
+_SLOPES = {"lrelu": 0.2, "relu": 0.0, "linear": 1.0}
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+class NvidiaAdapter(Adapter):
+    """Replaces whole blocks by `connection.SqueezedBlock`, made persistent with the host's own decorator."""
+
+    name = "nvidia"
+
+    def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
+        return [module for module in root.modules() if _is_network(module) and _complaint(module) is None]
+
+    def refuse(self, root: torch.nn.Module) -> Optional[str]:
+        for module in root.modules():
+            if _is_network(module):
+                return _complaint(module)
+            if _class_named(module, "SynthesisNetwork") and hasattr(module, "input"):
+                return (
+                    "this is a StyleGAN3 (alias-free) generator: it has no toRGB per resolution, so there is no image "
+                    "skip connection to replace. stylegan3 trains StyleGAN2 with --cfg=stylegan2"
+                )
+        return None
+
+    def specs(self, network: torch.nn.Module) -> List[BlockSpec]:
+        return [_spec(name, self.block(network, name)) for name in _names(network)]
+
+    def block(self, network: torch.nn.Module, name: str) -> Any:
+        return getattr(network, name)
+
+    def put(self, network: torch.nn.Module, name: str, block: torch.nn.Module) -> None:
+        setattr(network, name, block)
+
+    def dense_block(self, network: torch.nn.Module, name: str) -> DenseBlock:
+        block = self.block(network, name)
+        torgb = block.torgb
+        first = block.in_channels == 0
+        rgb_style = _affine(torgb.affine)
+        return DenseBlock(
+            spec=_spec(name, block),
+            const=_value(block.const) if first else None,
+            conv0=None if first else _conv(block.conv0, f"{name}.conv0"),
+            fir=_value(block.resample_filter),
+            conv1=_conv(block.conv1, f"{name}.conv1"),
+            rgb_weight=_value(torgb.weight)[:, :, 0, 0],
+            rgb_style=Affine(rgb_style.weight * torgb.weight_gain, rgb_style.bias * torgb.weight_gain),
+            rgb_bias=_value(torgb.bias),
+        )
+
+    def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
+        mapping: Any = _mapping(root, network)
+        random = torch.Generator().manual_seed(seed)
+        device = next(mapping.parameters()).device
+        z = torch.randn([n, mapping.z_dim], generator=random).to(device)
+        c = torch.zeros([n, mapping.c_dim], device=device)
+        if mapping.c_dim > 0:
+            c[torch.arange(n), torch.randint(mapping.c_dim, [n], generator=random).to(device)] = 1
+        flags = {module: module.training for module in mapping.modules()}
+        try:
+            mapping.eval()  # a mapping network in training mode would move w_avg
+            with torch.no_grad():
+                w = mapping(z, c)
+        finally:
+            for module, flag in flags.items():
+                module.training = flag
+        w = w[:, 0] if w.ndim == 3 else w
+        return w.detach().to(device="cpu", dtype=torch.float32)  # type: ignore[no-any-return]
+
+    def build(self, network: torch.nn.Module, name: str, width: int) -> Any:
+        block = self.block(network, name)
+        for layer in (block.conv1, block.torgb):
+            if any(getattr(layer, hooks, None) for hooks in _HOOKS):
+                raise StateError(
+                    f"{name}.{'conv1' if layer is block.conv1 else 'torgb'} has hooks, which would not see the layer "
+                    "that takes its place; remove them and register them after apply"
+                )
+        new = connection.squeeze_block(block, width)
+        for hooks in _HOOKS:  # the same dictionaries, so that the handles that users hold stay valid
+            if hasattr(block, hooks) and hasattr(new, hooks):
+                object.__setattr__(new, hooks, getattr(block, hooks))
+        return new
+
+    def fill(self, new: Any, dense: Any, start: SqueezedStart) -> None:
+        kept = start.kept.to(dense.conv1.weight.device)
+        with torch.no_grad():
+            state = dense.conv1.state_dict()
+            state.update(weight=state["weight"][kept], bias=state["bias"][kept])
+            new.conv1.load_state_dict(state)
+            _write_affine(new.torgb.affine, start.rgb_style, new.torgb.weight_gain)
+            new.torgb.weight.copy_(start.rgb_weight[:, :, None, None])
+            new.torgb.bias.copy_(start.rgb_bias)
+            if start.excite_weight is not None and start.excite_bias is not None:
+                new.excite.weight.copy_(start.excite_weight[:, :, None, None] / new.excite.weight_gain)
+                new.excite.bias.copy_(start.excite_bias)
+
+    def mark(self, root: torch.nn.Module, network: torch.nn.Module, plan: Mapping[str, Any]) -> None:
+        network.squeeze_plan = dict(plan)  # type: ignore[assignment]
+        owner = _owner(root, network)
+        if owner is None or _class_named(owner, "RebuildSqueezed"):
+            return
+        base = owner._orig_class_name
+        source = (
+            f"{owner._orig_module_src}\n\n{inspect.getsource(connection)}\n\n"
+            f"class SqueezedGenerator(RebuildSqueezed, {base}):\n"
+            f'    """{base} with image squeeze connections, also when it is rebuilt from its init_kwargs."""\n'
+        )
+        path = next(name for name, module in owner.named_modules() if module is network)
+        blocks = {str(block["name"]): int(block["width"]) for block in plan["blocks"]}
+        squeeze = {"network": path, "blocks": blocks, "plan": dict(plan)}
+        owner._orig_module_src = source
+        owner._orig_class_name = "SqueezedGenerator"
+        owner._init_kwargs = {**owner._init_kwargs, "squeeze": squeeze}
+
+    def unmark(self, root: torch.nn.Module, network: torch.nn.Module) -> None:
+        del network.squeeze_plan
+        owner = _owner(root, network)
+        if owner is not None and "_orig_class_name" in vars(owner):
+            del owner._orig_module_src, owner._orig_class_name
+            owner._init_kwargs = {key: value for key, value in owner._init_kwargs.items() if key != "squeeze"}
+
+    def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
+        plan = getattr(network, "squeeze_plan", None)
+        return plan if isinstance(plan, dict) else None
+
+
+def _class_named(module: torch.nn.Module, name: str) -> bool:
+    """By name anywhere in the MRO: classes that come out of a pickle are in no importable module."""
+    return any(cls.__name__ == name for cls in type(module).__mro__)
+
+
+def _is_network(module: torch.nn.Module) -> bool:
+    return _class_named(module, "SynthesisNetwork") and hasattr(module, "block_resolutions")
+
+
+def _names(network: Any) -> List[str]:
+    return [f"b{resolution}" for resolution in network.block_resolutions]
+
+
+def _complaint(network: torch.nn.Module) -> Optional[str]:
+    """Why a network of this family cannot be squeezed, or None."""
+    for name in _names(network):
+        block: Any = getattr(network, name, None)
+        if block is None:
+            return f"the synthesis network lists {name} in block_resolutions but has no such block"
+        architecture = getattr(block, "architecture", "skip")
+        if architecture != "skip" or hasattr(block, "skip"):
+            return (
+                f"block {name} has architecture '{architecture}'. The squeeze connection replaces the image skip "
+                "connection, so only generators of architecture 'skip' (the hosts' default) can be squeezed"
+            )
+        parts = ["conv1", "torgb"] + (["const"] if getattr(block, "in_channels", None) == 0 else ["conv0"])
+        missing = [part for part in parts if not hasattr(block, part)]
+        if missing:
+            return f"block {name} ({type(block).__name__}) has no {' and no '.join(missing)}"
+        if not all(
+            isinstance(getattr(layer, "weight", None), torch.nn.Parameter) for layer in (block.conv1, block.torgb)
+        ):
+            return f"block {name} computes its weights from others (a parametrization?); remove that first"
+        if not _shapes_fit(block):
+            return f"block {name}: the shapes of conv1 and torgb do not belong to a StyleGAN2 block"
+    return None
+
+
+def _shapes_fit(block: Any) -> bool:
+    out, into = block.conv1.weight.shape[:2]
+    channels = block.const.shape[0] if block.in_channels == 0 else block.conv0.weight.shape[0]
+    squeezed = _class_named(block, "SqueezedBlock")
+    return into == channels and (squeezed or out == channels) and block.torgb.weight.shape[1:] == (out, 1, 1)
+
+
+def _spec(name: str, block: Any) -> BlockSpec:
+    weight = block.conv1.weight
+    return BlockSpec(
+        name=name,
+        resolution=int(block.resolution),
+        in_channels=int(block.in_channels),
+        channels=weight.shape[1],
+        width=weight.shape[0] if _class_named(block, "SqueezedBlock") else None,
+        w_dim=block.conv1.affine.weight.shape[1],
+        img_channels=block.torgb.weight.shape[0],
+        kernel_size=weight.shape[2],
+        is_last=bool(block.is_last),
+    )
+
+
+def _value(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to(device="cpu", dtype=torch.float32)
+
+
+def _affine(layer: Any) -> Affine:
+    return Affine(_value(layer.weight) * layer.weight_gain, _value(layer.bias) * layer.bias_gain)
+
+
+def _write_affine(layer: Any, style: Affine, gain: float) -> None:
+    layer.weight.copy_(style.weight / (layer.weight_gain * gain))
+    layer.bias.copy_(style.bias / (layer.bias_gain * gain))
+
+
+def _conv(layer: Any, where: str) -> ConvWeights:
+    if layer.activation not in _SLOPES:
+        raise UnsupportedModelError(
+            f"{where} has activation '{layer.activation}'; a trained start knows {', '.join(_SLOPES)}. "
+            "Use init='random' and train"
+        )
+    return ConvWeights(
+        weight=_value(layer.weight),
+        style=_affine(layer.affine),
+        bias=_value(layer.bias),
+        noise_strength=float(layer.noise_strength) if layer.use_noise else 0.0,
+        slope=_SLOPES[layer.activation],
+        gain=float(layer.act_gain),
+    )
+
+
+def _mapping(root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
+    for module in root.modules():
+        mapping = getattr(module, "mapping", None)
+        if isinstance(mapping, torch.nn.Module) and getattr(module, "synthesis", None) is network:
+            return mapping
+    raise UnsupportedModelError(
+        f"{type(root).__name__} has no mapping network beside its synthesis network, so no styles can be sampled. "
+        "Pass the whole generator (G, not G.synthesis), or use init='random'"
+    )
+
+
+def _owner(root: torch.nn.Module, network: torch.nn.Module) -> Any:
+    """Outermost persistent module in ``root`` that holds ``network``: the one that hosts rebuild from init_kwargs."""
+    for module in root.modules():
+        if hasattr(module, "_orig_module_src") and any(child is network for child in module.modules()):
+            return module
+    return None

@@ -1,0 +1,21 @@
+"""Errors of squeeze_patch. Each also derives from the built-in that fits, and says what, where and the cure."""
+
+
+class SqueezeError(Exception):
+    """Base of every error that squeeze_patch raises on purpose."""
+
+
+class UnsupportedModelError(SqueezeError, TypeError):
+    """The object is no generator that any registered adapter can squeeze."""
+
+
+class PlanError(SqueezeError, ValueError):
+    """The requested ratio, reduction or widths cannot be had on this generator."""
+
+
+class StateError(SqueezeError, RuntimeError):
+    """The generator is in a state in which the operation would damage it."""
+
+
+class CheckpointError(SqueezeError, ValueError):
+    """A checkpoint file cannot be read, converted or written."""

@@ -1,0 +1,187 @@
+"""From a trained dense block to the start of a squeezed one.
+
+Demodulation, noise, bias and activation act on each output channel alone, so a kept channel of conv1 stays exactly what
+it was. What is to be found: which q of c channels to keep, how excite makes the others from them, and what torgb reads.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, Mapping, Optional, Sequence
+
+import torch
+
+from squeeze_patch.activations import styles_needed, window_features
+from squeeze_patch.adapters.base import Affine, ConvWeights, DenseBlock, SqueezedStart
+
+#: weight of the image against the next block's features when channels are chosen
+IMAGE_WEIGHT = 0.3
+#: ridge of the regressions, relative to the mean variance of a channel; keeps dead channels from dividing by zero
+RIDGE = 1e-6
+
+Progress = Callable[[str, int, int], None]
+
+
+def starts_from_weights(
+    blocks: Sequence[DenseBlock],
+    widths: Mapping[str, int],
+    sample_w: Callable[[int], torch.Tensor],
+    kept: Optional[Mapping[str, torch.Tensor]] = None,
+    progress: Optional[Progress] = None,
+) -> Dict[str, SqueezedStart]:
+    """Starts for all blocks of one generator, from its trained weights alone.
+
+    Args:
+        blocks: all dense blocks in running order.
+        widths: {block name: q} of those to squeeze.
+        sample_w: n -> style vectors [n, w_dim] of random latents.
+        kept: {block name: kept channels}, where they are given (a generator that must match another's).
+        progress: called with (block name, blocks done, blocks in all).
+    """
+    ws = sample_w(styles_needed(blocks))
+    starts = {}
+    with torch.no_grad():
+        for index, (block, features) in enumerate(window_features(blocks, ws)):
+            name = block.spec.name
+            if name in widths:
+                reader = blocks[index + 1].conv0 if index + 1 < len(blocks) else None
+                given = None if kept is None else kept[name]
+                starts[name] = start_block(block, reader, features, ws, widths[name], given)
+            if progress is not None:
+                progress(name, index + 1, len(blocks))
+    return starts
+
+
+def start_block(
+    block: DenseBlock,
+    reader: Optional[ConvWeights],
+    features: torch.Tensor,
+    ws: torch.Tensor,
+    width: int,
+    kept: Optional[torch.Tensor] = None,
+) -> SqueezedStart:
+    """Start of one squeezed block.
+
+    Args:
+        block: the dense block.
+        reader: conv0 of the next block, None behind the last block.
+        features: conv1's activations [samples, c].
+        ws: style vectors [n, w_dim].
+        width: q.
+        kept: the channels to keep [q], ascending; chosen here where not given.
+    """
+    features, ws = features.double(), ws.double()
+    mean = features.mean(dim=0)
+    centred = features - mean
+    covariance = centred.t() @ centred / len(features)
+    if kept is None:
+        kept = select_channels(covariance, _importance(block, reader, ws, covariance), width)
+    mix, offset = regress(covariance, mean, kept)
+    rgb_weight, rgb_style, rgb_bias = refit_torgb(block, mix, offset, kept, ws)
+    is_last = block.spec.is_last
+    return SqueezedStart(
+        kept=kept,
+        excite_weight=None if is_last else mix.float(),
+        excite_bias=None if is_last else offset.float(),
+        rgb_weight=rgb_weight.float(),
+        rgb_style=Affine(rgb_style.weight.float(), rgb_style.bias.float()),
+        rgb_bias=rgb_bias.float(),
+    )
+
+
+def select_channels(covariance: torch.Tensor, importance: torch.Tensor, width: int) -> torch.Tensor:
+    """The channels from which all can be predicted best, where it matters to the readers.
+
+    Greedy column subset selection: take, again and again, the channel that most reduces
+    ``trace(importance @ residual)``, the readers' expected squared error when everything is regressed on the channels
+    taken so far (pivoted Cholesky when importance is the identity).
+
+    Args:
+        covariance: of the c features [c, c].
+        importance: quadratic form of the readers' error [c, c], symmetric, positive semi-definite.
+        width: q.
+
+    Returns:
+        kept channels [q], ascending, int64.
+    """
+    channels = len(covariance)
+    if width == channels:
+        return torch.arange(channels)
+    residual = covariance.clone()
+    weighted = importance @ residual
+    floor = 1e-12 * covariance.diagonal().mean().clamp_min(1e-300)
+    free = torch.ones(channels, dtype=torch.bool)
+    for _ in range(width):
+        variance = residual.diagonal()
+        gain = (residual * weighted).sum(dim=0) / variance.clamp_min(floor)
+        gain[variance <= floor] = -1.0  # nothing left to learn from it
+        gain[~free] = -2.0
+        best = int(gain.argmax())
+        free[best] = False
+        if variance[best] > floor:
+            row = residual[best] / variance[best].sqrt()
+            column = weighted[:, best] / variance[best].sqrt()
+            residual.addr_(row, row, alpha=-1)
+            weighted.addr_(column, row, alpha=-1)
+    return torch.nonzero(~free).flatten()
+
+
+def regress(covariance: torch.Tensor, mean: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least squares from the kept channels to all: features = kept features @ mix.T + offset; exact on the kept ones.
+
+    Returns:
+        mix [c, q], offset [c].
+    """
+    inner = covariance[kept][:, kept]
+    ridge = RIDGE * inner.diagonal().mean().clamp_min(1e-300)
+    mix = torch.linalg.solve(inner + ridge * torch.eye(len(kept), dtype=inner.dtype), covariance[kept]).t().clone()
+    mix[kept] = torch.eye(len(kept), dtype=mix.dtype)
+    return mix, mean - mix @ mean[kept]
+
+
+def refit_torgb(
+    block: DenseBlock, mix: torch.Tensor, offset: torch.Tensor, kept: torch.Tensor, ws: torch.Tensor
+) -> tuple[torch.Tensor, Affine, torch.Tensor]:
+    """torgb on the kept channels: weight [img_channels, q], style, bias [img_channels].
+
+    With every feature written through ``mix``, the block's share of the image is
+    ``sum_k (sum_o t_o mix_ok style_o(w)) f_k``: for each kept channel a matrix [img_channels, 1 + w_dim] acting on
+    (w, 1). torgb can represent its best matrix of rank one under the distribution of w, which is all of it for one image
+    channel and at ratio 1. Scale and sign follow the dense style, so that averaging weights over training stays sound.
+    """
+    style = torch.cat([block.rgb_style.weight, block.rgb_style.bias[:, None]], dim=1).double()  # [c, w_dim + 1]
+    weight = block.rgb_weight.double()
+    ones = torch.cat([ws, ws.new_ones([len(ws), 1])], dim=1)
+    root = torch.linalg.qr(ones).R / len(ws) ** 0.5  # root.T @ root = second moments of (w, 1)
+    wanted = torch.einsum("io,ok,ow->kiw", weight, mix, style)
+    seen = wanted @ root.t()
+    _, vectors = torch.linalg.eigh(seen @ seen.transpose(1, 2))
+    direction = vectors[:, :, -1]  # [q, img_channels]
+    new_style = torch.einsum("ki,kiw->kw", direction, wanted)
+    old_seen, new_seen = style[kept] @ root.t(), new_style @ root.t()
+    scale = new_seen.norm(dim=1) / old_seen.norm(dim=1).clamp_min(1e-300)
+    scale = torch.where((old_seen * new_seen).sum(dim=1) < 0, -scale, scale)
+    scale = torch.where(scale.abs() < 1e-300, torch.ones_like(scale), scale)
+    new_style = new_style / scale[:, None]
+    bias = block.rgb_bias.double() + (block.rgb_style(ws.float()).double().mean(dim=0) * weight) @ offset
+    return (direction * scale[:, None]).t(), Affine(new_style[:, :-1], new_style[:, -1]), bias
+
+
+def _importance(
+    block: DenseBlock, reader: Optional[ConvWeights], ws: torch.Tensor, covariance: torch.Tensor
+) -> torch.Tensor:
+    """Quadratic form of what the block's readers make of an error in its features, each reader's output power set to
+    one and then weighted."""
+    image = (block.rgb_weight.t() @ block.rgb_weight).double() * _style_moments(block.rgb_style, ws)
+    image = image / (image * covariance).sum().clamp_min(1e-300)
+    if reader is None:
+        return image
+    mean_style = reader.style(ws.float().mean(dim=0))
+    styled = (reader.weight * mean_style[None, :, None, None]).square().sum(dim=[1, 2, 3], keepdim=True)
+    rows = (reader.weight * (styled + 1e-8).rsqrt()).transpose(0, 1).flatten(1)
+    features = (rows @ rows.t()).double() * _style_moments(reader.style, ws)
+    return features / (features * covariance).sum().clamp_min(1e-300) + IMAGE_WEIGHT * image
+
+
+def _style_moments(style: Affine, ws: torch.Tensor) -> torch.Tensor:
+    values = style(ws.float()).double()
+    return values.t() @ values / len(values)

@@ -1,0 +1,319 @@
+"""apply, remove, squeezed, status: from a Plan to replaced blocks, all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, Mapping, Optional, Tuple, TypeVar
+
+import torch
+
+from squeeze_patch.adapters import locate
+from squeeze_patch.adapters.base import Adapter, SqueezedStart
+from squeeze_patch.errors import PlanError, SqueezeError, StateError
+from squeeze_patch.initialize import Progress, starts_from_weights
+from squeeze_patch.planner import Plan, dense_parameters, describe_reduction
+from squeeze_patch.planner import plan as make_plan
+
+INITS = ("weights", "random")
+#: latents sampled for a trained start; any fixed number will do
+SEED = 0
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What `status` found.
+
+    Attributes:
+        state: "dense", "squeezed" (every block is as the Plan on the generator says) or "irregular".
+        family: name of the adapter.
+        plan: the Plan that travels on the generator, None where there is none.
+        parameters_before: parameters of the dense generator.
+        parameters_after: parameters now.
+        blocks: number of blocks.
+        squeezed_blocks: how many of them are squeezed.
+        detail: what is irregular, else "".
+    """
+
+    state: str
+    family: str
+    plan: Optional[Plan]
+    parameters_before: int
+    parameters_after: int
+    blocks: int
+    squeezed_blocks: int
+    detail: str = ""
+
+    def __str__(self) -> str:
+        if self.state == "dense":
+            return f"dense: {self.parameters_before:,} parameters, {self.blocks} blocks"
+        if self.state == "irregular":
+            return f"irregular: {self.squeezed_blocks} of {self.blocks} blocks squeezed; {self.detail}"
+        fewer = describe_reduction(1 - self.parameters_after / self.parameters_before)
+        return (
+            f"squeezed: {self.squeezed_blocks} of {self.blocks} blocks, "
+            f"{self.parameters_before:,} -> {self.parameters_after:,} parameters ({fewer})"
+        )
+
+
+@dataclass(frozen=True)
+class _Originals:
+    """What `remove` needs: the dense blocks, and the version of every parameter that dense and squeezed share."""
+
+    blocks: Dict[str, torch.nn.Module]
+    shared: Tuple[Tuple[str, torch.nn.Parameter, int], ...]
+
+
+# Beside the generators, not on them: deepcopy and pickle of a squeezed generator shall not carry the dense blocks along.
+_originals: weakref.WeakKeyDictionary[torch.nn.Module, _Originals] = weakref.WeakKeyDictionary()
+
+
+def apply(
+    G: Module,
+    *,
+    reduction: Optional[float] = None,
+    ratio: Optional[float] = None,
+    widths: Optional[Mapping[int, int]] = None,
+    plan: Optional[Plan] = None,
+    init: str = "weights",
+    keep_original: bool = True,
+    progress: Optional[Progress] = None,
+) -> Module:
+    """Replace the image skip connection of a generator by the image squeeze connection, in place.
+
+    Do it before building optimisers and before wrapping for parallel training: both record parameters. A second call
+    with the same wish does nothing.
+
+    Args:
+        G: a generator (G, G_ema), or a module that holds exactly one.
+        reduction: share of G's parameters to save, 0 to 1; default 0.121, the paper's figure.
+        ratio: c / q for every block instead, 1 or more.
+        widths: {resolution: q} instead; blocks that are not named stay dense.
+        plan: a Plan instead, from `squeeze_patch.plan` or from a file.
+        init: "weights" = start from G's trained weights; "random" = fresh conv1, torgb and excite, to train from scratch.
+        keep_original: keep the dense blocks beside G, so that `remove` can put them back (G's memory grows by them; they
+            are neither pickled nor copied with G).
+        progress: called with (block name, blocks done, blocks in all).
+
+    Returns:
+        G itself.
+
+    Raises:
+        UnsupportedModelError: no adapter knows the generator.
+        PlanError: the wish is impossible or contradictory.
+        StateError: G is squeezed in another way already. G is as it was after any error.
+    """
+    adapter, network = locate(G)
+    wanted = _wanted(G, adapter.name, reduction, ratio, widths, plan)
+    now = status(G)
+    if now.state == "irregular":
+        raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
+    if now.state == "squeezed":
+        assert now.plan is not None
+        if now.plan.same_widths(wanted):
+            return G
+        raise StateError(
+            f"the generator is squeezed already, in another way ({now.plan}). "
+            "Call squeeze_patch.remove(G) first, or start from the dense checkpoint"
+        )
+    squeeze(G, wanted, init, keep_original=keep_original, progress=progress)
+    return G
+
+
+def squeeze(
+    G: torch.nn.Module,
+    plan: Plan,
+    init: str,
+    *,
+    kept: Optional[Mapping[str, torch.Tensor]] = None,
+    keep_original: bool = False,
+    progress: Optional[Progress] = None,
+) -> Dict[str, torch.Tensor]:
+    """Squeeze a dense generator as ``plan`` says, keeping the channels ``kept`` where given.
+
+    Returns:
+        {block name: kept channels [q]}, empty with ``init="random"``.
+    """
+    if init not in INITS:
+        raise PlanError(f"init has to be one of {', '.join(INITS)}, not {init!r}")
+    adapter, network = locate(G)
+    _check_fits(plan, adapter, network)
+    starts = {} if init == "random" else _trained_starts(G, adapter, network, plan, kept, progress)
+    new_blocks = {}
+    # New layers draw random weights that a trained start overwrites: leave the user's random stream as it was.
+    with torch.random.fork_rng(devices=[], enabled=bool(starts)):
+        for block in plan.blocks:
+            new_blocks[block.name] = adapter.build(network, block.name, block.width)
+    for name, start in starts.items():
+        adapter.fill(new_blocks[name], adapter.block(network, name), start)
+
+    old_blocks = {name: adapter.block(network, name) for name in new_blocks}
+    try:
+        for name, new in new_blocks.items():
+            adapter.put(network, name, new)
+        adapter.mark(G, network, plan.to_dict())
+    except BaseException:
+        for name, old in old_blocks.items():
+            adapter.put(network, name, old)
+        raise
+    if keep_original:
+        _originals[network] = _Originals(old_blocks, _shared_versions(G, old_blocks))
+    return {name: start.kept for name, start in starts.items()}
+
+
+def remove(G: Module) -> Module:
+    """Put the dense blocks back that `apply` took out: the same module objects, so the same keys and images.
+
+    Returns:
+        G itself, dense. A dense generator is returned as it is.
+
+    Raises:
+        StateError: the dense blocks were not kept (``keep_original=False``, a copy, or a loaded file), or parameters that
+            dense and squeezed blocks share were trained in between.
+    """
+    adapter, network = locate(G)
+    if status(G).state == "dense":
+        return G
+    originals = _originals.get(network)
+    if originals is None:
+        raise StateError(
+            "the dense blocks of this generator are not at hand: it was squeezed with keep_original=False, or it is a "
+            "copy, or it came from a file. Load the dense checkpoint instead"
+        )
+    moved = [name for name, parameter, version in originals.shared if _version(parameter) != version]
+    if moved:
+        raise StateError(
+            f"{len(moved)} parameters were changed since apply ({moved[0]}, ...), so the dense blocks no longer belong to "
+            "the rest of the generator. Load the dense checkpoint instead"
+        )
+    for name, old in originals.blocks.items():
+        new = adapter.block(network, name)
+        _follow(old, new)
+        adapter.put(network, name, old)
+    adapter.unmark(G, network)
+    del _originals[network]
+    return G
+
+
+@contextlib.contextmanager
+def squeezed(
+    G: Module,
+    *,
+    reduction: Optional[float] = None,
+    ratio: Optional[float] = None,
+    widths: Optional[Mapping[int, int]] = None,
+    plan: Optional[Plan] = None,
+    init: str = "weights",
+) -> Iterator[Module]:
+    """Squeeze G for the length of a ``with`` block: ``with squeezed(G): images = G(z, c)``. Arguments as in `apply`."""
+    if status(G).state != "dense":
+        raise StateError("squeezed() starts from a dense generator; this one is squeezed already")
+    apply(G, reduction=reduction, ratio=ratio, widths=widths, plan=plan, init=init, keep_original=True)
+    try:
+        yield G
+    finally:
+        remove(G)
+
+
+def status(G: torch.nn.Module) -> Status:
+    """What state a generator is in; prints as one line.
+
+    Raises:
+        UnsupportedModelError: no adapter knows the generator.
+    """
+    adapter, network = locate(G)
+    specs = adapter.specs(network)
+    squeezed_now = {spec.name: spec.width for spec in specs if spec.width is not None}
+    after = sum(parameter.numel() for parameter in G.parameters())
+    stored = adapter.plan_of(network)
+    plan: Optional[Plan] = None
+    detail = ""
+    if stored is not None:
+        try:
+            plan = Plan.from_dict(stored)
+        except PlanError as error:
+            detail = str(error)
+    if stored is None and squeezed_now:
+        detail = "no plan travels with it"
+    elif plan is not None and {block.name: block.width for block in plan.blocks} != squeezed_now:
+        detail = f"its plan squeezes {len(plan.blocks)} blocks, in other widths or places"
+    state = "irregular" if detail else "squeezed" if squeezed_now else "dense"
+    before = dense_parameters(G, specs)
+    return Status(state, adapter.name, plan, before, after, len(specs), len(squeezed_now), detail)
+
+
+def _wanted(
+    G: torch.nn.Module,
+    family: str,
+    reduction: Optional[float],
+    ratio: Optional[float],
+    widths: Optional[Mapping[int, int]],
+    plan: Optional[Plan],
+) -> Plan:
+    if plan is None:
+        return make_plan(G, reduction=reduction, ratio=ratio, widths=widths)
+    if not (reduction is None and ratio is None and widths is None):
+        raise PlanError("give a plan or a reduction, ratio or widths, not both")
+    if plan.family != family:
+        raise PlanError(f"the plan is for a generator of family {plan.family}, this one is of family {family}")
+    return plan
+
+
+def _check_fits(plan: Plan, adapter: Adapter, network: torch.nn.Module) -> None:
+    specs = {spec.name: spec for spec in adapter.specs(network)}
+    for block in plan.blocks:
+        spec = specs.get(block.name)
+        if spec is None or spec.channels != block.channels or not 1 <= block.width <= block.channels:
+            has = "no such block" if spec is None else f"{spec.channels} channels"
+            raise PlanError(
+                f"the plan does not fit this generator: {block.name} should go from {block.channels} to {block.width} "
+                f"channels, the generator has {has} there"
+            )
+    if not plan.blocks:
+        raise PlanError("the plan squeezes no block")
+
+
+def _trained_starts(
+    G: torch.nn.Module,
+    adapter: Adapter,
+    network: torch.nn.Module,
+    plan: Plan,
+    kept: Optional[Mapping[str, torch.Tensor]],
+    progress: Optional[Progress],
+) -> Dict[str, SqueezedStart]:
+    for name, parameter in network.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise SqueezeError(f"{name} holds values that are not finite: this generator has diverged")
+    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
+    widths = {block.name: block.width for block in plan.blocks}
+    return starts_from_weights(blocks, widths, lambda n: adapter.sample_w(G, network, n, SEED), kept, progress)
+
+
+def _shared_versions(
+    G: torch.nn.Module, old_blocks: Mapping[str, torch.nn.Module]
+) -> Tuple[Tuple[str, torch.nn.Parameter, int], ...]:
+    own_old = {id(p) for block in old_blocks.values() for p in block.parameters()}
+    result: List[Tuple[str, torch.nn.Parameter, int]] = []
+    for name, parameter in G.named_parameters():
+        in_new_block_only = any(f".{block}." in f".{name}" for block in old_blocks) and id(parameter) not in own_old
+        if not in_new_block_only:
+            result.append((name, parameter, _version(parameter)))
+    return tuple(result)
+
+
+def _version(parameter: torch.nn.Parameter) -> int:
+    """Counts in-place changes; moving a module between devices is none."""
+    return -1 if parameter.is_inference() else parameter._version
+
+
+def _follow(old: torch.nn.Module, new: torch.nn.Module) -> None:
+    """Bring a dense block that was set aside to where the generator is by now: device, dtype, training, frozen."""
+    reference = next(new.parameters())
+    old.to(device=reference.device, dtype=reference.dtype)
+    old.train(new.training)
+    flags = {name: parameter.requires_grad for name, parameter in new.named_parameters()}
+    for name, parameter in old.named_parameters():
+        parameter.requires_grad_(flags[name])
