@@ -1,8 +1,8 @@
 """Samples of a dense generator's features, computed from its weights alone.
 
-Own arithmetic on the effective weights of a `DenseBlock`: no host code runs, no data is needed, everything is float32 on
-the CPU. At 16x16 and above only a window of 8x8 positions of every feature map is computed, so that a 1024x1024 generator
-costs little more than a 64x64 one.
+Own arithmetic on the effective weights of a `DenseBlock`: no host code runs, no data is needed, everything is float32
+on the CPU. At 16x16 and above only a window of 8x8 positions of every feature map is computed, so that a 1024x1024
+generator costs little more than a 64x64 one.
 """
 
 from __future__ import annotations

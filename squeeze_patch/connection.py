@@ -231,7 +231,7 @@ def rebuild_layer(layer: Any, **changes: int) -> Any:
     The arguments come from the host's own record (``init_args``, ``init_kwargs``) where it keeps one, else from the
     attributes of the layer that carry the parameters' names.
     """
-    signatures = (inspect.signature(cls.__init__) for cls in type(layer).__mro__)
+    signatures = (inspect.signature(vars(cls)["__init__"]) for cls in type(layer).__mro__ if "__init__" in vars(cls))
     signature = next(found for found in signatures if "in_channels" in found.parameters)
     if hasattr(layer, "init_kwargs"):
         arguments = dict(signature.bind(None, *layer.init_args, **layer.init_kwargs).arguments)

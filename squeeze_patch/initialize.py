@@ -145,8 +145,9 @@ def refit_torgb(
 
     With every feature written through ``mix``, the block's share of the image is
     ``sum_k (sum_o t_o mix_ok style_o(w)) f_k``: for each kept channel a matrix [img_channels, 1 + w_dim] acting on
-    (w, 1). torgb can represent its best matrix of rank one under the distribution of w, which is all of it for one image
-    channel and at ratio 1. Scale and sign follow the dense style, so that averaging weights over training stays sound.
+    (w, 1). torgb can represent the best matrix of rank one under the distribution of w, which is all of it for one
+    image channel and at ratio 1. Scale and sign follow the dense style, so that averaging weights over training stays
+    sound.
     """
     style = torch.cat([block.rgb_style.weight, block.rgb_style.bias[:, None]], dim=1).double()  # [c, w_dim + 1]
     weight = block.rgb_weight.double()

@@ -67,7 +67,7 @@ class _Originals:
     shared: Tuple[Tuple[str, torch.nn.Parameter, int], ...]
 
 
-# Beside the generators, not on them: deepcopy and pickle of a squeezed generator shall not carry the dense blocks along.
+# Beside the generators, not on them: deepcopy and pickle of a squeezed generator shall not carry the dense blocks.
 _originals: weakref.WeakKeyDictionary[torch.nn.Module, _Originals] = weakref.WeakKeyDictionary()
 
 
@@ -93,9 +93,10 @@ def apply(
         ratio: c / q for every block instead, 1 or more.
         widths: {resolution: q} instead; blocks that are not named stay dense.
         plan: a Plan instead, from `squeeze_patch.plan` or from a file.
-        init: "weights" = start from G's trained weights; "random" = fresh conv1, torgb and excite, to train from scratch.
-        keep_original: keep the dense blocks beside G, so that `remove` can put them back (G's memory grows by them; they
-            are neither pickled nor copied with G).
+        init: "weights" = start from G's trained weights; "random" = fresh conv1, torgb and excite, to train from
+            scratch.
+        keep_original: keep the dense blocks beside G, so that `remove` can put them back (G's memory grows by them;
+            they are neither pickled nor copied with G).
         progress: called with (block name, blocks done, blocks in all).
 
     Returns:
@@ -106,7 +107,7 @@ def apply(
         PlanError: the wish is impossible or contradictory.
         StateError: G is squeezed in another way already. G is as it was after any error.
     """
-    adapter, network = locate(G)
+    adapter, _ = locate(G)
     wanted = _wanted(G, adapter.name, reduction, ratio, widths, plan)
     now = status(G)
     if now.state == "irregular":
@@ -171,8 +172,8 @@ def remove(G: Module) -> Module:
         G itself, dense. A dense generator is returned as it is.
 
     Raises:
-        StateError: the dense blocks were not kept (``keep_original=False``, a copy, or a loaded file), or parameters that
-            dense and squeezed blocks share were trained in between.
+        StateError: the dense blocks were not kept (``keep_original=False``, a copy, or a loaded file), or parameters
+            that dense and squeezed blocks share were trained in between.
     """
     adapter, network = locate(G)
     if status(G).state == "dense":
@@ -186,8 +187,8 @@ def remove(G: Module) -> Module:
     moved = [name for name, parameter, version in originals.shared if _version(parameter) != version]
     if moved:
         raise StateError(
-            f"{len(moved)} parameters were changed since apply ({moved[0]}, ...), so the dense blocks no longer belong to "
-            "the rest of the generator. Load the dense checkpoint instead"
+            f"{len(moved)} parameters were changed since apply ({moved[0]}, ...), so the dense blocks no longer belong "
+            "to the rest of the generator. Load the dense checkpoint instead"
         )
     for name, old in originals.blocks.items():
         new = adapter.block(network, name)
