@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Callable, Dict, Mapping, Optional, Sequence
 
+import numpy as np
 import torch
 
 from squeeze_patch.activations import styles_needed, window_features
@@ -106,23 +107,30 @@ def select_channels(covariance: torch.Tensor, importance: torch.Tensor, width: i
     channels = len(covariance)
     if width == channels:
         return torch.arange(channels)
-    residual = covariance.clone()
-    weighted = importance @ residual
-    floor = 1e-12 * covariance.diagonal().mean().clamp_min(1e-300)
-    free = torch.ones(channels, dtype=torch.bool)
-    for _ in range(width):
-        variance = residual.diagonal()
-        gain = (residual * weighted).sum(dim=0) / variance.clamp_min(floor)
-        gain[variance <= floor] = -1.0  # nothing left to learn from it
-        gain[~free] = -2.0
-        best = int(gain.argmax())
+    # Only the diagonals of the residual R and of R M R are kept up to date; columns of R = C - L L^T are made on demand,
+    # so a step costs four matrix-vector products. float32 is enough to rank channels. In numpy: thousands of small torch
+    # operations would spend their time waiting for each other's threads on a busy machine.
+    c = np.asarray(covariance / covariance.diagonal().mean().clamp_min(1e-300), dtype=np.float32)
+    m = np.asarray(importance / importance.abs().max().clamp_min(1e-300), dtype=np.float32)
+    factor = np.zeros([width, channels], dtype=np.float32)
+    variance = c.diagonal().copy()
+    gain = (c * (m @ c)).sum(axis=0)
+    floor = 1e-6 * variance.clip(min=0)  # below it a channel is known but for rounding
+    free = np.ones(channels, dtype=bool)
+    for step in range(width):
+        known = variance <= floor
+        score = np.where(known, -1, gain.clip(min=0) / variance.clip(min=1e-30))
+        best = int(np.where(free, score, -2).argmax())
         free[best] = False
-        if variance[best] > floor:
-            row = residual[best] / variance[best].sqrt()
-            column = weighted[:, best] / variance[best].sqrt()
-            residual.addr_(row, row, alpha=-1)
-            weighted.addr_(column, row, alpha=-1)
-    return torch.nonzero(~free).flatten()
+        if not known[best]:
+            done = factor[:step]
+            column = (c[best] - done[:, best] @ done) / np.sqrt(variance[best])
+            read = m @ column
+            seen = c @ read - (done @ read) @ done
+            gain += column * (column * (column @ read) - 2 * seen)
+            variance -= np.square(column)
+            factor[step] = column
+    return torch.from_numpy(np.flatnonzero(~free))
 
 
 def regress(covariance: torch.Tensor, mean: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
