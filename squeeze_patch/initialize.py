@@ -107,9 +107,9 @@ def select_channels(covariance: torch.Tensor, importance: torch.Tensor, width: i
     channels = len(covariance)
     if width == channels:
         return torch.arange(channels)
-    # Only the diagonals of the residual R and of R M R are kept up to date; columns of R = C - L L^T are made on demand,
-    # so a step costs four matrix-vector products. float32 is enough to rank channels. In numpy: thousands of small torch
-    # operations would spend their time waiting for each other's threads on a busy machine.
+    # Only the diagonals of the residual R and of R M R are kept up to date; columns of R = C - L L^T are made on
+    # demand, so a step costs four matrix-vector products. float32 is enough to rank channels. In numpy: thousands of
+    # small torch operations would spend their time waiting for each other's threads on a busy machine.
     c = np.asarray(covariance / covariance.diagonal().mean().clamp_min(1e-300), dtype=np.float32)
     m = np.asarray(importance / importance.abs().max().clamp_min(1e-300), dtype=np.float32)
     factor = np.zeros([width, channels], dtype=np.float32)

@@ -19,6 +19,8 @@ DEFAULT_REDUCTION = 0.121
 #: squeezed widths are multiples of this where a block has at least `FEW` times as many channels
 MULTIPLE = 8
 FEW = 4
+#: how far a reduction may be from what was asked for before finer multiples are tried
+TOLERANCE = 0.003
 SCHEMA = 1
 
 
@@ -168,15 +170,15 @@ def solve(
         saved = sum(saved_parameters(s, chosen[s.name]) for s in specs if s.name in chosen)
         return Plan(family, blocks, parameters, parameters - saved, at_ratio)
 
-    def uniform(at_ratio: float) -> Plan:
-        return build({s.name: width_for(s.channels, at_ratio, multiple) for s in specs}, at_ratio)
+    def uniform(at_ratio: float, step: Optional[int]) -> Plan:
+        return build({s.name: width_for(s.channels, at_ratio, step) for s in specs}, at_ratio)
 
     if widths is not None:
         return build(_checked_widths(specs, widths), None)
     if ratio is not None:
         if not (math.isfinite(ratio) and ratio >= 1):
             raise PlanError(f"ratio is c / q: a number from 1 (nothing squeezed) upwards, not {ratio}")
-        return uniform(float(ratio))
+        return uniform(float(ratio), multiple)
     target = DEFAULT_REDUCTION if reduction is None else float(reduction)
     return _nearest(uniform, [s.channels for s in specs], multiple, target)
 
@@ -196,18 +198,27 @@ def _checked_widths(specs: Sequence[BlockSpec], widths: Mapping[int, int]) -> Di
     return chosen
 
 
-def _nearest(uniform: Callable[[float], Plan], channels: Sequence[int], multiple: Optional[int], target: float) -> Plan:
-    candidates = [uniform(ratio) for ratio in _ratios(channels, multiple)]
-    candidates = [plan for plan in candidates if plan.reduction > 0]
-    if not candidates:
+def _nearest(
+    uniform: Callable[[float, Optional[int]], Plan], channels: Sequence[int], multiple: Optional[int], target: float
+) -> Plan:
+    """The plan nearest to ``target``. In narrow generators multiples of 8 are coarse stairs; finer ones are taken, one
+    after another, where the coarser miss the target by more than `TOLERANCE`."""
+    best: Optional[Plan] = None
+    reached: List[float] = []
+    for step in (None, 4, 2, 1) if multiple is None else (multiple,):
+        candidates = [plan for plan in (uniform(r, step) for r in _ratios(channels, step)) if plan.reduction > 0]
+        reached += [plan.reduction for plan in candidates]
+        best = min([best, *candidates] if best else candidates, key=lambda p: abs(p.reduction - target), default=None)
+        if best is not None and abs(best.reduction - target) <= TOLERANCE:
+            return best
+    if best is None:
         raise PlanError("no ratio makes this generator smaller: its blocks have too few channels")
-    lowest, highest = (pick(plan.reduction for plan in candidates) for pick in (min, max))
-    if not lowest <= target <= highest:
+    if not min(reached) <= target <= max(reached):
         raise PlanError(
-            f"a reduction of {target:.1%} is out of reach: this generator can be made {lowest:.1%} to {highest:.1%} "
-            "smaller by one ratio for all blocks"
+            f"a reduction of {target:.1%} is out of reach: this generator can be made {min(reached):.1%} to "
+            f"{max(reached):.1%} smaller by one ratio for all blocks"
         )
-    return min(candidates, key=lambda plan: abs(plan.reduction - target))
+    return best
 
 
 def _ratios(channels: Sequence[int], multiple: Optional[int]) -> List[float]:

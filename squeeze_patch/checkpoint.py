@@ -1,0 +1,303 @@
+"""Checkpoint files: read, squeeze every generator inside, write atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import pickle
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+
+import torch
+
+from squeeze_patch.adapters import locate
+from squeeze_patch.errors import CheckpointError, PlanError, StateError, UnsupportedModelError
+from squeeze_patch.files import atomic_write
+from squeeze_patch.initialize import Progress
+from squeeze_patch.planner import Plan
+from squeeze_patch.planner import plan as make_plan
+from squeeze_patch.report import Report, report
+from squeeze_patch.surgery import Status, squeeze, status
+
+#: the generator on which channels are chosen: its weights are the averaged ones
+REFERENCE = "G_ema"
+#: readable from Python 3.4 on, as the hosts' own files are
+PICKLE_PROTOCOL = 4
+
+PathLike = Union[str, Path]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` did.
+
+    Attributes:
+        source, target: the files.
+        plan: the Plan of the reference generator; it is stored in the target with every generator.
+        generators: names of the generators that were squeezed.
+        shared_channels: whether all of them keep the same channels, so that averaging them goes on making sense.
+        carried: names of everything that was carried over unchanged.
+        cost: parameters and multiply-adds before and after.
+        bytes_before, bytes_after: file sizes.
+    """
+
+    source: Path
+    target: Path
+    plan: Plan
+    generators: Tuple[str, ...]
+    shared_channels: bool
+    carried: Tuple[str, ...]
+    cost: Report
+    bytes_before: int
+    bytes_after: int
+
+
+def convert(
+    source: PathLike,
+    target: PathLike,
+    *,
+    trust: bool = False,
+    host: Optional[PathLike] = None,
+    reduction: Optional[float] = None,
+    ratio: Optional[float] = None,
+    widths: Optional[Mapping[int, int]] = None,
+    init: str = "weights",
+    force: bool = False,
+    progress: Optional[Progress] = None,
+) -> Conversion:
+    """Squeeze every generator in a checkpoint file and write the result, which the untouched host loads.
+
+    All generators of one shape keep the same channels, chosen on G_ema. Discriminators, w_avg and everything else are
+    carried over as they are. The target appears whole or not at all.
+
+    Args:
+        source: a host's pickle.
+        target: the file to write.
+        trust: loading a host's pickle runs code that is stored in it; True says that you trust the file.
+        host: folder of the host's checkout, where the pickle needs modules of it.
+        reduction, ratio, widths, init: as for `squeeze_patch.apply`.
+        force: overwrite ``target`` where it exists.
+        progress: called with (what, steps done, steps in all).
+
+    Raises:
+        CheckpointError: the file cannot be read or written, or holds no generator.
+        PlanError, UnsupportedModelError, StateError: as for `squeeze_patch.apply`; nothing is written.
+    """
+    source, target = Path(source), Path(target)
+    _check_target(source, target, force)
+    with host_path(host):
+        data = read(source, trust=trust)
+        found = _dense_generators(source, data)
+        reference = REFERENCE if REFERENCE in found else next(iter(found))
+        order = [reference, *(name for name in found if name != reference)]
+        wish = make_plan(found[reference], reduction=reduction, ratio=ratio, widths=widths)
+        cost = report(found[reference], wish)
+        shared = _squeeze_all(found, order, wish, init, progress)
+        with atomic_write(target) as stream:
+            write(data, stream)
+    names = list(data) if isinstance(data, dict) else []
+    carried = tuple(str(name) for name in names if name not in found and data[name] is not None)
+    before, after = source.stat().st_size, target.stat().st_size
+    return Conversion(source, target, wish, tuple(order), shared, carried, cost, before, after)
+
+
+def _squeeze_all(
+    found: Mapping[str, torch.nn.Module], order: List[str], wish: Plan, init: str, progress: Optional[Progress]
+) -> bool:
+    """Squeeze the generators in ``order``, all with the first one's channels where the shapes agree."""
+    kept: Dict[str, torch.Tensor] = {}
+    shared = True
+    for name in order:
+        generator = found[name]
+
+        def step(block: str, done: int, total: int, name: str = name) -> None:
+            if progress is not None:
+                progress(f"{name}.{block}", order.index(name) * total + done, len(order) * total)
+
+        plan = wish if name == order[0] else _same_plan(generator, wish)
+        fits = plan.same_widths(wish)
+        shared = shared and fits
+        chosen = squeeze(generator, plan, init, kept=kept if fits and kept else None, progress=step)
+        kept = kept or chosen
+    return shared
+
+
+def _same_plan(generator: torch.nn.Module, wish: Plan) -> Plan:
+    """``wish`` for another generator of the same file: the same widths, or the same ratio where the shapes differ."""
+    try:
+        same = replace(make_plan(generator, widths=wish.widths), ratio=wish.ratio)
+        return same if same.same_widths(wish) else make_plan(generator, ratio=wish.ratio)
+    except PlanError as error:
+        raise PlanError(f"the generators in this file differ in shape: {error}") from error
+
+
+def read(source: PathLike, *, trust: bool) -> Any:
+    """Load a host's pickle with all tensors on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, not trusted, not a pickle, or needs a module that is not there.
+    """
+    source = Path(source)
+    if not source.is_file():
+        raise CheckpointError(f"{source}: there is no such file")
+    if not trust:
+        raise CheckpointError(
+            f"{source}: loading a host's pickle runs code that is stored in the file. If you trust where it came from, "
+            "say so with --trust (in Python: trust=True)"
+        )
+    try:
+        with open(source, "rb") as stream:
+            return _CpuUnpickler(stream).load()
+    except ModuleNotFoundError as error:
+        raise CheckpointError(f"{source}: {error}. {_cure(error.name)}") from error
+    except (pickle.UnpicklingError, EOFError, UnicodeDecodeError) as error:
+        kind = "a zip archive made by torch.save; this command reads the hosts' pickles" if _is_zip(source) else None
+        what = kind or f"no readable pickle ({error or 'it ends too early'}); is the download complete?"
+        raise CheckpointError(f"{source}: this is {what}") from error
+    except (
+        ImportError,
+        AttributeError,
+        AssertionError,
+        KeyError,
+        TypeError,
+        IndexError,
+        RuntimeError,
+        OSError,
+    ) as error:
+        raise CheckpointError(f"{source}: the pickle cannot be rebuilt: {type(error).__name__}: {error}") from error
+
+
+def write(data: Any, stream: IO[bytes]) -> None:
+    """Pickle ``data`` as the hosts do."""
+    pickle.dump(data, stream, protocol=PICKLE_PROTOCOL)
+
+
+def generators(data: Any) -> Dict[str, torch.nn.Module]:
+    """{name: module} of everything in a loaded checkpoint that is, or holds, a generator; '' for a bare module."""
+    entries = data.items() if isinstance(data, dict) else [("", data)]
+    found = {}
+    for name, value in entries:
+        if isinstance(value, torch.nn.Module):
+            with contextlib.suppress(UnsupportedModelError):
+                locate(value)
+                found[str(name)] = value
+    return found
+
+
+def inspect(
+    source: PathLike, *, trust: bool, host: Optional[PathLike] = None
+) -> Dict[str, Tuple[str, int, Optional[Status]]]:
+    """{name: (class name, parameters, Status or None)} of every network in a file.
+
+    Raises:
+        CheckpointError: as for `read`.
+    """
+    with host_path(host):
+        data = read(source, trust=trust)
+        found = generators(data)
+        entries = data.items() if isinstance(data, dict) else [("", data)]
+        result: Dict[str, Tuple[str, int, Optional[Status]]] = {}
+        for name, value in entries:
+            if isinstance(value, torch.nn.Module):
+                parameters = sum(parameter.numel() for parameter in value.parameters())
+                state = status(found[str(name)]) if str(name) in found else None
+                result[str(name)] = (type(value).__name__, parameters, state)
+        return result
+
+
+@contextlib.contextmanager
+def host_path(host: Optional[PathLike]) -> Iterator[None]:
+    """Let pickles find the modules of a host's checkout.
+
+    Raises:
+        CheckpointError: the folder is no host's checkout, or another host's modules are loaded already.
+    """
+    if host is None:
+        yield
+        return
+    folder = Path(host).resolve()
+    if not (folder / "torch_utils").is_dir():
+        raise CheckpointError(f"{host}: no torch_utils in this folder; --host names the folder of a host's checkout")
+    loaded = sys.modules.get("torch_utils")
+    at = Path(str(getattr(loaded, "__file__", None) or next(iter(getattr(loaded, "__path__", [folder]))))).resolve()
+    if loaded is not None and folder not in at.parents and folder != at.parent:
+        raise CheckpointError(
+            f"{host}: torch_utils of another host is loaded in this process ({at}); use a new process"
+        )
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+class _CpuUnpickler(pickle.Unpickler):
+    """Reads tensors to the CPU, wherever they were saved."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("torch.storage", "_load_from_bytes"):
+            return _load_on_cpu
+        if module.split(".")[:2] == ["dnnlib", "tflib"]:
+            raise CheckpointError(
+                "this is a TensorFlow pickle of the original StyleGAN2. Convert it with the host's own legacy.py "
+                "(python legacy.py --source=... --dest=...), then convert the result"
+            )
+        return super().find_class(module, name)
+
+
+def _load_on_cpu(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
+
+
+def _cure(module: Optional[str]) -> str:
+    name = (module or "").split(".")[0]
+    if name == "pkg_resources":
+        return "stylegan3 and its relatives need an older setuptools: pip install 'setuptools<81'"
+    if name in ("torch_utils", "dnnlib", "training", "legacy", "pg_modules"):
+        return f"The pickle was made in a host's checkout and needs its {name}: name that folder with --host DIR"
+    return f"Install {name}, or name the host's checkout with --host DIR"
+
+
+def _is_zip(source: Path) -> bool:
+    with open(source, "rb") as stream:
+        return stream.read(4) == b"PK\x03\x04"
+
+
+def _check_target(source: Path, target: Path, force: bool) -> None:
+    if target.is_dir() or not target.parent.is_dir():
+        what = "this is a folder" if target.is_dir() else f"there is no folder {target.parent}"
+        raise CheckpointError(f"{target}: {what}; the target has to be a file in a folder that exists")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise CheckpointError(f"{target}: source and target are the same file; the dense checkpoint would be lost")
+    if target.exists() and not force:
+        raise CheckpointError(f"{target}: the file exists; --force overwrites it")
+
+
+def _dense_generators(source: Path, data: Any) -> Dict[str, torch.nn.Module]:
+    found = generators(data)
+    if not found:
+        entries = data.items() if isinstance(data, dict) else [("", data)]
+        seen = ", ".join(f"{name or 'file'}: {type(value).__name__}" for name, value in entries)
+        for _, value in entries:
+            if isinstance(value, torch.nn.Module):
+                with contextlib.suppress(StateError):
+                    _explain(source, value)
+        raise CheckpointError(f"{source}: no generator in this file that can be squeezed (it holds {seen})")
+    for name, generator in found.items():
+        now = status(generator)
+        if now.state != "dense":
+            raise StateError(f"{source}: {name or 'the generator'} is squeezed already ({now}); convert a dense file")
+    return found
+
+
+def _explain(source: Path, value: torch.nn.Module) -> None:
+    """Raise the adapter's own words where a network looks like a generator but is refused."""
+    if "Generator" in type(value).__name__ or any("Synthesis" in type(m).__name__ for m in value.modules()):
+        try:
+            locate(value)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{source}: {error}") from error

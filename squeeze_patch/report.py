@@ -1,0 +1,122 @@
+"""What a generator costs, dense and squeezed: parameters and multiply-adds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+import torch
+
+from squeeze_patch.adapters import locate
+from squeeze_patch.adapters.base import BlockSpec
+from squeeze_patch.planner import Plan, dense_parameters, saved_parameters
+
+#: taps of StyleGAN2's resampling filter [1, 3, 3, 1] x [1, 3, 3, 1]
+FIR_TAPS = 16
+CONVENTION = (
+    "multiply-adds of the synthesis network's convolutions for one image; up-convolutions count at input "
+    "resolution, 4x4 FIR filters count"
+)
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """One block, before and after: channels behind conv1 and multiply-adds."""
+
+    resolution: int
+    channels: int
+    width: int
+    multiply_adds_before: int
+    multiply_adds_after: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Cost of a generator without and with the squeeze connection."""
+
+    parameters_before: int
+    parameters_after: int
+    multiply_adds_before: int
+    multiply_adds_after: int
+    blocks: Tuple[BlockRow, ...]
+    convention: str = CONVENTION
+
+    def to_dict(self) -> Dict[str, Any]:
+        return asdict(self)
+
+
+def multiply_adds(spec: BlockSpec, width: Optional[int]) -> int:
+    """Multiply-adds of one block for one image, squeezed to ``width`` or dense (None), by `CONVENTION`."""
+    q = spec.channels if width is None else width
+    pixels = spec.resolution**2
+    total = pixels * spec.kernel_size**2 * spec.channels * q  # conv1
+    total += pixels * spec.img_channels * q  # torgb
+    if spec.in_channels:
+        total += (pixels // 4) * spec.kernel_size**2 * spec.in_channels * spec.channels  # conv0, before its upsampling
+        total += pixels * FIR_TAPS * (spec.channels + spec.img_channels)
+    if width is not None and not spec.is_last:
+        total += pixels * spec.channels * q  # excite
+    return total
+
+
+def report(G: torch.nn.Module, plan: Optional[Plan] = None) -> Report:
+    """Cost of ``G`` dense and as ``plan`` squeezes it; ``plan=None`` takes the widths that ``G`` has now.
+
+    Raises:
+        UnsupportedModelError: no adapter knows the generator.
+    """
+    adapter, network = locate(G)
+    specs = adapter.specs(network)
+    widths = {s.name: s.width for s in specs} if plan is None else {b.name: b.width for b in plan.blocks}
+    return cost(specs, dense_parameters(G, specs), widths)
+
+
+def cost(specs: Sequence[BlockSpec], parameters: int, widths: Dict[str, Any]) -> Report:
+    """Cost of a generator of ``parameters`` (dense) with blocks ``specs``, dense and with {block name: q or None}."""
+    rows = []
+    saved = 0
+    for spec in specs:
+        width = widths.get(spec.name)
+        saved += 0 if width is None else saved_parameters(spec, width)
+        rows.append(
+            BlockRow(
+                spec.resolution,
+                spec.channels,
+                spec.channels if width is None else width,
+                multiply_adds(spec, None),
+                multiply_adds(spec, width),
+            )
+        )
+    before = sum(row.multiply_adds_before for row in rows)
+    after = sum(row.multiply_adds_after for row in rows)
+    return Report(parameters, parameters - saved, before, after, tuple(rows))
+
+
+def table(result: Report) -> str:
+    """The report as text: one line a block, then totals."""
+    lines = [f"{'block':>9} {'channels':>14} {'multiply-adds':>27} {'ratio':>7}"]
+    for row in result.blocks:
+        lines.append(
+            _line(
+                f"{row.resolution}x{row.resolution}",
+                f"{row.channels} -> {row.width}",
+                row.multiply_adds_before,
+                row.multiply_adds_after,
+            )
+        )
+    lines.append(_line("all", "", result.multiply_adds_before, result.multiply_adds_after))
+    lines.append(f"({result.convention})")
+    return "\n".join(lines)
+
+
+def _line(name: str, channels: str, before: int, after: int) -> str:
+    amounts = f"{amount(before)} -> {amount(after)}"
+    return f"{name:>9} {channels:>14} {amounts:>27} {after / before:>7.2f}"
+
+
+def amount(value: float) -> str:
+    """12345678 -> '12.35 M'."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.2f} {unit}"
+    return f"{value:.0f}"
