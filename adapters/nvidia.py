@@ -5,6 +5,7 @@ the many repositories that carry the same classes. Their generators hold a Synth
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any, Dict, List, Mapping, Optional
 
@@ -121,16 +122,10 @@ class NvidiaAdapter(Adapter):
         owner = _owner(root, network)
         if owner is None or _class_named(owner, "RebuildSqueezed"):
             return
-        base = owner._orig_class_name
-        source = (
-            f"{owner._orig_module_src}\n\n{inspect.getsource(connection)}\n\n"
-            f"class SqueezedGenerator(RebuildSqueezed, {base}):\n"
-            f'    """{base} with image squeeze connections, also when it is rebuilt from its init_kwargs."""\n'
-        )
         path = next(name for name, module in owner.named_modules() if module is network)
         blocks = {str(block["name"]): int(block["width"]) for block in plan["blocks"]}
         squeeze = {"network": path, "blocks": blocks, "plan": dict(plan)}
-        owner._orig_module_src = source
+        owner._orig_module_src = _rebuildable_source(owner._orig_module_src, owner._orig_class_name)
         owner._orig_class_name = "SqueezedGenerator"
         owner._init_kwargs = {**owner._init_kwargs, "squeeze": squeeze}
 
@@ -144,6 +139,19 @@ class NvidiaAdapter(Adapter):
     def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
         plan = getattr(network, "squeeze_plan", None)
         return plan if isinstance(plan, dict) else None
+
+
+@functools.cache
+def _rebuildable_source(host_source: str, base: str) -> str:
+    """The host's module as its pickles carry it, with a squeezed subclass of its generator class at the end.
+
+    Cached, so that the generators of one file share one string, which pickle then stores once.
+    """
+    return (
+        f"{host_source}\n\n{inspect.getsource(connection)}\n\n"
+        f"class SqueezedGenerator(RebuildSqueezed, {base}):\n"
+        f'    """{base} with image squeeze connections, also when it is rebuilt from its init_kwargs."""\n'
+    )
 
 
 def _class_named(module: torch.nn.Module, name: str) -> bool:
@@ -229,7 +237,7 @@ def _conv(layer: Any, where: str) -> ConvWeights:
         weight=_value(layer.weight),
         style=_affine(layer.affine),
         bias=_value(layer.bias),
-        noise_strength=float(layer.noise_strength) if layer.use_noise else 0.0,
+        noise_strength=layer.noise_strength.detach().item() if layer.use_noise else 0.0,
         slope=_SLOPES[layer.activation],
         gain=float(layer.act_gain),
     )

@@ -7,14 +7,14 @@ import importlib
 import io
 import pickle
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import IO, Any, Dict, Iterator, Mapping, Optional, Tuple, Union
 
 import torch
 
 from squeeze_patch.adapters import locate
-from squeeze_patch.errors import CheckpointError, PlanError, StateError, UnsupportedModelError
+from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelError
 from squeeze_patch.files import atomic_write
 from squeeze_patch.initialize import Progress
 from squeeze_patch.planner import Plan
@@ -93,9 +93,10 @@ def convert(
         found = _dense_generators(source, data)
         reference = REFERENCE if REFERENCE in found else next(iter(found))
         order = [reference, *(name for name in found if name != reference)]
-        wish = make_plan(found[reference], reduction=reduction, ratio=ratio, widths=widths)
+        plans = {name: make_plan(found[name], reduction=reduction, ratio=ratio, widths=widths) for name in order}
+        wish = plans[reference]
         cost = report(found[reference], wish)
-        shared = _squeeze_all(found, order, wish, init, progress)
+        shared = _squeeze_all(found, plans, init, progress)
         with atomic_write(target) as stream:
             write(data, stream)
     names = list(data) if isinstance(data, dict) else []
@@ -105,33 +106,23 @@ def convert(
 
 
 def _squeeze_all(
-    found: Mapping[str, torch.nn.Module], order: List[str], wish: Plan, init: str, progress: Optional[Progress]
+    found: Mapping[str, torch.nn.Module], plans: Mapping[str, Plan], init: str, progress: Optional[Progress]
 ) -> bool:
-    """Squeeze the generators in ``order``, all with the first one's channels where the shapes agree."""
+    """Squeeze the generators in the order of ``plans``, all with the first one's channels where their shapes agree."""
     kept: Dict[str, torch.Tensor] = {}
     shared = True
+    order = list(plans)
     for name in order:
-        generator = found[name]
 
         def step(block: str, done: int, total: int, name: str = name) -> None:
             if progress is not None:
                 progress(f"{name}.{block}", order.index(name) * total + done, len(order) * total)
 
-        plan = wish if name == order[0] else _same_plan(generator, wish)
-        fits = plan.same_widths(wish)
+        fits = plans[name].same_widths(plans[order[0]])
         shared = shared and fits
-        chosen = squeeze(generator, plan, init, kept=kept if fits and kept else None, progress=step)
+        chosen = squeeze(found[name], plans[name], init, kept=kept if fits and kept else None, progress=step)
         kept = kept or chosen
     return shared
-
-
-def _same_plan(generator: torch.nn.Module, wish: Plan) -> Plan:
-    """``wish`` for another generator of the same file: the same widths, or the same ratio where the shapes differ."""
-    try:
-        same = replace(make_plan(generator, widths=wish.widths), ratio=wish.ratio)
-        return same if same.same_widths(wish) else make_plan(generator, ratio=wish.ratio)
-    except PlanError as error:
-        raise PlanError(f"the generators in this file differ in shape: {error}") from error
 
 
 def read(source: PathLike, *, trust: bool) -> Any:

@@ -209,7 +209,7 @@ def _nearest(
         candidates = [plan for plan in (uniform(r, step) for r in _ratios(channels, step)) if plan.reduction > 0]
         reached += [plan.reduction for plan in candidates]
         best = min([best, *candidates] if best else candidates, key=lambda p: abs(p.reduction - target), default=None)
-        if best is not None and abs(best.reduction - target) <= TOLERANCE:
+        if best is not None and target > 0 and abs(best.reduction - target) <= TOLERANCE:
             return best
     if best is None:
         raise PlanError("no ratio makes this generator smaller: its blocks have too few channels")

@@ -1,0 +1,143 @@
+"""The command line as users meet it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, List, Tuple
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import squeeze_patch
+from squeeze_patch.cli import main
+from tests.hosts import SHIMS, Host
+from tests.test_checkpoint import write_checkpoint
+
+
+def run(*arguments: Any) -> Tuple[int, str, str]:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def snapshot(draggan: Host, tmp_path: Path) -> Path:
+    write_checkpoint(draggan, tmp_path / "dense.pkl")
+    return tmp_path / "dense.pkl"
+
+
+def test_demo(tmp_path: Path) -> None:
+    code, out, err = run("demo", "--out", tmp_path / "demo")
+    assert (code, err) == (0, "")
+    assert "12.1" in out or "11.9" in out
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["dense.pkl", "samples.png", "squeezed.pkl"]
+    with Image.open(tmp_path / "demo" / "samples.png") as image:
+        assert image.size == (16 * 32 * 2, 3 * (32 * 2 + 16))
+    assert run("demo", "--out", tmp_path / "demo")[0] == 0  # again, into the same folder
+
+
+def test_info(snapshot: Path) -> None:
+    code, out, _ = run("info", snapshot, "--trust")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].startswith("G: Generator, dense: ")
+    assert lines[1].startswith("D: Discriminator, no generator: ")
+    run("convert", snapshot, snapshot.with_name("squeezed.pkl"), "--trust")
+    code, out, _ = run("info", snapshot.with_name("squeezed.pkl"), "--trust", "--json")
+    rows = json.loads(out)
+    assert rows["G_ema"]["state"] == "squeezed"
+    assert rows["G_ema"]["plan"]["schema"] == 1
+    assert rows["D"]["state"] is None
+
+
+def test_plan_writes_nothing_and_tells_what_convert_does(snapshot: Path) -> None:
+    before = sorted(snapshot.parent.iterdir())
+    code, out, _ = run("plan", snapshot, "--trust", "--ratio", "2")
+    assert code == 0
+    assert "32x32" in out
+    assert "fewer" in out
+    plan = squeeze_patch.Plan.from_json(run("plan", snapshot, "--trust", "--ratio", "2", "--json")[1])
+    assert sorted(snapshot.parent.iterdir()) == before
+    code, out, _ = run("convert", snapshot, snapshot.with_name("s.pkl"), "--trust", "--ratio", "2", "--json")
+    assert code == 0
+    assert json.loads(out)["plan"]["parameters_after"] == plan.parameters_after
+
+
+def test_convert_prints_the_table(snapshot: Path) -> None:
+    code, out, err = run("convert", snapshot, snapshot.with_name("squeezed.pkl"), "--trust", "--reduction", "0.2")
+    assert (code, err) == (0, "")  # quiet beside the table where stderr is no terminal
+    for word in ("parameters", "multiply-adds", "file size", "G_ema, G, with the same channels", "unchanged", "D"):
+        assert word in out
+
+
+ERRORS: List[Tuple[List[str], str]] = [
+    (["info", "none.pkl", "--trust"], "none.pkl: there is no such file"),
+    (["info", "{dense}"], "--trust"),
+    (["plan", "{dense}", "--trust", "--ratio", "0.3"], "ratio is c / q"),
+    (["convert", "{dense}", "{dense}", "--trust", "--force"], "same file"),
+    (["convert", "{dense}", "{folder}/out.pkl", "--trust", "--reduction", "0.99"], "out of reach"),
+    (["convert", "{dense}", "{folder}/out.pkl", "--trust", "--ratio", "2", "--reduction", "0.1"], "one of"),
+    (["convert", "{dense}", "{folder}/no/out.pkl", "--trust"], "no folder"),
+    (["convert", "{dense}", "{folder}/out.pkl", "--trust", "--host", "{folder}"], "no torch_utils"),
+    (["demo", "--ratio", "0.5", "--out", "{folder}/demo"], "ratio is c / q"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS)
+def test_errors_are_one_line_and_exit_2(arguments: List[str], message: str, snapshot: Path) -> None:
+    filled = [a.format(dense=snapshot, folder=snapshot.parent) for a in arguments]
+    code, out, err = run(*filled)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("Error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (snapshot.parent / "out.pkl").exists()
+    with pytest.raises(squeeze_patch.SqueezeError):
+        CliRunner().invoke(main, [*filled, "--debug"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("arguments", [["convert", "one.pkl"], ["nonsense"], ["plan", "x", "--ratio", "two"]])
+def test_usage_errors_exit_2(arguments: List[str]) -> None:
+    assert run(*arguments)[0] == 2
+
+
+def test_help_and_version() -> None:
+    assert squeeze_patch.__version__ in run("--version")[1]
+    for command in ([], ["info"], ["plan"], ["convert"], ["demo"]):
+        code, out, _ = run(*command, "--help")
+        assert code == 0
+        assert "Usage" in out
+
+
+def test_convert_in_a_process_of_its_own(host: Host, tmp_path: Path) -> None:
+    """With --host, from a folder that is not the checkout, for every host."""
+    import pickle
+
+    from tests.conftest import trained
+
+    dense = tmp_path / "dense.pkl"
+    dense.write_bytes(pickle.dumps({"G": trained(host.generator()), "G_ema": trained(host.generator(), 2)}))
+
+    def command(*arguments: str) -> Any:
+        return subprocess.run(
+            [sys.executable, "-m", "squeeze_patch.cli", *arguments],
+            cwd=tmp_path,
+            env={**host.environment(), "PYTHONPATH": str(SHIMS)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    done = command("convert", "dense.pkl", "squeezed.pkl", "--trust")
+    assert done.returncode == 2
+    assert "--host DIR" in done.stderr
+    done = command("convert", "dense.pkl", "squeezed.pkl", "--trust", "--host", str(host.folder))
+    assert done.returncode == 0, done.stderr
+    assert "with the same channels" in done.stdout
+    done = command("info", "squeezed.pkl", "--trust", "--host", str(host.folder))
+    assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in done.stdout

@@ -1,0 +1,284 @@
+"""What has to hold on every host: the contract suite."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any, Dict
+
+import pytest
+import torch
+
+import squeeze_patch
+from tests.conftest import float_error, latents, trained
+from tests.hosts import Host
+
+#: configurations of the hosts: resolution, channel_base, mapping layers, dense parameters, squeezed at ratio 1.5
+SIZES = {
+    "cifar": (32, 32768, 2, 19_947_539, 17_033_459),
+    "paper256": (256, 16384, 8, 24_767_458, 21_743_434),
+    "config-f 256": (256, 32768, 8, 30_034_338, 26_340_794),
+    "paper512": (512, 32768, 8, 30_276_583, 26_568_199),
+    "1024": (1024, 32768, 8, 30_370_060, 26_657_860),
+}
+
+
+def count(G: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in G.parameters())
+
+
+def official(host: Host, size: str) -> Any:
+    resolution, base, layers, _, _ = SIZES[size]
+    return host.generator(resolution, w_dim=512, layers=layers, channel_base=base, channel_max=512)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_parameter_counts_at_ratio_1_5(host: Host, size: str) -> None:
+    G = official(host, size)
+    *_, dense, squeezed = SIZES[size]
+    assert count(G) == dense
+    assert squeeze_patch.plan(G, ratio=1.5).parameters_after == squeezed
+    squeeze_patch.apply(G, ratio=1.5, init="random", keep_original=False)
+    assert count(G) == squeezed
+    assert squeeze_patch.status(G).parameters_before == dense
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_default_reduction_is_the_papers(host: Host, size: str) -> None:
+    plan = squeeze_patch.plan(official(host, size))
+    assert abs(plan.reduction - 0.121) <= 0.003
+
+
+def test_apply_then_remove_restores_identity(host: Host) -> None:
+    G = trained(host.generator())
+    z, c = latents(G)
+    modules, state, images = dict(G.named_modules()), G.state_dict(), G(z, c, noise_mode="const")
+    init_kwargs = G.init_kwargs
+
+    assert squeeze_patch.apply(G) is G
+    assert squeeze_patch.status(G).state == "squeezed"
+    assert count(G) < sum(parameter.numel() for parameter in modules[""].state_dict().values()) + 1
+    assert not torch.equal(G(z, c, noise_mode="const"), images)
+
+    assert squeeze_patch.remove(G) is G
+    assert squeeze_patch.status(G).state == "dense"
+    assert {name: id(m) for name, m in G.named_modules()} == {name: id(m) for name, m in modules.items()}
+    assert list(G.state_dict()) == list(state)
+    assert torch.equal(G(z, c, noise_mode="const"), images)
+    assert G.init_kwargs == init_kwargs
+    assert type(pickle.loads(pickle.dumps(G))).__name__ == "Generator"
+
+
+def test_second_apply(host: Host) -> None:
+    G = squeeze_patch.apply(trained(host.generator()))
+    modules = {name: id(module) for name, module in G.named_modules()}
+    squeeze_patch.apply(G)
+    assert {name: id(module) for name, module in G.named_modules()} == modules
+    with pytest.raises(squeeze_patch.StateError, match="remove"):
+        squeeze_patch.apply(G, ratio=3)
+    assert {name: id(module) for name, module in G.named_modules()} == modules
+
+
+@pytest.mark.parametrize("c_dim", [0, 3])
+def test_ratio_1_changes_no_image(host: Host, c_dim: int) -> None:
+    G = trained(host.generator(c_dim=c_dim))
+    z, c = latents(G)
+    settings: Any = [
+        {"noise_mode": "const"},
+        {"noise_mode": "none", "truncation_psi": 0.5},
+        {"noise_mode": "const", "truncation_psi": 0.7, "truncation_cutoff": 3},
+        {"noise_mode": "random"},
+    ]
+
+    def images() -> Any:
+        torch.manual_seed(5)  # of the random noise
+        return [G(z, c, **setting) for setting in settings]
+
+    dense = images()
+    with squeeze_patch.squeezed(G, ratio=1.0):
+        squeezed = images()
+    for a, b in zip(dense, squeezed):
+        assert (a - b).abs().max() <= float_error(G, a)
+        assert not torch.equal(a, dense[0]) or a is dense[0]
+
+
+def test_copies_and_state_dicts(host: Host) -> None:
+    G = squeeze_patch.apply(trained(host.generator()))
+    z, c = latents(G)
+    images = G(z, c, noise_mode="const")
+
+    ema = copy.deepcopy(G)
+    assert squeeze_patch.status(ema) == squeeze_patch.status(G)
+    assert torch.equal(ema(z, c, noise_mode="const"), images)
+    with torch.no_grad():
+        for parameter in ema.parameters():
+            parameter.zero_()
+    assert torch.equal(G(z, c, noise_mode="const"), images)
+    ema.load_state_dict(G.state_dict(), strict=True)
+    assert torch.equal(ema(z, c, noise_mode="const"), images)
+
+    fresh = squeeze_patch.apply(host.generator().eval(), init="random")
+    fresh.load_state_dict(G.state_dict(), strict=True)
+    assert torch.equal(fresh(z, c, noise_mode="const"), images)
+
+    dense = host.generator()
+    with pytest.raises(RuntimeError, match="size mismatch|Unexpected"):
+        dense.load_state_dict(G.state_dict())
+
+    loaded = pickle.loads(pickle.dumps(ema))
+    assert squeeze_patch.status(loaded) == squeeze_patch.status(G)
+    assert torch.equal(loaded(z, c, noise_mode="const"), images)
+    assert torch.equal(copy.deepcopy(loaded)(z, c, noise_mode="const"), images)
+
+
+def test_host_rebuilds_it_in_fp16(full_host: Host) -> None:
+    """legacy.load_network_pkl(force_fp16=True) rebuilds G from its init_kwargs; draggan's load_model does by default."""
+    import legacy  # the host's
+
+    G = squeeze_patch.apply(trained(full_host.generator()))
+    data = {"G": G, "D": full_host.discriminator(), "G_ema": copy.deepcopy(G)}
+    for source in (data, pickle.loads(pickle.dumps(data))):
+        rebuilt = legacy.load_network_pkl(io.BytesIO(pickle.dumps(source)), force_fp16=True)["G_ema"]
+        assert squeeze_patch.status(rebuilt) == squeeze_patch.status(G)
+        assert [getattr(rebuilt.synthesis, f"b{r}").use_fp16 for r in (4, 8, 16, 32)] == [False, True, True, True]
+        assert rebuilt.synthesis.b8.excite.conv_clamp == 256
+        z, c = latents(G)
+        a = G(z, c, noise_mode="const", force_fp32=True)
+        b = rebuilt(z, c, noise_mode="const", force_fp32=True)
+        # The only difference is the clamp at 256, which these activations do not reach.
+        assert (a - b).abs().max() <= float_error(G, a)
+
+
+def test_features_keep_their_channels(host: Host) -> None:
+    G = trained(host.generator())
+    dense = block_outputs(G)
+    squeeze_patch.apply(G, ratio=2)
+    squeezed = block_outputs(G)
+    assert [x.shape for x, _ in dense.values()] == [x.shape for x, _ in squeezed.values()]
+    assert [img.shape for _, img in dense.values()] == [img.shape for _, img in squeezed.values()]
+    assert all(img.dtype == torch.float32 for _, img in squeezed.values())
+
+
+def block_outputs(G: Any, **kwargs: Any) -> Dict[int, Any]:
+    outputs: Dict[int, Any] = {}
+    handles = []
+    for resolution in G.synthesis.block_resolutions:
+        block = getattr(G.synthesis, f"b{resolution}")
+        handles.append(block.register_forward_hook(lambda _m, _i, out, at=resolution: outputs.update({at: out})))
+    G(*latents(G), noise_mode="const", **kwargs)
+    for handle in handles:
+        handle.remove()
+    return outputs
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_fp16_blocks(host: Host, channels_last: bool) -> None:
+    """Dtypes and memory formats are the dense block's; the images are the float32 ones to half precision."""
+    G = trained(host.generator(num_fp16_res=2, conv_clamp=256, fp16_channels_last=channels_last))
+    dense = block_outputs(G)
+    squeeze_patch.apply(G)
+    half = block_outputs(G)
+    assert [x.dtype for x, _ in half.values()] == [x.dtype for x, _ in dense.values()]
+    for (a, _), (b, _) in zip(dense.values(), half.values()):
+        assert a.is_contiguous(memory_format=torch.channels_last) == b.is_contiguous(memory_format=torch.channels_last)
+    full = block_outputs(G, force_fp32=True)
+    image_half, image_full = half[32][1], full[32][1]
+    assert torch.isfinite(image_half).all()
+    # float_error with half's epsilon in the place of float32's
+    ratio = torch.finfo(torch.float16).eps / torch.finfo(torch.float32).eps
+    assert (image_half - image_full).abs().max() <= float_error(G, image_full) * ratio
+
+
+def test_clamping_is_applied_to_excite(host: Host) -> None:
+    G = trained(host.generator(conv_clamp=0.5))
+    squeeze_patch.apply(G, init="random")
+    outputs = block_outputs(G)
+    for resolution in (4, 8, 16):
+        assert outputs[resolution][0].abs().max() <= 0.5
+
+
+def test_noise_truncation_mixing_labels(host: Host) -> None:
+    G = squeeze_patch.apply(trained(host.generator(c_dim=3)))
+    z, c = latents(G)
+    const = G(z, c, noise_mode="const")
+    assert torch.equal(G(z, c, noise_mode="const"), const)
+    assert not torch.equal(G(z, c, noise_mode="none"), const)
+    assert not torch.equal(G(z, c, noise_mode="random"), G(z, c, noise_mode="random"))
+    assert not torch.equal(G(z, c.roll(1, dims=0), noise_mode="const"), const)
+    mean = G(z, c, noise_mode="const", truncation_psi=0)
+    assert torch.allclose(mean[0], mean[1], atol=float_error(G, mean))
+    ws = G.mapping(z, c)
+    assert ws.shape == (3, G.num_ws, G.w_dim)
+    assert torch.equal(G.synthesis(ws, noise_mode="const"), const)
+    mixed = ws.clone()
+    mixed[:, 4:] = ws.flip(0)[:, 4:]
+    assert not torch.equal(G.synthesis(mixed, noise_mode="const"), const)
+
+
+def test_every_parameter_is_used_twice_differentiably(host: Host) -> None:
+    """Path length regularisation differentiates through a gradient; DDP wants no parameter without one."""
+    G = squeeze_patch.apply(trained(host.generator())).train().requires_grad_(True)
+    z, c = latents(G)
+    ws = G.mapping(z, c)
+    images = G.synthesis(ws, noise_mode="const")
+    (gradient,) = torch.autograd.grad((images * torch.randn_like(images)).sum(), ws, create_graph=True)
+    (gradient.square().sum(2).mean(1).sqrt().mean() + images.square().mean()).backward()
+    missing = [name for name, p in G.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    unmoved = [name for name, p in G.named_parameters() if p.grad is not None and not p.grad.abs().max() > 0]
+    assert missing == []
+    assert unmoved == []
+
+
+def test_projector_finds_the_noise_buffers(host: Host) -> None:
+    G = host.generator()
+
+    def noise() -> Any:
+        return {name: tuple(b.shape) for name, b in G.synthesis.named_buffers() if "noise_const" in name}
+
+    dense = noise()
+    squeeze_patch.apply(G)
+    assert noise() == dense
+    assert all(len(shape) == 2 and shape[0] == shape[1] for shape in dense.values())
+
+
+def test_hooks_on_blocks_go_on_working(host: Host) -> None:
+    G = trained(host.generator())
+    seen = []
+    handle = G.synthesis.b8.register_forward_hook(lambda module, _i, _o: seen.append(type(module).__name__))
+    squeeze_patch.apply(G)
+    G(*latents(G))
+    handle.remove()
+    G(*latents(G))
+    assert seen == ["SqueezedBlock"]
+    G = host.generator()
+    G.synthesis.b8.conv1.register_forward_hook(lambda *_: None)
+    with pytest.raises(squeeze_patch.StateError, match=r"b8\.conv1 has hooks"):
+        squeeze_patch.apply(G)
+    assert squeeze_patch.status(G).state == "dense"
+
+
+def test_training_and_frozen_flags_carry_over(host: Host) -> None:
+    G = host.generator().train().requires_grad_(False)
+    G.synthesis.b16.conv1.requires_grad_(True)
+    squeeze_patch.apply(G)
+    assert all(module.training for module in G.modules())
+    assert {name.rsplit(".", 1)[0] for name, p in G.named_parameters() if p.requires_grad} == {
+        "synthesis.b16.conv1",
+        "synthesis.b16.conv1.affine",
+        "synthesis.b16.excite",
+    }
+
+
+@pytest.mark.parametrize("architecture", ["orig", "resnet"])
+def test_other_architectures_are_refused(host: Host, architecture: str) -> None:
+    G = host.generator(architecture=architecture)
+    before = {name: id(module) for name, module in G.named_modules()}
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match=f"b4 has architecture '{architecture}'"):
+        squeeze_patch.apply(G)
+    assert {name: id(module) for name, module in G.named_modules()} == before
+
+
+def test_discriminators_are_refused(full_host: Host) -> None:
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match="no StyleGAN2 generator found in Discriminator"):
+        squeeze_patch.apply(full_host.discriminator())

@@ -1,0 +1,140 @@
+"""The trained start: how near to the dense generator it is, and the exact cases."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+import squeeze_patch
+from squeeze_patch.activations import styles_needed, window_features
+from squeeze_patch.adapters import locate
+from squeeze_patch.compare import compare
+from squeeze_patch.demo import trained_generator
+from squeeze_patch.initialize import regress, select_channels
+from tests.hosts import Host
+
+
+def test_start_is_near_the_dense_generator(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ahead of weight-norm pruning of the same channels' number, which reaches 18.9 dB on the design's generator."""
+    dense = trained_generator()
+    psnr = {}
+    for ratio in (1.0, 1.5, 2.0):
+        psnr[ratio] = compare(dense, squeeze_patch.apply(copy.deepcopy(dense), ratio=ratio)).psnr
+    with capsys.disabled():
+        print(f"\nPSNR of the start on the demo generator: { ({k: round(v, 1) for k, v in psnr.items()}) }")
+    assert psnr[1.0] > 100
+    assert psnr[1.5] > 18.9
+    assert psnr[1.0] > psnr[1.5] > psnr[2.0]
+    assert compare(dense, squeeze_patch.apply(copy.deepcopy(dense), ratio=1.5, init="random")).psnr < psnr[2.0]
+
+
+def test_own_features_are_the_hosts(host: Host) -> None:
+    """The arithmetic behind the statistics is the host's, where no window is cut out (4x4 and 8x8)."""
+    from tests.conftest import float_error, trained
+
+    G = trained(host.generator(resolution=8))
+    with torch.no_grad():
+        for name, parameter in G.named_parameters():
+            if "noise_strength" in name:
+                parameter.zero_()
+    adapter, network = locate(G)
+    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
+    ws = adapter.sample_w(G, network, styles_needed(blocks), seed=0)
+    seen = {}
+    for name in ("b4", "b8"):
+        getattr(network, name).conv1.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out}))
+    for block, features in window_features(blocks, ws):
+        size = block.spec.resolution
+        own = features.reshape(-1, size, size, block.spec.channels).permute(0, 3, 1, 2)
+        network(ws[: len(own), None].repeat(1, network.num_ws, 1), noise_mode="none")
+        assert (own - seen[block.spec.name]).abs().max() <= float_error(G, own)
+
+
+def test_windows_cover_large_feature_maps() -> None:
+    dense = trained_generator()
+    adapter, network = locate(dense)
+    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
+    ws = adapter.sample_w(dense, network, styles_needed(blocks), seed=0)
+    for block, features in window_features(blocks, ws):
+        assert features.shape[0] >= 4 * block.spec.channels
+        assert features.shape[1] == block.spec.channels
+        assert torch.isfinite(features).all()
+
+
+def low_rank_features(rank: int, channels: int) -> torch.Tensor:
+    random = np.random.RandomState(0)
+    features = random.randn(4000, rank) @ random.randn(rank, channels) + random.randn(channels)
+    return torch.from_numpy(features)
+
+
+def test_features_of_rank_q_are_kept_exactly() -> None:
+    features = low_rank_features(rank=6, channels=20)
+    mean = features.mean(dim=0)
+    covariance = (features - mean).t() @ (features - mean) / len(features)
+    kept = select_channels(covariance, torch.eye(20, dtype=torch.float64), 6)
+    mix, offset = regress(covariance, mean, kept)
+    error = (features[:, kept] @ mix.t() + offset - features).square().mean() / features.var()
+    # the ridge of 1e-6 lets this much through: its square, times the covariance's condition number (about 1e3)
+    assert error <= 1e-6
+
+
+def test_selection_serves_the_readers() -> None:
+    """Two loud groups of channels and a quiet one that alone is read: its channel is taken first."""
+    covariance = torch.diag(torch.tensor([9.0, 9.0, 4.0, 0.01], dtype=torch.float64))
+    importance = torch.diag(torch.tensor([0.0, 0.0, 1e-4, 1.0], dtype=torch.float64))
+    assert select_channels(covariance, importance, 1).tolist() == [3]
+    assert select_channels(covariance, importance, 2).tolist() == [2, 3]
+    assert select_channels(covariance, torch.eye(4, dtype=torch.float64), 2).tolist() == [0, 1]
+
+
+def test_selection_is_greedy_subset_selection() -> None:
+    """Against the definition, computed the slow way."""
+    random = np.random.RandomState(1)
+    a, b = random.randn(50, 12), random.randn(12, 12)
+    covariance, importance = torch.from_numpy(a.T @ a), torch.from_numpy(b.T @ b)
+    chosen: list[int] = []
+    for _ in range(5):
+
+        def error(candidate: int) -> float:
+            kept = [*chosen, candidate]
+            c = covariance.numpy()
+            residual = c - c[:, kept] @ np.linalg.solve(c[np.ix_(kept, kept)], c[kept])
+            return float(np.trace(importance.numpy() @ residual))
+
+        chosen.append(min((j for j in range(12) if j not in chosen), key=error))
+    assert select_channels(covariance, importance, 5).tolist() == sorted(chosen)
+
+
+def test_dead_channels_do_no_harm() -> None:
+    features = low_rank_features(rank=4, channels=10)
+    features[:, :5] = 0
+    mean = features.mean(dim=0)
+    covariance = (features - mean).t() @ (features - mean) / len(features)
+    kept = select_channels(covariance, torch.eye(10, dtype=torch.float64), 7)
+    mix, offset = regress(covariance, mean, kept)
+    assert len(kept) == 7
+    assert torch.isfinite(mix).all()
+    assert torch.isfinite(offset).all()
+
+
+def test_averaging_two_starts_with_the_same_channels_makes_sense() -> None:
+    """G and G_ema of a checkpoint are averaged as training goes on: the start of the middle is the middle of starts."""
+    from squeeze_patch.surgery import squeeze
+
+    a = trained_generator()
+    b = copy.deepcopy(a)
+    random = torch.Generator().manual_seed(0)
+    for parameter in b.parameters():
+        parameter.add_(0.02 * parameter.abs().mean() * torch.randn(parameter.shape, generator=random))
+    plan = squeeze_patch.plan(a)
+    kept = squeeze(a, plan, "weights")
+    squeeze(b, plan, "weights", kept=kept)
+    middle = copy.deepcopy(a)
+    for mine, other in zip(middle.parameters(), b.parameters()):
+        mine.lerp_(other, 0.5)
+    apart = compare(a, b).psnr
+    assert compare(a, middle).psnr > apart
+    assert compare(b, middle).psnr > apart

@@ -1,0 +1,123 @@
+"""Plans: widths, targets, JSON, and what cannot be had."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import squeeze_patch
+from squeeze_patch.demo.network import Generator
+from squeeze_patch.planner import Plan, width_for
+
+
+def generator(channel_max: int = 64, resolution: int = 32) -> Generator:
+    kwargs = {"channel_base": 32 * channel_max, "channel_max": channel_max}
+    return Generator(32, 0, 32, resolution, 3, synthesis_kwargs=kwargs)
+
+
+@pytest.mark.parametrize(
+    ("channels", "ratio", "width"),
+    [
+        *[(512, 1.5, 344), (256, 1.5, 168), (128, 1.5, 88), (64, 1.5, 40), (32, 1.5, 24)],  # the design's table
+        *[(512, 1, 512), (512, 1000, 8), (16, 1.5, 11), (16, 1000, 1), (1, 3, 1), (40, 1, 40), (36, 1, 36)],
+    ],
+)
+def test_widths(channels: int, ratio: float, width: int) -> None:
+    assert width_for(channels, ratio) == width
+
+
+@pytest.mark.parametrize("target", [0.05, 0.121, 0.2, 0.3])
+def test_target_is_met_and_the_count_is_real(target: float) -> None:
+    G = generator()
+    before = sum(p.numel() for p in G.parameters())
+    plan = squeeze_patch.plan(G, reduction=target)
+    # one channel more or less in all four blocks at once is the finest stair
+    stair = plan.reduction - squeeze_patch.plan(G, widths={r: q + 1 for r, q in plan.widths.items()}).reduction
+    assert abs(plan.reduction - target) <= max(0.003, stair / 2)
+    squeeze_patch.apply(G, plan=plan, init="random")
+    after = sum(p.numel() for p in G.parameters())
+    assert (plan.parameters_before, plan.parameters_after) == (before, after)
+
+
+@pytest.mark.parametrize("ratio", [1, 1.25, 2, 4, 100])
+def test_counts_of_any_ratio(ratio: float) -> None:
+    G = generator()
+    plan = squeeze_patch.plan(G, ratio=ratio)
+    squeeze_patch.apply(G, plan=plan, init="random")
+    assert sum(p.numel() for p in G.parameters()) == plan.parameters_after
+
+
+@pytest.mark.parametrize("target", [0.9, 0.75, -0.1, 0.0])
+def test_impossible_targets_name_the_range(target: float) -> None:
+    with pytest.raises(squeeze_patch.PlanError, match=r"can be made \d+\.\d% to \d+\.\d% smaller"):
+        squeeze_patch.plan(generator(), reduction=target)
+
+
+def test_a_generator_that_cannot_shrink() -> None:
+    G = Generator(4, 0, 4, 8, 1, synthesis_kwargs={"channel_base": 8, "channel_max": 1})
+    with pytest.raises(squeeze_patch.PlanError, match="too few channels"):
+        squeeze_patch.plan(G)
+
+
+def test_widths_by_resolution_leave_the_others_dense() -> None:
+    G = generator()
+    squeeze_patch.apply(G, widths={8: 10, 32: 64}, init="random")
+    status = squeeze_patch.status(G)
+    assert (status.state, status.squeezed_blocks, status.blocks) == ("squeezed", 2, 4)
+    assert status.plan is not None
+    assert status.plan.widths == {8: 10, 32: 64}
+    assert type(G.synthesis.b16).__name__ == "SynthesisBlock"
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"ratio": 0.5}, "from 1"),
+        ({"ratio": float("nan")}, "from 1"),
+        ({"ratio": 2, "reduction": 0.1}, "one of"),
+        ({"widths": {}}, "empty"),
+        ({"widths": {7: 8}}, "resolution 7"),
+        ({"widths": {8: 65}}, "1 to 64"),
+        ({"widths": {8: 0}}, "1 to 64"),
+        ({"multiple": 0}, "positive"),
+    ],
+)
+def test_bad_wishes(wish: dict, message: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(squeeze_patch.PlanError, match=message):
+        squeeze_patch.plan(generator(), **wish)
+
+
+def test_json_round_trip() -> None:
+    plan = squeeze_patch.plan(generator(), ratio=1.5)
+    assert Plan.from_json(plan.to_json()) == plan
+    assert json.loads(plan.to_json())["schema"] == 1
+    assert Plan.from_dict(plan.to_dict()) == plan
+    widths = squeeze_patch.plan(generator(), widths={8: 9})
+    assert Plan.from_json(widths.to_json()) == widths
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99}', '{"schema": 1}', '{"schema": 1, "blocks": 3}'])
+def test_damaged_json(text: str) -> None:
+    with pytest.raises(squeeze_patch.PlanError):
+        Plan.from_json(text)
+
+
+def test_plan_of_another_generator_does_not_fit() -> None:
+    plan = squeeze_patch.plan(generator(64), ratio=2)
+    G = generator(48)
+    with pytest.raises(squeeze_patch.PlanError, match="b4 should go from 64 to 32"):
+        squeeze_patch.apply(G, plan=plan)
+    with pytest.raises(squeeze_patch.PlanError, match="family"):
+        squeeze_patch.apply(generator(64), plan=replace(plan, family="other"))
+    with pytest.raises(squeeze_patch.PlanError, match="not both"):
+        squeeze_patch.apply(generator(64), plan=plan, ratio=2)
+    assert squeeze_patch.status(G).state == "dense"
+
+
+def test_plans_of_dense_and_squeezed_agree() -> None:
+    G = generator()
+    dense = squeeze_patch.plan(G, ratio=2)
+    squeeze_patch.apply(G, ratio=3, init="random")
+    assert squeeze_patch.plan(G, ratio=2) == dense

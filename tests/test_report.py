@@ -1,0 +1,91 @@
+"""Costs and comparisons."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import squeeze_patch
+from squeeze_patch.compare import compare, grid, psnr, sample
+from squeeze_patch.demo import trained_generator
+from squeeze_patch.demo.network import Generator
+from squeeze_patch.report import amount, report, table
+from tests.hosts import Host
+
+#: resolution, channel_base: multiply-adds of the squeezed generator (ratio 1.5) as a share of the dense one
+SHARES = {(32, 32768): 0.75, (256, 16384): 0.80, (256, 32768): 0.80, (512, 32768): 0.80, (1024, 32768): 0.82}
+
+
+@pytest.mark.parametrize("size", SHARES)
+def test_multiply_adds_of_official_sizes(size: tuple[int, int]) -> None:
+    resolution, base = size
+    G = Generator(512, 0, 512, resolution, 3, synthesis_kwargs={"channel_base": base})
+    result = report(G, squeeze_patch.plan(G, ratio=1.5))
+    assert round(result.multiply_adds_after / result.multiply_adds_before, 2) == SHARES[size]
+
+
+@pytest.mark.parametrize("ratio", [None, 1.5])
+def test_multiply_adds_are_those_of_the_convolutions(ratio: float | None, host: Host) -> None:
+    """Counted from the shapes that run. Filters are counted as 16 taps by definition and left out here."""
+    G = host.generator().eval()
+    if ratio is not None:
+        squeeze_patch.apply(G, ratio=ratio, init="random")
+    counted = 0
+
+    def conv(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal counted
+        up = getattr(module, "up", 1)
+        pixels = output.shape[2] * output.shape[3] // up**2
+        counted += pixels * module.weight.numel()  # type: ignore[operator, union-attr]
+
+    for name, module in G.synthesis.named_modules():
+        if name.split(".")[-1] in ("conv0", "conv1", "torgb", "excite"):
+            module.register_forward_hook(conv)
+    G(torch.randn(1, 32), torch.zeros(1, 0))
+    filters = sum(r * r * 16 * (G.synthesis.img_channels + getattr(G.synthesis, f"b{r}").conv0.weight.shape[0])
+                  for r in (8, 16, 32))  # fmt: skip
+    assert report(G).multiply_adds_after == counted + filters
+
+
+def test_report_of_a_squeezed_generator_is_that_of_its_plan() -> None:
+    G = trained_generator()
+    planned = report(G, squeeze_patch.plan(G))
+    assert report(squeeze_patch.apply(G)) == planned
+    text = table(planned)
+    assert len(text.splitlines()) == 1 + 4 + 2
+    assert "up-convolutions count at input resolution" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(12, "12"), (1234, "1.23 k"), (12_345_678, "12.35 M"), (9_876_543_210, "9.88 G")]
+)
+def test_amounts(value: int, text: str) -> None:
+    assert amount(value) == text
+
+
+def test_psnr() -> None:
+    a = torch.zeros(2, 1, 4, 4)
+    assert psnr(a, a) == math.inf
+    assert psnr(a, a + 0.2) == pytest.approx(10 * math.log10(4 / 0.04), abs=1e-4)
+
+
+def test_samples_do_not_depend_on_the_batch_and_leave_the_mode() -> None:
+    G = trained_generator().train()
+    a, b = sample(G, 7, seed=3, batch=7), sample(G, 7, seed=3, batch=2)
+    assert a.shape == (7, 1, 32, 32)
+    assert (a - b).abs().max() <= 1e-4  # kernels may differ with the batch size
+    assert G.training
+    assert compare(G, G).psnr == math.inf
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grid(channels: int) -> None:
+    a = torch.rand(5, channels, 8, 8) * 2 - 1
+    image = grid(a, -a, scale=3)
+    assert image.size == (5 * 8 * 3, 3 * (8 * 3 + 16))
+    white = image.getpixel((0, 15))
+    assert white == (255, 255, 255)  # the label's strip
+    same = grid(a, a).crop((0, 2 * (8 + 16) + 16, 40, 3 * (8 + 16)))
+    assert same.getextrema() == ((0, 0),) * 3  # no difference is black
