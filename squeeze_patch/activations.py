@@ -17,7 +17,7 @@ from squeeze_patch.adapters.base import ConvWeights, DenseBlock
 #: height and width of the window of features computed at 16x16 and above
 WINDOW = 8
 #: feature samples per channel of a block; fewer than one would leave the regressions undetermined
-SAMPLES_PER_CHANNEL = 4
+SAMPLES_PER_CHANNEL = 3
 #: styles seen by every block, at least
 MIN_STYLES = 16
 

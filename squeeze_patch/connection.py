@@ -39,7 +39,14 @@ class Excite(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, q, H, W] -> [N, c, H, W], in the dtype and memory format of ``x``."""
         weight = (self.weight * self.weight_gain).to(x.dtype)
-        x = torch.nn.functional.conv2d(x, weight, self.bias.to(x.dtype))
+        bias = self.bias.to(x.dtype)
+        if x.device.type == "cpu":  # a matrix product takes half the time of a 1x1 convolution there
+            pixels = x.flatten(2)
+            matrix = weight[:, :, 0, 0].expand(x.shape[0], -1, -1)
+            y = torch.baddbmm(bias[None, :, None], matrix, pixels).unflatten(2, x.shape[2:])
+            x = y.contiguous(memory_format=_memory_format(x))
+        else:
+            x = torch.nn.functional.conv2d(x, weight, bias)
         return x if self.conv_clamp is None else x.clamp(-self.conv_clamp, self.conv_clamp)
 
     def extra_repr(self) -> str:
@@ -164,6 +171,11 @@ class SqueezedBlock(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return f"resolution={self.resolution:d}, channels={self.out_channels:d}, squeezed={self.squeezed_channels:d}"
+
+
+def _memory_format(x: torch.Tensor) -> torch.memory_format:
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def upsample2d(x: torch.Tensor, fir: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from squeeze_patch.activations import styles_needed, window_features
 from squeeze_patch.adapters.base import Affine, ConvWeights, DenseBlock, SqueezedStart
 
 #: weight of the image against the next block's features when channels are chosen
-IMAGE_WEIGHT = 0.3
+IMAGE_WEIGHT = 0.05
 #: ridge of the regressions, relative to the mean variance of a channel; keeps dead channels from dividing by zero
 RIDGE = 1e-6
 

@@ -133,7 +133,7 @@ def test_copies_and_state_dicts(host: Host) -> None:
 
 
 def test_host_rebuilds_it_in_fp16(full_host: Host) -> None:
-    """legacy.load_network_pkl(force_fp16=True) rebuilds G from its init_kwargs; draggan's load_model does by default."""
+    """legacy.load_network_pkl(force_fp16=True) rebuilds G from its init_kwargs; draggan does so by default."""
     import legacy  # the host's
 
     G = squeeze_patch.apply(trained(full_host.generator()))

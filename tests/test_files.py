@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -78,7 +79,7 @@ def test_atomic_write_keeps_the_old_file_on_errors(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("old")
     target.chmod(0o640)
-    with pytest.raises(ZeroDivisionError), atomic_write(target) as stream:
+    with contextlib.suppress(ZeroDivisionError), atomic_write(target) as stream:
         stream.write(b"half")
         raise ZeroDivisionError
     assert target.read_text() == "old"

@@ -59,7 +59,7 @@ def test_windows_cover_large_feature_maps() -> None:
     blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
     ws = adapter.sample_w(dense, network, styles_needed(blocks), seed=0)
     for block, features in window_features(blocks, ws):
-        assert features.shape[0] >= 4 * block.spec.channels
+        assert features.shape[0] >= 3 * block.spec.channels
         assert features.shape[1] == block.spec.channels
         assert torch.isfinite(features).all()
 

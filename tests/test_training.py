@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import importlib
 import inspect
 from typing import Any, Dict
 
@@ -16,14 +19,17 @@ STEPS = 50
 BATCH = 4
 
 
-def stylegan2_loss(host: Host, G: Any, D: Any) -> Any:
-    from training.loss import StyleGAN2Loss  # the host's
-
-    device = torch.device("cpu")
-    settings = {"r1_gamma": 1.0, "style_mixing_prob": 0.9, "pl_weight": 2.0}
-    if "G_mapping" in inspect.signature(StyleGAN2Loss).parameters:
-        return StyleGAN2Loss(device, G.mapping, G.synthesis, D, **settings)
-    return StyleGAN2Loss(device, G, D, **settings)
+def hosts_loss(host: Host, G: Any, D: Any) -> Any:
+    """The host's own loss with all regularisation: GGDR's reads features up to the image's own resolution."""
+    ggdr = host.name == "ggdr"
+    module = importlib.import_module("training.loss_ggdr" if ggdr else "training.loss")
+    loss = module.StyleGAN2GGDRLoss if ggdr else module.StyleGAN2Loss
+    settings: Dict[str, Any] = {"r1_gamma": 1.0, "style_mixing_prob": 0.9, "pl_weight": 2.0}
+    names = inspect.signature(loss).parameters
+    settings.update({"ggdr_res": G.img_resolution} if "ggdr_res" in names else {})
+    if "G_mapping" in names:
+        return loss(torch.device("cpu"), G.mapping, G.synthesis, D, **settings)
+    return loss(torch.device("cpu"), G, D, **settings)
 
 
 def accumulate(loss: Any, phase: str, G: Any) -> None:
@@ -66,14 +72,17 @@ def train(loss: Any, G: Any, D: Any, steps: int) -> None:
 
 @pytest.mark.filterwarnings("ignore:grid_sample_gradfix|conv2d_gradfix")
 @pytest.mark.parametrize("name", [name for name in HOSTS if name not in ("projected-gan", "eg3d")])
-def test_fifty_steps_of_the_hosts_own_loss(name: str) -> None:
+def test_fifty_steps_of_the_hosts_own_loss(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """projected-gan's and eg3d's losses need a pretrained network and a renderer; their networks are the others'."""
     host = HOSTS[name]
     with host.active():
+        if name == "draggan":  # its loss is newer than its conv2d_gradfix: the context takes no argument yet
+            loss_module = importlib.import_module("training.loss")
+            monkeypatch.setattr(loss_module.conv2d_gradfix, "no_weight_gradients", lambda *_: contextlib.nullcontext())
         G = squeeze_patch.apply(host.generator(resolution=16), init="random").train()
         D = host.discriminator(resolution=16, **({"decoder_res": 16} if name == "ggdr" else {})).train()
         before = {key: value.clone() for key, value in G.named_parameters()}
-        train(stylegan2_loss(host, G, D), G, D, STEPS)
+        train(hosts_loss(host, G, D), G, D, STEPS)
         still = [key for key, value in G.named_parameters() if torch.equal(value, before[key])]
         assert still == []
         assert all(torch.isfinite(p).all() for p in G.parameters())
@@ -83,11 +92,9 @@ def test_fifty_steps_of_the_hosts_own_loss(name: str) -> None:
 
 @pytest.mark.skipif("ggdr" not in HOSTS, reason="GGDR is on no package index; SQUEEZE_HOSTS names a folder with it")
 def test_ggdr_reads_features_of_every_resolution() -> None:
-    """Also at ggdr_res = img_resolution, where the last block's features are read."""
+    """Also the last one's, which ggdr_res = img_resolution needs; the training test above runs its loss so."""
     host = HOSTS["ggdr"]
     with host.active():
-        from training.loss_ggdr import StyleGAN2GGDRLoss  # the host's
-
         G = trained(host.generator(resolution=16))
         ws = G.mapping(*latents(G))
         _, dense = G.synthesis(ws, get_feat=True, noise_mode="const")
@@ -95,13 +102,6 @@ def test_ggdr_reads_features_of_every_resolution() -> None:
         image, squeezed = G.synthesis(ws, get_feat=True, noise_mode="const")
         assert {r: x.shape for r, x in squeezed.items()} == {r: x.shape for r, x in dense.items()}
         assert (image - G.synthesis(ws, noise_mode="const")).abs().max() <= float_error(G, image)
-
-        D = host.discriminator(resolution=16, decoder_res=16)
-        arguments = {"r1_gamma": 1.0, "style_mixing_prob": 0.9, "pl_weight": 2.0}
-        names = inspect.signature(StyleGAN2GGDRLoss).parameters
-        arguments.update({"ggdr_res": 16} if "ggdr_res" in names else {})
-        loss = StyleGAN2GGDRLoss(torch.device("cpu"), G.mapping, G.synthesis, D, **arguments)
-        train(loss, G.train(), D.train(), 8)
 
 
 @pytest.mark.skipif("eg3d" not in HOSTS, reason="EG3D is on no package index; SQUEEZE_HOSTS names a folder with it")
@@ -138,8 +138,6 @@ def test_eg3d_backbone_is_squeezed_and_super_resolution_is_not() -> None:
         status = squeeze_patch.status(G)
         assert (status.state, status.squeezed_blocks) == ("squeezed", 7)
         assert type(G.backbone.synthesis.b256).__name__ == "SqueezedBlock"
-        import copy
-
         rebuilt = type(copy.deepcopy(G))(**copy.deepcopy(G).init_kwargs)  # what --reload_modules does
         rebuilt.load_state_dict(G.state_dict(), strict=True)
         assert squeeze_patch.status(rebuilt) == status

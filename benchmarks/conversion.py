@@ -1,0 +1,96 @@
+"""Conversion of an official-size checkpoint (G, G_ema, D), against merely loading and saving the file.
+
+    python -m benchmarks.conversion [--host draggan] [--size config-f] [--repeats 3]
+
+Each run is a process of its own; time is measured inside, after the imports, and memory is the process's peak less what
+it held after the imports.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Dict, List
+
+import click
+import torch
+
+from benchmarks.common import generator, machine, ratio, show
+from squeeze_patch import checkpoint, files
+from tests.hosts import Host, all_hosts
+
+
+def write_checkpoint(host: Host, size: str, path: Path) -> None:
+    G = generator(host, size)
+    D = host.discriminator(G.img_resolution, channel_base=32768, channel_max=512).eval().requires_grad_(False)
+    data = {"training_set_kwargs": None, "augment_pipe": None, "G": G, "D": D, "G_ema": generator(host, size)}
+    with open(path, "wb") as stream:
+        pickle.dump(data, stream)
+
+
+def work(job: str, source: Path, target: Path) -> Dict[str, float]:
+    """One job in this process: seconds, and bytes of memory beyond what the imports took."""
+    before = memory("VmRSS")
+    start = time.perf_counter()
+    if job == "convert":
+        checkpoint.convert(source, target, trust=True, force=True)
+    else:
+        data: Any = checkpoint.read(source, trust=True)
+        with files.atomic_write(target) as stream:
+            checkpoint.write(data, stream)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "bytes": memory("VmHWM") - before}
+
+
+def memory(field: str) -> int:
+    """Bytes of this process as Linux counts them: VmRSS = now, VmHWM = at the peak."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith(field)))
+
+
+@click.command()
+@click.option("--host", "name", default="draggan", show_default=True)
+@click.option("--size", default="config-f", show_default=True)
+@click.option("--repeats", default=3, show_default=True)
+@click.option("--job", hidden=True)
+@click.option("--folder", type=click.Path(path_type=Path), hidden=True)
+def main(name: str, size: str, repeats: int, job: str, folder: Path) -> None:
+    """Measure and print both ratios."""
+    host = next(host for host in all_hosts() if host.name == name)
+    if job:
+        with host.active():
+            import torch_utils.persistence  # noqa: F401  (the host's imports are no part of the job)
+
+            print(json.dumps(work(job, folder / "dense.pkl", folder / f"{job}.pkl")))
+        return
+    results: Dict[str, List[Dict[str, float]]] = {"convert": [], "load and save": []}
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        torch.manual_seed(0)
+        with host.active():
+            write_checkpoint(host, size, folder / "dense.pkl")
+        bytes_before = (folder / "dense.pkl").stat().st_size
+        for _ in range(repeats):
+            for kind in results:
+                command = [sys.executable, "-m", "benchmarks.conversion", "--host", name, "--job", kind]
+                done = subprocess.run([*command, "--folder", made], check=True, capture_output=True, text=True)
+                results[kind].append(json.loads(done.stdout))
+        bytes_after = (folder / "convert.pkl").stat().st_size
+    times = {kind: [run["seconds"] for run in runs] for kind, runs in results.items()}
+    memory = [run["bytes"] / bytes_before for run in results["convert"]]
+    plain = [run["bytes"] / bytes_before for run in results["load and save"]]
+    click.echo(f"{size} checkpoint (G, G_ema, D), {host.name}, {machine()}, {repeats} runs")
+    click.echo(f"file         {bytes_before / 1e6:.0f} MB -> {bytes_after / 1e6:.0f} MB")
+    click.echo(f"convert      {min(times['convert']):.1f} to {max(times['convert']):.1f} s")
+    click.echo(f"load, save   {min(times['load and save']):.1f} to {max(times['load and save']):.1f} s")
+    click.echo(f"time ratio   {show(ratio(times['convert'], times['load and save']))}")
+    click.echo(f"memory       {max(memory):.2f} x the file at its peak (load and save: {max(plain):.2f} x)")
+
+
+if __name__ == "__main__":
+    main()
