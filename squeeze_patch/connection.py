@@ -43,7 +43,8 @@ class Excite(torch.nn.Module):
         if x.device.type == "cpu":  # a matrix product takes half the time of a 1x1 convolution there
             pixels = x.flatten(2)
             matrix = weight[:, :, 0, 0].expand(x.shape[0], -1, -1)
-            y = torch.baddbmm(bias[None, :, None], matrix, pixels).unflatten(2, x.shape[2:])
+            y = torch.baddbmm(bias[None, :, None], matrix, pixels)
+            y = y.reshape(x.shape[0], -1, x.shape[2], x.shape[3])
             x = y.contiguous(memory_format=_memory_format(x))
         else:
             x = torch.nn.functional.conv2d(x, weight, bias)

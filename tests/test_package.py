@@ -1,0 +1,73 @@
+"""The wheel: everything is in it, and it works from any folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "--wheel-dir",
+    ]
+    subprocess.run([*command, str(folder), str(ROOT)], check=True, cwd=folder)
+    return next(folder.glob("*.whl"))
+
+
+def test_contents(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
+        scripts = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
+    sources = {f"squeeze_patch/{path.name}" for path in (ROOT / "squeeze_patch").glob("*.py")}
+    sources |= {f"squeeze_patch/adapters/{path.name}" for path in (ROOT / "adapters").glob("*.py")}
+    sources |= {f"squeeze_patch/demo/{path.name}" for path in (ROOT / "squeeze_patch" / "demo").glob("*.py")}
+    assert sources <= names
+    assert {"squeeze_patch/py.typed", "squeeze_patch/demo/weights.npz"} <= names
+    assert not any(name.startswith(("tests", "adapters", "benchmarks")) for name in names)
+    assert wheel.stat().st_size < 2 * 1024 * 1024
+    assert "License: MIT" in metadata or "License-Expression: MIT" in metadata
+    assert "squeeze-patch = squeeze_patch.cli:main" in scripts
+
+
+def test_it_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "--target",
+    ]
+    subprocess.run([*command, str(tmp_path / "site"), str(wheel)], check=True)
+    script = (
+        "import sys, squeeze_patch, squeeze_patch.adapters as a\n"
+        "assert squeeze_patch.__file__.startswith(sys.argv[1]) and a.__file__.startswith(sys.argv[1])\n"
+        "heavy = {'numpy.random', 'PIL', 'scipy', 'requests', 'click'} & set(sys.modules)\n"
+        "assert not heavy - {'numpy.random'}, heavy\n"
+        "from squeeze_patch.cli import main\n"
+        "main(['demo', '--out', sys.argv[2]])\n"
+    )
+    arguments = [sys.executable, "-c", script, str(tmp_path / "site"), str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "samples.png").is_file()

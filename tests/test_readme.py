@@ -1,0 +1,87 @@
+"""Every code block of the README, executed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict
+
+import pytest
+import torch
+
+import squeeze_patch
+from tests.conftest import trained
+from tests.hosts import Host
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS: Dict[str, str] = dict(re.findall(r"<!-- run: (\w+) -->\n```\w+\n(.*?)```", TEXT, flags=re.DOTALL))
+
+
+@pytest.fixture
+def workspace(draggan: Host, tmp_path: Path) -> Path:
+    """A folder with a checkpoint and a host's checkout, as the README assumes them."""
+    data = {name: trained(draggan.generator()).requires_grad_(False) for name in ("G", "G_ema")}
+    (tmp_path / "network.pkl").write_bytes(pickle.dumps(data))
+    (tmp_path / "stylegan2-ada-pytorch").symlink_to(draggan.folder)
+    return tmp_path
+
+
+def test_every_block_has_a_test() -> None:
+    assert len(re.findall(r"^```\w", TEXT, flags=re.MULTILINE)) == len(BLOCKS)
+    assert set(BLOCKS) == {"demo", "tests", "convert", "apply"}
+
+
+def test_demo_block_in_a_fresh_clone(tmp_path: Path) -> None:
+    """Sets up a virtual environment and runs the demo, exactly as written."""
+    ignored = shutil.ignore_patterns(".venv", "packages", ".git", "*.egg-info", "build", "squeeze-demo")
+    shutil.copytree(ROOT, tmp_path / "clone", ignore=ignored)
+    done = subprocess.run(
+        ["bash", "-ec", BLOCKS["demo"]],
+        cwd=tmp_path / "clone",
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "picture     squeeze-demo/samples.png" in done.stdout
+    assert (tmp_path / "clone" / "squeeze-demo" / "samples.png").is_file()
+
+
+def test_tests_block_is_what_ci_runs() -> None:
+    """Running it here would run this test again; .ci/run takes it from the README."""
+    assert "run: tests" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert BLOCKS["tests"].strip().endswith(".venv/bin/python -m pytest")
+
+
+def test_convert_block(workspace: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-ec", BLOCKS["convert"]], cwd=workspace, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in done.stdout
+
+
+def test_apply_block(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(workspace)
+    namespace: Dict[str, Any] = {}
+    exec(BLOCKS["apply"], namespace)
+    out = capsys.readouterr().out
+    assert out.startswith("squeezed: 4 of 4 blocks")
+    assert squeeze_patch.status(namespace["G"]).state == "dense"
+
+
+def test_figures_of_the_table(draggan: Host) -> None:
+    """The exact figures; timings are printed by the benchmarks that the table names."""
+    G = draggan.generator(256, w_dim=512, layers=8, channel_base=16384, channel_max=512)
+    plan = squeeze_patch.plan(G)
+    assert f"| {plan.parameters_before:,} | {plan.parameters_after:,} ({plan.reduction:.1%}".replace("%", " %") in TEXT
+    assert torch.__version__.split(".")[:2] != ["1", "12"]

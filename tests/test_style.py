@@ -1,0 +1,29 @@
+"""Lint, format and types are part of the suite."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(cwd: Path, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("ruff", "check", "."), ("ruff", "format", "--check", ".")])
+def test_ruff(arguments: tuple[str, ...]) -> None:
+    run(ROOT, *arguments)
+
+
+def test_mypy(tmp_path: Path) -> None:
+    """On the installed layout: adapters/ is squeeze_patch/adapters there."""
+    shutil.copytree(ROOT / "squeeze_patch", tmp_path / "squeeze_patch")
+    shutil.copytree(ROOT / "adapters", tmp_path / "squeeze_patch" / "adapters")
+    run(tmp_path, "mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "squeeze_patch")
