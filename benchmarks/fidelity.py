@@ -2,7 +2,8 @@
 
     python -m benchmarks.fidelity [--weights FILE.pt] [--ratios 1,1.5,2] [--seeds 3]
 
-Without --weights the demo's generator is used, else a small one from a state dict in the NVIDIA family's names. Rows: the start from the trained weights; the same regressions on the channels of largest weight norm, as
+Without --weights the demo's generator is used, else a small one from a state dict in the NVIDIA family's names.
+Rows: the start from the trained weights; the same regressions on the channels of largest weight norm, as
 pruning methods choose them (CAGC, DCP-GAN); random layers. 256 latents, noise off, images in [-1, 1].
 """
 
