@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -126,7 +127,7 @@ def test_convert_in_a_process_of_its_own(host: Host, tmp_path: Path) -> None:
         return subprocess.run(
             [sys.executable, "-m", "squeeze_patch.cli", *arguments],
             cwd=tmp_path,
-            env={**host.environment(), "PYTHONPATH": str(SHIMS)},
+            env={**host.environment(), "PYTHONPATH": os.pathsep.join(SHIMS)},
             capture_output=True,
             text=True,
             timeout=300,

@@ -16,7 +16,7 @@ from PIL import Image
 import squeeze_patch
 from squeeze_patch.checkpoint import convert, read
 from tests.conftest import HOSTS, trained
-from tests.hosts import SHIMS, Host
+from tests.hosts import Host
 
 #: Blocks our package, then runs the rest of the command line as a script; "cuda" means the CPU on machines without.
 RUNNER = """
@@ -33,8 +33,7 @@ class Device:
     def __new__(cls, *args):
         return device("cpu")
 torch.device = Device
-sys.path.insert(0, sys.argv[1])
-sys.argv = sys.argv[2:]
+sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -56,7 +55,7 @@ for seed in (0, 1):
 
 def run(host: Host, tmp_path: Path, *arguments: str) -> None:
     (tmp_path / "runner.py").write_text(RUNNER)
-    command = [sys.executable, str(tmp_path / "runner.py"), str(SHIMS), *arguments]
+    command = [sys.executable, str(tmp_path / "runner.py"), *arguments]
     done = subprocess.run(
         command, env=host.environment(), cwd=host.folder, capture_output=True, text=True, timeout=300, check=False
     )

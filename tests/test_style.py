@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,6 +23,7 @@ def test_ruff(arguments: tuple[str, ...]) -> None:
     run(ROOT, *arguments)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("1."), reason="types are checked against torch 2's annotations")
 def test_mypy(tmp_path: Path) -> None:
     """On the installed layout: adapters/ is squeeze_patch/adapters there."""
     shutil.copytree(ROOT / "squeeze_patch", tmp_path / "squeeze_patch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -13,12 +14,13 @@ from types import ModuleType
 from typing import Any, Dict, Iterator, List, Optional
 
 HERE = Path(__file__).parent
-SHIMS = HERE / "shims"
+#: stands in for what this Python lacks and the hosts import
+SHIMS = [] if importlib.util.find_spec("pkg_resources") else [str(HERE / "shims")]
 PACKAGES = HERE / "packages"
 DRAGGAN = "draggan==1.1.6"
 
 #: top-level modules that every host brings under the same names
-CLASHING = ("dnnlib", "torch_utils", "training", "legacy", "metrics", "pg_modules", "pkg_resources", "generate")
+CLASHING = ("dnnlib", "torch_utils", "training", "legacy", "metrics", "pg_modules", "generate")
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Host:
         """Make this host's modules the importable ones; those of other hosts are set aside."""
         outer = _take_clashing()
         sys.modules.update(self.modules)
-        paths = [str(self.folder), str(SHIMS)]
+        paths = [str(self.folder), *SHIMS]
         sys.path[:0] = paths
         importlib.invalidate_caches()
         try:
@@ -76,7 +78,7 @@ class Host:
 
     def environment(self) -> Dict[str, str]:
         """For a process of the host's own, without squeeze_patch on the path."""
-        paths = [str(self.folder), str(SHIMS)]
+        paths = [str(self.folder), *SHIMS]
         return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
