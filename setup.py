@@ -24,7 +24,7 @@ setup(
         "scipy",
         "packaging",
     ],
-    extras_require={"test": ["pytest", "ruff", "mypy", "types-requests"]},
+    extras_require={"test": ["pytest", "ruff", "mypy", "types-requests", "psutil"]},
     entry_points={"console_scripts": ["squeeze-patch = squeeze_patch.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol
 
 import torch
 
@@ -100,6 +100,22 @@ class SqueezedStart:
     rgb_bias: torch.Tensor
 
 
+class TrainingStart(Protocol):
+    """What a training run begins with (`squeeze_patch.launch.Start`)."""
+
+    @property
+    def wish(self) -> Dict[str, Any]:
+        """Arguments of `squeeze_patch.apply`."""
+
+    @property
+    def checkpoint(self) -> Optional[str]:
+        """File to load, None for scratch."""
+
+
+#: checkpoint that the user's own options name, or None -> what the run begins with
+PrepareStart = Callable[[Optional[str]], TrainingStart]
+
+
 class Adapter(abc.ABC):
     """One family of generators. Stateless; register an instance through `squeeze_patch.adapters.register` or the
     entry-point group ``squeeze_patch.adapters``.
@@ -162,3 +178,10 @@ class Adapter(abc.ABC):
     @abc.abstractmethod
     def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
         """What `mark` stored, or None."""
+
+    def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
+        """Make a host's training script, imported as ``module``, build squeezed generators; False = not this family's.
+
+        ``prepare`` is to be called once, with the checkpoint that the script's own options name.
+        """
+        return False

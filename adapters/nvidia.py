@@ -12,7 +12,16 @@ from typing import Any, Dict, List, Mapping, Optional
 import torch
 
 from squeeze_patch import connection
-from squeeze_patch.adapters.base import Adapter, Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters import nvidia_training
+from squeeze_patch.adapters.base import (
+    Adapter,
+    Affine,
+    BlockSpec,
+    ConvWeights,
+    DenseBlock,
+    PrepareStart,
+    SqueezedStart,
+)
 from squeeze_patch.errors import StateError, UnsupportedModelError
 
 _SLOPES = {"lrelu": 0.2, "relu": 0.0, "linear": 1.0}
@@ -135,6 +144,9 @@ class NvidiaAdapter(Adapter):
         if owner is not None and "_orig_class_name" in vars(owner):
             del owner._orig_module_src, owner._orig_class_name
             owner._init_kwargs = {key: value for key, value in owner._init_kwargs.items() if key != "squeeze"}
+
+    def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
+        return nvidia_training.hook_training(module, prepare)
 
     def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
         plan = getattr(network, "squeeze_plan", None)

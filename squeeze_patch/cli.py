@@ -7,7 +7,7 @@ import functools
 import json
 import sys
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, Tuple
 
 import click
 
@@ -206,6 +206,28 @@ def demo(out: Path, reduction: Optional[float], ratio: Optional[float]) -> None:
         "before any training"
     )
     click.echo(f"picture     {result.picture}")
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("arguments", metavar="-- train.py ...", nargs=-1, required=True, type=click.UNPROCESSED)
+@_wish_options
+@click.option("--init-from", metavar="FILE", help="Start from this checkpoint's weights (dense or squeezed).")
+@_one_line_errors
+def train(
+    arguments: Tuple[str, ...], reduction: Optional[float], ratio: Optional[float], init_from: Optional[str]
+) -> None:
+    """Run the host's own train.py with squeezed generators; call it in the host's folder.
+
+    The script's --resume takes squeezed snapshots, and dense ones, which are squeezed first. Like the script itself,
+    this runs the code that is stored in such a file.
+
+    \b
+    Example:
+      squeeze-patch train -- train.py --outdir=runs --data=faces.zip --gpus=1
+    """
+    from squeeze_patch.launch import train as run
+
+    run(arguments, reduction=reduction, ratio=ratio, init_from=init_from, say=click.echo)
 
 
 def _print_conversion(done: Any) -> None:

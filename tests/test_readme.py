@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import squeeze_patch
+from squeeze_patch.checkpoint import read
 from tests.conftest import trained
-from tests.hosts import Host
+from tests.hosts import HERE, SHIMS, Host
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,7 +35,7 @@ def workspace(draggan: Host, tmp_path: Path) -> Path:
 
 def test_every_block_has_a_test() -> None:
     assert len(re.findall(r"^```\w", TEXT, flags=re.MULTILINE)) == len(BLOCKS)
-    assert set(BLOCKS) == {"demo", "tests", "convert", "apply"}
+    assert set(BLOCKS) == {"demo", "tests", "convert", "train", "edit", "apply"}
 
 
 def test_demo_block_in_a_fresh_clone(tmp_path: Path) -> None:
@@ -68,6 +69,25 @@ def test_convert_block(workspace: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in done.stdout
+
+
+def test_train_block(draggan: Host, tmp_path: Path) -> None:
+    shutil.copy(HERE / "mini_train.py", tmp_path / "train.py")
+    paths = [str(draggan.folder), *SHIMS]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-ec", BLOCKS["train"]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    snapshot = read(next((tmp_path / "runs").glob("*/*.pkl")), trust=True)
+    assert squeeze_patch.status(snapshot["G_ema"]).state == "squeezed"
+
+
+def test_edit_block(draggan: Host) -> None:
+    G = draggan.generator()
+    exec(BLOCKS["edit"], {"G": G})
+    assert squeeze_patch.status(G).state == "squeezed"
 
 
 def test_apply_block(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

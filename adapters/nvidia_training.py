@@ -1,0 +1,100 @@
+"""How the NVIDIA family's train.py builds and resumes generators."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any, Callable, Dict
+
+import torch
+
+from squeeze_patch.adapters.base import PrepareStart
+from squeeze_patch.errors import StateError
+
+BUILDER = "squeeze_patch.adapters.nvidia_training.build_generator"
+
+
+def hook_training(module: Any, prepare: PrepareStart) -> bool:
+    """Change the options on their way from the script's command line to its training processes.
+
+    stylegan2-ada-pytorch and GGDR make them in ``setup_training_loop_kwargs``, stylegan3 and its relatives hand them to
+    ``launch_training``.
+    """
+    if callable(getattr(module, "setup_training_loop_kwargs", None)):
+        original = module.setup_training_loop_kwargs
+
+        @functools.wraps(original)
+        def setup(*args: Any, **kwargs: Any) -> Any:
+            description, options = original(*args, **kwargs)
+            _edit(options, prepare)
+            return f"{description}-squeezed", options
+
+        module.setup_training_loop_kwargs = setup
+        return True
+    if callable(getattr(module, "launch_training", None)):
+        launch = module.launch_training
+
+        @functools.wraps(launch)
+        def launch_squeezed(c: Any, desc: str, *args: Any, **kwargs: Any) -> Any:
+            _edit(c, prepare)
+            return launch(c, f"{desc}-squeezed", *args, **kwargs)
+
+        module.launch_training = launch_squeezed
+        return True
+    return False
+
+
+def _edit(options: Any, prepare: PrepareStart) -> None:
+    start = prepare(options.get("resume_pkl"))
+    if start.checkpoint is not None:
+        options["resume_pkl"] = start.checkpoint
+    kwargs = options["G_kwargs"]
+    kwargs["generator_class"] = kwargs["class_name"]
+    kwargs["class_name"] = BUILDER
+    kwargs["squeeze_wish"] = dict(start.wish)
+
+
+def build_generator(*args: Any, generator_class: str, squeeze_wish: Dict[str, Any], **kwargs: Any) -> Any:
+    """Build the host's generator and squeeze it; called by the host's training loop, by name, in every process.
+
+    Args:
+        generator_class: name of the host's class, as its options gave it.
+        squeeze_wish: arguments of `squeeze_patch.apply`.
+        args, kwargs: the host's.
+    """
+    from squeeze_patch.surgery import apply
+
+    util = importlib.import_module("dnnlib").util
+    G = util.construct_class_by_name(*args, class_name=generator_class, **kwargs)
+    _check_copies(importlib.import_module("torch_utils.misc"))
+    return apply(G, init="random", keep_original=False, **squeeze_wish)
+
+
+def _check_copies(misc: Any) -> None:
+    """On resume hosts copy parameters by name and pass over names that are missing: let nothing stay random so."""
+    original: Callable[..., Any] = misc.copy_params_and_buffers
+    if getattr(original, "squeeze_patch", False):
+        return
+
+    @functools.wraps(original)
+    def checked(src_module: torch.nn.Module, dst_module: torch.nn.Module, require_all: bool = False) -> Any:
+        have = {name: tensor.shape for name, tensor in _tensors(src_module)}
+        want = {name: tensor.shape for name, tensor in _tensors(dst_module)}
+        missing = [name for name, shape in want.items() if have.get(name) != shape]
+        is_generator = any(type(module).__name__ == "SqueezedBlock" for module in dst_module.modules())
+        if is_generator and missing:
+            raise StateError(
+                f"the checkpoint does not fit the squeezed generator: {len(missing)} of {len(want)} tensors would stay "
+                f"random ({missing[0]}, ...). Is it of the same resolution and configuration?"
+            )
+        result = original(src_module, dst_module, require_all)
+        if is_generator:
+            print(f"squeeze_patch: restored {len(want)} of {len(want)} parameters and buffers of a squeezed generator")
+        return result
+
+    checked.squeeze_patch = True  # type: ignore[attr-defined]
+    misc.copy_params_and_buffers = checked
+
+
+def _tensors(module: torch.nn.Module) -> Any:
+    return [*module.named_parameters(), *module.named_buffers()]
