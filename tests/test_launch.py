@@ -111,7 +111,7 @@ def test_errors(draggan: Host, workspace: Path) -> None:
 
 TRAINERS = {
     "ada": ["--aug=noaug", "--cfg=auto", "--fp32=1"],
-    "ggdr": ["--aug=noaug", "--cfg=auto", "--fp32=1", "--reg_type=ggdr", "--ggdr_res=16"],
+    "ggdr": ["--aug=noaug", "--cfg=auto", "--fp32=1", "--reg_type=ggdr", "--ggdr_res=8"],
     "stylegan3": ["--aug=noaug", "--cfg=stylegan2", "--gamma=1", "--fp32=1", "--cbase=1024", "--cmax=32"],
 }
 
@@ -132,7 +132,7 @@ def test_the_hosts_own_train_py(name: str, gpus: int, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     random = np.random.RandomState(0)
     for index in range(16):
-        pixels = random.randint(0, 255, [16, 16, 3]).astype(np.uint8)
+        pixels = random.randint(0, 255, [8, 8, 3]).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / "data" / f"{index}.png")
     options = [f"--data={tmp_path / 'data'}", f"--gpus={gpus}", "--kimg=1", "--snap=1", "--metrics=none", "--batch=64"]
     common = [*TRAINERS[name], *options, "--workers=1"]

@@ -44,6 +44,7 @@ def _wrap_without_devices(self, module, device_ids=None, **kwargs):
 torch.device = _Device
 torch.cuda.Event = _Event
 torch.cuda.reset_peak_memory_stats = lambda *_: None
+torch.cuda.current_stream = lambda *_: None
 torch.cuda.max_memory_allocated = lambda *_: 0
 torch.Tensor.pin_memory = lambda self, *_: self
 torch.distributed.init_process_group = _gloo
