@@ -156,6 +156,10 @@ class Adapter(abc.ABC):
         """A squeezed block with fresh random layers for the dense block ``name``; ``network`` stays as it is."""
 
     @abc.abstractmethod
+    def check_replaceable(self, block: torch.nn.Module, name: str) -> None:
+        """Raise `StateError` where something of the user's hangs on layers that go when ``block`` is replaced."""
+
+    @abc.abstractmethod
     def fill(self, new: torch.nn.Module, dense: torch.nn.Module, start: SqueezedStart) -> None:
         """Write a trained start into a block made by `build` from ``dense``."""
 

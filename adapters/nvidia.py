@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
+import types
+import uuid
 from typing import Any, Dict, List, Mapping, Optional
 
 import torch
@@ -101,17 +104,21 @@ class NvidiaAdapter(Adapter):
 
     def build(self, network: torch.nn.Module, name: str, width: int) -> Any:
         block = self.block(network, name)
-        for layer in (block.conv1, block.torgb):
-            if any(getattr(layer, hooks, None) for hooks in _HOOKS):
-                raise StateError(
-                    f"{name}.{'conv1' if layer is block.conv1 else 'torgb'} has hooks, which would not see the layer "
-                    "that takes its place; remove them and register them after apply"
-                )
+        self.check_replaceable(block, name)
         new = connection.squeeze_block(block, width)
         for hooks in _HOOKS:  # the same dictionaries, so that the handles that users hold stay valid
             if hasattr(block, hooks) and hasattr(new, hooks):
                 object.__setattr__(new, hooks, getattr(block, hooks))
         return new
+
+    def check_replaceable(self, block: torch.nn.Module, name: str) -> None:
+        for path, module in block.named_modules():
+            replaced = path.split(".")[0] in ("conv1", "torgb", "excite")
+            if replaced and any(getattr(module, hooks, None) for hooks in _HOOKS):
+                raise StateError(
+                    f"{name}.{path} has hooks, which would not see the layer that takes its place; "
+                    "remove them, and register them anew afterwards"
+                )
 
     def fill(self, new: Any, dense: Any, start: SqueezedStart) -> None:
         kept = start.kept.to(dense.conv1.weight.device)
@@ -134,7 +141,9 @@ class NvidiaAdapter(Adapter):
         path = next(name for name, module in owner.named_modules() if module is network)
         blocks = {str(block["name"]): int(block["width"]) for block in plan["blocks"]}
         squeeze = {"network": path, "blocks": blocks, "plan": dict(plan)}
-        owner._orig_module_src = _rebuildable_source(owner._orig_module_src, owner._orig_class_name)
+        source = _rebuildable_source(owner._orig_module_src, owner._orig_class_name)
+        _share_classes(owner, source)
+        owner._orig_module_src = source
         owner._orig_class_name = "SqueezedGenerator"
         owner._init_kwargs = {**owner._init_kwargs, "squeeze": squeeze}
 
@@ -166,6 +175,25 @@ def _rebuildable_source(host_source: str, base: str) -> str:
     )
 
 
+def _share_classes(owner: Any, source: str) -> None:
+    """Let copies in this process be instances of the host's own generator class.
+
+    The host's persistence would run ``source`` as a new module, with a generator class of its own, when it first copies
+    or unpickles such a generator. It keeps a table from source to module; the module put there here runs only what was
+    added, on top of the names of the module that is loaded already.
+    """
+    persistence = type(owner).__reduce__.__globals__  # type: ignore[attr-defined]
+    modules, sources = persistence.get("_src_to_module_dict"), persistence.get("_module_to_src_dict")
+    loaded = sys.modules.get(type(owner).__mro__[1].__module__)
+    if modules is None or sources is None or loaded is None or source in modules:
+        return
+    module = types.ModuleType(f"_squeezed_module_{uuid.uuid4().hex}")
+    vars(module).update({key: value for key, value in vars(loaded).items() if not key.startswith("__")})
+    sys.modules[module.__name__] = module
+    exec(source[len(owner._orig_module_src) :], vars(module))
+    modules[source], sources[module] = module, source
+
+
 def _class_named(module: torch.nn.Module, name: str) -> bool:
     """By name anywhere in the MRO: classes that come out of a pickle are in no importable module."""
     return any(cls.__name__ == name for cls in type(module).__mro__)
@@ -195,13 +223,16 @@ def _complaint(network: torch.nn.Module) -> Optional[str]:
         missing = [part for part in parts if not hasattr(block, part)]
         if missing:
             return f"block {name} ({type(block).__name__}) has no {' and no '.join(missing)}"
-        if not all(
-            isinstance(getattr(layer, "weight", None), torch.nn.Parameter) for layer in (block.conv1, block.torgb)
-        ):
+        if any(_is_parametrised(module) for layer in (block.conv1, block.torgb) for module in layer.modules()):
             return f"block {name} computes its weights from others (a parametrization?); remove that first"
         if not _shapes_fit(block):
             return f"block {name}: the shapes of conv1 and torgb do not belong to a StyleGAN2 block"
     return None
+
+
+def _is_parametrised(module: torch.nn.Module) -> bool:
+    """Whether a weight is computed from others: torch's parametrizations, or the older weight_norm, spectral_norm."""
+    return hasattr(module, "parametrizations") or not isinstance(getattr(module, "weight", None), torch.nn.Parameter)
 
 
 def _shapes_fit(block: Any) -> bool:

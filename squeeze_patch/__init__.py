@@ -1,5 +1,13 @@
 """The image squeeze connection for existing StyleGAN2 generators."""
 
+from pathlib import Path as _Path
+
+# In the source tree adapters/ lies beside this folder; installing puts it inside. Serve both, so that the tree's own
+# folder can be imported from, whether squeeze_patch is installed too or not.
+_here = _Path(__file__).parent
+if not (_here / "adapters").is_dir():
+    __path__.append(str(_here.parent))
+
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError, StateError, UnsupportedModelError
 from squeeze_patch.planner import Plan, plan
 from squeeze_patch.surgery import Status, apply, remove, squeezed, status

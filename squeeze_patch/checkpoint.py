@@ -13,7 +13,7 @@ from typing import IO, Any, Dict, Iterator, Mapping, Optional, Tuple, Union
 
 import torch
 
-from squeeze_patch.adapters import locate
+from squeeze_patch.adapters import adapters, locate
 from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelError
 from squeeze_patch.files import atomic_write
 from squeeze_patch.initialize import Progress
@@ -87,10 +87,10 @@ def convert(
         PlanError, UnsupportedModelError, StateError: as for `squeeze_patch.apply`; nothing is written.
     """
     source, target = Path(source), Path(target)
-    _check_target(source, target, force)
+    check_target(source, target, force)
     with host_path(host):
         data = read(source, trust=trust)
-        found = _dense_generators(source, data)
+        found = dense_generators(source, data)
         reference = REFERENCE if REFERENCE in found else next(iter(found))
         order = [reference, *(name for name in found if name != reference)]
         plans = {name: make_plan(found[name], reduction=reduction, ratio=ratio, widths=widths) for name in order}
@@ -133,32 +133,30 @@ def read(source: PathLike, *, trust: bool) -> Any:
     """
     source = Path(source)
     if not source.is_file():
-        raise CheckpointError(f"{source}: there is no such file")
-    if not trust:
-        raise CheckpointError(
-            f"{source}: loading a host's pickle runs code that is stored in the file. If you trust where it came from, "
-            "say so with --trust (in Python: trust=True)"
-        )
+        raise CheckpointError(f"{source}: {'this is a folder' if source.is_dir() else 'there is no such file'}")
+    check_trust(str(source), trust)
     try:
         with open(source, "rb") as stream:
             return _CpuUnpickler(stream).load()
     except ModuleNotFoundError as error:
         raise CheckpointError(f"{source}: {error}. {_cure(error.name)}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
     except (pickle.UnpicklingError, EOFError, UnicodeDecodeError) as error:
         kind = "a zip archive made by torch.save; this command reads the hosts' pickles" if _is_zip(source) else None
         what = kind or f"no readable pickle ({error or 'it ends too early'}); is the download complete?"
         raise CheckpointError(f"{source}: this is {what}") from error
-    except (
-        ImportError,
-        AttributeError,
-        AssertionError,
-        KeyError,
-        TypeError,
-        IndexError,
-        RuntimeError,
-        OSError,
-    ) as error:
+    except Exception as error:  # whatever the code in the file, or a damaged file, brings about
         raise CheckpointError(f"{source}: the pickle cannot be rebuilt: {type(error).__name__}: {error}") from error
+
+
+def check_trust(source: str, trust: bool) -> None:
+    """Raise `CheckpointError` unless the user said that the file may run code."""
+    if not trust:
+        raise CheckpointError(
+            f"{source}: loading a host's pickle runs code that is stored in the file. If you trust where it came from, "
+            "say so with --trust (in Python: trust=True)"
+        )
 
 
 def write(data: Any, stream: IO[bytes]) -> None:
@@ -178,10 +176,19 @@ def generators(data: Any) -> Dict[str, torch.nn.Module]:
     return found
 
 
-def inspect(
-    source: PathLike, *, trust: bool, host: Optional[PathLike] = None
-) -> Dict[str, Tuple[str, int, Optional[Status]]]:
-    """{name: (class name, parameters, Status or None)} of every network in a file.
+@dataclass(frozen=True)
+class Entry:
+    """One network of a file: its class, its parameters, its `Status` if it is a generator that can be squeezed, else
+    the adapter's reason why it cannot ('' = it is no generator)."""
+
+    class_name: str
+    parameters: int
+    status: Optional[Status]
+    reason: str
+
+
+def inspect(source: PathLike, *, trust: bool, host: Optional[PathLike] = None) -> Dict[str, Entry]:
+    """{name: Entry} of every network in a file.
 
     Raises:
         CheckpointError: as for `read`.
@@ -189,13 +196,13 @@ def inspect(
     with host_path(host):
         data = read(source, trust=trust)
         found = generators(data)
-        entries = data.items() if isinstance(data, dict) else [("", data)]
-        result: Dict[str, Tuple[str, int, Optional[Status]]] = {}
-        for name, value in entries:
+        result = {}
+        for name, value in data.items() if isinstance(data, dict) else [("", data)]:
             if isinstance(value, torch.nn.Module):
                 parameters = sum(parameter.numel() for parameter in value.parameters())
-                state = status(found[str(name)]) if str(name) in found else None
-                result[str(name)] = (type(value).__name__, parameters, state)
+                now = status(value) if str(name) in found else None
+                reason = "" if now else next((r for a in adapters() for r in [a.refuse(value)] if r), "")
+                result[str(name)] = Entry(type(value).__name__, parameters, now, reason)
         return result
 
 
@@ -258,7 +265,8 @@ def _is_zip(source: Path) -> bool:
         return stream.read(4) == b"PK\x03\x04"
 
 
-def _check_target(source: Path, target: Path, force: bool) -> None:
+def check_target(source: Path, target: Path, force: bool) -> None:
+    """Raise `CheckpointError` where ``target`` cannot or must not be written."""
     if target.is_dir() or not target.parent.is_dir():
         what = "this is a folder" if target.is_dir() else f"there is no folder {target.parent}"
         raise CheckpointError(f"{target}: {what}; the target has to be a file in a folder that exists")
@@ -268,7 +276,13 @@ def _check_target(source: Path, target: Path, force: bool) -> None:
         raise CheckpointError(f"{target}: the file exists; --force overwrites it")
 
 
-def _dense_generators(source: Path, data: Any) -> Dict[str, torch.nn.Module]:
+def dense_generators(source: Path, data: Any) -> Dict[str, torch.nn.Module]:
+    """The generators of a loaded checkpoint, each object once.
+
+    Raises:
+        CheckpointError, UnsupportedModelError: there is none; the adapter's reason where there is one.
+        StateError: one is squeezed already.
+    """
     found = generators(data)
     if not found:
         entries = data.items() if isinstance(data, dict) else [("", data)]
@@ -282,7 +296,13 @@ def _dense_generators(source: Path, data: Any) -> Dict[str, torch.nn.Module]:
         now = status(generator)
         if now.state != "dense":
             raise StateError(f"{source}: {name or 'the generator'} is squeezed already ({now}); convert a dense file")
-    return found
+    return {name: G for name, G in found.items() if name == _first_name(found, G)}
+
+
+def _first_name(found: Mapping[str, torch.nn.Module], generator: torch.nn.Module) -> str:
+    """One object may stand under several names; the reference's name goes first."""
+    names = [name for name, other in found.items() if other is generator]
+    return REFERENCE if REFERENCE in names else names[0]
 
 
 def _explain(source: Path, value: torch.nn.Module) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Tuple
@@ -12,7 +13,7 @@ from typing import Any, Callable, Iterator, Optional, Tuple
 import click
 
 from squeeze_patch import __version__
-from squeeze_patch.errors import PlanError, SqueezeError
+from squeeze_patch.errors import SqueezeError
 
 EXIT_ERROR = 2
 
@@ -78,21 +79,23 @@ def info(file: str, trust: bool, host: Optional[str], as_json: bool) -> None:
     """Say what networks FILE (a path or a URL) holds, and whether they are squeezed."""
     from squeeze_patch.checkpoint import inspect
 
-    found = inspect(_local(file), trust=trust, host=host)
+    found = inspect(_local(file, trust), trust=trust, host=host)
     if as_json:
         rows = {
             name: {
-                "class": cls,
-                "parameters": parameters,
-                "state": status.state if status else None,
-                "plan": status.plan.to_dict() if status and status.plan else None,
+                "class": entry.class_name,
+                "parameters": entry.parameters,
+                "state": entry.status.state if entry.status else None,
+                "plan": entry.status.plan.to_dict() if entry.status and entry.status.plan else None,
             }
-            for name, (cls, parameters, status) in found.items()
+            for name, entry in found.items()
         }
         click.echo(json.dumps(rows, indent=2))
         return
-    for name, (cls, parameters, status) in found.items():
-        click.echo(f"{name or '(the file)'}: {cls}, {status or f'no generator: {parameters:,} parameters'}")
+    for name, entry in found.items():
+        other = f"cannot be squeezed: {entry.reason}" if entry.reason else "no generator"
+        what = entry.status or f"{other}: {entry.parameters:,} parameters"
+        click.echo(f"{name or '(the file)'}: {entry.class_name}, {what}")
     if not found:
         click.echo("no networks in this file")
 
@@ -107,16 +110,14 @@ def plan(
     file: str, reduction: Optional[float], ratio: Optional[float], trust: bool, host: Optional[str], as_json: bool
 ) -> None:
     """Show what convert would do to the generator in FILE, and write nothing."""
-    from squeeze_patch.checkpoint import REFERENCE, generators, host_path, read
+    from squeeze_patch.checkpoint import REFERENCE, dense_generators, host_path, read
     from squeeze_patch.planner import describe_reduction
     from squeeze_patch.planner import plan as make_plan
     from squeeze_patch.report import report, table
 
-    path = _local(file)
+    path = _local(file, trust)
     with host_path(host):
-        found = generators(read(path, trust=trust))
-    if not found:
-        raise PlanError(f"{file}: no generator in this file that can be squeezed")
+        found = dense_generators(path, read(path, trust=trust))
     G = found.get(REFERENCE, next(iter(found.values())))
     result = make_plan(G, reduction=reduction, ratio=ratio)
     if as_json:
@@ -162,9 +163,13 @@ def convert(
       squeeze-patch convert ffhq.pkl ffhq-squeezed.pkl --host stylegan2-ada-pytorch --trust
       squeeze-patch convert ffhq.pkl half.pkl --ratio 2 --host stylegan2-ada-pytorch --trust
     """
+    from squeeze_patch.checkpoint import check_target
     from squeeze_patch.checkpoint import convert as convert_file
 
-    path = _local(source)
+    check_target(Path(source), target, force)
+    path = _local(source, trust)
+    # A scheduler's SIGTERM shall clean up behind itself like Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_ERROR))
     with _progress() as step:
         done = convert_file(
             path,
@@ -253,12 +258,14 @@ def _print_conversion(done: Any) -> None:
     click.echo(f"written     {done.target}")
 
 
-def _local(source: str) -> Path:
-    """The file behind a path or a URL; a URL is downloaded once."""
+def _local(source: str, trust: bool) -> Path:
+    """The file behind a path or a URL; a URL is downloaded once, and only if its file may be loaded."""
+    from squeeze_patch.checkpoint import check_trust
     from squeeze_patch.files import fetch, is_url
 
     if not is_url(source):
         return Path(source)
+    check_trust(source, trust)
     with _progress(f"downloading {source}", unit=1_000_000) as step:
         return fetch(source, lambda done, total: step("", done, total))
 

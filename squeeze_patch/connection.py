@@ -136,7 +136,14 @@ class SqueezedBlock(torch.nn.Module):
 
         Returns:
             features [N, out_channels, R, R] in the compute dtype, image [N, img_channels, R, R] in float32.
+
+        Raises:
+            ValueError: fewer style vectors than the block's layers need.
         """
+        if ws.shape[1] < self.num_conv + self.num_torgb:
+            raise ValueError(
+                f"block {self.resolution} needs {self.num_conv + self.num_torgb} styles, got {ws.shape[1]}"
+            )
         w = iter(ws.unbind(dim=1))
         force_fp32 = force_fp32 or not (self.fp16_on_cpu or ws.device.type == "cuda")
         dtype = torch.float16 if self.use_fp16 and not force_fp32 else torch.float32
@@ -238,6 +245,10 @@ def squeeze_block(block: Any, width: int) -> Any:
     return new
 
 
+#: attributes that say what a layer computes and do not depend on its width
+_BEHAVIOUR = ("activation", "act_gain", "conv_clamp", "use_noise")
+
+
 def rebuild_layer(layer: Any, **changes: int) -> Any:
     """A new layer of the same class, device, dtype and frozen state, with some constructor arguments changed.
 
@@ -256,9 +267,12 @@ def rebuild_layer(layer: Any, **changes: int) -> Any:
         arguments = _arguments_from_attributes(layer, signature)
     arguments.update(changes)
     new = type(layer)(**arguments).to(device=layer.weight.device, dtype=layer.weight.dtype)
+    for name in _BEHAVIOUR:  # users change these on the layer, behind the constructor's back
+        if hasattr(layer, name):
+            setattr(new, name, getattr(layer, name))
     flags = {name: parameter.requires_grad for name, parameter in layer.named_parameters()}
     for name, parameter in new.named_parameters():
-        parameter.requires_grad_(flags[name])
+        parameter.requires_grad_(flags.get(name, layer.weight.requires_grad))
     return new
 
 

@@ -24,7 +24,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
     It is written beside the target, flushed to the disk and renamed; an interruption leaves the target as it was.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # behind a link, the file it points to is replaced
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -72,8 +72,10 @@ def fetch(url: str, progress: Optional[ByteProgress] = None) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with requests.get(url, stream=True, timeout=30) as answer:
+        with requests.get(url, stream=True, timeout=30, headers={"Accept-Encoding": "identity"}) as answer:
             answer.raise_for_status()
+            if answer.headers.get("Content-Type", "").startswith("text/html"):
+                raise CheckpointError(f"{url} is a web page, not a file; use the address of the download itself")
             total = int(answer.headers.get("Content-Length", 0))
             done = 0
             with atomic_write(target) as stream:
@@ -82,7 +84,7 @@ def fetch(url: str, progress: Optional[ByteProgress] = None) -> Path:
                     done += len(chunk)
                     if progress is not None:
                         progress(done, total)
-                if total and done != total:
+                if total and done != total and "Content-Encoding" not in answer.headers:
                     raise CheckpointError(f"{url} broke off after {done:,} of {total:,} bytes; try again")
     except requests.RequestException as error:
         raise CheckpointError(f"cannot download {url}: {error}") from error

@@ -177,7 +177,7 @@ def solve(
         return build(_checked_widths(specs, widths), None)
     if ratio is not None:
         if not (math.isfinite(ratio) and ratio >= 1):
-            raise PlanError(f"ratio is c / q: a number from 1 (nothing squeezed) upwards, not {ratio}")
+            raise PlanError(f"ratio is c / q: a number from 1 (all channels kept, excite added) upwards, not {ratio}")
         return uniform(float(ratio), multiple)
     target = DEFAULT_REDUCTION if reduction is None else float(reduction)
     return _nearest(uniform, [s.channels for s in specs], multiple, target)
@@ -192,8 +192,10 @@ def _checked_widths(specs: Sequence[BlockSpec], widths: Mapping[int, int]) -> Di
         spec = by_resolution.get(int(resolution))
         if spec is None:
             raise PlanError(f"widths names resolution {resolution}; this generator has {sorted(by_resolution)}")
-        if not 1 <= int(width) <= spec.channels:
-            raise PlanError(f"width {width} at resolution {resolution}: it has to lie in 1 to {spec.channels}")
+        if int(width) != width or not 1 <= width <= spec.channels:
+            raise PlanError(
+                f"width {width} at resolution {resolution}: it has to be a whole number from 1 to {spec.channels}"
+            )
         chosen[spec.name] = int(width)
     return chosen
 
@@ -217,6 +219,7 @@ def _nearest(
         raise PlanError(
             f"a reduction of {target:.1%} is out of reach: this generator can be made {min(reached):.1%} to "
             f"{max(reached):.1%} smaller by one ratio for all blocks"
+            + (" (a reduction is a share: 0.121 means 12.1 %)" if target >= 1 else "")
         )
     return best
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Mapping, Optional, Tuple, TypeVar
+from typing import Dict, Iterator, Mapping, Optional, TypeVar
 
 import torch
 
@@ -60,11 +60,37 @@ class Status:
 
 
 @dataclass(frozen=True)
+class _Fingerprint:
+    """Tells a trained parameter from one that was only moved to another device or dtype."""
+
+    total: float
+    norm: float
+    count: int
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, parameter: torch.Tensor) -> _Fingerprint:
+        values = parameter.detach()
+        total = values.sum(dtype=torch.float64).item()
+        norm = values.square().sum(dtype=torch.float64).sqrt().item()
+        return cls(total, norm, values.numel(), values.dtype)
+
+    def same(self, other: _Fingerprint) -> bool:
+        """Up to the rounding of the narrower dtype: its relative step for most numbers, its absolute one for tiny ones.
+        Within one dtype, sums of float64 differ between devices in their last digits."""
+        near = 1e-12 * max(self.norm, other.norm)
+        if self.dtype != other.dtype:
+            coarse = max((torch.finfo(d) for d in (self.dtype, other.dtype)), key=lambda info: info.eps)
+            near = coarse.eps * (max(self.norm, other.norm) + coarse.tiny * self.count**0.5)
+        return abs(self.norm - other.norm) <= near and abs(self.total - other.total) <= near
+
+
+@dataclass(frozen=True)
 class _Originals:
-    """What `remove` needs: the dense blocks, and the version of every parameter that dense and squeezed share."""
+    """What `remove` needs: the dense blocks, and a fingerprint of every parameter that dense and squeezed share."""
 
     blocks: Dict[str, torch.nn.Module]
-    shared: Tuple[Tuple[str, torch.nn.Parameter, int], ...]
+    shared: Dict[str, _Fingerprint]
 
 
 # Beside the generators, not on them: deepcopy and pickle of a squeezed generator shall not carry the dense blocks.
@@ -85,7 +111,7 @@ def apply(
     """Replace the image skip connection of a generator by the image squeeze connection, in place.
 
     Do it before building optimisers and before wrapping for parallel training: both record parameters. A second call
-    with the same wish does nothing.
+    with the same wish does nothing, whatever its ``init``.
 
     Args:
         G: a generator (G, G_ema), or a module that holds exactly one.
@@ -96,7 +122,7 @@ def apply(
         init: "weights" = start from G's trained weights; "random" = fresh conv1, torgb and excite, to train from
             scratch.
         keep_original: keep the dense blocks beside G, so that `remove` can put them back (G's memory grows by them;
-            they are neither pickled nor copied with G).
+            they are neither pickled nor copied with G). False saves that memory, for training.
         progress: called with (block name, blocks done, blocks in all).
 
     Returns:
@@ -144,12 +170,13 @@ def squeeze(
     _check_fits(plan, adapter, network)
     starts = {} if init == "random" else _trained_starts(G, adapter, network, plan, kept, progress)
     new_blocks = {}
-    # New layers draw random weights that a trained start overwrites: leave the user's random stream as it was.
-    with torch.random.fork_rng(devices=[], enabled=bool(starts)):
+    # New layers draw random weights that a trained start overwrites: leave the user's random stream as it was. Their
+    # parameters are to be trained, also when this is called in inference mode.
+    with torch.random.fork_rng(devices=[], enabled=bool(starts)), torch.inference_mode(False):
         for block in plan.blocks:
             new_blocks[block.name] = adapter.build(network, block.name, block.width)
-    for name, start in starts.items():
-        adapter.fill(new_blocks[name], adapter.block(network, name), start)
+        for name, start in starts.items():
+            adapter.fill(new_blocks[name], adapter.block(network, name), start)
 
     old_blocks = {name: adapter.block(network, name) for name in new_blocks}
     try:
@@ -161,7 +188,7 @@ def squeeze(
             adapter.put(network, name, old)
         raise
     if keep_original:
-        _originals[network] = _Originals(old_blocks, _shared_versions(G, old_blocks))
+        _originals[network] = _Originals(old_blocks, _shared(G, old_blocks))
     return {name: start.kept for name, start in starts.items()}
 
 
@@ -184,15 +211,17 @@ def remove(G: Module) -> Module:
             "the dense blocks of this generator are not at hand: it was squeezed with keep_original=False, or it is a "
             "copy, or it came from a file. Load the dense checkpoint instead"
         )
-    moved = [name for name, parameter, version in originals.shared if _version(parameter) != version]
+    shared = dict(G.named_parameters())
+    moved = [name for name, then in originals.shared.items() if not then.same(_Fingerprint.of(shared[name]))]
     if moved:
         raise StateError(
             f"{len(moved)} parameters were changed since apply ({moved[0]}, ...), so the dense blocks no longer belong "
             "to the rest of the generator. Load the dense checkpoint instead"
         )
     for name, old in originals.blocks.items():
-        new = adapter.block(network, name)
-        _follow(old, new)
+        adapter.check_replaceable(adapter.block(network, name), name)
+        _follow(old, adapter.block(network, name))
+    for name, old in originals.blocks.items():
         adapter.put(network, name, old)
     adapter.unmark(G, network)
     del _originals[network]
@@ -215,8 +244,11 @@ def squeezed(
     apply(G, reduction=reduction, ratio=ratio, widths=widths, plan=plan, init=init, keep_original=True)
     try:
         yield G
-    finally:
-        remove(G)
+    except BaseException:
+        with contextlib.suppress(SqueezeError):  # the user's own error goes first
+            remove(G)
+        raise
+    remove(G)
 
 
 def status(G: torch.nn.Module) -> Status:
@@ -293,21 +325,14 @@ def _trained_starts(
     return starts_from_weights(blocks, widths, lambda n: adapter.sample_w(G, network, n, SEED), kept, progress)
 
 
-def _shared_versions(
-    G: torch.nn.Module, old_blocks: Mapping[str, torch.nn.Module]
-) -> Tuple[Tuple[str, torch.nn.Parameter, int], ...]:
-    own_old = {id(p) for block in old_blocks.values() for p in block.parameters()}
-    result: List[Tuple[str, torch.nn.Parameter, int]] = []
-    for name, parameter in G.named_parameters():
-        in_new_block_only = any(f".{block}." in f".{name}" for block in old_blocks) and id(parameter) not in own_old
-        if not in_new_block_only:
-            result.append((name, parameter, _version(parameter)))
-    return tuple(result)
-
-
-def _version(parameter: torch.nn.Parameter) -> int:
-    """Counts in-place changes; moving a module between devices is none."""
-    return -1 if parameter.is_inference() else parameter._version
+def _shared(G: torch.nn.Module, old_blocks: Mapping[str, torch.nn.Module]) -> Dict[str, _Fingerprint]:
+    """Fingerprints of the parameters of squeezed ``G`` that the dense generator has too, as the same objects."""
+    kept = {id(p) for block in old_blocks.values() for p in block.parameters()}
+    return {
+        name: _Fingerprint.of(parameter)
+        for name, parameter in G.named_parameters()
+        if id(parameter) in kept or not any(f".{block}." in f".{name}" for block in old_blocks)
+    }
 
 
 def _follow(old: torch.nn.Module, new: torch.nn.Module) -> None:
@@ -317,4 +342,4 @@ def _follow(old: torch.nn.Module, new: torch.nn.Module) -> None:
     old.train(new.training)
     flags = {name: parameter.requires_grad for name, parameter in new.named_parameters()}
     for name, parameter in old.named_parameters():
-        parameter.requires_grad_(flags[name])
+        parameter.requires_grad_(flags.get(name, parameter.requires_grad))

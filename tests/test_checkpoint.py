@@ -152,6 +152,11 @@ class TestErrors:
         with pytest.raises(squeeze_patch.PlanError, match="ratio"):
             convert(source, tmp_path / "out.pkl", trust=True, ratio=0.1)
 
+    def test_code_that_fails(self, tmp_path: Path) -> None:
+        (tmp_path / "x.pkl").write_bytes(b"cbuiltins\nint\n(Vfour\ntR.")
+        with pytest.raises(squeeze_patch.CheckpointError, match="cannot be rebuilt: ValueError"):
+            convert(tmp_path / "x.pkl", tmp_path / "out.pkl", trust=True)
+
     def test_no_folder(self, tmp_path: Path) -> None:
         source = save(tmp_path / "x.pkl", trained_generator())
         with pytest.raises(squeeze_patch.CheckpointError, match="no folder"):
@@ -212,6 +217,15 @@ def test_an_interrupted_write_leaves_source_and_target(tmp_path: Path, monkeypat
     assert target.read_text() == "precious"
     assert source.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.pkl", "x.pkl"]
+
+
+def test_one_object_under_two_names(tmp_path: Path) -> None:
+    G = trained_generator()
+    done = convert(save(tmp_path / "x.pkl", {"G": G, "G_ema": G}), tmp_path / "out.pkl", trust=True)
+    data = read(tmp_path / "out.pkl", trust=True)
+    assert done.generators == ("G_ema",)
+    assert data["G"] is data["G_ema"]
+    assert squeeze_patch.status(data["G"]).state == "squeezed"
 
 
 def test_generators_of_other_shapes_are_squeezed_by_the_same_ratio(draggan: Host, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 import squeeze_patch
 from squeeze_patch.cli import main
+from tests.conftest import trained
 from tests.hosts import SHIMS, Host
 from tests.test_checkpoint import write_checkpoint
 
@@ -67,6 +69,41 @@ def test_plan_writes_nothing_and_tells_what_convert_does(snapshot: Path) -> None
     assert json.loads(out)["plan"]["parameters_after"] == plan.parameters_after
 
 
+def test_plan_and_info_explain_what_cannot_be_squeezed(draggan: Host, snapshot: Path) -> None:
+    run("convert", snapshot, snapshot.with_name("squeezed.pkl"), "--trust")
+    code, _, err = run("plan", snapshot.with_name("squeezed.pkl"), "--trust")
+    assert code == 2
+    assert "squeezed already" in err
+    other = snapshot.with_name("resnet.pkl")
+    other.write_bytes(pickle.dumps({"G_ema": draggan.generator(architecture="resnet")}))
+    assert (
+        "G_ema: Generator, cannot be squeezed: block b4 has architecture 'resnet'" in run("info", other, "--trust")[1]
+    )
+    code, _, err = run("plan", other, "--trust")
+    assert code == 2
+    assert "architecture 'resnet'" in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_terminated_conversion_cleans_up(snapshot: Path) -> None:
+    """Killed while it writes: what a scheduler's SIGTERM does."""
+    script = (
+        "import os, signal, sys, time\n"
+        "from squeeze_patch import checkpoint, cli\n"
+        "def write(data, stream):\n"
+        "    stream.write(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+        "checkpoint.write = write\n"
+        "cli.main(['convert', sys.argv[1], sys.argv[2], '--trust', '--host', sys.argv[3]])\n"
+    )
+    host = next(Path(path) for path in sys.path if (Path(path) / "torch_utils").is_dir())
+    arguments = [sys.executable, "-c", script, str(snapshot), str(snapshot.with_name("out.pkl")), str(host)]
+    done = subprocess.run(arguments, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert [path.name for path in snapshot.parent.iterdir()] == ["dense.pkl"]
+
+
 def test_convert_prints_the_table(snapshot: Path) -> None:
     code, out, err = run("convert", snapshot, snapshot.with_name("squeezed.pkl"), "--trust", "--reduction", "0.2")
     assert (code, err) == (0, "")  # quiet beside the table where stderr is no terminal
@@ -116,10 +153,6 @@ def test_help_and_version() -> None:
 
 def test_convert_in_a_process_of_its_own(host: Host, tmp_path: Path) -> None:
     """With --host, from a folder that is not the checkout, for every host."""
-    import pickle
-
-    from tests.conftest import trained
-
     dense = tmp_path / "dense.pkl"
     dense.write_bytes(pickle.dumps({"G": trained(host.generator()), "G_ema": trained(host.generator(), 2)}))
 

@@ -251,11 +251,12 @@ def test_hooks_on_blocks_go_on_working(host: Host) -> None:
     handle.remove()
     G(*latents(G))
     assert seen == ["SqueezedBlock"]
-    G = host.generator()
-    G.synthesis.b8.conv1.register_forward_hook(lambda *_: None)
-    with pytest.raises(squeeze_patch.StateError, match=r"b8\.conv1 has hooks"):
-        squeeze_patch.apply(G)
-    assert squeeze_patch.status(G).state == "dense"
+    for path in ("conv1", "torgb.affine"):
+        G = host.generator()
+        G.synthesis.b8.get_submodule(path).register_forward_hook(lambda *_: None)
+        with pytest.raises(squeeze_patch.StateError, match=rf"b8\.{path} has hooks"):
+            squeeze_patch.apply(G)
+        assert squeeze_patch.status(G).state == "dense"
 
 
 def test_training_and_frozen_flags_carry_over(host: Host) -> None:

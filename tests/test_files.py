@@ -26,6 +26,8 @@ class Server(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.send_response(200)
+        if self.path == "/page.pkl":
+            self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
         self.wfile.write(CONTENT[:1000] if self.path == "/broken.pkl" else CONTENT)
@@ -61,7 +63,9 @@ def test_a_download_is_made_once(server: Any) -> None:
     assert server.asked == ["/network.pkl"]
 
 
-@pytest.mark.parametrize(("name", "message"), [("missing.pkl", "404"), ("broken.pkl", "cannot download|broke off")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("missing.pkl", "404"), ("broken.pkl", "cannot download|broke off"), ("page.pkl", "web page")]
+)
 def test_failed_downloads_leave_nothing(server: Any, tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(squeeze_patch.CheckpointError, match=message):
         fetch(url(server, name))
@@ -71,7 +75,11 @@ def test_failed_downloads_leave_nothing(server: Any, tmp_path: Path, name: str, 
 def test_commands_take_addresses(server: Any) -> None:
     result = CliRunner().invoke(main, ["info", url(server, "network.pkl")])
     assert result.exit_code == 2
-    assert "--trust" in result.stderr  # it was downloaded, and not loaded
+    assert "--trust" in result.stderr
+    assert server.asked == []  # what may not be loaded need not be downloaded
+    result = CliRunner().invoke(main, ["info", url(server, "network.pkl"), "--trust"])
+    assert result.exit_code == 2
+    assert "network.pkl: " in result.stderr  # random bytes are no pickle
     assert server.asked == ["/network.pkl"]
 
 
@@ -89,6 +97,15 @@ def test_atomic_write_keeps_the_old_file_on_errors(tmp_path: Path) -> None:
     assert target.read_text() == "new"
     assert target.stat().st_mode & 0o777 == 0o640
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_link_goes_on_pointing_to_its_file(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with atomic_write(tmp_path / "link") as stream:
+        stream.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
 
 
 def test_new_files_have_ordinary_permissions(tmp_path: Path) -> None:

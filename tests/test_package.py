@@ -71,3 +71,24 @@ def test_it_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     done = subprocess.run(arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "samples.png").is_file()
+
+
+def test_it_runs_in_the_source_tree(wheel: Path, tmp_path: Path) -> None:
+    """Where the tree's own folder shadows an installed package, as in a clone after ``pip install .``."""
+    script = "import squeeze_patch.adapters as a; print(a.__file__)"
+    environment = {**os.environ, "PYTHONPATH": "", "PYTHONSAFEPATH": ""}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-S",
+            "-c",
+            f"import sys; sys.path += {sys.path!r}; sys.meta_path = sys.meta_path[:3]; {script}",
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()) == ROOT / "adapters" / "__init__.py"

@@ -90,6 +90,78 @@ def test_remove_refuses_what_it_cannot_restore() -> None:
     assert squeeze_patch.status(G).state == "squeezed"
 
 
+@pytest.mark.parametrize("how", ["fused", "data"])
+def test_remove_sees_training_behind_autograds_back(how: str) -> None:
+    """Neither raises the version counter of a tensor."""
+    G = squeeze_patch.apply(trained_generator()).requires_grad_(True)
+    if how == "fused":
+        optimizer = torch.optim.SGD(G.parameters(), lr=1e-4, fused=True)
+        G(latents(G)[0]).square().mean().backward()
+        optimizer.step()
+    else:
+        G.mapping.fc1.bias.data[3] += 1e-3
+    with pytest.raises(squeeze_patch.StateError, match="were changed since apply"):
+        squeeze_patch.remove(G)
+    assert squeeze_patch.status(G).state == "squeezed"
+
+
+@pytest.mark.parametrize("there_and_back", [torch.float64, torch.float16, torch.bfloat16])
+def test_remove_does_not_mistake_a_move_for_training(there_and_back: torch.dtype) -> None:
+    G = squeeze_patch.apply(trained_generator())
+    G.to(there_and_back)
+    squeeze_patch.remove(G)
+    assert squeeze_patch.status(G).state == "dense"
+
+
+def test_a_failing_remove_changes_nothing() -> None:
+    G = squeeze_patch.apply(trained_generator())
+    G.synthesis.b16.torgb.register_forward_hook(lambda *_: None)
+    before = {name: id(module) for name, module in G.named_modules()}
+    with pytest.raises(squeeze_patch.StateError, match=r"b16\.torgb has hooks"):
+        squeeze_patch.remove(G)
+    assert {name: id(module) for name, module in G.named_modules()} == before
+
+
+def test_context_manager_lets_the_users_error_through() -> None:
+    G = trained_generator()
+
+    def train_and_fail() -> None:
+        with squeeze_patch.squeezed(G):
+            G.synthesis.b8.conv0.bias.add_(1)  # so that remove would refuse
+            raise KeyError("the user's own")
+
+    with pytest.raises(KeyError):
+        train_and_fail()
+
+
+def test_inference_mode_leaves_trainable_parameters() -> None:
+    G = trained_generator()
+    with torch.inference_mode():
+        squeeze_patch.apply(G)
+    G.requires_grad_(True)
+    G(latents(G)[0]).mean().backward()
+    assert all(p.grad is not None for p in G.parameters())
+
+
+@pytest.mark.parametrize(("layer", "name", "value"), [("conv1", "use_noise", False), ("conv1", "act_gain", 3.0)])
+def test_attributes_changed_behind_the_constructor_count(layer: str, name: str, value: Any, host: Host) -> None:
+    from tests.conftest import float_error, trained
+
+    G = trained(host.generator())
+    setattr(getattr(G.synthesis.b16, layer), name, value)
+    z, c = latents(G)
+    dense = G(z, c, noise_mode="const")
+    squeeze_patch.apply(G, ratio=1)
+    assert (G(z, c, noise_mode="const") - dense).abs().max() <= float_error(G, dense)
+
+
+def test_copies_are_instances_of_the_hosts_class(host: Host) -> None:
+    import importlib
+
+    G = squeeze_patch.apply(host.generator())
+    assert isinstance(copy.deepcopy(G), importlib.import_module(host.networks).Generator)
+
+
 def test_remove_follows_dtype_and_flags() -> None:
     G = squeeze_patch.apply(trained_generator())
     G.double().train().requires_grad_(True)
@@ -170,9 +242,10 @@ def test_a_diverged_generator_is_refused() -> None:
     assert squeeze_patch.status(G).state == "dense"
 
 
-def test_parametrizations_are_refused() -> None:
+@pytest.mark.parametrize("layer", ["conv1", "torgb"])
+def test_parametrizations_are_refused(layer: str) -> None:
     G = trained_generator().requires_grad_(True)
-    torch.nn.utils.parametrizations.spectral_norm(G.synthesis.b8.conv1)
+    torch.nn.utils.parametrizations.spectral_norm(getattr(G.synthesis.b8, layer).affine)
     with pytest.raises(squeeze_patch.UnsupportedModelError, match="block b8 computes its weights from others"):
         squeeze_patch.apply(G)
 
