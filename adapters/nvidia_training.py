@@ -59,15 +59,19 @@ def build_generator(*args: Any, generator_class: str, squeeze_wish: Dict[str, An
 
     Args:
         generator_class: name of the host's class, as its options gave it.
-        squeeze_wish: arguments of `squeeze_patch.apply`.
+        squeeze_wish: arguments of `squeeze_patch.apply`, a plan as a plain dict.
         args, kwargs: the host's.
     """
+    from squeeze_patch.planner import Plan
     from squeeze_patch.surgery import apply
 
+    wish = dict(squeeze_wish)
+    if "plan" in wish:
+        wish["plan"] = Plan.from_dict(wish["plan"])
     util = importlib.import_module("dnnlib").util
     G = util.construct_class_by_name(*args, class_name=generator_class, **kwargs)
     _check_copies(importlib.import_module("torch_utils.misc"))
-    return apply(G, init="random", keep_original=False, **squeeze_wish)
+    return apply(G, init="random", keep_original=False, **wish)
 
 
 def _check_copies(misc: Any) -> None:

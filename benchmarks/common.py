@@ -8,9 +8,10 @@ import statistics
 import time
 from typing import Any, Callable, Dict, List, Sequence
 
+import click
 import torch
 
-from tests.hosts import Host
+from tests.hosts import Host, all_hosts
 
 #: resolution, channel_base, mapping layers of the sizes that papers and hosts use (z = w = 512, 3 channels)
 SIZES = {"cifar": (32, 32768, 2), "paper256": (256, 16384, 8), "config-f": (1024, 32768, 8)}
@@ -45,6 +46,14 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> Dict[str, float]:
 
 def show(result: Dict[str, float]) -> str:
     return f"{result['median']:.2f} ({result['lower_quartile']:.2f} to {result['upper_quartile']:.2f})"
+
+
+def find(name: str) -> Host:
+    """The host of that name, from PyPI or SQUEEZE_HOSTS."""
+    hosts = {host.name: host for host in all_hosts()}
+    if name not in hosts:
+        raise click.UsageError(f"no host {name} at hand; there are {', '.join(hosts)} (tests/hosts/README.md)")
+    return hosts[name]
 
 
 def machine() -> str:

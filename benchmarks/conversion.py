@@ -20,9 +20,9 @@ from typing import Any, Dict, List
 import click
 import torch
 
-from benchmarks.common import generator, machine, ratio, show
+from benchmarks.common import find, generator, machine, ratio, show
 from squeeze_patch import checkpoint, files
-from tests.hosts import Host, all_hosts
+from tests.hosts import Host
 
 
 def write_checkpoint(host: Host, size: str, path: Path) -> None:
@@ -61,7 +61,7 @@ def memory(field: str) -> int:
 @click.option("--folder", type=click.Path(path_type=Path), hidden=True)
 def main(name: str, size: str, repeats: int, job: str, folder: Path) -> None:
     """Measure and print both ratios."""
-    host = next(host for host in all_hosts() if host.name == name)
+    host = find(name)
     if job:
         with host.active():
             import torch_utils.persistence  # noqa: F401  (the host's imports are no part of the job)

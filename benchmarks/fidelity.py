@@ -19,7 +19,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch import surgery
-from squeeze_patch.compare import compare
+from squeeze_patch.compare import compare, psnr, sample
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
 
@@ -75,6 +75,12 @@ STARTS: Dict[str, Callable[[Any, squeeze_patch.Plan], None]] = {
 }
 
 
+def mean_image(dense: Any) -> float:
+    """PSNR of the one image that is nearest to all: what any start has to beat."""
+    images = sample(dense, 256, seed=1000, noise_mode="none")
+    return psnr(images, images.mean(dim=0, keepdim=True).expand_as(images))
+
+
 @click.command()
 @click.option("--weights", type=click.Path(path_type=Path, exists=True), help="A dense generator's state dict.")
 @click.option("--ratios", default="1,1.5,2", show_default=True)
@@ -98,6 +104,7 @@ def main(weights: Optional[Path], ratios: str, seeds: int) -> None:
                 values.append(compare(dense, G, seed=1000).psnr)
             cells.append(f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})")
         click.echo(f"{start:>18} " + " ".join(f"{cell:>20}" for cell in cells))
+    click.echo(f"{'mean image':>18} {mean_image(dense):>20.1f}")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import click
 import torch
 
 import squeeze_patch
-from benchmarks.common import generator, interleaved, machine, ratio, show
-from tests.hosts import Host, all_hosts
+from benchmarks.common import find, generator, interleaved, machine, ratio, show
+from tests.hosts import Host
 
 FLAGS: Dict[str, Dict[str, Any]] = {
     "default": {},
@@ -65,7 +65,7 @@ def main(name: str, sizes: str, batches: str, repeats: int, threads: Optional[in
     """Measure and print the table."""
     if threads:
         torch.set_num_threads(threads)
-    host = next(host for host in all_hosts() if host.name == name)
+    host = find(name)
     results: List[Dict[str, Any]] = []
     click.echo(f"squeezed / dense at ratio 1.5, median (quartiles) of {repeats} pairs; {host.name}, {machine()}")
     click.echo(f"{'size':>10} {'batch':>6} {'default flags':>22} {'best flags':>22}  fastest dense, squeezed")

@@ -31,7 +31,10 @@ def _one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if debug:
                 raise
-            text = " ".join(str(error).split()) or "no further information"
+            lines = str(error).strip().splitlines()
+            if type(error).__name__ == "ProcessRaisedException":  # its text is the traceback of a spawned process
+                lines = lines[-1:]
+            text = " ".join(" ".join(lines).split()) or "no further information"
             unexpected = not isinstance(error, (SqueezeError, OSError))
             name = f"{type(error).__name__}: " if unexpected else ""
             hint = " (--debug shows where)" if unexpected else ""

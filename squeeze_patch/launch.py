@@ -27,7 +27,7 @@ from squeeze_patch.surgery import status
 SCRIPT_VARIABLE = "SQUEEZE_PATCH_SCRIPT"
 
 Say = Callable[[str], None]
-#: arguments of `squeeze_patch.apply` as plain values: {"reduction": ...}, {"ratio": ...}, {"widths": ...} or {}
+#: arguments of `squeeze_patch.apply` as plain values: a reduction, a ratio, or a "plan" as a dict; {} = the default
 Wish = Dict[str, Any]
 
 
@@ -124,11 +124,11 @@ def _start(source: Optional[str], wish: Wish, folder: Path, say: Say) -> Start:
         if wish and not make_plan(G, **wish).same_widths(now.plan):
             raise PlanError(f"{source} is squeezed in another way than asked for ({now.plan})")
         say(f"squeeze_patch: {source} is squeezed already; training goes on with its plan ({now})")
-        return Start({"widths": now.plan.widths}, str(path))
+        return Start({"plan": now.plan.to_dict()}, str(path))
     target = folder / f"squeezed-{path.name}"
     done = checkpoint.convert(path, target, trust=True, force=True, **wish)
     say(f"squeeze_patch: {source} is dense; its generators were squeezed from their weights first ({done.plan})")
-    return Start({"widths": done.plan.widths}, str(target))
+    return Start({"plan": done.plan.to_dict()}, str(target))
 
 
 def _accept_data_source() -> None:

@@ -70,10 +70,8 @@ class _Fingerprint:
 
     @classmethod
     def of(cls, parameter: torch.Tensor) -> _Fingerprint:
-        values = parameter.detach()
-        total = values.sum(dtype=torch.float64).item()
-        norm = values.square().sum(dtype=torch.float64).sqrt().item()
-        return cls(total, norm, values.numel(), values.dtype)
+        values = parameter.detach().double()
+        return cls(values.sum().item(), values.norm().item(), values.numel(), parameter.dtype)
 
     def same(self, other: _Fingerprint) -> bool:
         """Up to the rounding of the narrower dtype: its relative step for most numbers, its absolute one for tiny ones.
@@ -150,6 +148,18 @@ def apply(
     return G
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """The operations here are small: several threads save a second on an idle machine and, waiting for each other,
+    multiply the time on a busy one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def squeeze(
     G: torch.nn.Module,
     plan: Plan,
@@ -168,15 +178,9 @@ def squeeze(
         raise PlanError(f"init has to be one of {', '.join(INITS)}, not {init!r}")
     adapter, network = locate(G)
     _check_fits(plan, adapter, network)
-    starts = {} if init == "random" else _trained_starts(G, adapter, network, plan, kept, progress)
-    new_blocks = {}
-    # New layers draw random weights that a trained start overwrites: leave the user's random stream as it was. Their
-    # parameters are to be trained, also when this is called in inference mode.
-    with torch.random.fork_rng(devices=[], enabled=bool(starts)), torch.inference_mode(False):
-        for block in plan.blocks:
-            new_blocks[block.name] = adapter.build(network, block.name, block.width)
-        for name, start in starts.items():
-            adapter.fill(new_blocks[name], adapter.block(network, name), start)
+    with _one_thread():
+        starts = {} if init == "random" else _trained_starts(G, adapter, network, plan, kept, progress)
+        new_blocks = _build(adapter, network, plan, starts)
 
     old_blocks = {name: adapter.block(network, name) for name in new_blocks}
     try:
@@ -190,6 +194,21 @@ def squeeze(
     if keep_original:
         _originals[network] = _Originals(old_blocks, _shared(G, old_blocks))
     return {name: start.kept for name, start in starts.items()}
+
+
+def _build(
+    adapter: Adapter, network: torch.nn.Module, plan: Plan, starts: Mapping[str, SqueezedStart]
+) -> Dict[str, torch.nn.Module]:
+    """The plan's squeezed blocks, started but not yet in their places."""
+    new_blocks = {}
+    # New layers draw random weights that a trained start overwrites: leave the user's random stream as it was. Their
+    # parameters are to be trained, also when this is called in inference mode.
+    with torch.random.fork_rng(devices=[], enabled=bool(starts)), torch.inference_mode(False):
+        for block in plan.blocks:
+            new_blocks[block.name] = adapter.build(network, block.name, block.width)
+        for name, start in starts.items():
+            adapter.fill(new_blocks[name], adapter.block(network, name), start)
+    return new_blocks
 
 
 def remove(G: Module) -> Module:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import squeeze_patch
+from benchmarks.fidelity import mean_image, norm_start, random_start
 from squeeze_patch.activations import styles_needed, window_features
 from squeeze_patch.adapters import locate
 from squeeze_patch.compare import compare
@@ -18,7 +19,10 @@ from tests.hosts import Host
 
 
 def test_start_is_near_the_dense_generator(capsys: pytest.CaptureFixture[str]) -> None:
-    """Ahead of weight-norm pruning of the same channels' number, which reaches 18.9 dB on the design's generator."""
+    """Well ahead of what needs no method: the mean image, the channels of largest weight norm, random layers.
+
+    The margins are a third of what `python -m benchmarks.fidelity` shows (9 dB and 7 dB at ratio 1.5).
+    """
     dense = trained_generator()
     psnr = {}
     for ratio in (1.0, 1.5, 2.0):
@@ -26,9 +30,14 @@ def test_start_is_near_the_dense_generator(capsys: pytest.CaptureFixture[str]) -
     with capsys.disabled():
         print(f"\nPSNR of the start on the demo generator: { ({k: round(v, 1) for k, v in psnr.items()}) }")
     assert psnr[1.0] > 100
-    assert psnr[1.5] > 18.9
     assert psnr[1.0] > psnr[1.5] > psnr[2.0]
-    assert compare(dense, squeeze_patch.apply(copy.deepcopy(dense), ratio=1.5, init="random")).psnr < psnr[2.0]
+    plan = squeeze_patch.plan(dense, ratio=1.5)
+    others = {"mean image": mean_image(dense)}
+    for name, start in (("weight norm", norm_start), ("random", random_start)):
+        other = copy.deepcopy(dense)
+        start(other, plan)
+        others[name] = compare(dense, other).psnr
+    assert psnr[1.5] > max(others.values()) + 2.5, others
 
 
 def test_own_features_are_the_hosts(host: Host) -> None:

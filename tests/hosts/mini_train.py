@@ -42,6 +42,9 @@ def subprocess_fn(rank, args, temp_dir):
         torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=args.num_gpus)
     training_stats.init_multiprocessing(rank=rank, sync_device=None)
     training_loop(rank=rank, **args)
+    if args.num_gpus > 1:
+        torch.distributed.barrier()  # nobody leaves while another still talks to it
+        torch.distributed.destroy_process_group()
 
 
 def training_loop(rank, G_kwargs, D_kwargs, steps, num_gpus, run_dir, resume_pkl=None):
