@@ -6,7 +6,8 @@ it was. What is to be found: which q of c channels to keep, how excite makes the
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Mapping, Optional, Sequence
+import contextlib
+from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence
 
 import numpy as np
 import torch
@@ -46,10 +47,23 @@ def starts_from_weights(
             if name in widths:
                 reader = blocks[index + 1].conv0 if index + 1 < len(blocks) else None
                 given = None if kept is None else kept[name]
-                starts[name] = start_block(block, reader, features, ws, widths[name], given)
+                with one_thread():
+                    starts[name] = start_block(block, reader, features, ws, widths[name], given)
             if progress is not None:
                 progress(name, index + 1, len(blocks))
     return starts
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """For many small operations: several threads gain nothing on them, and on a busy machine, waiting for each other,
+    they multiply the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def start_block(

@@ -12,7 +12,7 @@ import torch
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.base import Adapter, SqueezedStart
 from squeeze_patch.errors import PlanError, SqueezeError, StateError
-from squeeze_patch.initialize import Progress, starts_from_weights
+from squeeze_patch.initialize import Progress, one_thread, starts_from_weights
 from squeeze_patch.planner import Plan, dense_parameters, describe_reduction
 from squeeze_patch.planner import plan as make_plan
 
@@ -148,18 +148,6 @@ def apply(
     return G
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """The operations here are small: several threads save a second on an idle machine and, waiting for each other,
-    multiply the time on a busy one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def squeeze(
     G: torch.nn.Module,
     plan: Plan,
@@ -178,8 +166,8 @@ def squeeze(
         raise PlanError(f"init has to be one of {', '.join(INITS)}, not {init!r}")
     adapter, network = locate(G)
     _check_fits(plan, adapter, network)
-    with _one_thread():
-        starts = {} if init == "random" else _trained_starts(G, adapter, network, plan, kept, progress)
+    starts = {} if init == "random" else _trained_starts(G, adapter, network, plan, kept, progress)
+    with one_thread():
         new_blocks = _build(adapter, network, plan, starts)
 
     old_blocks = {name: adapter.block(network, name) for name in new_blocks}
@@ -336,10 +324,11 @@ def _trained_starts(
     kept: Optional[Mapping[str, torch.Tensor]],
     progress: Optional[Progress],
 ) -> Dict[str, SqueezedStart]:
-    for name, parameter in network.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise SqueezeError(f"{name} holds values that are not finite: this generator has diverged")
-    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
+    with one_thread():
+        for name, parameter in network.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise SqueezeError(f"{name} holds values that are not finite: this generator has diverged")
+        blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
     widths = {block.name: block.width for block in plan.blocks}
     return starts_from_weights(blocks, widths, lambda n: adapter.sample_w(G, network, n, SEED), kept, progress)
 
