@@ -12,6 +12,7 @@ import torch
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.base import Adapter, SqueezedStart
 from squeeze_patch.errors import PlanError, SqueezeError, StateError
+from squeeze_patch.fingerprint import Fingerprint
 from squeeze_patch.initialize import Progress, one_thread, starts_from_weights
 from squeeze_patch.planner import Plan, dense_parameters, describe_reduction
 from squeeze_patch.planner import plan as make_plan
@@ -60,35 +61,11 @@ class Status:
 
 
 @dataclass(frozen=True)
-class _Fingerprint:
-    """Tells a trained parameter from one that was only moved to another device or dtype."""
-
-    total: float
-    norm: float
-    count: int
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, parameter: torch.Tensor) -> _Fingerprint:
-        values = parameter.detach().double()
-        return cls(values.sum().item(), values.norm().item(), values.numel(), parameter.dtype)
-
-    def same(self, other: _Fingerprint) -> bool:
-        """Up to the rounding of the narrower dtype: its relative step for most numbers, its absolute one for tiny ones.
-        Within one dtype, sums of float64 differ between devices in their last digits."""
-        near = 1e-12 * max(self.norm, other.norm)
-        if self.dtype != other.dtype:
-            coarse = max((torch.finfo(d) for d in (self.dtype, other.dtype)), key=lambda info: info.eps)
-            near = coarse.eps * (max(self.norm, other.norm) + coarse.tiny * self.count**0.5)
-        return abs(self.norm - other.norm) <= near and abs(self.total - other.total) <= near
-
-
-@dataclass(frozen=True)
 class _Originals:
     """What `remove` needs: the dense blocks, and a fingerprint of every parameter that dense and squeezed share."""
 
     blocks: Dict[str, torch.nn.Module]
-    shared: Dict[str, _Fingerprint]
+    shared: Dict[str, Fingerprint]
 
 
 # Beside the generators, not on them: deepcopy and pickle of a squeezed generator shall not carry the dense blocks.
@@ -219,7 +196,7 @@ def remove(G: Module) -> Module:
             "copy, or it came from a file. Load the dense checkpoint instead"
         )
     shared = dict(G.named_parameters())
-    moved = [name for name, then in originals.shared.items() if not then.same(_Fingerprint.of(shared[name]))]
+    moved = [name for name, then in originals.shared.items() if not then.same(Fingerprint.of(shared[name]))]
     if moved:
         raise StateError(
             f"{len(moved)} parameters were changed since apply ({moved[0]}, ...), so the dense blocks no longer belong "
@@ -333,11 +310,11 @@ def _trained_starts(
     return starts_from_weights(blocks, widths, lambda n: adapter.sample_w(G, network, n, SEED), kept, progress)
 
 
-def _shared(G: torch.nn.Module, old_blocks: Mapping[str, torch.nn.Module]) -> Dict[str, _Fingerprint]:
+def _shared(G: torch.nn.Module, old_blocks: Mapping[str, torch.nn.Module]) -> Dict[str, Fingerprint]:
     """Fingerprints of the parameters of squeezed ``G`` that the dense generator has too, as the same objects."""
     kept = {id(p) for block in old_blocks.values() for p in block.parameters()}
     return {
-        name: _Fingerprint.of(parameter)
+        name: Fingerprint.of(parameter)
         for name, parameter in G.named_parameters()
         if id(parameter) in kept or not any(f".{block}." in f".{name}" for block in old_blocks)
     }

@@ -1,0 +1,31 @@
+"""Whether a parameter was trained since somebody last looked, whatever changed it and wherever it was moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Tells a trained parameter from one that was only moved to another device or dtype."""
+
+    total: float
+    norm: float
+    count: int
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, parameter: torch.Tensor) -> Fingerprint:
+        values = parameter.detach().double()
+        return cls(values.sum().item(), values.norm().item(), values.numel(), parameter.dtype)
+
+    def same(self, other: Fingerprint) -> bool:
+        """Up to the rounding of the narrower dtype: its relative step for most numbers, its absolute one for tiny ones.
+        Within one dtype, sums of float64 differ between devices in their last digits."""
+        near = 1e-12 * max(self.norm, other.norm)
+        if self.dtype != other.dtype:
+            coarse = max((torch.finfo(d) for d in (self.dtype, other.dtype)), key=lambda info: info.eps)
+            near = coarse.eps * (max(self.norm, other.norm) + coarse.tiny * self.count**0.5)
+        return abs(self.norm - other.norm) <= near and abs(self.total - other.total) <= near
