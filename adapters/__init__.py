@@ -66,15 +66,20 @@ def locate(root: torch.nn.Module) -> Tuple[Adapter, torch.nn.Module]:
         raise UnsupportedModelError(
             f"{type(root).__name__} holds {len(found)} generators ({paths}); pass them one at a time"
         )
-    reasons = [reason for adapter in adapters() for reason in [adapter.refuse(root)] if reason]
-    if reasons:
-        raise UnsupportedModelError(reasons[0])
+    reason = refusal(root)
+    if reason:
+        raise UnsupportedModelError(reason)
     classes = sorted({type(module).__name__ for module in root.modules()})
     raise UnsupportedModelError(
         f"no StyleGAN2 generator found in {type(root).__name__}. Classes seen: {', '.join(classes[:12])}"
         f"{', ...' if len(classes) > 12 else ''}. Families known: {', '.join(a.name for a in adapters())}. "
         "Pass G or G_ema itself; another family needs an adapter (squeeze_patch.adapters.register)"
     )
+
+
+def refusal(root: torch.nn.Module) -> str:
+    """Why something in ``root`` looks like a known family but cannot be squeezed, '' where nothing does."""
+    return next((reason for adapter in adapters() for reason in [adapter.refuse(root)] if reason), "")
 
 
 def _refuse_wrappers(root: torch.nn.Module) -> None:

@@ -13,7 +13,7 @@ from typing import IO, Any, Dict, Iterator, Mapping, Optional, Tuple, Union
 
 import torch
 
-from squeeze_patch.adapters import adapters, locate
+from squeeze_patch.adapters import locate, refusal
 from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelError
 from squeeze_patch.files import atomic_write
 from squeeze_patch.initialize import Progress
@@ -201,7 +201,7 @@ def inspect(source: PathLike, *, trust: bool, host: Optional[PathLike] = None) -
             if isinstance(value, torch.nn.Module):
                 parameters = sum(parameter.numel() for parameter in value.parameters())
                 now = status(value) if str(name) in found else None
-                reason = "" if now else next((r for a in adapters() for r in [a.refuse(value)] if r), "")
+                reason = "" if now else refusal(value)
                 result[str(name)] = Entry(type(value).__name__, parameters, now, reason)
         return result
 
@@ -288,9 +288,8 @@ def dense_generators(source: Path, data: Any) -> Dict[str, torch.nn.Module]:
         entries = data.items() if isinstance(data, dict) else [("", data)]
         seen = ", ".join(f"{name or 'file'}: {type(value).__name__}" for name, value in entries)
         for _, value in entries:
-            if isinstance(value, torch.nn.Module):
-                with contextlib.suppress(StateError):
-                    _explain(source, value)
+            if isinstance(value, torch.nn.Module) and refusal(value):
+                raise UnsupportedModelError(f"{source}: {refusal(value)}")
         raise CheckpointError(f"{source}: no generator in this file that can be squeezed (it holds {seen})")
     for name, generator in found.items():
         now = status(generator)
@@ -303,12 +302,3 @@ def _first_name(found: Mapping[str, torch.nn.Module], generator: torch.nn.Module
     """One object may stand under several names; the reference's name goes first."""
     names = [name for name, other in found.items() if other is generator]
     return REFERENCE if REFERENCE in names else names[0]
-
-
-def _explain(source: Path, value: torch.nn.Module) -> None:
-    """Raise the adapter's own words where a network looks like a generator but is refused."""
-    if "Generator" in type(value).__name__ or any("Synthesis" in type(m).__name__ for m in value.modules()):
-        try:
-            locate(value)
-        except UnsupportedModelError as error:
-            raise UnsupportedModelError(f"{source}: {error}") from error

@@ -171,9 +171,7 @@ def convert(
 
     check_target(Path(source), target, force)
     path = _local(source, trust)
-    # A scheduler's SIGTERM shall clean up behind itself like Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_ERROR))
-    with _progress() as step:
+    with _clean_termination(), _progress() as step:
         done = convert_file(
             path,
             target,
@@ -271,6 +269,16 @@ def _local(source: str, trust: bool) -> Path:
     check_trust(source, trust)
     with _progress(f"downloading {source}", unit=1_000_000) as step:
         return fetch(source, lambda done, total: step("", done, total))
+
+
+@contextlib.contextmanager
+def _clean_termination() -> Iterator[None]:
+    """Let a scheduler's SIGTERM clean up behind itself like Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_ERROR))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
