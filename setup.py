@@ -21,6 +21,7 @@ setup(
         "click>=8.0",
         "requests",
         "Pillow",
+        "scipy",
     ],
     extras_require={"test": ["pytest", "ruff", "mypy", "types-requests", "psutil"]},
     entry_points={"console_scripts": ["squeeze-patch = squeeze_patch.cli:main"]},

@@ -1,0 +1,96 @@
+"""Distances between two sets of images, on features that the caller brings: nothing is downloaded."""
+
+from __future__ import annotations
+
+import math
+from typing import Tuple
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+#: random directions of `sliced_wasserstein`
+PROJECTIONS = 256
+#: neighbours that span the manifold in `precision_recall` (Kynkäänniemi et al. 2019, section 3)
+NEIGHBOURS = 3
+
+
+def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Squared Fréchet distance of the Gaussians fitted to two sets of features (Heusel et al. 2017, equation 6).
+
+    ``|mean_a - mean_b|^2 + trace(S_a + S_b - 2 (S_a S_b)^(1/2))``. The trace of the root is the sum of the singular
+    values of ``S_a^(1/2) S_b^(1/2)``, which stays real and accurate where covariances are singular.
+
+    Args:
+        a, b: features [n, d], n >= 2.
+
+    Returns:
+        The distance, 0 or more, in squared units of the features.
+    """
+    _check(a, b)
+    mean_a, root_a = _mean_and_root(a)
+    mean_b, root_b = _mean_and_root(b)
+    cross = torch.linalg.svdvals(root_a @ root_b).sum()
+    total = (mean_a - mean_b).square().sum() + root_a.square().sum() + root_b.square().sum() - 2 * cross
+    return max(float(total), 0.0)
+
+
+def sliced_wasserstein(a: torch.Tensor, b: torch.Tensor, seed: int = 0, projections: int = PROJECTIONS) -> float:
+    """Sliced Wasserstein-1 distance (Rabin et al. 2011; for generators Karras et al. 2018, section 5).
+
+    The mean over random unit directions of the distance between the two projected samples.
+
+    Args:
+        a, b: features [n, d] and [m, d].
+        seed: of the directions.
+        projections: number of directions.
+    """
+    _check(a, b)
+    random = torch.Generator().manual_seed(seed)
+    directions = torch.nn.functional.normalize(torch.randn([a.shape[1], projections], generator=random), dim=0)
+    projected_a, projected_b = (x.float() @ directions for x in (a, b))
+    if len(a) == len(b):
+        quantiles_a, quantiles_b = projected_a.sort(dim=0).values, projected_b.sort(dim=0).values
+    else:
+        levels = (np.arange(min(len(a), len(b))) + 0.5) / min(len(a), len(b))
+        quantiles_a, quantiles_b = (
+            torch.from_numpy(np.quantile(x.numpy(), levels, axis=0)) for x in (projected_a, projected_b)
+        )
+    return float((quantiles_a - quantiles_b).abs().mean())
+
+
+def precision_recall(real: torch.Tensor, generated: torch.Tensor, neighbours: int = NEIGHBOURS) -> Tuple[float, float]:
+    """Improved precision and recall (Kynkäänniemi et al. 2019, equations 1 to 3), each 0 to 1.
+
+    Precision: share of generated features that lie within the distance of some real feature to its k-th neighbour.
+    Recall: the same with the roles exchanged.
+
+    Args:
+        real, generated: features [n, d] and [m, d], more than ``neighbours`` each.
+    """
+    _check(real, generated)
+    return _covered(generated, real, neighbours), _covered(real, generated, neighbours)
+
+
+def _covered(points: torch.Tensor, manifold: torch.Tensor, neighbours: int) -> float:
+    centres = manifold.double().numpy()
+    radii = cKDTree(centres).query(centres, k=neighbours + 1)[0][:, -1]  # the first neighbour is the point itself
+    inside = 0
+    for chunk in points.double().split(512):
+        inside += int((torch.cdist(chunk, manifold.double()) <= torch.from_numpy(radii)).any(dim=1).sum())
+    return inside / len(points)
+
+
+def _mean_and_root(x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    x = x.double()
+    mean = x.mean(dim=0)
+    centred = x - mean
+    values, vectors = torch.linalg.eigh(centred.t() @ centred / (len(x) - 1))
+    return mean, (vectors * values.clamp_min(0).sqrt()) @ vectors.t()
+
+
+def _check(a: torch.Tensor, b: torch.Tensor) -> None:
+    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(f"features have to be [n, d] and [m, d] with n, m >= 2, not {[*a.shape]} and {[*b.shape]}")
+    if not (math.isfinite(float(a.sum())) and math.isfinite(float(b.sum()))):
+        raise ValueError("features hold values that are not finite")
