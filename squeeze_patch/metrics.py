@@ -76,7 +76,7 @@ def _covered(points: torch.Tensor, manifold: torch.Tensor, neighbours: int) -> f
     centres = manifold.double().numpy()
     radii = cKDTree(centres).query(centres, k=neighbours + 1)[0][:, -1]  # the first neighbour is the point itself
     inside = 0
-    for chunk in points.double().split(512):
+    for chunk in torch.split(points.double(), 512):
         inside += int((torch.cdist(chunk, manifold.double()) <= torch.from_numpy(radii)).any(dim=1).sum())
     return inside / len(points)
 
