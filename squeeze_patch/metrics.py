@@ -7,12 +7,13 @@ from typing import Tuple
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 
 #: random directions of `sliced_wasserstein`
 PROJECTIONS = 256
 #: neighbours that span the manifold in `precision_recall` (Kynkäänniemi et al. 2019, section 3)
 NEIGHBOURS = 3
+#: points whose distances to all others are held at a time
+CHUNK = 512
 
 
 def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -73,12 +74,15 @@ def precision_recall(real: torch.Tensor, generated: torch.Tensor, neighbours: in
 
 
 def _covered(points: torch.Tensor, manifold: torch.Tensor, neighbours: int) -> float:
-    centres = manifold.double().numpy()
-    radii = cKDTree(centres).query(centres, k=neighbours + 1)[0][:, -1]  # the first neighbour is the point itself
-    inside = 0
-    for chunk in torch.split(points.double(), 512):
-        inside += int((torch.cdist(chunk, manifold.double()) <= torch.from_numpy(radii)).any(dim=1).sum())
-    return inside / len(points)
+    """Share of ``points`` that lie in some ball around a point of ``manifold`` up to its k-th neighbour.
+
+    By brute force: kd-trees overflow the stack on features with many equal coordinates, such as ReLU's zeros.
+    """
+    points, manifold = points.double(), manifold.double()
+    chunks = torch.split(manifold, CHUNK)  # the nearest neighbour of all is the point itself
+    radii = torch.cat([torch.cdist(chunk, manifold).kthvalue(neighbours + 1, dim=1).values for chunk in chunks])
+    inside = [(torch.cdist(chunk, manifold) <= radii).any(dim=1) for chunk in torch.split(points, CHUNK)]
+    return float(torch.cat(inside).double().mean())
 
 
 def _mean_and_root(x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:

@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import importlib
-import inspect
-from typing import Any, Dict
+from typing import Any
 
 import pytest
 import torch
 
 import squeeze_patch
 from tests.conftest import HOSTS, float_error, latents, trained
-from tests.hosts import Host
+from tests.hosts.training import accumulate, loss_of
 
 STEPS = 50
 BATCH = 4
-
-
-def hosts_loss(host: Host, G: Any, D: Any) -> Any:
-    """The host's own loss with all regularisation: GGDR's reads features up to the image's own resolution."""
-    ggdr = host.name == "ggdr"
-    module = importlib.import_module("training.loss_ggdr" if ggdr else "training.loss")
-    loss = module.StyleGAN2GGDRLoss if ggdr else module.StyleGAN2Loss
-    settings: Dict[str, Any] = {"r1_gamma": 1.0, "style_mixing_prob": 0.9, "pl_weight": 2.0}
-    names = inspect.signature(loss).parameters
-    settings.update({"ggdr_res": G.img_resolution} if "ggdr_res" in names else {})
-    if "G_mapping" in names:
-        return loss(torch.device("cpu"), G.mapping, G.synthesis, D, **settings)
-    return loss(torch.device("cpu"), G, D, **settings)
-
-
-def accumulate(loss: Any, phase: str, G: Any) -> None:
-    extra: Dict[str, Any] = {}
-    names = inspect.signature(loss.accumulate_gradients).parameters
-    extra.update({"sync": True} if "sync" in names else {})
-    extra.update({"cur_nimg": 0} if "cur_nimg" in names else {})
-    loss.accumulate_gradients(
-        phase=phase,
-        real_img=torch.rand(BATCH, 3, G.img_resolution, G.img_resolution) * 2 - 1,
-        real_c=torch.zeros(BATCH, G.c_dim),
-        gen_z=torch.randn(BATCH, G.z_dim),
-        gen_c=torch.zeros(BATCH, G.c_dim),
-        gain=1,
-        **extra,
-    )
 
 
 def train(loss: Any, G: Any, D: Any, steps: int) -> None:
@@ -61,7 +29,8 @@ def train(loss: Any, G: Any, D: Any, steps: int) -> None:
             G.requires_grad_(network is G)
             D.requires_grad_(network is D)
             optimizer.zero_grad(set_to_none=True)
-            accumulate(loss, phase, G)
+            real = torch.rand(BATCH, 3, G.img_resolution, G.img_resolution) * 2 - 1
+            accumulate(loss, phase, real, torch.randn(BATCH, G.z_dim))
             if phase in ("Gmain", "Dmain"):
                 unused = [name for name, p in network.named_parameters() if p.grad is None]
                 assert unused == [], phase
@@ -72,17 +41,15 @@ def train(loss: Any, G: Any, D: Any, steps: int) -> None:
 
 @pytest.mark.filterwarnings("ignore:grid_sample_gradfix|conv2d_gradfix")
 @pytest.mark.parametrize("name", [name for name in HOSTS if name not in ("projected-gan", "eg3d")])
-def test_fifty_steps_of_the_hosts_own_loss(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fifty_steps_of_the_hosts_own_loss(name: str) -> None:
     """projected-gan's and eg3d's losses need a pretrained network and a renderer; their networks are the others'."""
     host = HOSTS[name]
     with host.active():
-        if name == "draggan":  # its loss is newer than its conv2d_gradfix: the context takes no argument yet
-            loss_module = importlib.import_module("training.loss")
-            monkeypatch.setattr(loss_module.conv2d_gradfix, "no_weight_gradients", lambda *_: contextlib.nullcontext())
         G = squeeze_patch.apply(host.generator(resolution=16), init="random").train()
         D = host.discriminator(resolution=16, **({"decoder_res": 16} if name == "ggdr" else {})).train()
         before = {key: value.clone() for key, value in G.named_parameters()}
-        train(hosts_loss(host, G, D), G, D, STEPS)
+        loss = loss_of(host, G, D, r1_gamma=1.0, style_mixing_prob=0.9, pl_weight=2.0)
+        train(loss, G, D, STEPS)
         still = [key for key, value in G.named_parameters() if torch.equal(value, before[key])]
         assert still == []
         assert all(torch.isfinite(p).all() for p in G.parameters())

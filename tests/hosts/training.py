@@ -1,0 +1,37 @@
+"""The hosts' own losses, called as their training loops call them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+from typing import Any, Dict
+
+import torch
+
+from tests.hosts import Host
+
+
+def loss_of(host: Host, G: Any, D: Any, **settings: Any) -> Any:
+    """The host's loss on the CPU; GGDR's reads features up to the image's own resolution. The host is active."""
+    ggdr = host.name == "ggdr"
+    module = importlib.import_module("training.loss_ggdr" if ggdr else "training.loss")
+    if host.name == "draggan":  # its loss is newer than its conv2d_gradfix: the context takes no argument yet
+        module.conv2d_gradfix.no_weight_gradients = lambda *_: contextlib.nullcontext()
+    loss = module.StyleGAN2GGDRLoss if ggdr else module.StyleGAN2Loss
+    names = inspect.signature(loss).parameters
+    settings.update({"ggdr_res": G.img_resolution} if "ggdr_res" in names else {})
+    if "G_mapping" in names:
+        return loss(torch.device("cpu"), G.mapping, G.synthesis, D, **settings)
+    return loss(torch.device("cpu"), G, D, **settings)
+
+
+def accumulate(loss: Any, phase: str, real: torch.Tensor, z: torch.Tensor, gain: float = 1, nimg: int = 0) -> None:
+    """Add the gradients of one phase ("Gmain", "Greg", "Dmain", "Dreg"), unconditional, to the parameters."""
+    names = inspect.signature(loss.accumulate_gradients).parameters
+    extra: Dict[str, Any] = {"sync": True} if "sync" in names else {}
+    extra.update({"cur_nimg": nimg} if "cur_nimg" in names else {})
+    no_labels = torch.zeros([len(z), 0])
+    loss.accumulate_gradients(
+        phase=phase, real_img=real, real_c=no_labels, gen_z=z, gen_c=no_labels, gain=gain, **extra
+    )
