@@ -8,6 +8,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol
 
 import torch
 
+from squeeze_patch.errors import UnsupportedModelError
+
 
 @dataclass(frozen=True)
 class BlockSpec:
@@ -150,6 +152,23 @@ class Adapter(abc.ABC):
     @abc.abstractmethod
     def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
         """Style vectors [n, w_dim], float32, on the CPU, of ``n`` random latents; changes nothing in ``root``."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether `conv1` and `synthesize` are there, which a calibrated start needs."""
+        return type(self).synthesize is not Adapter.synthesize
+
+    def conv1(self, network: torch.nn.Module, name: str) -> torch.nn.Module:
+        """The layer of a block, dense or squeezed, whose output is conv1's activations [n, channels, R, R].
+
+        Needed, with `synthesize`, for a calibrated start; an adapter without them starts from the weights alone.
+        """
+        raise UnsupportedModelError(f"the adapter {self.name} cannot run its generators; use init='weights'")
+
+    def synthesize(self, network: torch.nn.Module, ws: torch.Tensor) -> torch.Tensor:
+        """Images [n, img_channels, R, R] of style vectors [n, w_dim], one for all layers, with fresh noise inputs drawn
+        from torch's random state; differentiable."""
+        raise UnsupportedModelError(f"the adapter {self.name} cannot run its generators; use init='weights'")
 
     @abc.abstractmethod
     def build(self, network: torch.nn.Module, name: str, width: int) -> torch.nn.Module:

@@ -102,6 +102,13 @@ class NvidiaAdapter(Adapter):
         w = w[:, 0] if w.ndim == 3 else w
         return w.detach().to(device="cpu", dtype=torch.float32)  # type: ignore[no-any-return]
 
+    def conv1(self, network: torch.nn.Module, name: str) -> Any:
+        return self.block(network, name).conv1
+
+    def synthesize(self, network: Any, ws: torch.Tensor) -> torch.Tensor:
+        image: torch.Tensor = network(ws[:, None].repeat(1, network.num_ws, 1), noise_mode="random")
+        return image
+
     def build(self, network: torch.nn.Module, name: str, width: int) -> Any:
         block = self.block(network, name)
         self.check_replaceable(block, name)

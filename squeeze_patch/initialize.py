@@ -89,7 +89,7 @@ def start_block(
     centred = features - mean
     covariance = centred.t() @ centred / len(features)
     if kept is None:
-        kept = select_channels(covariance, _importance(block, reader, ws, covariance), width)
+        kept = select_channels(covariance, importance_of(block, reader, ws, covariance), width)
     mix, offset = regress(covariance, mean, kept)
     rgb_weight, rgb_style, rgb_bias = refit_torgb(block, mix, offset, kept, ws)
     is_last = block.spec.is_last
@@ -104,38 +104,47 @@ def start_block(
 
 
 def select_channels(covariance: torch.Tensor, importance: torch.Tensor, width: int) -> torch.Tensor:
-    """The channels from which all can be predicted best, where it matters to the readers.
+    """The ``width`` channels of `rank_channels`, ascending: [q], int64."""
+    if width == len(covariance):
+        return torch.arange(width)
+    return rank_channels(covariance, importance, width)[0].sort().values
+
+
+def rank_channels(covariance: torch.Tensor, importance: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Channels in the order in which they are worth keeping.
 
     Greedy column subset selection: take, again and again, the channel that most reduces
-    ``trace(importance @ residual)``, the readers' expected squared error when everything is regressed on the channels
-    taken so far (pivoted Cholesky when importance is the identity).
+    ``trace(importance @ residual)``, the expected squared error of what reads the features when all of them are
+    regressed on the channels taken so far (pivoted Cholesky when importance is the identity).
 
     Args:
         covariance: of the c features [c, c].
         importance: quadratic form of the readers' error [c, c], symmetric, positive semi-definite.
-        width: q.
+        width: q, how many to rank.
 
     Returns:
-        kept channels [q], ascending, int64.
+        channels [q], int64, best first; error that is left with the first 0, 1, ... q of them [q + 1], float64.
     """
     channels = len(covariance)
-    if width == channels:
-        return torch.arange(channels)
     # Only the diagonals of the residual R and of R M R are kept up to date; columns of R = C - L L^T are made on
     # demand, so a step costs four matrix-vector products. float32 is enough to rank channels. In numpy: thousands of
     # small torch operations would spend their time waiting for each other's threads on a busy machine.
-    c = np.asarray(covariance / covariance.diagonal().mean().clamp_min(1e-300), dtype=np.float32)
-    m = np.asarray(importance / importance.abs().max().clamp_min(1e-300), dtype=np.float32)
+    scale = covariance.diagonal().mean().clamp_min(1e-300), importance.abs().max().clamp_min(1e-300)
+    c = np.asarray(covariance / scale[0], dtype=np.float32)
+    m = np.asarray(importance / scale[1], dtype=np.float32)
     factor = np.zeros([width, channels], dtype=np.float32)
     variance = c.diagonal().copy()
     gain = (c * (m @ c)).sum(axis=0)
     floor = 1e-6 * variance.clip(min=0)  # below it a channel is known but for rounding
     free = np.ones(channels, dtype=bool)
+    order, errors = [], [float((c * m).sum())]
     for step in range(width):
         known = variance <= floor
         score = np.where(known, -1, gain.clip(min=0) / variance.clip(min=1e-30))
         best = int(np.where(free, score, -2).argmax())
         free[best] = False
+        order.append(best)
+        errors.append(errors[-1] - max(float(score[best]), 0.0))
         if not known[best]:
             done = factor[:step]
             column = (c[best] - done[:, best] @ done) / np.sqrt(variance[best])
@@ -144,7 +153,8 @@ def select_channels(covariance: torch.Tensor, importance: torch.Tensor, width: i
             gain += column * (column * (column @ read) - 2 * seen)
             variance -= np.square(column)
             factor[step] = column
-    return torch.from_numpy(np.flatnonzero(~free))
+    left = torch.tensor(errors, dtype=torch.float64).clamp_min(0) * scale[0] * scale[1]
+    return torch.tensor(order), left
 
 
 def regress(covariance: torch.Tensor, mean: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,11 +163,55 @@ def regress(covariance: torch.Tensor, mean: torch.Tensor, kept: torch.Tensor) ->
     Returns:
         mix [c, q], offset [c].
     """
-    inner = covariance[kept][:, kept]
-    ridge = RIDGE * inner.diagonal().mean().clamp_min(1e-300)
-    mix = torch.linalg.solve(inner + ridge * torch.eye(len(kept), dtype=inner.dtype), covariance[kept]).t().clone()
+    mix = _ridge_solve(covariance[kept][:, kept], covariance[kept]).t().clone()
     mix[kept] = torch.eye(len(kept), dtype=mix.dtype)
     return mix, mean - mix @ mean[kept]
+
+
+def fit_excite(dense: torch.Tensor, features: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ridge regression from kept features to all dense ones: dense = features @ mix.T + offset.
+
+    The ridge draws towards the identity on the kept channels, so that where features are the dense ones' own, that is
+    what comes out, to the bit.
+
+    Args:
+        dense: features to make [p, c], float64.
+        features: kept features as they are in the squeezed generator [p, q], float64.
+        kept: their channels [q].
+
+    Returns:
+        mix [c, q], offset [c].
+    """
+    mix = torch.zeros([dense.shape[1], len(kept)], dtype=dense.dtype)
+    mix[kept] = torch.eye(len(kept), dtype=dense.dtype)
+    mean, wanted = features.mean(dim=0), dense.mean(dim=0)
+    centred = features - mean
+    rest = dense - wanted
+    rest[:, kept] -= centred
+    inner = centred.t() @ centred
+    mix += _ridge_solve(inner, centred.t() @ rest).t()
+    return mix, wanted - mix @ mean
+
+
+def fit_image(
+    weight: torch.Tensor, bias: torch.Tensor, styled: torch.Tensor, image: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Correct torgb's weight [img_channels, q] and bias so that it makes ``image`` of styled features.
+
+    Args:
+        styled: kept features times their styles [p, q], float64.
+        image: the share of the image that is wanted [p, img_channels], float64.
+    """
+    mean = styled.mean(dim=0)
+    centred = styled - mean
+    rest = image - styled @ weight.t() - bias
+    correction = _ridge_solve(centred.t() @ centred, centred.t() @ rest).t()
+    return weight + correction, bias + rest.mean(dim=0) - correction @ mean
+
+
+def _ridge_solve(inner: torch.Tensor, cross: torch.Tensor) -> torch.Tensor:
+    ridge = RIDGE * inner.diagonal().mean().clamp_min(1e-300)
+    return torch.linalg.solve(inner + ridge * torch.eye(len(inner), dtype=inner.dtype), cross)
 
 
 def refit_torgb(
@@ -189,7 +243,7 @@ def refit_torgb(
     return (direction * scale[:, None]).t(), Affine(new_style[:, :-1], new_style[:, -1]), bias
 
 
-def _importance(
+def importance_of(
     block: DenseBlock, reader: Optional[ConvWeights], ws: torch.Tensor, covariance: torch.Tensor
 ) -> torch.Tensor:
     """Quadratic form of what the block's readers make of an error in its features, each reader's output power set to

@@ -22,6 +22,7 @@ FEW = 4
 #: how far a reduction may be from what was asked for before finer multiples are tried
 TOLERANCE = 0.003
 SCHEMA = 1
+ALLOCATIONS = ("uniform", "spectral")
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,7 @@ def plan(
     ratio: Optional[float] = None,
     widths: Optional[Mapping[int, int]] = None,
     multiple: Optional[int] = None,
+    allocate: str = "uniform",
 ) -> Plan:
     """Plan the squeeze of a generator, dense or already squeezed; changes nothing.
 
@@ -251,16 +253,30 @@ def plan(
         ratio: c / q for every block instead.
         widths: {resolution: q} instead; blocks that are not named stay dense.
         multiple: squeezed widths are multiples of this; default 8, or 1 in blocks of fewer than 32 channels.
+        allocate: "uniform" = one ratio for all blocks; "spectral" = the same number of parameters, saved where a
+            trained dense G's images change least by it. G is run for that, and blocks may stay dense.
 
     Raises:
         UnsupportedModelError: no adapter knows the generator.
-        PlanError: the wish is impossible; the message states what can be reached.
+        PlanError: the wish is impossible or contradictory; the message states what can be reached.
     """
     from squeeze_patch.adapters import locate
 
+    if allocate not in ALLOCATIONS:
+        raise PlanError(f"allocate has to be one of {', '.join(ALLOCATIONS)}, not {allocate!r}")
     adapter, network = locate(G)
     specs = adapter.specs(network)
-    return solve(specs, dense_parameters(G, specs), adapter.name, reduction, ratio, widths, multiple)
+    parameters = dense_parameters(G, specs)
+    uniform = solve(specs, parameters, adapter.name, reduction, ratio, widths, multiple)
+    if allocate == "uniform":
+        return uniform
+    if widths is not None:
+        raise PlanError("widths say what each block gets; allocate='spectral' would choose it. Give one of them")
+    if any(spec.width is not None for spec in specs):
+        raise PlanError("allocate='spectral' reads a dense generator's activations; this one is squeezed already")
+    from squeeze_patch.spectral import allocate as spend
+
+    return spend(adapter, G, network, uniform, multiple)
 
 
 def dense_parameters(G: torch.nn.Module, specs: Sequence[BlockSpec]) -> int:

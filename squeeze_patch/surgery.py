@@ -11,13 +11,14 @@ import torch
 
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.base import Adapter, SqueezedStart
+from squeeze_patch.calibrate import calibrated_starts
 from squeeze_patch.errors import PlanError, SqueezeError, StateError
 from squeeze_patch.fingerprint import Fingerprint
 from squeeze_patch.initialize import Progress, one_thread, starts_from_weights
-from squeeze_patch.planner import Plan, dense_parameters, describe_reduction
+from squeeze_patch.planner import TOLERANCE, Plan, dense_parameters, describe_reduction
 from squeeze_patch.planner import plan as make_plan
 
-INITS = ("weights", "random")
+INITS = ("calibrated", "weights", "random")
 #: latents sampled for a trained start; any fixed number will do
 SEED = 0
 
@@ -79,7 +80,8 @@ def apply(
     ratio: Optional[float] = None,
     widths: Optional[Mapping[int, int]] = None,
     plan: Optional[Plan] = None,
-    init: str = "weights",
+    allocate: str = "uniform",
+    init: Optional[str] = None,
     keep_original: bool = True,
     progress: Optional[Progress] = None,
 ) -> Module:
@@ -94,8 +96,10 @@ def apply(
         ratio: c / q for every block instead, 1 or more.
         widths: {resolution: q} instead; blocks that are not named stay dense.
         plan: a Plan instead, from `squeeze_patch.plan` or from a file.
-        init: "weights" = start from G's trained weights; "random" = fresh conv1, torgb and excite, to train from
-            scratch.
+        allocate: "spectral" spends the same number of parameters where G's images need them; see `plan`.
+        init: "calibrated" = start from G's trained weights and from what it does on random latents, for which G is
+            run; "weights" = from the weights alone, in seconds; "random" = fresh conv1, torgb and excite, to train
+            from scratch. Default: calibrated, or weights where the adapter cannot run G.
         keep_original: keep the dense blocks beside G, so that `remove` can put them back (G's memory grows by them;
             they are neither pickled nor copied with G). False saves that memory, for training.
         progress: called with (block name, blocks done, blocks in all).
@@ -109,7 +113,7 @@ def apply(
         StateError: G is squeezed in another way already. G is as it was after any error.
     """
     adapter, _ = locate(G)
-    wanted = _wanted(G, adapter.name, reduction, ratio, widths, plan)
+    wanted = _wanted(G, adapter.name, reduction, ratio, widths, plan, allocate)
     now = status(G)
     if now.state == "irregular":
         raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
@@ -128,7 +132,7 @@ def apply(
 def squeeze(
     G: torch.nn.Module,
     plan: Plan,
-    init: str,
+    init: Optional[str] = None,
     *,
     kept: Optional[Mapping[str, torch.Tensor]] = None,
     keep_original: bool = False,
@@ -139,11 +143,11 @@ def squeeze(
     Returns:
         {block name: kept channels [q]}, empty with ``init="random"``.
     """
-    if init not in INITS:
+    if init is not None and init not in INITS:
         raise PlanError(f"init has to be one of {', '.join(INITS)}, not {init!r}")
     adapter, network = locate(G)
     _check_fits(plan, adapter, network)
-    starts = {} if init == "random" else _trained_starts(G, adapter, network, plan, kept, progress)
+    starts = {} if init == "random" else _trained_starts(G, adapter, network, plan, init, kept, progress)
     with one_thread():
         new_blocks = _build(adapter, network, plan, starts)
 
@@ -220,12 +224,13 @@ def squeezed(
     ratio: Optional[float] = None,
     widths: Optional[Mapping[int, int]] = None,
     plan: Optional[Plan] = None,
-    init: str = "weights",
+    allocate: str = "uniform",
+    init: Optional[str] = None,
 ) -> Iterator[Module]:
     """Squeeze G for the length of a ``with`` block: ``with squeezed(G): images = G(z, c)``. Arguments as in `apply`."""
     if status(G).state != "dense":
         raise StateError("squeezed() starts from a dense generator; this one is squeezed already")
-    apply(G, reduction=reduction, ratio=ratio, widths=widths, plan=plan, init=init, keep_original=True)
+    apply(G, reduction=reduction, ratio=ratio, widths=widths, plan=plan, allocate=allocate, init=init)
     try:
         yield G
     except BaseException:
@@ -269,10 +274,16 @@ def _wanted(
     ratio: Optional[float],
     widths: Optional[Mapping[int, int]],
     plan: Optional[Plan],
+    allocate: str,
 ) -> Plan:
+    if plan is None and allocate != "uniform" and status(G).state == "squeezed":
+        # What the dense generator did is no longer to be seen: the same budget counts as the same wish.
+        budget, there = make_plan(G, reduction=reduction, ratio=ratio, widths=widths), status(G).plan
+        same = there is not None and abs(budget.reduction - there.reduction) <= TOLERANCE
+        return there if there is not None and same else budget
     if plan is None:
-        return make_plan(G, reduction=reduction, ratio=ratio, widths=widths)
-    if not (reduction is None and ratio is None and widths is None):
+        return make_plan(G, reduction=reduction, ratio=ratio, widths=widths, allocate=allocate)
+    if not (reduction is None and ratio is None and widths is None and allocate == "uniform"):
         raise PlanError("give a plan or a reduction, ratio or widths, not both")
     if plan.family != family:
         raise PlanError(f"the plan is for a generator of family {plan.family}, this one is of family {family}")
@@ -298,6 +309,7 @@ def _trained_starts(
     adapter: Adapter,
     network: torch.nn.Module,
     plan: Plan,
+    init: Optional[str],
     kept: Optional[Mapping[str, torch.Tensor]],
     progress: Optional[Progress],
 ) -> Dict[str, SqueezedStart]:
@@ -305,8 +317,12 @@ def _trained_starts(
         for name, parameter in network.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise SqueezeError(f"{name} holds values that are not finite: this generator has diverged")
-        blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
     widths = {block.name: block.width for block in plan.blocks}
+    if init == "calibrated" or (init is None and adapter.runs):
+        with torch.random.fork_rng(devices=[]):  # blocks built on the way draw random weights
+            return calibrated_starts(adapter, G, network, widths, kept, progress, SEED)
+    with one_thread():
+        blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
     return starts_from_weights(blocks, widths, lambda n: adapter.sample_w(G, network, n, SEED), kept, progress)
 
 

@@ -51,7 +51,7 @@ def test_a_failing_apply_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(NvidiaAdapter, "put", failing)
     with pytest.raises(KeyboardInterrupt):
-        squeeze_patch.apply(G)
+        squeeze_patch.apply(G, init="weights")  # a calibrated start puts blocks into copies, too
     assert len(calls) > 3  # the blocks went back
     assert {name: id(module) for name, module in G.named_modules()} == before
     assert squeeze_patch.status(G).state == "dense"
