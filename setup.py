@@ -23,7 +23,7 @@ setup(
         "Pillow",
         "scipy",
     ],
-    extras_require={"test": ["pytest", "ruff", "mypy", "types-requests", "psutil"]},
+    extras_require={"test": ["pytest", "ruff", "mypy", "types-requests", "psutil", "mlxtend", "matplotlib"]},
     entry_points={"console_scripts": ["squeeze-patch = squeeze_patch.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",

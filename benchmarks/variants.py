@@ -121,7 +121,7 @@ class RgbBehindExcite(torch.nn.Module):
         block.torgb = torch.nn.Identity()
         self.num_conv, self.num_torgb, self.in_channels = block.num_conv, block.num_torgb, block.in_channels
 
-    def forward(self, x: Any, img: Any, ws: torch.Tensor, **kwargs: Any) -> Any:
+    def forward(self, x: Any, img: Any, ws: torch.Tensor, update_emas: bool = False, **kwargs: Any) -> Any:
         block = self.block
         w = iter(ws.unbind(dim=1))
         h = block.const.expand(len(ws), -1, -1, -1) if self.in_channels == 0 else block.conv0(x, next(w), **kwargs)
