@@ -23,19 +23,22 @@ dimension)`` and ``(in, style dimension, upsample)`` are refused.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import math
-from typing import Any, Dict, List, Mapping, Optional
+from pathlib import Path
+from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
+from squeeze_patch.adapters import rosinality_state
 from squeeze_patch.adapters.base import Adapter, Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.flat import LAYOUTS, FlatBlock, Layout, Place, get, places, read_block, write_block
-from squeeze_patch.adapters.layers import class_named, copy_flags, is_parametrised, refuse_hooks, value
+from squeeze_patch.adapters.flat_layers import conv_channels, narrow_conv, narrow_torgb, torgb_channels
+from squeeze_patch.adapters.layers import class_named, is_parametrised, refuse_hooks, value
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import UnsupportedModelError
 
-#: attributes of a modulated convolution, and of an activation, that users change behind the constructor's back
-_BEHAVIOUR = {"modulated": ("fused", "demodulate", "eps"), "activate": ("negative_slope", "scale")}
 _FIR = torch.outer(torch.tensor([1.0, 3.0, 3.0, 1.0]), torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
 
 
@@ -87,15 +90,15 @@ class RosinalityAdapter(Adapter):
         mapping: Any = get(network, _known_layout(network).mapping)
         z = torch.randn([n, self.specs(network)[0].w_dim], generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            reference = next(mapping.parameters())
+            reference = get(network, _known_layout(network).const)
             return value(mapping(z.to(device=reference.device, dtype=reference.dtype)))
 
     def build(self, network: torch.nn.Module, name: str, width: int) -> FlatBlock:
         layout, dense = _known_layout(network), self.block(network, name)
         self.check_replaceable(dense, name)
         channels = _spec(network, dense.place).channels
-        conv1 = _narrow_conv(dense.conv1, layout, width, dense.place.conv1)
-        torgb = _narrow_torgb(dense.torgb, layout, width, dense.place.torgb)
+        conv1 = narrow_conv(dense.conv1, layout, width, dense.place.conv1)
+        torgb = narrow_torgb(dense.torgb, layout, width, dense.place.torgb)
         if dense.place.reader is None:
             return FlatBlock(dense.place, conv1, torgb)
         excite = Excite(width, channels)
@@ -111,7 +114,7 @@ class RosinalityAdapter(Adapter):
         layout = _layout_of_conv(dense.conv1)
         with torch.no_grad():
             state = dense.conv1.state_dict()
-            for name, dim in _conv_channels(dense.conv1, layout).items():
+            for name, dim in conv_channels(dense.conv1, layout).items():
                 state[name] = state[name].index_select(dim, start.kept.to(state[name].device))
             new.conv1.load_state_dict(state)
             rgb_conv = getattr(new.torgb, layout.modulated)
@@ -131,6 +134,42 @@ class RosinalityAdapter(Adapter):
     def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
         plan = getattr(network, "squeeze_plan", None)
         return plan if isinstance(plan, dict) else None
+
+    def from_state(
+        self, state: Mapping[str, torch.Tensor], squeezed: Optional[Collection[str]] = None
+    ) -> Optional[torch.nn.Module]:
+        return rosinality_state.from_state(state, squeezed)
+
+    def kept_entries(
+        self, network: torch.nn.Module, kept: Mapping[str, torch.Tensor]
+    ) -> Dict[str, Tuple[int, torch.Tensor]]:
+        layout, entries = _known_layout(network), {}
+        for name, channels in kept.items():
+            place = _place(network, name)
+            for layer, dims in (
+                (place.conv1, conv_channels(get(network, place.conv1), layout)),
+                (place.torgb, torgb_channels(layout)),
+            ):
+                entries.update({f"{layer}.{parameter}": (dim, channels) for parameter, dim in dims.items()})
+        return entries
+
+    def hook_generators(self, folder: Path, squeeze: Callable[[torch.nn.Module], Any]) -> bool:
+        if not (folder / "model.py").is_file():
+            return False
+        generator_class = getattr(importlib.import_module("model"), "Generator", None)
+        if not isinstance(generator_class, type):
+            return False
+        build = generator_class.__init__  # type: ignore[misc]
+
+        @functools.wraps(build)
+        def build_squeezed(self: Any, *args: Any, **kwargs: Any) -> None:
+            build(self, *args, **kwargs)
+            whole = type(self) is generator_class  # a subclass goes on building
+            if whole:
+                squeeze(self)
+
+        generator_class.__init__ = build_squeezed  # type: ignore[misc]
+        return True
 
 
 def _layout(module: Any) -> Optional[Layout]:
@@ -208,70 +247,6 @@ def _complaint(network: Any) -> Optional[str]:
         if not fits or torgb.shape[2:] != (conv1.shape[1], 1, 1):
             return f"the shapes of {place.conv1} and {place.torgb} do not belong to a StyleGAN2 generator"
     return None
-
-
-def _narrow_conv(layer: Any, layout: Layout, width: int, where: str) -> Any:
-    """A new layer of the same class with ``width`` outputs."""
-    old = getattr(layer, layout.modulated)
-    _, _, channels, size, _ = old.weight.shape
-    new = _construct(layer, where, channels, width, size, old.modulation.weight.shape[1])
-    _check_shapes(new, layer, _conv_channels(layer, layout), width, where)
-    for name in _BEHAVIOUR["activate"]:
-        if hasattr(getattr(layer, "activate", None), name):
-            setattr(new.activate, name, getattr(layer.activate, name))
-    _follow(new, layer, layout)
-    new.squeezed = True
-    return new
-
-
-def _narrow_torgb(layer: Any, layout: Layout, width: int, where: str) -> Any:
-    """A new layer of the same class with ``width`` inputs; the upsampling of the image is the old layer's."""
-    upsample = getattr(layer, "upsample", None)
-    new = _construct(layer, where, width, getattr(layer, layout.modulated).modulation.weight.shape[1], bool(upsample))
-    if isinstance(upsample, torch.nn.Module):
-        new.upsample = upsample
-    _check_shapes(new, layer, _torgb_channels(layout), width, where)
-    _follow(new, layer, layout)
-    return new
-
-
-def _construct(layer: Any, where: str, *arguments: Any) -> Any:
-    try:
-        return type(layer)(*arguments)
-    except Exception as error:
-        raise UnsupportedModelError(
-            f"{where}: {type(layer).__name__}{arguments} cannot be built as this family's layers are "
-            f"({type(error).__name__}: {error}); its host needs an adapter of its own"
-        ) from error
-
-
-def _check_shapes(new: torch.nn.Module, old: torch.nn.Module, changed: Mapping[str, int], width: int, at: str) -> None:
-    wanted = {name: list(tensor.shape) for name, tensor in old.state_dict().items()}
-    for name, dim in changed.items():
-        wanted[name][dim] = width
-    if {name: list(tensor.shape) for name, tensor in new.state_dict().items()} != wanted:
-        raise UnsupportedModelError(
-            f"{at}: {type(new).__name__} builds other parameters than this family's layers; its host needs an adapter "
-            "of its own"
-        )
-
-
-def _follow(new: torch.nn.Module, old: torch.nn.Module, layout: Layout) -> None:
-    for name in _BEHAVIOUR["modulated"]:
-        if hasattr(getattr(old, layout.modulated), name):
-            setattr(getattr(new, layout.modulated), name, getattr(getattr(old, layout.modulated), name))
-    copy_flags(new, old, getattr(old, layout.modulated).weight)
-
-
-def _conv_channels(layer: torch.nn.Module, layout: Layout) -> Dict[str, int]:
-    """{parameter of a second convolution: the dimension along which its outputs lie}."""
-    return {f"{layout.modulated}.weight": 1, layout.bias: 0 if get(layer, layout.bias).ndim == 1 else 1}
-
-
-def _torgb_channels(layout: Layout) -> Dict[str, int]:
-    """{parameter of a toRGB layer: the dimension along which its inputs lie}."""
-    inner = layout.modulated
-    return {f"{inner}.weight": 2, f"{inner}.modulation.weight": 0, f"{inner}.modulation.bias": 0}
 
 
 def _scale(layer: Any) -> float:

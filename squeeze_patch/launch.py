@@ -117,7 +117,7 @@ def _start(source: Optional[str], wish: Wish, folder: Path, say: Say) -> Start:
     found = checkpoint.generators(checkpoint.read(path, trust=True))
     if not found:
         raise CheckpointError(f"{source}: no generator in this file that can be squeezed")
-    G = found.get(checkpoint.REFERENCE, next(iter(found.values())))
+    G = found[checkpoint.reference_name(found)]
     now = status(G)
     if now.state == "squeezed":
         assert now.plan is not None

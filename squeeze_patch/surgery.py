@@ -212,6 +212,11 @@ def remove(G: Module) -> Module:
     return G
 
 
+def forget_original(G: torch.nn.Module) -> None:
+    """Let go of the dense blocks that `apply` kept beside ``G``; `remove` can no longer put them back."""
+    _originals.pop(locate(G)[1], None)
+
+
 @contextlib.contextmanager
 def squeezed(
     G: Module,
