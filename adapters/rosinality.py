@@ -176,9 +176,15 @@ def _layout(module: Any) -> Optional[Layout]:
     """The lineage that a generator belongs to, by class name and by the names of its parts; None = no generator."""
     for layout in LAYOUTS:
         named = any(class_named(module, name) for name in layout.classes)
-        first = layout.const.split(".")[0]
-        parts = (first, layout.first_conv, "to_rgb1", layout.convs, "to_rgbs", layout.mapping)
-        if named and all(isinstance(getattr(module, part, None), torch.nn.Module) for part in parts):
+        holder, const = layout.const.split(".")
+        parts = (layout.first_conv, "to_rgb1", layout.mapping)
+        lists = (layout.convs, "to_rgbs")
+        if (
+            named
+            and isinstance(getattr(getattr(module, holder, None), const, None), torch.Tensor)
+            and all(isinstance(getattr(module, part, None), torch.nn.Module) for part in parts)
+            and all(isinstance(getattr(module, part, None), torch.nn.ModuleList) for part in lists)
+        ):
             return layout
     return None
 
@@ -240,10 +246,12 @@ def _complaint(network: Any) -> Optional[str]:
             if missing:
                 return f"{path} ({type(layer).__name__}) has no parameter {' and no '.join(sorted(missing))}"
         conv1, torgb = (getattr(get(network, path), layout.modulated).weight for path in (place.conv1, place.torgb))
+        fits = conv1.ndim == 5
         if place.up:
-            channels = getattr(get(network, place.up), layout.modulated).weight.shape[1]
+            up = getattr(get(network, place.up), layout.modulated).weight
+            fits, channels = fits and up.ndim == 5 and up.shape[2] == channels, up.shape[1]
         squeezed = getattr(get(network, place.conv1), "squeezed", False)
-        fits = conv1.ndim == 5 and conv1.shape[2] == channels and (squeezed or conv1.shape[1] == channels)
+        fits = fits and conv1.shape[2] == channels and (squeezed or conv1.shape[1] == channels)
         if not fits or torgb.shape[2:] != (conv1.shape[1], 1, 1):
             return f"the shapes of {place.conv1} and {place.torgb} do not belong to a StyleGAN2 generator"
     return None

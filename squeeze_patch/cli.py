@@ -165,6 +165,7 @@ def convert(
     Examples:
       squeeze-patch convert ffhq.pkl ffhq-squeezed.pkl --host stylegan2-ada-pytorch --trust
       squeeze-patch convert ffhq.pkl half.pkl --ratio 2 --host stylegan2-ada-pytorch --trust
+      squeeze-patch convert 550000.pt squeezed.pt
     """
     from squeeze_patch.checkpoint import check_target
     from squeeze_patch.checkpoint import convert as convert_file
