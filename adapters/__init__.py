@@ -14,11 +14,12 @@ import torch
 
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.nvidia import NvidiaAdapter
+from squeeze_patch.adapters.rosinality import RosinalityAdapter
 from squeeze_patch.errors import UnsupportedModelError
 
 GROUP = "squeeze_patch.adapters"
 
-_registered: List[Adapter] = [NvidiaAdapter()]
+_registered: List[Adapter] = [NvidiaAdapter(), RosinalityAdapter()]
 _entry_points_read = False
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol
+from pathlib import Path
+from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Protocol, Tuple
 
 import torch
 
@@ -201,6 +202,34 @@ class Adapter(abc.ABC):
     @abc.abstractmethod
     def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
         """What `mark` stored, or None."""
+
+    def from_state(
+        self, state: Mapping[str, torch.Tensor], squeezed: Optional[Collection[str]] = None
+    ) -> Optional[torch.nn.Module]:
+        """A stand-in for the generator whose state dict is ``state``, for families whose files hold state dicts.
+
+        It answers everything in this contract as the host's generator would, and its parameters have the same names
+        and order; it need not make images. ``squeezed`` names the squeezed blocks where the file says so.
+
+        Returns:
+            None where ``state`` is not of this family.
+
+        Raises:
+            UnsupportedModelError: it is nearly.
+        """
+        return None
+
+    def kept_entries(
+        self, network: torch.nn.Module, kept: Mapping[str, torch.Tensor]
+    ) -> Dict[str, Tuple[int, torch.Tensor]]:
+        """{parameter of the squeezed ``network``: (dimension, indices along it in the dense parameter)}, for parameters
+        of which squeezing keeps a part; ``kept`` is {block name: kept channels [q]}."""
+        return {}
+
+    def hook_generators(self, folder: Path, squeeze: Callable[[torch.nn.Module], Any]) -> bool:
+        """Have ``squeeze`` called on every generator that scripts in ``folder`` build, before they use it; False = not
+        this family's. ``folder`` can be imported from."""
+        return False
 
     def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
         """Make a host's training script, imported as ``module``, build squeezed generators; False = not this family's.

@@ -25,18 +25,10 @@ from squeeze_patch.adapters.base import (
     PrepareStart,
     SqueezedStart,
 )
-from squeeze_patch.errors import StateError, UnsupportedModelError
+from squeeze_patch.adapters.layers import HOOKS, class_named, is_parametrised, refuse_hooks, value
+from squeeze_patch.errors import UnsupportedModelError
 
 _SLOPES = {"lrelu": 0.2, "relu": 0.0, "linear": 1.0}
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
 
 
 class NvidiaAdapter(Adapter):
@@ -51,7 +43,7 @@ class NvidiaAdapter(Adapter):
         for module in root.modules():
             if _is_network(module):
                 return _complaint(module)
-            if _class_named(module, "SynthesisNetwork") and hasattr(module, "input"):
+            if class_named(module, "SynthesisNetwork") and hasattr(module, "input"):
                 return (
                     "this is a StyleGAN3 (alias-free) generator: it has no toRGB per resolution, so there is no image "
                     "skip connection to replace. stylegan3 trains StyleGAN2 with --cfg=stylegan2"
@@ -74,13 +66,13 @@ class NvidiaAdapter(Adapter):
         rgb_style = _affine(torgb.affine)
         return DenseBlock(
             spec=_spec(name, block),
-            const=_value(block.const) if first else None,
+            const=value(block.const) if first else None,
             conv0=None if first else _conv(block.conv0, f"{name}.conv0"),
-            fir=_value(block.resample_filter),
+            fir=value(block.resample_filter),
             conv1=_conv(block.conv1, f"{name}.conv1"),
-            rgb_weight=_value(torgb.weight)[:, :, 0, 0],
+            rgb_weight=value(torgb.weight)[:, :, 0, 0],
             rgb_style=Affine(rgb_style.weight * torgb.weight_gain, rgb_style.bias * torgb.weight_gain),
-            rgb_bias=_value(torgb.bias),
+            rgb_bias=value(torgb.bias),
         )
 
     def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
@@ -113,19 +105,15 @@ class NvidiaAdapter(Adapter):
         block = self.block(network, name)
         self.check_replaceable(block, name)
         new = connection.squeeze_block(block, width)
-        for hooks in _HOOKS:  # the same dictionaries, so that the handles that users hold stay valid
+        for hooks in HOOKS:  # the same dictionaries, so that the handles that users hold stay valid
             if hasattr(block, hooks) and hasattr(new, hooks):
                 object.__setattr__(new, hooks, getattr(block, hooks))
         return new
 
     def check_replaceable(self, block: torch.nn.Module, name: str) -> None:
-        for path, module in block.named_modules():
-            replaced = path.split(".")[0] in ("conv1", "torgb", "excite")
-            if replaced and any(getattr(module, hooks, None) for hooks in _HOOKS):
-                raise StateError(
-                    f"{name}.{path} has hooks, which would not see the layer that takes its place; "
-                    "remove them, and register them anew afterwards"
-                )
+        for child in ("conv1", "torgb", "excite"):
+            if hasattr(block, child):
+                refuse_hooks(getattr(block, child), f"{name}.{child}")
 
     def fill(self, new: Any, dense: Any, start: SqueezedStart) -> None:
         kept = start.kept.to(dense.conv1.weight.device)
@@ -143,7 +131,7 @@ class NvidiaAdapter(Adapter):
     def mark(self, root: torch.nn.Module, network: torch.nn.Module, plan: Mapping[str, Any]) -> None:
         network.squeeze_plan = dict(plan)  # type: ignore[assignment]
         owner = _owner(root, network)
-        if owner is None or _class_named(owner, "RebuildSqueezed"):
+        if owner is None or class_named(owner, "RebuildSqueezed"):
             return
         path = next(name for name, module in owner.named_modules() if module is network)
         blocks = {str(block["name"]): int(block["width"]) for block in plan["blocks"]}
@@ -201,13 +189,8 @@ def _share_classes(owner: Any, source: str) -> None:
     modules[source], sources[module] = module, source
 
 
-def _class_named(module: torch.nn.Module, name: str) -> bool:
-    """By name anywhere in the MRO: classes that come out of a pickle are in no importable module."""
-    return any(cls.__name__ == name for cls in type(module).__mro__)
-
-
 def _is_network(module: torch.nn.Module) -> bool:
-    return _class_named(module, "SynthesisNetwork") and hasattr(module, "block_resolutions")
+    return class_named(module, "SynthesisNetwork") and hasattr(module, "block_resolutions")
 
 
 def _names(network: Any) -> List[str]:
@@ -230,22 +213,17 @@ def _complaint(network: torch.nn.Module) -> Optional[str]:
         missing = [part for part in parts if not hasattr(block, part)]
         if missing:
             return f"block {name} ({type(block).__name__}) has no {' and no '.join(missing)}"
-        if any(_is_parametrised(module) for layer in (block.conv1, block.torgb) for module in layer.modules()):
+        if any(is_parametrised(module) for layer in (block.conv1, block.torgb) for module in layer.modules()):
             return f"block {name} computes its weights from others (a parametrization?); remove that first"
         if not _shapes_fit(block):
             return f"block {name}: the shapes of conv1 and torgb do not belong to a StyleGAN2 block"
     return None
 
 
-def _is_parametrised(module: torch.nn.Module) -> bool:
-    """Whether a weight is computed from others: torch's parametrizations, or the older weight_norm, spectral_norm."""
-    return hasattr(module, "parametrizations") or not isinstance(getattr(module, "weight", None), torch.nn.Parameter)
-
-
 def _shapes_fit(block: Any) -> bool:
     out, into = block.conv1.weight.shape[:2]
     channels = block.const.shape[0] if block.in_channels == 0 else block.conv0.weight.shape[0]
-    squeezed = _class_named(block, "SqueezedBlock")
+    squeezed = class_named(block, "SqueezedBlock")
     return into == channels and (squeezed or out == channels) and block.torgb.weight.shape[1:] == (out, 1, 1)
 
 
@@ -256,7 +234,7 @@ def _spec(name: str, block: Any) -> BlockSpec:
         resolution=int(block.resolution),
         in_channels=int(block.in_channels),
         channels=weight.shape[1],
-        width=weight.shape[0] if _class_named(block, "SqueezedBlock") else None,
+        width=weight.shape[0] if class_named(block, "SqueezedBlock") else None,
         w_dim=block.conv1.affine.weight.shape[1],
         img_channels=block.torgb.weight.shape[0],
         kernel_size=weight.shape[2],
@@ -264,12 +242,8 @@ def _spec(name: str, block: Any) -> BlockSpec:
     )
 
 
-def _value(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to(device="cpu", dtype=torch.float32)
-
-
 def _affine(layer: Any) -> Affine:
-    return Affine(_value(layer.weight) * layer.weight_gain, _value(layer.bias) * layer.bias_gain)
+    return Affine(value(layer.weight) * layer.weight_gain, value(layer.bias) * layer.bias_gain)
 
 
 def _write_affine(layer: Any, style: Affine, gain: float) -> None:
@@ -284,9 +258,9 @@ def _conv(layer: Any, where: str) -> ConvWeights:
             "Use init='random' and train"
         )
     return ConvWeights(
-        weight=_value(layer.weight),
+        weight=value(layer.weight),
         style=_affine(layer.affine),
-        bias=_value(layer.bias),
+        bias=value(layer.bias),
         noise_strength=layer.noise_strength.detach().item() if layer.use_noise else 0.0,
         slope=_SLOPES[layer.activation],
         gain=float(layer.act_gain),

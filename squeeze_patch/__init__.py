@@ -9,6 +9,7 @@ if not (_here / "adapters").is_dir():
     __path__.append(str(_here.parent))
 
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError, StateError, UnsupportedModelError
+from squeeze_patch.loading import load
 from squeeze_patch.planner import Plan, plan
 from squeeze_patch.surgery import Status, apply, remove, squeezed, status
 
@@ -23,6 +24,7 @@ __all__ = [
     "Status",
     "UnsupportedModelError",
     "apply",
+    "load",
     "plan",
     "remove",
     "squeezed",

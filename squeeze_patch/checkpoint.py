@@ -9,21 +9,23 @@ import pickle
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, Mapping, Optional, Tuple, Union
+from typing import IO, Any, Dict, Iterable, Iterator, Mapping, Optional, Tuple, Union
 
 import torch
 
 from squeeze_patch.adapters import locate, refusal
+from squeeze_patch.archive import Archive, is_archive, read_archive
 from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelError
 from squeeze_patch.files import atomic_write
 from squeeze_patch.initialize import Progress
+from squeeze_patch.moments import follow_all, parameters_of
 from squeeze_patch.planner import Plan
 from squeeze_patch.planner import plan as make_plan
 from squeeze_patch.report import Report, report
 from squeeze_patch.surgery import Status, squeeze, status
 
 #: the generator on which channels are chosen: its weights are the averaged ones
-REFERENCE = "G_ema"
+REFERENCES = ("G_ema", "g_ema")
 #: readable from Python 3.4 on, as the hosts' own files are
 PICKLE_PROTOCOL = 4
 
@@ -42,6 +44,7 @@ class Conversion:
         carried: names of everything that was carried over unchanged.
         cost: parameters and multiply-adds before and after.
         bytes_before, bytes_after: file sizes.
+        optimisers: what became of the optimiser states of squeezed generators, a line each.
     """
 
     source: Path
@@ -53,6 +56,7 @@ class Conversion:
     cost: Report
     bytes_before: int
     bytes_after: int
+    optimisers: Tuple[str, ...] = ()
 
 
 def convert(
@@ -70,13 +74,15 @@ def convert(
 ) -> Conversion:
     """Squeeze every generator in a checkpoint file and write the result, which the untouched host loads.
 
-    All generators of one shape keep the same channels, chosen on G_ema. Discriminators, w_avg and everything else are
-    carried over as they are. The target appears whole or not at all.
+    All generators of one shape keep the same channels, chosen on G_ema. The state of a generator's optimiser, where the
+    file has it, follows the kept channels. Discriminators, w_avg and everything else are carried over as they are. The
+    target appears whole or not at all.
 
     Args:
-        source: a host's pickle.
+        source: a host's pickle, or a file of torch.save with state dicts of a known family.
         target: the file to write.
-        trust: loading a host's pickle runs code that is stored in it; True says that you trust the file.
+        trust: loading a host's pickle runs code that is stored in it; True says that you trust the file. Files of
+            torch.save that hold tensors and plain values need no trust.
         host: folder of the host's checkout, where the pickle needs modules of it.
         reduction, ratio, widths, init: as for `squeeze_patch.apply`.
         force: overwrite ``target`` where it exists.
@@ -91,25 +97,33 @@ def convert(
     with host_path(host):
         data = read(source, trust=trust)
         found = dense_generators(source, data)
-        reference = REFERENCE if REFERENCE in found else next(iter(found))
+        reference = reference_name(found)
         order = [reference, *(name for name in found if name != reference)]
         plans = {name: make_plan(found[name], reduction=reduction, ratio=ratio, widths=widths) for name in order}
         wish = plans[reference]
         cost = report(found[reference], wish)
-        shared = _squeeze_all(found, plans, init, progress)
+        dense = {name: parameters_of(found[name]) for name in order}
+        shared, kept = _squeeze_all(found, plans, init, progress)
+        optimisers = follow_all(data, found, dense, kept)
         with atomic_write(target) as stream:
             write(data, stream)
     names = list(data) if isinstance(data, dict) else []
-    carried = tuple(str(name) for name in names if name not in found and data[name] is not None)
+    changed = {*found, *optimisers}
+    carried = tuple(str(name) for name in names if name not in changed and data[name] is not None)
     before, after = source.stat().st_size, target.stat().st_size
-    return Conversion(source, target, wish, tuple(order), shared, carried, cost, before, after)
+    lines = tuple(f"{name}: {line}" for name, line in optimisers.items())
+    return Conversion(source, target, wish, tuple(order), shared, carried, cost, before, after, lines)
 
 
 def _squeeze_all(
     found: Mapping[str, torch.nn.Module], plans: Mapping[str, Plan], init: str, progress: Optional[Progress]
-) -> bool:
-    """Squeeze the generators in the order of ``plans``, all with the first one's channels where their shapes agree."""
-    kept: Dict[str, torch.Tensor] = {}
+) -> Tuple[bool, Dict[str, Dict[str, torch.Tensor]]]:
+    """Squeeze the generators in the order of ``plans``, all with the first one's channels where their shapes agree.
+
+    Returns:
+        whether all agree, {generator: {block: kept channels}}.
+    """
+    kept: Dict[str, Dict[str, torch.Tensor]] = {}
     shared = True
     order = list(plans)
     for name in order:
@@ -120,13 +134,13 @@ def _squeeze_all(
 
         fits = plans[name].same_widths(plans[order[0]])
         shared = shared and fits
-        chosen = squeeze(found[name], plans[name], init, kept=kept if fits and kept else None, progress=step)
-        kept = kept or chosen
-    return shared
+        given = kept.get(order[0]) if fits else None
+        kept[name] = squeeze(found[name], plans[name], init, kept=given or None, progress=step)
+    return shared, kept
 
 
 def read(source: PathLike, *, trust: bool) -> Any:
-    """Load a host's pickle with all tensors on the CPU.
+    """Load a host's pickle, or a file of torch.save (`Archive`), with all tensors on the CPU.
 
     Raises:
         CheckpointError: the file is missing, not trusted, not a pickle, or needs a module that is not there.
@@ -134,6 +148,8 @@ def read(source: PathLike, *, trust: bool) -> Any:
     source = Path(source)
     if not source.is_file():
         raise CheckpointError(f"{source}: {'this is a folder' if source.is_dir() else 'there is no such file'}")
+    if is_archive(source):
+        return read_archive(source, trust=trust)
     check_trust(str(source), trust)
     try:
         with open(source, "rb") as stream:
@@ -143,9 +159,8 @@ def read(source: PathLike, *, trust: bool) -> Any:
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
     except (pickle.UnpicklingError, EOFError, UnicodeDecodeError) as error:
-        kind = "a zip archive made by torch.save; this command reads the hosts' pickles" if _is_zip(source) else None
-        what = kind or f"no readable pickle ({error or 'it ends too early'}); is the download complete?"
-        raise CheckpointError(f"{source}: this is {what}") from error
+        what = error or "it ends too early"
+        raise CheckpointError(f"{source}: this is no readable pickle ({what}); is the download complete?") from error
     except Exception as error:  # whatever the code in the file, or a damaged file, brings about
         raise CheckpointError(f"{source}: the pickle cannot be rebuilt: {type(error).__name__}: {error}") from error
 
@@ -160,7 +175,10 @@ def check_trust(source: str, trust: bool) -> None:
 
 
 def write(data: Any, stream: IO[bytes]) -> None:
-    """Pickle ``data`` as the hosts do."""
+    """Write what `read` returned, in the file format that it came in."""
+    if isinstance(data, Archive):
+        data.save(stream)
+        return
     pickle.dump(data, stream, protocol=PICKLE_PROTOCOL)
 
 
@@ -260,9 +278,10 @@ def _cure(module: Optional[str]) -> str:
     return f"Install {name}, or name the host's checkout with --host DIR"
 
 
-def _is_zip(source: Path) -> bool:
-    with open(source, "rb") as stream:
-        return stream.read(4) == b"PK\x03\x04"
+def reference_name(names: Iterable[str]) -> str:
+    """Which of the generators of a file channels are chosen on: the averaged one, or the first."""
+    ordered = list(names)
+    return next((name for name in REFERENCES if name in ordered), ordered[0])
 
 
 def check_target(source: Path, target: Path, force: bool) -> None:
@@ -300,5 +319,4 @@ def dense_generators(source: Path, data: Any) -> Dict[str, torch.nn.Module]:
 
 def _first_name(found: Mapping[str, torch.nn.Module], generator: torch.nn.Module) -> str:
     """One object may stand under several names; the reference's name goes first."""
-    names = [name for name, other in found.items() if other is generator]
-    return REFERENCE if REFERENCE in names else names[0]
+    return reference_name([name for name, other in found.items() if other is generator])

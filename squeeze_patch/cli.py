@@ -46,7 +46,7 @@ def _one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
-        click.option("--trust", is_flag=True, help="Load the pickle although that runs code stored in it."),
+        click.option("--trust", is_flag=True, help="Load the file although that runs code stored in it."),
         click.option("--host", metavar="DIR", help="Folder of the host's checkout (the one with torch_utils)."),
     ]
     return functools.reduce(lambda wrapped, option: option(wrapped), options, command)
@@ -113,7 +113,7 @@ def plan(
     file: str, reduction: Optional[float], ratio: Optional[float], trust: bool, host: Optional[str], as_json: bool
 ) -> None:
     """Show what convert would do to the generator in FILE, and write nothing."""
-    from squeeze_patch.checkpoint import REFERENCE, dense_generators, host_path, read
+    from squeeze_patch.checkpoint import dense_generators, host_path, read, reference_name
     from squeeze_patch.planner import describe_reduction
     from squeeze_patch.planner import plan as make_plan
     from squeeze_patch.report import report, table
@@ -121,7 +121,7 @@ def plan(
     path = _local(file, trust)
     with host_path(host):
         found = dense_generators(path, read(path, trust=trust))
-    G = found.get(REFERENCE, next(iter(found.values())))
+    G = found[reference_name(found)]
     result = make_plan(G, reduction=reduction, ratio=ratio)
     if as_json:
         click.echo(result.to_json())
@@ -165,6 +165,7 @@ def convert(
     Examples:
       squeeze-patch convert ffhq.pkl ffhq-squeezed.pkl --host stylegan2-ada-pytorch --trust
       squeeze-patch convert ffhq.pkl half.pkl --ratio 2 --host stylegan2-ada-pytorch --trust
+      squeeze-patch convert 550000.pt squeezed.pt
     """
     from squeeze_patch.checkpoint import check_target
     from squeeze_patch.checkpoint import convert as convert_file
@@ -236,6 +237,25 @@ def train(
     run(arguments, reduction=reduction, ratio=ratio, init_from=init_from, say=click.echo)
 
 
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("arguments", metavar="-- script.py ...", nargs=-1, required=True, type=click.UNPROCESSED)
+@_wish_options
+@_one_line_errors
+def run(arguments: Tuple[str, ...], reduction: Optional[float], ratio: Optional[float]) -> None:
+    """Run a script of a host whose files hold state dicts (rosinality's family), with squeezed generators.
+
+    They are squeezed as the squeezed file among the script's arguments says. Without such a file, to train from
+    scratch, --ratio or --reduction say how.
+
+    \b
+    Example:
+      squeeze-patch run -- generate.py --ckpt squeezed.pt --size 256
+    """
+    from squeeze_patch.run import run as run_script
+
+    run_script(arguments, reduction=reduction, ratio=ratio, say=lambda line: click.echo(line, err=True))
+
+
 def _print_conversion(done: Any) -> None:
     from squeeze_patch.planner import describe_reduction
     from squeeze_patch.report import amount, table
@@ -254,6 +274,8 @@ def _print_conversion(done: Any) -> None:
     names = ", ".join(name or "the generator" for name in done.generators)
     same = ", with the same channels" if done.shared_channels and len(done.generators) > 1 else ""
     click.echo(f"squeezed    {names}{same}")
+    for line in done.optimisers:
+        click.echo(f"optimiser   {line}")
     if done.carried:
         click.echo(f"unchanged   {', '.join(done.carried)}")
     click.echo(f"written     {done.target}")

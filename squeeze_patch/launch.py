@@ -78,7 +78,8 @@ def train(
         if not any(adapter.hook_training(module, prepare) for adapter in adapters()):
             raise SqueezeError(
                 f"{script.name}: no adapter knows how this script builds its generator. "
-                "Call squeeze_patch.apply(G, init='random') in it, right after G is built"
+                "Where its files hold state dicts, try squeeze-patch run; "
+                "or call squeeze_patch.apply(G, init='random') in it, right after G is built"
             )
         if hasattr(module, "subprocess_fn"):
             module.squeeze_patch_original = module.subprocess_fn
@@ -117,7 +118,7 @@ def _start(source: Optional[str], wish: Wish, folder: Path, say: Say) -> Start:
     found = checkpoint.generators(checkpoint.read(path, trust=True))
     if not found:
         raise CheckpointError(f"{source}: no generator in this file that can be squeezed")
-    G = found.get(checkpoint.REFERENCE, next(iter(found.values())))
+    G = found[checkpoint.reference_name(found)]
     now = status(G)
     if now.state == "squeezed":
         assert now.plan is not None

@@ -161,7 +161,7 @@ def squeeze(
             adapter.put(network, name, old)
         raise
     if keep_original:
-        _originals[network] = _Originals(old_blocks, _shared(G, old_blocks))
+        _originals[network] = _Originals(old_blocks, _shared(G, old_blocks, new_blocks))
     return {name: start.kept for name, start in starts.items()}
 
 
@@ -214,6 +214,11 @@ def remove(G: Module) -> Module:
     adapter.unmark(G, network)
     del _originals[network]
     return G
+
+
+def forget_original(G: torch.nn.Module) -> None:
+    """Let go of the dense blocks that `apply` kept beside ``G``; `remove` can no longer put them back."""
+    _originals.pop(locate(G)[1], None)
 
 
 @contextlib.contextmanager
@@ -326,14 +331,12 @@ def _trained_starts(
     return starts_from_weights(blocks, widths, lambda n: adapter.sample_w(G, network, n, SEED), kept, progress)
 
 
-def _shared(G: torch.nn.Module, old_blocks: Mapping[str, torch.nn.Module]) -> Dict[str, Fingerprint]:
+def _shared(
+    G: torch.nn.Module, old_blocks: Mapping[str, torch.nn.Module], new_blocks: Mapping[str, torch.nn.Module]
+) -> Dict[str, Fingerprint]:
     """Fingerprints of the parameters of squeezed ``G`` that the dense generator has too, as the same objects."""
-    kept = {id(p) for block in old_blocks.values() for p in block.parameters()}
-    return {
-        name: Fingerprint.of(parameter)
-        for name, parameter in G.named_parameters()
-        if id(parameter) in kept or not any(f".{block}." in f".{name}" for block in old_blocks)
-    }
+    old, new = ({id(p) for block in blocks.values() for p in block.parameters()} for blocks in (old_blocks, new_blocks))
+    return {name: Fingerprint.of(p) for name, p in G.named_parameters() if id(p) in old or id(p) not in new}
 
 
 def _follow(old: torch.nn.Module, new: torch.nn.Module) -> None:

@@ -7,16 +7,48 @@ from typing import Any, Iterator
 import pytest
 import torch
 
+from squeeze_patch.adapters import locate
 from tests import hosts
+from tests.hosts import flat
 
 torch.set_num_threads(2)
 
-HOSTS = {host.name: host for host in hosts.all_hosts()}
+HOSTS = {host.name: host for host in hosts.nvidia_hosts()}
+FLAT_HOSTS = {host.name: host for host in flat.flat_hosts()}
+
+
+@pytest.fixture(params=[*HOSTS, *FLAT_HOSTS])
+def any_host(request: pytest.FixtureRequest) -> Iterator[hosts.Host]:
+    """Every host at hand, of every family, one after another, its modules importable during the test."""
+    chosen = {**HOSTS, **FLAT_HOSTS}[request.param]
+    with chosen.active():
+        yield chosen
+
+
+@pytest.fixture(params=list(FLAT_HOSTS))
+def flat_host(request: pytest.FixtureRequest) -> Iterator[flat.FlatHost]:
+    """Every host of the rosinality family."""
+    chosen = FLAT_HOSTS[request.param]
+    with chosen.active():
+        yield chosen
+
+
+@pytest.fixture
+def rosinality() -> Iterator[flat.FlatHost]:
+    """rosinality's generator as draggan ships it, which is always at hand."""
+    with FLAT_HOSTS["draggan-rosinality"].active():
+        yield FLAT_HOSTS["draggan-rosinality"]
+
+
+@pytest.fixture
+def gfpgan() -> Iterator[flat.FlatHost]:
+    with FLAT_HOSTS["gfpgan"].active():
+        yield FLAT_HOSTS["gfpgan"]
 
 
 @pytest.fixture(params=list(HOSTS))
 def host(request: pytest.FixtureRequest) -> Iterator[hosts.Host]:
-    """Every host at hand, one after another, its modules importable during the test."""
+    """Every host of the NVIDIA family."""
     chosen = HOSTS[request.param]
     with chosen.active():
         yield chosen
@@ -71,7 +103,8 @@ def float_error(G: Any, images: torch.Tensor) -> float:
     add up like a random walk; two convolutions per block follow one another; toRGB, upsampling and the mapping network
     add less than as much again. Four standard deviations, relative to the largest value.
     """
-    blocks = len(G.synthesis.block_resolutions)
-    terms = 9 * max(parameter.shape[1] for name, parameter in G.named_parameters() if name.endswith("conv1.weight"))
+    adapter, network = locate(G)
+    specs = adapter.specs(network)
+    blocks, terms = len(specs), 9 * max(spec.channels for spec in specs)
     walk = torch.finfo(torch.float32).eps / 2 * terms**0.5
     return 4 * walk * (2 * 2 * blocks) ** 0.5 * images.detach().abs().max().item()

@@ -9,15 +9,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Dict
 
 import pytest
+import torch
 
 import squeeze_patch
 from squeeze_patch.checkpoint import read
 from squeeze_patch.report import report
 from tests.conftest import trained
 from tests.hosts import HERE, SHIMS, Host
+from tests.hosts.flat import FlatHost
+from tests.test_state_files import SCRIPT, script_environment
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,7 +39,7 @@ def workspace(draggan: Host, tmp_path: Path) -> Path:
 
 def test_every_block_has_a_test() -> None:
     assert len(re.findall(r"^```\w", TEXT, flags=re.MULTILINE)) == len(BLOCKS)
-    assert set(BLOCKS) == {"demo", "tests", "convert", "train", "edit", "apply"}
+    assert set(BLOCKS) == {"demo", "tests", "convert", "train", "rosinality", "load", "edit", "apply"}
 
 
 def test_demo_block_in_a_fresh_clone(tmp_path: Path) -> None:
@@ -82,6 +86,41 @@ def test_train_block(draggan: Host, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     snapshot = read(next((tmp_path / "runs").glob("*/*.pkl")), trust=True)
     assert squeeze_patch.status(snapshot["G_ema"]).state == "squeezed"
+
+
+def test_rosinality_block(rosinality: FlatHost, tmp_path: Path) -> None:
+    from stylegan2.model import Generator  # draggan's copy
+
+    (tmp_path / "generate.py").write_text(SCRIPT)
+    (tmp_path / "model.py").write_text("from stylegan2.model import Generator\n")
+    torch.save({"g_ema": trained(Generator(8, 64, 2)).state_dict()}, tmp_path / "550000.pt")
+    environment = script_environment(rosinality)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-ec", BLOCKS["rosinality"]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "12.1" in done.stdout
+    assert (tmp_path / "out.pt").is_file()
+
+
+def test_load_block(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def narrow(size: int, style_dim: int, n_mlp: int) -> Any:
+        return rosinality.generator(size, w_dim=style_dim, layers=n_mlp)
+
+    torch.save({"g_ema": squeeze_patch.apply(narrow(256, 512, 8), ratio=2).state_dict()}, tmp_path / "squeezed.pt")
+    model = ModuleType("model")
+    model.Generator = narrow  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "model", model)
+    monkeypatch.chdir(tmp_path)
+    namespace: Dict[str, Any] = {}
+    exec(BLOCKS["load"], namespace)
+    assert squeeze_patch.status(namespace["g_ema"]).state == "squeezed"
 
 
 def test_edit_block(draggan: Host) -> None:

@@ -46,7 +46,7 @@ def test_fifty_steps_of_the_hosts_own_loss(name: str) -> None:
     host = HOSTS[name]
     with host.active():
         G = squeeze_patch.apply(host.generator(resolution=16), init="random").train()
-        D = host.discriminator(resolution=16, **({"decoder_res": 16} if name == "ggdr" else {})).train()
+        D = host.discriminator(resolution=16).train()
         before = {key: value.clone() for key, value in G.named_parameters()}
         loss = loss_of(host, G, D, r1_gamma=1.0, style_mixing_prob=0.9, pl_weight=2.0)
         train(loss, G, D, STEPS)

@@ -11,7 +11,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+import torch
 
 HERE = Path(__file__).parent
 #: stands in for what this Python lacks and the hosts import
@@ -21,6 +23,7 @@ DRAGGAN = "draggan==1.1.6"
 
 #: top-level modules that every host brings under the same names
 CLASHING = ("dnnlib", "torch_utils", "training", "legacy", "metrics", "pg_modules", "generate")
+CLASHING += ("model", "op", "stylegan2", "basicsr", "gfpgan")
 
 
 @dataclass
@@ -41,7 +44,7 @@ class Host:
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Make this host's modules the importable ones; those of other hosts are set aside."""
-        outer = _take_clashing()
+        outer = take_clashing()
         sys.modules.update(self.modules)
         paths = [str(self.folder), *SHIMS]
         sys.path[:0] = paths
@@ -51,7 +54,7 @@ class Host:
         finally:
             for path in paths:
                 sys.path.remove(path)
-            self.modules = _take_clashing()
+            self.modules = take_clashing()
             sys.modules.update(outer)
 
     def generator(
@@ -76,8 +79,31 @@ class Host:
             **extra,
         )
 
+    def sized(self, resolution: int, channel_base: int, layers: int) -> Any:
+        """A generator of the papers' sizes."""
+        return self.generator(resolution, w_dim=512, layers=layers, channel_base=channel_base, channel_max=512)
+
+    def latents(self, G: Any, n: int = 3, seed: int = 2) -> Tuple[torch.Tensor, torch.Tensor]:
+        """(z [n, z_dim], c [n, c_dim] one-hot)."""
+        random = torch.Generator().manual_seed(seed)
+        c = torch.zeros(n, G.c_dim)
+        if G.c_dim:
+            c[torch.arange(n), torch.arange(n) % G.c_dim] = 1
+        return torch.randn(n, G.z_dim, generator=random), c
+
+    def images(self, G: Any, z: torch.Tensor, c: torch.Tensor, noise: str = "const", truncation: float = 1) -> Any:
+        """Images [n, 3, R, R]; ``noise`` is "const" (the stored one), "none" or "random"."""
+        return G(z, c, noise_mode=noise, truncation_psi=truncation)
+
+    def styles_and_images(self, G: Any, z: torch.Tensor, c: torch.Tensor) -> Any:
+        """(styles, images made of them), as path length regularisation wants them."""
+        ws = G.mapping(z, c)
+        return ws, G.synthesis(ws, noise_mode="const")
+
     def discriminator(self, resolution: int = 32, c_dim: int = 0, img_channels: int = 3, **kwargs: Any) -> Any:
         sizes = {"channel_base": 512, "channel_max": 32, **(self.discriminator_kwargs or {}), **kwargs}
+        if "decoder_res" in sizes:
+            sizes["decoder_res"] = min(sizes["decoder_res"], resolution)
         return importlib.import_module(self.networks).Discriminator(
             c_dim=c_dim, img_resolution=resolution, img_channels=img_channels, num_fp16_res=0, **sizes
         )
@@ -88,19 +114,24 @@ class Host:
         return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def _take_clashing() -> Dict[str, ModuleType]:
+def take_clashing() -> Dict[str, ModuleType]:
     names = [name for name in sys.modules if name.split(".")[0] in CLASHING]
     return {name: sys.modules.pop(name) for name in names}
 
 
-def draggan() -> Host:
-    """NVIDIA's networks as draggan ships them, fetched from PyPI once."""
-    folder = PACKAGES / DRAGGAN.replace("==", "-")
-    if not (folder / "draggan").is_dir():
+def package(requirement: str) -> Path:
+    """The folder of a package of PyPI, fetched once, without what it depends on."""
+    folder = PACKAGES / requirement.replace("==", "-")
+    if not folder.is_dir():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
-        command += ["--disable-pip-version-check", "--target", str(folder), DRAGGAN]
+        command += ["--disable-pip-version-check", "--target", str(folder), requirement]
         subprocess.run(command, check=True)
-    return Host("draggan", folder / "draggan" / "stylegan2", "training.networks", flat=False)
+    return folder
+
+
+def draggan() -> Host:
+    """NVIDIA's networks as draggan ships them."""
+    return Host("draggan", package(DRAGGAN) / "draggan" / "stylegan2", "training.networks", flat=False)
 
 
 def checkouts() -> List[Host]:
@@ -116,5 +147,5 @@ def checkouts() -> List[Host]:
     return [host for host in known if (host.folder / "torch_utils").is_dir()]
 
 
-def all_hosts() -> List[Host]:
+def nvidia_hosts() -> List[Host]:
     return [draggan(), *checkouts()]

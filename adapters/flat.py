@@ -1,0 +1,144 @@
+"""Generators of one flat list of layers, whose forward stays untouched: where their layers are, and how excite gets in.
+
+Such a generator has no block to replace. Of each resolution two layers are, conv1 and toRGB; excite becomes a child of
+the layer that reads it, the up-convolution of the next resolution, and works on that layer's input. So the names of
+modules, attributes and state-dict entries stay the host's, and nothing refers from one module to another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+
+#: key of excite among a layer's forward pre-hooks. A word, not one of torch's numbers: those start anew in every
+#: process, and a hook of the user's on a loaded generator could get the number of ours
+HOOK = "squeeze_patch.excite"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of one lineage of flat generators.
+
+    Attributes:
+        classes: names of the generator class.
+        const: parameter [1, c, 4, 4].
+        first_conv: the convolution at 4x4; its toRGB is ``to_rgb1`` everywhere.
+        convs: list of the others: up-convolution, conv1, up-convolution, conv1, ...; toRGBs are in ``to_rgbs``.
+        mapping: z -> w.
+        modulated: the modulated convolution inside a conv or toRGB layer.
+        noise: noise strength [1] of a conv layer.
+        bias: of a conv layer, [c] or [1, c, 1, 1].
+        plain_upsampling: upsamples bilinearly, then convolves, where the others use a transposed convolution and a
+            blur; the convolution's output is multiplied with sqrt(2) ahead of noise and bias instead of behind them.
+    """
+
+    classes: Tuple[str, ...]
+    const: str
+    first_conv: str
+    convs: str
+    mapping: str
+    modulated: str
+    noise: str
+    bias: str
+    plain_upsampling: bool = False
+
+
+ROSINALITY = Layout(
+    ("Generator",), "input.input", "conv1", "convs", "style", "conv", noise="noise.weight", bias="activate.bias"
+)
+_BASICSR = ("constant_input.weight", "style_conv1", "style_convs", "style_mlp", "modulated_conv")
+BASICSR = Layout(("StyleGAN2Generator",), *_BASICSR, noise="weight", bias="activate.bias")
+CLEAN = Layout(("StyleGAN2GeneratorClean",), *_BASICSR, noise="weight", bias="bias", plain_upsampling=True)
+LAYOUTS = (ROSINALITY, BASICSR, CLEAN)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the layers of one resolution are: module paths within the generator.
+
+    ``up`` is None at 4x4; ``reader`` is the next resolution's up-convolution, None in the last one.
+    """
+
+    resolution: int
+    up: Optional[str]
+    conv1: str
+    torgb: str
+    reader: Optional[str]
+
+
+def places(network: Any, layout: Layout) -> List[Place]:
+    """Of all resolutions, ascending. The name of a block is the path of its conv1."""
+    count = len(network.to_rgbs)
+    size = get(network, layout.const).shape[2]
+    ups = [None, *(f"{layout.convs}.{2 * k}" for k in range(count))]
+    convs = [layout.first_conv, *(f"{layout.convs}.{2 * k + 1}" for k in range(count))]
+    rgbs = ["to_rgb1", *(f"to_rgbs.{k}" for k in range(count))]
+    readers = [*ups[1:], None]
+    return [Place(size * 2**k, *paths) for k, paths in enumerate(zip(ups, convs, rgbs, readers))]
+
+
+class FlatBlock(torch.nn.Module):
+    """The layers of one resolution that squeezing replaces, gathered: ``conv1``, ``torgb``, and ``excite`` where there
+    is one. It is made on demand and no part of the generator.
+
+    Args:
+        place: where they belong.
+        conv1, torgb: dense or squeezed layers of the host's classes.
+        excite: of a squeezed block that has a reader.
+    """
+
+    def __init__(
+        self, place: Place, conv1: torch.nn.Module, torgb: torch.nn.Module, excite: Optional[torch.nn.Module] = None
+    ) -> None:
+        super().__init__()
+        self.place = place
+        self.conv1 = conv1
+        self.torgb = torgb
+        if excite is not None:
+            self.excite = excite
+        self.training = conv1.training
+
+    @property
+    def paths(self) -> Dict[str, str]:
+        """{child: its path within the generator}."""
+        place = self.place
+        known = {"conv1": place.conv1, "torgb": place.torgb, "excite": f"{place.reader}.excite"}
+        return {name: known[name] for name in self._modules}
+
+
+def read_block(network: torch.nn.Module, place: Place) -> FlatBlock:
+    """What is at ``place`` now."""
+    reader = get(network, place.reader) if place.reader else None
+    return FlatBlock(place, get(network, place.conv1), get(network, place.torgb), getattr(reader, "excite", None))
+
+
+def write_block(network: torch.nn.Module, block: FlatBlock) -> None:
+    """Put the layers of ``block`` to where they belong."""
+    place = block.place
+    for path, layer in ((place.conv1, block.conv1), (place.torgb, block.torgb)):
+        parent, _, leaf = path.rpartition(".")
+        setattr(get(network, parent), leaf, layer)
+    if place.reader is None:
+        return
+    reader = get(network, place.reader)
+    if hasattr(block, "excite"):
+        reader.excite = block.excite
+        reader._forward_pre_hooks[HOOK] = excite_input
+        reader._forward_pre_hooks.move_to_end(HOOK, last=False)  # hooks of the user's go on seeing c channels
+    elif hasattr(reader, "excite"):
+        del reader.excite
+        reader._forward_pre_hooks.pop(HOOK, None)
+
+
+def excite_input(layer: Any, inputs: Tuple[Any, ...]) -> Tuple[Any, ...]:
+    """Forward pre-hook of an up-convolution: its features [N, q, H, W] become excite's [N, c, H, W]."""
+    return (layer.excite(inputs[0]), *inputs[1:])
+
+
+def get(root: Any, path: str) -> Any:
+    """The attribute at a dotted path; '' is ``root``."""
+    for name in filter(None, path.split(".")):
+        root = getattr(root, name)
+    return root

@@ -1,0 +1,51 @@
+"""What adapters of several families need to know of a host's layers."""
+
+from __future__ import annotations
+
+import torch
+
+from squeeze_patch.errors import StateError
+
+HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+def class_named(module: torch.nn.Module, name: str) -> bool:
+    """By name anywhere in the MRO: classes that come out of a pickle are in no importable module."""
+    return any(cls.__name__ == name for cls in type(module).__mro__)
+
+
+def value(tensor: torch.Tensor) -> torch.Tensor:
+    """A detached float32 copy on the CPU, or the tensor itself where it is one already."""
+    return tensor.detach().to(device="cpu", dtype=torch.float32)
+
+
+def is_parametrised(module: torch.nn.Module) -> bool:
+    """Whether a weight is computed from others: torch's parametrizations, or the older weight_norm, spectral_norm."""
+    return hasattr(module, "parametrizations") or not isinstance(getattr(module, "weight", None), torch.nn.Parameter)
+
+
+def refuse_hooks(layer: torch.nn.Module, name: str) -> None:
+    """Raise `StateError` where hooks hang on ``layer`` or inside it: its replacement would not have them."""
+    for path, module in layer.named_modules():
+        if any(getattr(module, hooks, None) for hooks in HOOKS):
+            raise StateError(
+                f"{name}{'.' if path else ''}{path} has hooks, which would not see the layer that takes its place; "
+                "remove them, and register them anew afterwards"
+            )
+
+
+def copy_flags(new: torch.nn.Module, old: torch.nn.Module, default: torch.nn.Parameter) -> None:
+    """Give ``new`` the device, dtype, training flag and frozen state of ``old``; parameters that ``old`` does not have
+    follow ``default``."""
+    new.to(device=default.device, dtype=default.dtype).train(old.training)
+    flags = {name: parameter.requires_grad for name, parameter in old.named_parameters()}
+    for name, parameter in new.named_parameters():
+        parameter.requires_grad_(flags.get(name, default.requires_grad))

@@ -1,0 +1,144 @@
+"""Files of torch.save that hold state dicts: a generator's gets a body that can be squeezed, and is a state dict again
+when the file is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import pickle
+from pathlib import Path
+from typing import IO, Any, ContextManager, Dict, Mapping, Optional, Tuple
+
+import torch
+
+from squeeze_patch.adapters import adapters, locate
+from squeeze_patch.errors import CheckpointError
+from squeeze_patch.planner import BlockPlan, Plan, dense_parameters
+
+#: entry of a file that holds the Plan, as a plain dict
+PLAN_ENTRY = "squeeze_plan"
+#: what a file of torch.save begins with: a zip archive, or since before torch 1.6 a pickled magic number
+_BEGINNINGS = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+
+
+class Archive(Dict[str, Any]):
+    """The entries of a file, in its order, with a stand-in (torch.nn.Module) for every state dict of a generator.
+
+    Attributes:
+        states: names of the entries that were state dicts of generators.
+    """
+
+    states: Tuple[str, ...] = ()
+
+    def save(self, stream: IO[bytes]) -> None:
+        """Write the file as its host would, with the Plan of its generators as one entry more."""
+        entries: Dict[str, Any] = dict(self)
+        for name in self.states:
+            adapter, network = locate(self[name])
+            plan = adapter.plan_of(network)
+            if plan is not None:
+                entries.setdefault(PLAN_ENTRY, plan)
+            entries[name] = self[name].state_dict()
+        torch.save(entries, stream)
+
+
+def is_archive(source: Path) -> bool:
+    """Whether torch.save wrote the file, rather than a host's pickle."""
+    with open(source, "rb") as stream:
+        return stream.read(32).startswith(_BEGINNINGS)
+
+
+def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
+    """The entries of a file of torch.save, all tensors on the CPU.
+
+    Tensors, plain values and argparse.Namespace are read without running code from the file; anything else needs
+    ``trust``.
+
+    Raises:
+        CheckpointError: the file is damaged, holds no dict, or needs trust.
+    """
+    try:
+        with _known_classes():
+            data = torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not trust:
+            raise CheckpointError(
+                f"{source}: the file holds more than tensors and plain values, and loading it runs code that is stored "
+                "in it. If you trust where it came from, say so with --trust (in Python: trust=True)"
+            ) from error
+        data = _load(source)
+    except Exception as error:
+        raise CheckpointError(f"{source}: no readable file of torch.save ({error}); is it complete?") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{source}: this file of torch.save holds a {type(data).__name__}, not a dict")
+    return data
+
+
+def read_archive(source: Path, *, trust: bool) -> Archive:
+    """`read_entries`, with stand-ins for the generators."""
+    data = read_entries(source, trust=trust)
+    plan = stored_plan(data)
+    archive = Archive()
+    states = []
+    for name, value in data.items():
+        body = stand_in(value, plan)
+        archive[name] = value if body is None else body
+        states += [] if body is None else [str(name)]
+    archive.states = tuple(states)
+    return archive
+
+
+def stored_plan(data: Mapping[Any, Any]) -> Optional[Plan]:
+    """The Plan in a file's entries, None where there is none."""
+    plan = data.get(PLAN_ENTRY)
+    return Plan.from_dict(plan) if isinstance(plan, dict) else None
+
+
+def stand_in(value: Any, plan: Optional[Plan] = None) -> Optional[torch.nn.Module]:
+    """A body for ``value`` if it is the state dict of a generator of a known family, else None; squeezed with its Plan
+    on it where the state is.
+
+    The Plan is ``plan`` where that is what the shapes of ``value`` say, else it is made from them: hosts that go on
+    training from a squeezed file store no Plan.
+    """
+    if not is_state(value):
+        return None
+    squeezed = None if plan is None else [block.name for block in plan.blocks]
+    for adapter in adapters():
+        body = adapter.from_state(value, squeezed)
+        if body is not None:
+            found = plan_from_shapes(body)
+            if found is not None:
+                stored = plan is not None and plan.same_widths(found)
+                _, network = locate(body)
+                adapter.mark(body, network, (plan if stored and plan else found).to_dict())
+            return body
+    return None
+
+
+def is_state(value: Any) -> bool:
+    """Whether ``value`` is a state dict."""
+    return isinstance(value, Mapping) and len(value) > 0 and all(isinstance(v, torch.Tensor) for v in value.values())
+
+
+def plan_from_shapes(G: torch.nn.Module) -> Optional[Plan]:
+    """The Plan that made a squeezed generator, as far as its layers tell; None where it is dense."""
+    adapter, network = locate(G)
+    specs = adapter.specs(network)
+    blocks = tuple(BlockPlan(s.name, s.resolution, s.channels, s.width) for s in specs if s.width is not None)
+    after = sum(parameter.numel() for parameter in G.parameters())
+    return Plan(adapter.name, blocks, dense_parameters(G, specs), after) if blocks else None
+
+
+def _known_classes() -> ContextManager[Any]:
+    """Where torch can be told which classes a file may name: the options that training scripts store."""
+    allow = getattr(torch.serialization, "safe_globals", None)
+    return contextlib.nullcontext() if allow is None else allow([argparse.Namespace])  # type: ignore[no-any-return]
+
+
+def _load(source: Path) -> Any:
+    try:
+        return torch.load(source, map_location="cpu", weights_only=False)
+    except Exception as error:  # whatever the code in the file brings about
+        raise CheckpointError(f"{source}: the file cannot be loaded: {type(error).__name__}: {error}") from error

@@ -1,0 +1,93 @@
+"""Squeezed state dicts back into a generator that the host's own code has built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple, TypeVar, Union
+
+import torch
+
+from squeeze_patch.archive import is_archive, read_entries, stand_in, stored_plan
+from squeeze_patch.checkpoint import reference_name
+from squeeze_patch.errors import CheckpointError, StateError
+from squeeze_patch.planner import Plan
+from squeeze_patch.surgery import forget_original, remove, squeeze, status
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+State = Mapping[str, torch.Tensor]
+
+
+def load(G: Module, source: Union[str, Path, State], *, entry: Optional[str] = None, trust: bool = False) -> Module:
+    """Squeeze a generator as a file's weights are squeezed, and load them, all of them.
+
+    Args:
+        G: a generator built by its host, dense, or squeezed in the same way already.
+        source: a file of torch.save that `squeeze_patch.convert` wrote or that a training script wrote later, or one
+            squeezed state dict.
+        entry: which of the file's generators; default: "g_ema", or the first.
+        trust: needed where the file holds more than tensors, plain values and argparse.Namespace, since loading it
+            then runs code stored in it.
+
+    Returns:
+        G itself, squeezed, in the dtype, on the device and with the training flags that it had.
+
+    Raises:
+        CheckpointError: the file holds no squeezed generator, or one of another size.
+        PlanError: G has other channels.
+        StateError: G is squeezed in another way. G is as it was after any error.
+    """
+    state, plan, where = _find(source, entry, trust)
+    now = status(G)
+    if now.state == "dense":
+        with torch.random.fork_rng(devices=[]):
+            squeeze(G, plan, "random", keep_original=True)
+        try:
+            _check(G, state, where)
+        except CheckpointError:
+            remove(G)
+            raise
+        forget_original(G)
+    elif now.plan is None or now.plan.widths != plan.widths:
+        raise StateError(f"the generator is squeezed in another way than {where} ({now}); build it anew")
+    else:
+        _check(G, state, where)
+    G.load_state_dict(dict(state), strict=True)
+    return G
+
+
+def _find(source: Union[str, Path, State], entry: Optional[str], trust: bool) -> Tuple[State, Plan, str]:
+    """The squeezed state dict that is meant, its Plan, and words for where it is."""
+    where = "the state dict"
+    data: Dict[str, Any] = {"": source}
+    if isinstance(source, (str, Path)):
+        path, where = Path(source), str(source)
+        if not path.is_file():
+            raise CheckpointError(f"{path}: there is no such file")
+        if not is_archive(path):
+            raise CheckpointError(
+                f"{path}: not a file of torch.save. A host's pickle holds whole generators: unpickle it"
+            )
+        data = read_entries(path, trust=trust)
+    plan = stored_plan(data)
+    bodies = {str(name): body for name, value in data.items() for body in [stand_in(value, plan)] if body is not None}
+    if not bodies or (entry is not None and entry not in bodies):
+        what = "no generator of a known family" if entry is None else f"no generator named {entry!r}"
+        raise CheckpointError(f"{where}: {what} (it holds {', '.join(map(str, data)) or 'nothing'})")
+    name = reference_name(bodies) if entry is None else entry
+    found = status(bodies[name]).plan
+    if found is None:
+        raise CheckpointError(f"{where}: this generator is dense. Convert the file first, or use G.load_state_dict")
+    return data[name], found, where
+
+
+def _check(G: torch.nn.Module, state: State, where: str) -> None:
+    """Raise `CheckpointError` unless every tensor of ``G`` is in ``state``, in its shape, and nothing else is."""
+    want = {name: tuple(tensor.shape) for name, tensor in G.state_dict().items()}
+    have = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wrong = [name for name in {**want, **have} if want.get(name) != have.get(name)]
+    if wrong:
+        name = wrong[0]
+        raise CheckpointError(
+            f"{where} is of another generator: {len(wrong)} tensors differ ({name}: {have.get(name, 'missing')} in the "
+            f"file, {want.get(name, 'unknown')} here). Is it of the same size and channel multiplier?"
+        )

@@ -1,0 +1,84 @@
+"""Run a host's own script with every generator that it builds squeezed, as the file that it loads says."""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import torch
+
+from squeeze_patch.adapters import adapters
+from squeeze_patch.archive import is_archive, read_entries, stand_in, stored_plan
+from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
+from squeeze_patch.planner import Plan
+from squeeze_patch.surgery import apply, status
+
+Say = Callable[[str], None]
+
+
+def run(
+    arguments: Sequence[str],
+    *,
+    reduction: Optional[float] = None,
+    ratio: Optional[float] = None,
+    say: Say = print,
+) -> None:
+    """Do what ``python script.py ...`` does, with squeezed generators.
+
+    For families whose files hold state dicts. The plan is that of the squeezed file among the script's arguments; where
+    there is none, as in training from scratch, it is made from ``reduction`` or ``ratio``. Generators are squeezed as
+    they are built, before the script makes optimisers or loads weights; its own loading then meets the file's shapes.
+
+    Args:
+        arguments: the script and its own options.
+        reduction, ratio: as for `squeeze_patch.apply`.
+        say: prints one line.
+
+    Raises:
+        SqueezeError: no adapter knows how the script builds its generator, or a file does not fit the wish.
+    """
+    script = Path(arguments[0]).resolve()
+    if not script.is_file():
+        raise SqueezeError(f"{arguments[0]}: there is no such script")
+    wish: Dict[str, Any] = {key: v for key, v in (("reduction", reduction), ("ratio", ratio)) if v is not None}
+    plan = _plan_of_files(arguments[1:])
+    if plan is not None and wish:
+        raise PlanError("the script's own file says how its generator is squeezed; leave --ratio and --reduction out")
+
+    def squeeze(G: torch.nn.Module) -> None:
+        apply(G, init="random", keep_original=False, **({"plan": plan} if plan else wish))
+        say(f"squeeze_patch: {status(G)}")
+
+    sys.path.insert(0, str(script.parent))
+    if not any(adapter.hook_generators(script.parent, squeeze) for adapter in adapters()):
+        raise SqueezeError(
+            f"{script.name}: no adapter knows how this script builds its generator. "
+            "Call squeeze_patch.load(G, file) in it, right after G is built"
+        )
+    if hasattr(torch.serialization, "add_safe_globals"):  # hosts call torch.load on files that hold their options
+        torch.serialization.add_safe_globals([argparse.Namespace])
+    sys.argv = [str(arguments[0]), *arguments[1:]]
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def _plan_of_files(arguments: Sequence[str]) -> Optional[Plan]:
+    """The Plan of the squeezed files among a script's arguments, None where there is no such file."""
+    plans: List[Plan] = []
+    for argument in arguments:
+        path = Path(argument.split("=", 1)[-1])
+        if not path.is_file() or not is_archive(path):
+            continue
+        data = read_entries(path, trust=True)  # the user asks the script to load this very file
+        bodies = [body for value in data.values() for body in [stand_in(value, stored_plan(data))] if body is not None]
+        found = [plan for body in bodies for plan in [status(body).plan] if plan is not None]
+        if bodies and not found:
+            raise CheckpointError(
+                f"{path}: its generators are dense; squeeze-patch convert makes a squeezed file of it"
+            )
+        plans += found
+    if any(not plan.same_widths(plans[0]) for plan in plans):
+        raise PlanError("the script's files hold generators that are squeezed in different ways")
+    return plans[0] if plans else None

@@ -1,0 +1,1 @@
+"""What rosinality's generate.py needs of torchvision."""
