@@ -9,8 +9,6 @@ from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Pro
 
 import torch
 
-from squeeze_patch.errors import UnsupportedModelError
-
 
 @dataclass(frozen=True)
 class BlockSpec:
@@ -154,22 +152,18 @@ class Adapter(abc.ABC):
     def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
         """Style vectors [n, w_dim], float32, on the CPU, of ``n`` random latents; changes nothing in ``root``."""
 
-    @property
-    def runs(self) -> bool:
-        """Whether `conv1` and `synthesize` are there, which a calibrated start needs."""
-        return type(self).synthesize is not Adapter.synthesize
+    def runs(self, network: torch.nn.Module) -> bool:
+        """Whether `synthesize` runs this network, which a calibrated start needs."""
+        return False
 
     def conv1(self, network: torch.nn.Module, name: str) -> torch.nn.Module:
-        """The layer of a block, dense or squeezed, whose output is conv1's activations [n, channels, R, R].
-
-        Needed, with `synthesize`, for a calibrated start; an adapter without them starts from the weights alone.
-        """
-        raise UnsupportedModelError(f"the adapter {self.name} cannot run its generators; use init='weights'")
+        """The layer of a block, dense or squeezed, whose output is conv1's activations [n, channels, R, R]."""
+        raise NotImplementedError
 
     def synthesize(self, network: torch.nn.Module, ws: torch.Tensor) -> torch.Tensor:
         """Images [n, img_channels, R, R] of style vectors [n, w_dim], one for all layers, with fresh noise inputs drawn
-        from torch's random state; differentiable."""
-        raise UnsupportedModelError(f"the adapter {self.name} cannot run its generators; use init='weights'")
+        from torch's random state; differentiable. Where `runs` says so."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def build(self, network: torch.nn.Module, name: str, width: int) -> torch.nn.Module:

@@ -94,6 +94,9 @@ class NvidiaAdapter(Adapter):
         w = w[:, 0] if w.ndim == 3 else w
         return w.detach().to(device="cpu", dtype=torch.float32)  # type: ignore[no-any-return]
 
+    def runs(self, network: torch.nn.Module) -> bool:
+        return True
+
     def conv1(self, network: torch.nn.Module, name: str) -> Any:
         return self.block(network, name).conv1
 

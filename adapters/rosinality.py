@@ -93,6 +93,9 @@ class RosinalityAdapter(Adapter):
             reference = get(network, _known_layout(network).const)
             return value(mapping(z.to(device=reference.device, dtype=reference.dtype)))
 
+    def runs(self, network: torch.nn.Module) -> bool:
+        return not isinstance(network, rosinality_state.Generator)  # a body for a state dict has no forward
+
     def conv1(self, network: torch.nn.Module, name: str) -> Any:
         return get(network, _place(network, name).conv1)
 

@@ -274,6 +274,8 @@ def plan(
         raise PlanError("widths say what each block gets; allocate='spectral' would choose it. Give one of them")
     if any(spec.width is not None for spec in specs):
         raise PlanError("allocate='spectral' reads a dense generator's activations; this one is squeezed already")
+    if not adapter.runs(network):
+        raise PlanError("allocate='spectral' runs the generator, which is not possible here; use allocate='uniform'")
     from squeeze_patch.spectral import allocate as spend
 
     return spend(adapter, G, network, uniform, multiple)

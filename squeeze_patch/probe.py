@@ -25,8 +25,11 @@ class Probe:
     def __init__(self, adapter: Adapter, network: torch.nn.Module) -> None:
         self.adapter = adapter
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        for module in self.network.modules():  # the user's observers are not to see these runs
-            module._forward_hooks.clear()
+        for module in self.network.modules():
+            for hooks in (module._forward_hooks, module._forward_pre_hooks):
+                # The user's observers, which have numbers, are not to see these runs; an adapter's hooks have words.
+                for key in [key for key in hooks if isinstance(key, int)]:
+                    del hooks[key]
         self.device = next(self.network.parameters()).device
 
     def activations(self, names: Sequence[str], ws: torch.Tensor, seed: int) -> List[torch.Tensor]:

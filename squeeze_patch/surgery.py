@@ -12,7 +12,7 @@ import torch
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.base import Adapter, SqueezedStart
 from squeeze_patch.calibrate import calibrated_starts
-from squeeze_patch.errors import PlanError, SqueezeError, StateError
+from squeeze_patch.errors import PlanError, SqueezeError, StateError, UnsupportedModelError
 from squeeze_patch.fingerprint import Fingerprint
 from squeeze_patch.initialize import Progress, one_thread, starts_from_weights
 from squeeze_patch.planner import TOLERANCE, Plan, dense_parameters, describe_reduction
@@ -143,9 +143,8 @@ def squeeze(
     Returns:
         {block name: kept channels [q]}, empty with ``init="random"``.
     """
-    if init is not None and init not in INITS:
-        raise PlanError(f"init has to be one of {', '.join(INITS)}, not {init!r}")
     adapter, network = locate(G)
+    init = chosen_init(init, adapter, network)
     _check_fits(plan, adapter, network)
     starts = {} if init == "random" else _trained_starts(G, adapter, network, plan, init, kept, progress)
     with one_thread():
@@ -309,12 +308,30 @@ def _check_fits(plan: Plan, adapter: Adapter, network: torch.nn.Module) -> None:
         raise PlanError("the plan squeezes no block")
 
 
+def chosen_init(init: Optional[str], adapter: Adapter, network: torch.nn.Module) -> str:
+    """The start that ``init`` stands for: without a wish, calibrated where the adapter can run the network.
+
+    Raises:
+        PlanError: there is no such start.
+        UnsupportedModelError: a calibrated start is wanted for a network that cannot be run.
+    """
+    if init is not None and init not in INITS:
+        raise PlanError(f"init has to be one of {', '.join(INITS)}, not {init!r}")
+    runs = adapter.runs(network)
+    if init == "calibrated" and not runs:
+        raise UnsupportedModelError(
+            "a calibrated start runs the generator, which is not possible here (a state dict, or an adapter that does "
+            "not run its hosts). Use init='weights'"
+        )
+    return init or ("calibrated" if runs else "weights")
+
+
 def _trained_starts(
     G: torch.nn.Module,
     adapter: Adapter,
     network: torch.nn.Module,
     plan: Plan,
-    init: Optional[str],
+    init: str,
     kept: Optional[Mapping[str, torch.Tensor]],
     progress: Optional[Progress],
 ) -> Dict[str, SqueezedStart]:
@@ -323,7 +340,7 @@ def _trained_starts(
             if not torch.isfinite(parameter).all():
                 raise SqueezeError(f"{name} holds values that are not finite: this generator has diverged")
     widths = {block.name: block.width for block in plan.blocks}
-    if init == "calibrated" or (init is None and adapter.runs):
+    if init == "calibrated":
         with torch.random.fork_rng(devices=[]):  # blocks built on the way draw random weights
             return calibrated_starts(adapter, G, network, widths, kept, progress, SEED)
     with one_thread():

@@ -147,12 +147,14 @@ def test_probe_sees_what_hooks_see_and_gradients_are_the_jacobian(draggan: Host)
 
 def test_an_adapter_that_cannot_run_starts_from_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = squeeze_patch.apply(trained_generator(), init="weights").state_dict()
-    monkeypatch.delattr(NvidiaAdapter, "synthesize")
+    monkeypatch.setattr(NvidiaAdapter, "runs", lambda *_: False)
     start = squeeze_patch.apply(trained_generator()).state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in start.items())
     G = trained_generator()
     with pytest.raises(squeeze_patch.UnsupportedModelError, match="init='weights'"):
         squeeze_patch.apply(G, init="calibrated")
+    with pytest.raises(squeeze_patch.PlanError, match="allocate='uniform'"):
+        squeeze_patch.plan(G, allocate="spectral")
     assert squeeze_patch.status(G).state == "dense"
 
 
