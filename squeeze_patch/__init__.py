@@ -8,8 +8,16 @@ _here = _Path(__file__).parent
 if not (_here / "adapters").is_dir():
     __path__.append(str(_here.parent))
 
-from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError, StateError, UnsupportedModelError
+from squeeze_patch.errors import (
+    CheckpointError,
+    PlanError,
+    RecoveryError,
+    SqueezeError,
+    StateError,
+    UnsupportedModelError,
+)
 from squeeze_patch.planner import Plan, plan
+from squeeze_patch.recovery import Recovery, recover
 from squeeze_patch.surgery import Status, apply, remove, squeezed, status
 
 __version__ = "0.1.0"
@@ -18,12 +26,15 @@ __all__ = [
     "CheckpointError",
     "Plan",
     "PlanError",
+    "Recovery",
+    "RecoveryError",
     "SqueezeError",
     "StateError",
     "Status",
     "UnsupportedModelError",
     "apply",
     "plan",
+    "recover",
     "remove",
     "squeezed",
     "status",
