@@ -87,7 +87,8 @@ def recover_file(
     dense, target, source = Path(dense), Path(target), source or Source()
     memory = state_path(target)
     for path in (dense, *([Path(squeezed)] if squeezed else [])):
-        check_target(path, target, force or memory.exists())
+        check_target(path, target, force=True)  # neither source may be overwritten
+    check_target(dense, target, force or memory.exists())  # a state is of an earlier run, which asked already
     if squeezed is not None and not (reduction is None and ratio is None):
         raise CheckpointError(f"{squeezed} is squeezed already; give it, or a ratio or reduction for the dense file")
     with parallel.joined(device) as place, host_path(source.host):

@@ -53,7 +53,9 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
-                momentum = state.setdefault("momentum", torch.zeros_like(parameter))
+                if not state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                momentum = state["momentum"]
                 momentum.lerp_(parameter.grad, 1 - MOMENTUM)
                 direction = orthogonalised(parameter.grad.lerp(momentum, MOMENTUM).flatten(1))
                 size = STEP_SIZE * math.sqrt(max(direction.shape))
