@@ -12,7 +12,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.9",
-    packages=["squeeze_patch", "squeeze_patch.demo", "squeeze_patch.adapters"],
+    packages=["squeeze_patch", "squeeze_patch.demo", "squeeze_patch.recovery", "squeeze_patch.adapters"],
     package_dir={"squeeze_patch.adapters": "adapters"},
     package_data={"squeeze_patch": ["py.typed"], "squeeze_patch.demo": ["*.npz", "*.md"]},
     install_requires=[

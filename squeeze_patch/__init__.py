@@ -8,9 +8,17 @@ _here = _Path(__file__).parent
 if not (_here / "adapters").is_dir():
     __path__.append(str(_here.parent))
 
-from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError, StateError, UnsupportedModelError
+from squeeze_patch.errors import (
+    CheckpointError,
+    PlanError,
+    RecoveryError,
+    SqueezeError,
+    StateError,
+    UnsupportedModelError,
+)
 from squeeze_patch.loading import load
 from squeeze_patch.planner import Plan, plan
+from squeeze_patch.recovery import Recovery, recover
 from squeeze_patch.surgery import Status, apply, remove, squeezed, status
 
 __version__ = "0.1.0"
@@ -19,6 +27,8 @@ __all__ = [
     "CheckpointError",
     "Plan",
     "PlanError",
+    "Recovery",
+    "RecoveryError",
     "SqueezeError",
     "StateError",
     "Status",
@@ -26,6 +36,7 @@ __all__ = [
     "apply",
     "load",
     "plan",
+    "recover",
     "remove",
     "squeezed",
     "status",

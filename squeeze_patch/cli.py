@@ -14,6 +14,7 @@ import click
 
 from squeeze_patch import __version__
 from squeeze_patch.errors import SqueezeError
+from squeeze_patch.recovery.command import options as recovery_options
 
 EXIT_ERROR = 2
 
@@ -254,6 +255,29 @@ def run(arguments: Tuple[str, ...], reduction: Optional[float], ratio: Optional[
     from squeeze_patch.run import run as run_script
 
     run_script(arguments, reduction=reduction, ratio=ratio, say=lambda line: click.echo(line, err=True))
+
+
+@main.command()
+@click.argument("dense", metavar="DENSE")
+@click.argument("squeezed", metavar="[SQUEEZED]", required=False)
+@recovery_options
+@_wish_options
+@_file_options
+@_one_line_errors
+def recover(dense: str, squeezed: Optional[str], trust: bool, **arguments: Any) -> None:
+    """Train SQUEEZED to make the images of DENSE again, without a data set, and write it to OUT.
+
+    Without SQUEEZED, DENSE is squeezed first. A run that was broken off goes on when the same command is given again.
+
+    \b
+    Examples:
+      squeeze-patch recover dense.pkl squeezed.pkl --out recovered.pkl --host stylegan2-ada-pytorch --trust
+      torchrun --nproc_per_node=2 -m squeeze_patch recover dense.pkl squeezed.pkl --out recovered.pkl --trust
+    """
+    from squeeze_patch.recovery.command import recover as run
+
+    with _clean_termination():
+        run(_local(dense, trust), _local(squeezed, trust) if squeezed else None, trust=trust, **arguments)
 
 
 def _print_conversion(done: Any) -> None:

@@ -19,3 +19,7 @@ class StateError(SqueezeError, RuntimeError):
 
 class CheckpointError(SqueezeError, ValueError):
     """A checkpoint file cannot be read, converted or written."""
+
+
+class RecoveryError(SqueezeError, ValueError):
+    """A recovery has settings that it cannot have, or other ones than the run that it is to go on with."""

@@ -38,6 +38,7 @@ def test_contents(wheel: Path) -> None:
     sources = {f"squeeze_patch/{path.name}" for path in (ROOT / "squeeze_patch").glob("*.py")}
     sources |= {f"squeeze_patch/adapters/{path.name}" for path in (ROOT / "adapters").glob("*.py")}
     sources |= {f"squeeze_patch/demo/{path.name}" for path in (ROOT / "squeeze_patch" / "demo").glob("*.py")}
+    sources |= {f"squeeze_patch/recovery/{path.name}" for path in (ROOT / "squeeze_patch" / "recovery").glob("*.py")}
     assert sources <= names
     assert {"squeeze_patch/py.typed", "squeeze_patch/demo/weights.npz"} <= names
     assert not any(name.startswith(("tests", "adapters", "benchmarks")) for name in names)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.checkpoint import read
+from squeeze_patch.checkpoint import convert, read
 from squeeze_patch.report import report
 from tests.conftest import trained
 from tests.hosts import HERE, SHIMS, Host
@@ -39,7 +39,7 @@ def workspace(draggan: Host, tmp_path: Path) -> Path:
 
 def test_every_block_has_a_test() -> None:
     assert len(re.findall(r"^```\w", TEXT, flags=re.MULTILINE)) == len(BLOCKS)
-    assert set(BLOCKS) == {"demo", "tests", "convert", "train", "rosinality", "load", "edit", "apply"}
+    assert set(BLOCKS) == {"demo", "tests", "convert", "recover", "train", "rosinality", "load", "edit", "apply"}
 
 
 def test_demo_block_in_a_fresh_clone(tmp_path: Path) -> None:
@@ -73,6 +73,24 @@ def test_convert_block(workspace: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in done.stdout
+
+
+def test_recover_block(workspace: Path) -> None:
+    convert(workspace / "network.pkl", workspace / "squeezed.pkl", trust=True)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-ec", BLOCKS["recover"]],
+        cwd=workspace,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "written     recovered.pkl" in done.stdout
+    assert squeeze_patch.status(read(workspace / "recovered.pkl", trust=True)["G_ema"]).state == "squeezed"
+    log = (workspace / "recovered.jsonl").read_text().splitlines()
+    assert len(log) == 2  # of the start and of the end
 
 
 def test_train_block(draggan: Host, tmp_path: Path) -> None:

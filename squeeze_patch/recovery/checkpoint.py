@@ -1,0 +1,159 @@
+"""A recovery from files to a file."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import glob
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional
+
+import torch
+
+from squeeze_patch.checkpoint import (
+    PathLike,
+    check_target,
+    convert,
+    dense_generators,
+    generators,
+    host_path,
+    read,
+    reference_name,
+    write,
+)
+from squeeze_patch.errors import CheckpointError, StateError
+from squeeze_patch.files import atomic_write
+from squeeze_patch.recovery import processes as parallel
+from squeeze_patch.recovery.run import Recovery, run
+from squeeze_patch.recovery.session import Budget, Progress
+from squeeze_patch.recovery.settings import Settings
+from squeeze_patch.surgery import status
+
+
+@dataclass(frozen=True)
+class Source:
+    """How hosts' pickles are read: see `squeeze_patch.checkpoint.convert`."""
+
+    trust: bool = False
+    host: Optional[PathLike] = None
+
+
+def state_path(target: Path) -> Path:
+    """The state file of a recovery that writes ``target``."""
+    return target.with_name(f"{target.name}.state")
+
+
+def log_path(target: Path) -> Path:
+    return target.with_suffix(".jsonl")
+
+
+def recover_file(
+    dense: PathLike,
+    squeezed: Optional[PathLike],
+    target: PathLike,
+    settings: Settings,
+    *,
+    budget: Optional[Budget] = None,
+    source: Optional[Source] = None,
+    reduction: Optional[float] = None,
+    ratio: Optional[float] = None,
+    force: bool = False,
+    log: Optional[PathLike] = None,
+    device: Optional[str] = None,
+    progress: Optional[Progress] = None,
+) -> Recovery:
+    """Write ``squeezed`` with generators that make the dense ones' images again.
+
+    The dense file's G_ema is the teacher, the squeezed one's G_ema the student; G becomes a copy of the recovered
+    G_ema where it is squeezed alike, everything else is carried over. A state file beside the target lets a run that
+    was broken off go on; it is deleted at the end, unless the time ran out.
+
+    Args:
+        dense: a host's pickle.
+        squeezed: the same, converted; None = convert ``dense`` first, as ``reduction`` or ``ratio`` says.
+        target: the file to write, whole or not at all.
+        settings, budget, progress: as for `squeeze_patch.recover`.
+        source: whether the pickles are trusted, and the host's folder.
+        force: overwrite ``target`` where it exists.
+        log: file of the evaluations; default ``target`` with .jsonl.
+        device: "cpu", "cuda", ...; default a GPU where there is one. torchrun's processes share the work.
+
+    Raises:
+        CheckpointError: a file cannot be read or written, or holds no generator.
+        SqueezeError: as for `squeeze_patch.recover`; ``target`` is not written.
+    """
+    dense, target, source = Path(dense), Path(target), source or Source()
+    memory = state_path(target)
+    for path in (dense, *([Path(squeezed)] if squeezed else [])):
+        check_target(path, target, force=True)  # neither source may be overwritten
+    check_target(dense, target, force or memory.exists())  # a state is of an earlier run, which asked already
+    if squeezed is not None and not (reduction is None and ratio is None):
+        raise CheckpointError(f"{squeezed} is squeezed already; give it, or a ratio or reduction for the dense file")
+    with parallel.joined(device) as place, host_path(source.host):
+        teacher = _reference(dense_generators(dense, read(dense, trust=source.trust))).to(place)
+        with _squeezed_file(dense, squeezed, source, {"reduction": reduction, "ratio": ratio}) as path:
+            data = read(path, trust=source.trust)
+        found = _squeezed_generators(path, data)
+        student = _reference(found).to(place)
+        journal = Path(log) if log else log_path(target)
+        if parallel.current().first:
+            _sweep(memory, journal, target)
+        result = run(student, teacher, settings, budget or Budget(), memory, journal, progress)
+        student.to("cpu")
+        _follow(found, student)
+        if parallel.current().first:
+            with atomic_write(target) as stream:
+                write(data, stream)
+            if result.stopped != "minutes":
+                memory.unlink()
+    return result
+
+
+@contextlib.contextmanager
+def _squeezed_file(
+    dense: Path, squeezed: Optional[PathLike], source: Source, wish: Dict[str, Optional[float]]
+) -> Iterator[Path]:
+    """The squeezed file, or one made from the dense file."""
+    if squeezed is not None:
+        yield Path(squeezed)
+        return
+    with tempfile.TemporaryDirectory(prefix="squeeze_patch_") as folder:
+        path = Path(folder) / f"squeezed-{dense.name}"
+        convert(dense, path, trust=source.trust, reduction=wish["reduction"], ratio=wish["ratio"])
+        yield path
+
+
+def _squeezed_generators(path: Path, data: Any) -> Dict[str, torch.nn.Module]:
+    found = generators(data)
+    if not found:
+        raise CheckpointError(f"{path}: no generator in this file that an adapter knows")
+    squeezed = {name: G for name, G in found.items() if status(G).state == "squeezed"}
+    if reference_name(found) not in squeezed:
+        name = reference_name(found)
+        raise StateError(
+            f"{path}: {name or 'the generator'} is not squeezed ({status(found[name])}). Leave this file out to "
+            "squeeze the dense one first, or convert it"
+        )
+    return squeezed
+
+
+def _sweep(*paths: Path) -> None:
+    """Delete what runs that were killed while they wrote have left beside their files."""
+    for path in paths:
+        for rest in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            rest.unlink()
+
+
+def _reference(found: Dict[str, torch.nn.Module]) -> torch.nn.Module:
+    return found[reference_name(found)]
+
+
+def _follow(found: Dict[str, torch.nn.Module], student: torch.nn.Module) -> None:
+    """Give every other generator that is squeezed alike the recovered weights and buffers."""
+    state = student.state_dict()
+    shapes = {name: value.shape for name, value in state.items()}
+    for other in found.values():
+        if other is not student and {n: v.shape for n, v in other.state_dict().items()} == shapes:
+            other.load_state_dict(copy.deepcopy(state))

@@ -1,0 +1,75 @@
+"""``squeeze-patch recover``: its options and its arguments; what it does is in `recovery.checkpoint`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import click
+
+from squeeze_patch.recovery.settings import Settings
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a recovery beside those that other commands have too."""
+    path = click.Path(path_type=Path, dir_okay=False)
+    for option in reversed(
+        [
+            click.option("--out", "target", type=path, required=True, help="File to write."),
+            click.option("--steps", default=Settings.steps, show_default=True, help="Length of the training."),
+            click.option("--minutes", type=float, help="Stop after this time; the same command with more goes on."),
+            click.option("--patience", type=int, help="Stop after so many evaluations without gain."),
+            click.option("--batch", default=Settings.batch, show_default=True, help="Images a step, all processes."),
+            click.option("--lr", default=Settings.learning_rate, show_default=True, help="Highest learning rate."),
+            click.option("--seed", default=Settings.seed, show_default=True, help="Of the latents."),
+            click.option("--lpips", default=Settings.lpips_weight, show_default=True, help="Weight of LPIPS."),
+            click.option("--every", default=Settings.evaluate_every, show_default=True, help="Steps to an evaluation."),
+            click.option("--log", type=path, help="File of the evaluations.  [default: OUT with .jsonl]"),
+            click.option("--device", help="cpu, cuda, ...  [default: a GPU where there is one]"),
+            click.option("--force", is_flag=True, help="Overwrite OUT."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def recover(
+    dense: Path,
+    squeezed: Optional[Path],
+    target: Path,
+    *,
+    steps: int,
+    minutes: Optional[float],
+    patience: Optional[int],
+    batch: int,
+    lr: float,
+    seed: int,
+    lpips: float,
+    every: int,
+    trust: bool,
+    host: Optional[str],
+    **others: Any,
+) -> None:
+    """Run the command and print what it did; ``others`` are arguments of `recover_file`."""
+    from squeeze_patch.recovery.checkpoint import Source, recover_file, state_path
+    from squeeze_patch.recovery.line import Line
+    from squeeze_patch.recovery.session import Budget
+
+    settings = Settings(steps=steps, batch=batch, learning_rate=lr, seed=seed, lpips_weight=lpips, evaluate_every=every)
+    result = recover_file(
+        dense,
+        squeezed,
+        target,
+        settings,
+        budget=Budget(minutes, patience),
+        source=Source(trust, host),
+        progress=Line(),
+        **others,
+    )
+    if os.environ.get("RANK", "0") != "0":  # torchrun: one process speaks
+        return
+    click.echo(str(result))
+    click.echo(f"written     {target}")
+    if result.stopped == "minutes":
+        click.echo(f"unfinished  {state_path(target)} is kept; the same command with more --minutes goes on")

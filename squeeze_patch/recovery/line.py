@@ -1,0 +1,48 @@
+"""Progress of a recovery: one line that is redrawn on a terminal, a line for every evaluation elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Optional, TextIO
+
+from squeeze_patch.recovery.session import Step
+
+#: least time between two redraws, in seconds
+REDRAW = 0.2
+
+
+class Line:
+    """Callable as `squeeze_patch.recover`'s ``progress``; writes to ``stream``, by default stderr."""
+
+    def __init__(self, stream: Optional[TextIO] = None) -> None:
+        self.stream = stream or sys.stderr
+        self.terminal = self.stream.isatty()
+        self.drawn = 0.0
+
+    def __call__(self, step: Step) -> None:
+        if step.resumed_at and not self.drawn:
+            self.stream.write(f"an earlier run is taken up at step {step.resumed_at}\n")
+            self.drawn = time.monotonic() - REDRAW
+        if self.terminal and (step.last or time.monotonic() - self.drawn >= REDRAW):
+            self.stream.write(f"\r{text(step)}\x1b[K" + ("\n" if step.last else ""))
+            self.drawn = time.monotonic()
+        elif not self.terminal and step.new:
+            self.stream.write(f"{text(step)}\n")
+        self.stream.flush()
+
+
+def text(step: Step) -> str:
+    """One line: steps, PSNR, loss, rate, remaining time."""
+    left = (step.steps - step.step) * step.seconds_per_step
+    return (
+        f"step {step.step}/{step.steps}  {step.evaluation.psnr:.2f} dB  loss {step.loss:.2e}  "
+        f"{1 / max(step.seconds_per_step, 1e-9):.1f} steps/s  {duration(left)} left"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as in 1:02:03 or 2:03."""
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

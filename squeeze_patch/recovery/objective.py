@@ -1,0 +1,125 @@
+"""What the student is trained for: the teacher's images and features of the same styles.
+
+Training a small network on the outputs of a large one is distillation (Hinton et al. 2015); matching features of inner
+layers beside them comes from FitNets (Romero et al. 2015, eq. 3). Both generators' features have c channels, so the
+regressor that FitNets puts between the two is not needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import torch
+
+from squeeze_patch.errors import SqueezeError
+from squeeze_patch.recovery.pair import Pair, run
+from squeeze_patch.recovery.settings import Settings
+
+#: (student's images, teacher's images) [N, C, R, R] in [-1, 1] -> mean distance, a scalar
+Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Taps:
+    """Catches the features that named blocks of a network hand on."""
+
+    def __init__(self) -> None:
+        self.features: Dict[str, torch.Tensor] = {}
+
+    @contextlib.contextmanager
+    def on(self, pair: Pair, network: torch.nn.Module) -> Iterator[None]:
+        """Listen for the length of a ``with`` block; the hooks are gone afterwards, so that no file has them."""
+        handles = [pair.adapter.block(network, name).register_forward_hook(self._catcher(name)) for name in pair.tapped]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self.features.clear()
+
+    def _catcher(self, name: str) -> Callable[[Any, Any, Any], None]:
+        def catch(module: Any, inputs: Any, output: Any) -> None:
+            self.features[name] = (output[0] if isinstance(output, tuple) else output).float()
+
+        return catch
+
+    def take(self) -> Dict[str, torch.Tensor]:
+        taken, self.features = self.features, {}
+        return taken
+
+
+class Targets:
+    """The teacher's images and features for given styles."""
+
+    def __init__(self, pair: Pair, noise_mode: str) -> None:
+        self.pair, self.noise_mode, self.taps = pair, noise_mode, Taps()
+
+    @torch.no_grad()
+    def __call__(self, w: torch.Tensor) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
+        """Styles [N, num_ws, w_dim] -> images [N, C, R, R], {block: features [N, c, r, r]}, float32."""
+        with self.taps.on(self.pair, self.pair.teacher_network):
+            images = run(self.pair.teacher_network, w, self.noise_mode)
+            return images, self.taps.take()
+
+
+class Objective(torch.nn.Module):
+    """The loss of a batch: mean squared error of the images plus, weighted, that of every block's features.
+
+    It is a mean over the batch of terms of single images, so the mean over equal shares is the loss of the whole:
+    features are divided by a power that is measured once, not by that of the batch at hand.
+
+    Args:
+        pair: the student is trained, in place.
+        settings: the weight of LPIPS, and the noise.
+        power: {block: mean square of the teacher's features}.
+        distance: LPIPS, or None.
+    """
+
+    def __init__(self, pair: Pair, settings: Settings, power: Dict[str, float], distance: Optional[Distance]) -> None:
+        super().__init__()
+        self.network = pair.student_network
+        self.noise_mode = settings.noise_mode
+        self.distance_weight = settings.lpips_weight
+        self.power, self.distance, self.taps = power, distance, Taps()
+
+    def forward(
+        self, w: torch.Tensor, images: torch.Tensor, features: Dict[str, torch.Tensor], feature_weight: float
+    ) -> torch.Tensor:
+        """Styles [N, num_ws, w_dim], the teacher's images and features -> the loss, a scalar."""
+        made = run(self.network, w, self.noise_mode)
+        loss = (made - images).square().mean()
+        for name, mine in self.taps.take().items():
+            loss = loss + feature_weight * (mine - features[name]).square().mean() / self.power[name]
+        if self.distance is not None:
+            loss = loss + self.distance_weight * self.distance(made, images)
+        return loss
+
+
+def feature_power(targets: Targets, w: torch.Tensor) -> Dict[str, float]:
+    """{block: mean square of the teacher's features} over styles [N, num_ws, w_dim]; never 0."""
+    _, features = targets(w)
+    tiny = torch.finfo(torch.float32).tiny
+    return {name: max(float(value.square().mean()), tiny) for name, value in features.items()}
+
+
+def lpips_distance(device: torch.device) -> Distance:
+    """LPIPS with VGG features (Zhang et al. 2018), by the package lpips.
+
+    Raises:
+        SqueezeError: the package is not installed.
+    """
+    try:
+        lpips = importlib.import_module("lpips")
+    except ImportError as error:
+        raise SqueezeError(
+            f"LPIPS needs the package lpips ({error}): pip install lpips, or leave the LPIPS weight at 0"
+        ) from error
+    measure = lpips.LPIPS(net="vgg", verbose=False).to(device).eval().requires_grad_(False)
+
+    def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Grey images [N, 1, R, R] count as three equal channels."""
+        colour: List[torch.Tensor] = [x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3] for x in (a, b)]
+        return measure(*colour).mean()
+
+    return distance

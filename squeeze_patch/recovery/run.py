@@ -1,0 +1,161 @@
+"""`recover`: from the start to the best weights, with a memory on the disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional, Tuple, Union
+
+import torch
+
+from squeeze_patch.recovery import processes as parallel
+from squeeze_patch.recovery import state as files
+from squeeze_patch.recovery.pair import pair_of
+from squeeze_patch.recovery.session import Budget, Files, Progress, Session
+from squeeze_patch.recovery.settings import Settings
+from squeeze_patch.recovery.state import Evaluation, State
+from squeeze_patch.recovery.training import Training, training_mode
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What `recover` did; prints as a line.
+
+    Attributes:
+        psnr_before, psnr_after: dB to the teacher's images on ``images`` latents that were not trained on, noise off;
+            the same latents chose the weights.
+        steps: steps done, resumed ones included.
+        seconds: spent, earlier sessions included.
+        stopped: what ended it: "steps", "minutes" or "patience".
+        resumed_at: the step at which an earlier session was taken up, 0 = none.
+        images: held-out latents.
+        history: the evaluations.
+    """
+
+    psnr_before: float
+    psnr_after: float
+    steps: int
+    seconds: float
+    stopped: str
+    resumed_at: int
+    images: int
+    history: Tuple[Evaluation, ...] = field(repr=False)
+
+    @property
+    def improved(self) -> bool:
+        return self.psnr_after > self.psnr_before
+
+    def __str__(self) -> str:
+        effort = f"{self.images} unseen latents, {self.steps:,} steps, {self.seconds / 60:.1f} minutes"
+        effort += f", taken up at step {self.resumed_at:,}" if self.resumed_at else ""
+        effort += f", stopped by {self.stopped}" if self.stopped != "steps" else ""
+        if not self.improved:
+            return f"not improved: the start, {self.psnr_before:.1f} dB PSNR to the dense generator, is kept ({effort})"
+        return f"recovered: {self.psnr_before:.1f} -> {self.psnr_after:.1f} dB PSNR to the dense generator ({effort})"
+
+
+def recover(
+    student: torch.nn.Module,
+    teacher: torch.nn.Module,
+    *,
+    steps: int = Settings.steps,
+    batch: int = Settings.batch,
+    learning_rate: float = Settings.learning_rate,
+    seed: int = Settings.seed,
+    noise_mode: str = Settings.noise_mode,
+    lpips_weight: float = Settings.lpips_weight,
+    evaluate_every: int = Settings.evaluate_every,
+    minutes: Optional[float] = None,
+    patience: Optional[int] = None,
+    state: Optional[Union[str, Path]] = None,
+    log: Optional[Union[str, Path]] = None,
+    progress: Optional[Progress] = None,
+) -> Recovery:
+    """Bring a squeezed generator's images back to those of the dense one that it came from, in place, without data.
+
+    Both get the same latents, classes and noise; the student learns the teacher's images and features (distillation,
+    Hinton et al. 2015; features: Romero et al. 2015, FitNets). The mapping network stays as it is, so that a latent
+    keeps its style. The student ends with the best weights that an evaluation saw, the start's included.
+
+    Every input follows from ``seed``, the step and its place in the batch: on one machine, with the same number of
+    threads and processes, a run that was broken off and taken up from its ``state`` ends with the same bits as an
+    unbroken one (on a GPU only where torch's operations are deterministic).
+
+    In several processes (torch.distributed initialised, one generator each) every process calls it with the same
+    arguments; each takes its share of the batch, and the first one writes.
+
+    Args:
+        student: squeezed generator (G, G_ema); trained in place, on the device that it is on.
+        teacher: the dense generator; not changed.
+        steps: length; the learning rate falls to zero over it.
+        batch: latents in a step, over all processes together.
+        learning_rate: highest learning rate; the weights are at unit scale (equalised learning rate).
+        seed: of the latents, 0 or more.
+        noise_mode: "const" or "none", of both generators.
+        lpips_weight: weight of LPIPS (package lpips) in the loss; 0 = without.
+        evaluate_every: steps between two evaluations.
+        minutes: stop after this time.
+        patience: stop when so many evaluations in a row bring less than 0.01 dB.
+        state: file from which to go on where it exists, written as the run proceeds; left in place at the end.
+        log: file for the evaluations, as JSON lines.
+        progress: called after every step, in the first process.
+
+    Returns:
+        figures before and after.
+
+    Raises:
+        UnsupportedModelError: no adapter knows one of the generators.
+        StateError: they do not belong together.
+        RecoveryError: a setting out of its range, or a state file of another run.
+        SqueezeError: the loss is not finite; the student has the best weights so far, and so has the state file.
+    """
+    settings = Settings(
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        seed=seed,
+        noise_mode=noise_mode,
+        lpips_weight=lpips_weight,
+        evaluate_every=evaluate_every,
+    )
+    state, log = (None if path is None else Path(path) for path in (state, log))
+    return run(student, teacher, settings, Budget(minutes, patience), state, log, progress)
+
+
+def run(
+    student: torch.nn.Module,
+    teacher: torch.nn.Module,
+    settings: Settings,
+    budget: Budget,
+    state_file: Optional[Path] = None,
+    log: Optional[Path] = None,
+    progress: Optional[Progress] = None,
+) -> Recovery:
+    """As `recover`."""
+    pair, processes = pair_of(student, teacher), parallel.current()
+    processes.share(torch.empty([settings.batch]))  # raises before any work where the batch cannot be shared
+    origin = files.fingerprint(pair)
+    # The tensors at hand may have been made in inference mode, or be used in it later; the training is outside.
+    with torch.inference_mode(False), torch.enable_grad(), training_mode(pair):
+        training = Training(pair, settings, processes)
+        found = processes.from_first(lambda: _stored(state_file, settings, origin))
+        session = Session(training, budget, Files(state_file, log, origin), found)
+        try:
+            stopped = session.train(progress)
+        finally:  # also after Ctrl-C: the student is never worse than it was
+            training.put(session.state.best)
+    done = session.state
+    return Recovery(
+        psnr_before=done.history[0].psnr,
+        psnr_after=done.best_psnr,
+        steps=done.step,
+        seconds=done.seconds,
+        stopped=stopped,
+        resumed_at=session.resumed_at,
+        images=settings.held_out,
+        history=tuple(done.history),
+    )
+
+
+def _stored(path: Optional[Path], settings: Settings, origin: str) -> Optional[State]:
+    return files.load(path, settings, origin) if path is not None and path.exists() else None

@@ -1,0 +1,163 @@
+"""One sitting of a recovery: it counts, evaluates, remembers the best, writes the state file, and stops."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, List, Optional
+
+import torch
+
+from squeeze_patch.errors import RecoveryError
+from squeeze_patch.recovery import state as files
+from squeeze_patch.recovery.settings import learning_rate
+from squeeze_patch.recovery.state import Evaluation, State
+from squeeze_patch.recovery.training import Training, copies
+
+#: longest time between two state files, in seconds
+SAVE_EVERY = 60.0
+#: a smaller rise of the PSNR, in dB, is no gain to `Budget.patience`
+LEAST_GAIN = 0.01
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a progress callback is told after every step.
+
+    Attributes:
+        step, steps: steps done, and in all.
+        loss: of this step.
+        seconds_per_step: in this sitting, evaluations included.
+        evaluation: the last one.
+        new: whether this step made it.
+        last: whether the training ends here.
+        resumed_at: the step at which an earlier sitting was taken up, 0 = none.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    seconds_per_step: float
+    evaluation: Evaluation
+    new: bool
+    last: bool
+    resumed_at: int
+
+
+Progress = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop before the last step: after ``minutes``, breaks left out, or when ``patience`` evaluations in a row
+    brought no gain. None = never.
+
+    Raises:
+        RecoveryError: one of them is not above 0.
+    """
+
+    minutes: Optional[float] = None
+    patience: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "patience"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise RecoveryError(f"{name} has to be above 0, not {value}")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a sitting writes: its state, its log; None = nowhere. ``origin`` is the fingerprint of the generators."""
+
+    state: Optional[Path]
+    log: Optional[Path]
+    origin: str
+
+
+class Session:
+    """A training from its start, or from a state of it, to its end."""
+
+    def __init__(self, training: Training, budget: Budget, paths: Files, found: Optional[State]) -> None:
+        self.training, self.budget, self.paths = training, budget, paths
+        self.settings, self.processes = training.settings, training.processes
+        if found is None:
+            start = copies(training.parameters)
+            psnr = training.psnr(start)
+            found = State(0, start, start, start, psnr, [], [Evaluation(0, psnr, None, None, 0.0)])
+        else:
+            training.restore(found)
+        self.state = found
+        self.resumed_at = found.step
+        self.seconds_before = found.seconds
+        self.began = self.saved_at = time.monotonic()
+        self._write_log()
+
+    def train(self, progress: Optional[Progress]) -> str:
+        """Go on to the end; returns what the end was: "steps", "minutes" or "patience"."""
+        state, settings = self.state, self.settings
+        stopped = self._stopped()
+        while not stopped:
+            loss = self.training.step(state.step)
+            state.step += 1
+            state.seconds = self.seconds_before + time.monotonic() - self.began
+            stopped = self._stopped()
+            due = bool(stopped) or state.step % settings.evaluate_every == 0
+            if due:
+                self._evaluate(loss)
+                stopped = stopped or self._stopped()
+            self._save(due)
+            if progress is not None and self.processes.first:
+                rate = (state.seconds - self.seconds_before) / (state.step - self.resumed_at)
+                last = bool(stopped)
+                progress(Step(state.step, settings.steps, loss, rate, state.history[-1], due, last, self.resumed_at))
+        return stopped
+
+    def _stopped(self) -> str:
+        """What ends the training now, "" = nothing; the same in all processes."""
+        if self.state.step >= self.settings.steps:
+            return "steps"
+        if self.budget.patience is not None and gainless(self.state.history, self.budget.patience):
+            return "patience"
+        if self.budget.minutes is not None:
+            late = torch.tensor(float(self.state.seconds >= 60 * self.budget.minutes), device=self.training.pair.device)
+            if float(self.processes.total(late)) > 0:
+                return "minutes"
+        return ""
+
+    def _evaluate(self, loss: float) -> None:
+        state = self.state
+        psnr = self.training.psnr(self.training.average)
+        if psnr > state.best_psnr:
+            state.best_psnr, state.best = psnr, copies(self.training.average)
+        rate = learning_rate(self.settings, state.step - 1)
+        state.seconds = self.seconds_before + time.monotonic() - self.began
+        state.history.append(Evaluation(state.step, psnr, loss, rate, round(state.seconds, 3)))
+        self._write_log()
+
+    def _save(self, due: bool) -> None:
+        """Write the state file after every evaluation, and in between where evaluations are rare.
+
+        The weights were evaluated, or trained by a finite loss: what is written here can be gone on with.
+        """
+        late = time.monotonic() - self.saved_at >= SAVE_EVERY
+        if self.paths.state is None or not self.processes.first or not (due or late):
+            return
+        state, training = self.state, self.training
+        state.weights, state.average = copies(training.parameters), training.average
+        state.optimiser = training.optimiser.state_dict()
+        files.save(self.paths.state, state, self.settings, self.paths.origin)
+        self.saved_at = time.monotonic()
+
+    def _write_log(self) -> None:
+        if self.paths.log is not None and self.processes.first:
+            files.write_log(self.paths.log, self.state.history)
+
+
+def gainless(history: List[Evaluation], patience: int) -> bool:
+    """Whether the last ``patience`` evaluations stayed below the best before them, or above by less than LEAST_GAIN."""
+    if len(history) <= patience:
+        return False
+    psnr = [entry.psnr for entry in history]
+    return max(psnr[-patience:]) < max(psnr[:-patience]) + LEAST_GAIN

@@ -1,0 +1,116 @@
+"""The state file: everything that a recovery needs to go on at the very step, and the log beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import torch
+
+from squeeze_patch.errors import RecoveryError
+from squeeze_patch.files import atomic_write
+from squeeze_patch.recovery.pair import Pair
+from squeeze_patch.recovery.settings import Settings
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One line of the log.
+
+    Attributes:
+        step: steps done.
+        psnr: dB of the averaged student's images to the teacher's, on the held-out latents, noise off.
+        loss, learning_rate: of the last step; None before the first.
+        seconds: since the start, breaks left out.
+    """
+
+    step: int
+    psnr: float
+    loss: Optional[float]
+    learning_rate: Optional[float]
+    seconds: float
+
+
+@dataclass
+class State:
+    """A recovery between two steps. Tensors are those of the student's trained parameters, in their order.
+
+    There is no random state: every input follows from the seed, the step and its place in the batch.
+
+    Attributes:
+        step: steps done.
+        weights, average: the student's parameters and their running average.
+        best: the weights of the highest PSNR so far.
+        best_psnr: their PSNR in dB.
+        optimiser: the ``state_dict`` of `optimiser.Optimiser`.
+        history: the evaluations so far; the first one is of the start.
+        seconds: spent so far.
+    """
+
+    step: int
+    weights: List[torch.Tensor]
+    average: List[torch.Tensor]
+    best: List[torch.Tensor]
+    best_psnr: float
+    optimiser: List[Dict[str, Any]]
+    history: List[Evaluation] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def save(path: Path, state: State, settings: Settings, origin: str) -> None:
+    """Write a state file, whole or not at all."""
+    content = {**vars(state), "history": [asdict(entry) for entry in state.history]}
+    content.update(schema=SCHEMA, settings=asdict(settings), origin=origin)
+    with atomic_write(path) as stream:
+        torch.save(content, stream)
+
+
+def load(path: Path, settings: Settings, origin: str) -> State:
+    """Read a state file, without running code from it, tensors on the CPU.
+
+    Raises:
+        RecoveryError: it cannot be read, or belongs to a run with other settings or other generators.
+    """
+    cure = f"Repeat the earlier command, or delete {path} to start anew"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+        raise RecoveryError(f"{path}: this is no readable state of a recovery. Delete it to start anew") from error
+    if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
+        raise RecoveryError(f"{path}: not a state of this version of squeeze_patch. Delete it to start anew")
+    then, now = content.pop("settings"), asdict(settings)
+    different = [f"{name} {then.get(name)!r}, now {now.get(name)!r}" for name in now if then.get(name) != now[name]]
+    if different:
+        raise RecoveryError(f"{path} is of a run with other settings: {'; '.join(different)}. {cure}")
+    if content.pop("origin") != origin:
+        raise RecoveryError(f"{path} is of a run with other generators. {cure}")
+    history = [Evaluation(**entry) for entry in content.pop("history")]
+    return State(**content, history=history)
+
+
+def fingerprint(pair: Pair) -> str:
+    """Of both generators' parameters and buffers, bit by bit, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for G in (pair.student, pair.teacher):
+        for name, value in G.state_dict().items():
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_log(path: Path, history: List[Evaluation]) -> None:
+    """The evaluations as JSON lines, the whole file: after a resume, later lines of the broken run are gone.
+
+    JSON knows no infinity: the PSNR of equal images is null.
+    """
+    with atomic_write(path) as stream:
+        for entry in history:
+            line = {name: value if value != math.inf else None for name, value in asdict(entry).items()}
+            stream.write((json.dumps(line, allow_nan=False) + "\n").encode())

@@ -1,0 +1,150 @@
+"""The training itself: one step, one evaluation, and the way back to the best weights."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any, Iterator, List
+
+import torch
+
+from squeeze_patch.errors import SqueezeError
+from squeeze_patch.recovery import sampling
+from squeeze_patch.recovery.objective import Objective, Targets, feature_power, lpips_distance
+from squeeze_patch.recovery.optimiser import Optimiser
+from squeeze_patch.recovery.pair import Pair, run
+from squeeze_patch.recovery.processes import Processes
+from squeeze_patch.recovery.settings import Settings, average_decay, feature_weight, learning_rate
+from squeeze_patch.recovery.state import State
+
+#: images that are made at a time where no gradient is needed
+EVALUATION_BATCH = 16
+
+
+class Training:
+    """A student in training: its parameters, their average, the optimiser. Use it inside `training`."""
+
+    def __init__(self, pair: Pair, settings: Settings, processes: Processes) -> None:
+        self.pair, self.settings, self.processes = pair, settings, processes
+        self.centre = sampling.mean_style(pair, settings)
+        self.held_out = sampling.held_out_styles(pair, settings)
+        self.targets = Targets(pair, settings.noise_mode)
+        probe = self.held_out[:EVALUATION_BATCH].to(pair.device)
+        distance = lpips_distance(pair.device) if settings.lpips_weight else None
+        self.objective = Objective(pair, settings, feature_power(self.targets, probe), distance)
+        self.parameters = self._trained(probe[:2])
+        self.average = copies(self.parameters)
+        self.optimiser = Optimiser(self.parameters, settings.learning_rate)
+        self.parallel = processes.parallel(self.objective)
+
+    def _trained(self, w: torch.Tensor) -> List[torch.nn.Parameter]:
+        """The synthesis network's parameters that have a part in the loss (noise strengths have none without noise).
+
+        Whatever has no gradient is frozen: parallel training waits for a gradient of all others.
+        """
+        parameters = [p for p in self.pair.student_network.parameters() if p.is_floating_point()]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        with self.objective.taps.on(self.pair, self.pair.student_network):
+            loss = self.objective(w, *self.targets(w), feature_weight=1.0)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients):
+            parameter.requires_grad_(gradient is not None)
+        return [parameter for parameter in parameters if parameter.requires_grad]
+
+    def step(self, step: int) -> float:
+        """Train step ``step``, counted from 0; returns the loss.
+
+        Raises:
+            SqueezeError: the loss or its gradient is not finite; the weights are as they were before the step.
+        """
+        w = sampling.training_styles(self.pair, self.settings, step, self.centre)
+        w = self.processes.share(w).to(self.pair.device)
+        self.optimiser.zero_grad()
+        with self.objective.taps.on(self.pair, self.pair.student_network):
+            share = self.parallel(w, *self.targets(w), feature_weight(self.settings, step))
+            share.backward()
+        loss = float(self.processes.total(share.detach())) / self.processes.size
+        slope = float(torch.stack([p.grad.norm() for p in self.parameters if p.grad is not None]).norm())
+        if not (math.isfinite(loss) and math.isfinite(slope)):
+            raise SqueezeError(
+                f"step {step + 1} has the loss {loss} and the gradient's norm {slope}, which is not finite: the "
+                "training diverged. Try a lower learning rate"
+            )
+        self.optimiser.step(learning_rate(self.settings, step))
+        with torch.no_grad():
+            for average, parameter in zip(self.average, self.parameters):
+                average.lerp_(parameter, 1 - average_decay(step))
+        return loss
+
+    def psnr(self, weights: List[torch.Tensor]) -> float:
+        """Of the student with ``weights``: dB to the teacher's images on the held-out latents, noise off.
+
+        Raises:
+            SqueezeError: the images are not finite.
+        """
+        with self.holding(weights), torch.no_grad():
+            total = torch.zeros([2], dtype=torch.float64)
+            for index in range(self.processes.rank, len(self._batches()), self.processes.size):
+                w = self._batches()[index].to(self.pair.device)
+                networks = (self.pair.student_network, self.pair.teacher_network)
+                mine, theirs = (run(network, w, "none").double() for network in networks)
+                total += torch.stack([(mine - theirs).square().sum(), torch.tensor(mine.numel()).to(mine)]).cpu()
+        error, count = self.processes.total(total.to(self.pair.device)).tolist()
+        if not math.isfinite(error):
+            raise SqueezeError("the student's images are not finite. Try a lower learning rate")
+        return decibels(error / count)
+
+    def _batches(self) -> List[torch.Tensor]:
+        rows = range(0, len(self.held_out), EVALUATION_BATCH)
+        return [self.held_out[row : row + EVALUATION_BATCH] for row in rows]
+
+    @contextlib.contextmanager
+    def holding(self, weights: List[torch.Tensor]) -> Iterator[None]:
+        """Let the student have other weights for the length of a ``with`` block."""
+        own = copies(self.parameters)
+        self.put(weights)
+        try:
+            yield
+        finally:
+            self.put(own)
+
+    @torch.no_grad()
+    def put(self, weights: List[torch.Tensor]) -> None:
+        for parameter, value in zip(self.parameters, weights):
+            parameter.copy_(value)
+
+    def restore(self, state: State) -> None:
+        """Go back to a state, which may lie on another device."""
+        self.put(state.weights)
+        self.average = [value.to(self.pair.device, copy=True) for value in state.average]
+        self.optimiser.load_state_dict(state.optimiser)
+
+
+def copies(tensors: Any) -> List[torch.Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+def decibels(error: float) -> float:
+    """PSNR of a mean squared error of images in [-1, 1], as `squeeze_patch.compare.psnr` counts it; inf for 0."""
+    from squeeze_patch.compare import PEAK  # here, because it brings an image library with it
+
+    return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
+
+
+@contextlib.contextmanager
+def training_mode(pair: Pair) -> Iterator[None]:
+    """The student ready for training, the teacher for evaluation; modes and frozen parameters come back afterwards."""
+    modules = {m: m.training for G in (pair.student, pair.teacher) for m in G.modules()}
+    frozen = {p: p.requires_grad for p in pair.student.parameters()}
+    pair.student.eval()  # a mapping network in training mode would move w_avg
+    pair.student_network.train()
+    pair.teacher.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modules.items():
+            module.training = mode
+        for parameter, flag in frozen.items():
+            parameter.requires_grad_(flag)
+            parameter.grad = None
