@@ -13,15 +13,24 @@ Nothing is kept of a sample but some random positions, so memory does not grow w
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
-from squeeze_patch.adapters.base import Adapter, Affine, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.base import Adapter, Affine, BlockSpec, DenseBlock, SqueezedStart
 from squeeze_patch.connection import upsample2d
-from squeeze_patch.initialize import Progress, fit_excite, fit_image, importance_of, rank_channels, refit_torgb
+from squeeze_patch.initialize import (
+    Progress,
+    fit_excite,
+    fit_image,
+    importance_of,
+    one_thread,
+    rank_channels,
+    refit_torgb,
+)
 from squeeze_patch.probe import Probe
 
 #: positions sampled for a block, per channel; the regressions have one unknown per kept channel and output
@@ -37,6 +46,8 @@ MIN_GRADIENTS, MAX_GRADIENTS, GRADIENT_PIXELS = 4, 32, 1 << 17
 BATCH_PIXELS = 1 << 17
 #: weight of the readers' own error beside the image's when channels are chosen: it ranks what few gradients miss
 READER_WEIGHT = 0.1
+#: multiply-adds of conv1 in all blocks, for one image, below which one thread is the fastest
+SMALL = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,19 @@ def calibrated_starts(
         progress: called with (block name, blocks done, blocks in all).
         seed: of latents, noise inputs and positions.
     """
+    with _setting(adapter.specs(network)):
+        return _calibrated_starts(adapter, root, network, widths, kept, progress, seed)
+
+
+def _calibrated_starts(
+    adapter: Adapter,
+    root: torch.nn.Module,
+    network: torch.nn.Module,
+    widths: Mapping[str, int],
+    kept: Optional[Mapping[str, torch.Tensor]],
+    progress: Optional[Progress],
+    seed: int,
+) -> Dict[str, SqueezedStart]:
     blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
     ws = adapter.sample_w(root, network, max(_samples(block) for block in blocks), seed)
     dense, squeezed = Probe(adapter, network), Probe(adapter, network)
@@ -104,17 +128,29 @@ def calibrated_starts(
 
 def statistics(adapter: Adapter, root: torch.nn.Module, network: torch.nn.Module, seed: int = 0) -> Statistics:
     """What the planner needs to spend parameters where they matter (``allocate="spectral"``)."""
-    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
-    ws = adapter.sample_w(root, network, max(_samples(block) for block in blocks), seed)
-    probe = Probe(adapter, network)
-    gradients = _gradients(probe, blocks, ws)
     covariance, importance = {}, {}
-    for index, block in enumerate(blocks):
-        rows = _collect(probe, probe, blocks[: index + 1], blocks, ws[: _samples(block)], seed + index)
-        covariance[block.spec.name] = _covariance(rows.dense)
-        # gradients are per position: an error at all positions of the block counts as often as there are positions
-        importance[block.spec.name] = gradients[block.spec.name] * block.spec.resolution**2
+    with _setting(adapter.specs(network)):
+        blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
+        ws = adapter.sample_w(root, network, max(_samples(block) for block in blocks), seed)
+        probe = Probe(adapter, network)
+        gradients = _gradients(probe, blocks, ws)
+        for index, block in enumerate(blocks):
+            name = block.spec.name
+            rows = _collect(probe, probe, blocks[: index + 1], blocks, ws[: _samples(block)], seed + index)
+            covariance[name] = _covariance(rows.dense)
+            # gradients are per position: an error everywhere counts as often as there are positions
+            importance[name] = gradients[name] * block.spec.resolution**2
     return Statistics(covariance, importance)
+
+
+@contextlib.contextmanager
+def _setting(specs: Sequence[BlockSpec]) -> Iterator[None]:
+    """Gradients can be taken, the user's random stream stays where it was (blocks that are built draw from it), and
+    small generators get one thread, where more of them only wait for each other."""
+    multiply_adds = sum(9 * spec.channels**2 * spec.resolution**2 for spec in specs)
+    threads = one_thread() if multiply_adds < SMALL else contextlib.nullcontext()
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]), threads:
+        yield
 
 
 def _fit(block: DenseBlock, rows: _Rows, kept: torch.Tensor) -> SqueezedStart:

@@ -341,8 +341,7 @@ def _trained_starts(
                 raise SqueezeError(f"{name} holds values that are not finite: this generator has diverged")
     widths = {block.name: block.width for block in plan.blocks}
     if init == "calibrated":
-        with torch.random.fork_rng(devices=[]):  # blocks built on the way draw random weights
-            return calibrated_starts(adapter, G, network, widths, kept, progress, SEED)
+        return calibrated_starts(adapter, G, network, widths, kept, progress, SEED)
     with one_thread():
         blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
     return starts_from_weights(blocks, widths, lambda n: adapter.sample_w(G, network, n, SEED), kept, progress)

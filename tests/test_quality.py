@@ -66,16 +66,12 @@ def test_short_training_learns_and_is_on_par_with_dense(
     settings = Settings(samples=1000)
     evaluate = Evaluation(data, train_classifier(data)[0], settings.samples)
     end: Dict[str, float] = {}
-    torch.set_num_threads(1)
-    try:
-        with HOSTS[name].active():
-            for kind in ("dense", "squeezed"):
-                run = Run(HOSTS[name], settings, variant(kind), data, seed=0)
-                start = evaluate(run.G_ema)["frechet"]
-                end[kind] = train(run, evaluate, 8, 8, tmp_path / f"{kind}.pt")[-1]["frechet"]
-                assert end[kind] < 0.5 * start, kind
-    finally:
-        torch.set_num_threads(2)
+    with HOSTS[name].active():
+        for kind in ("dense", "squeezed"):
+            run = Run(HOSTS[name], settings, variant(kind), data, seed=0)
+            start = evaluate(run.G_ema)["frechet"]
+            end[kind] = train(run, evaluate, 8, 8, tmp_path / f"{kind}.pt")[-1]["frechet"]
+            assert end[kind] < 0.5 * start, kind
     with capsys.disabled():
         print(
             f"\n{name}: Frechet distance at 8 kimg { ({k: round(v) for k, v in end.items()}) }, {start:.0f} untrained"

@@ -41,7 +41,7 @@ def pair(host: Host, **kwargs: Any) -> Tuple[Any, Any]:
     """(squeezed, dense), the squeezed one started from the dense one's weights."""
     torch.manual_seed(0)
     dense = trained(host.generator(**{**SMALL, **kwargs}))
-    return squeeze_patch.apply(copy.deepcopy(dense), ratio=2, keep_original=False), dense
+    return squeeze_patch.apply(copy.deepcopy(dense), ratio=2, init="weights", keep_original=False), dense
 
 
 def tensors(G: Any) -> Dict[str, torch.Tensor]:
