@@ -8,7 +8,16 @@ _here = _Path(__file__).parent
 if not (_here / "adapters").is_dir():
     __path__.append(str(_here.parent))
 
-from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError, StateError, UnsupportedModelError
+# The function stands in front of its module; ``from squeeze_patch.compare import ...`` still reaches the module.
+from squeeze_patch.compare import Comparison, compare
+from squeeze_patch.errors import (
+    CheckpointError,
+    MeasurementError,
+    PlanError,
+    SqueezeError,
+    StateError,
+    UnsupportedModelError,
+)
 from squeeze_patch.planner import Plan, plan
 from squeeze_patch.surgery import Status, apply, remove, squeezed, status
 
@@ -16,6 +25,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "Comparison",
+    "MeasurementError",
     "Plan",
     "PlanError",
     "SqueezeError",
@@ -23,6 +34,7 @@ __all__ = [
     "Status",
     "UnsupportedModelError",
     "apply",
+    "compare",
     "plan",
     "remove",
     "squeezed",

@@ -19,3 +19,7 @@ class StateError(SqueezeError, RuntimeError):
 
 class CheckpointError(SqueezeError, ValueError):
     """A checkpoint file cannot be read, converted or written."""
+
+
+class MeasurementError(SqueezeError, ValueError):
+    """Two generators cannot be compared or measured as asked."""
