@@ -8,6 +8,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol
 
 import torch
 
+from squeeze_patch.errors import UnsupportedModelError
+
 
 @dataclass(frozen=True)
 class BlockSpec:
@@ -182,6 +184,17 @@ class Adapter(abc.ABC):
     @abc.abstractmethod
     def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
         """What `mark` stored, or None."""
+
+    def dense_like(self, root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
+        """A dense generator with random weights, made by the constructor call that squeezed ``root`` goes back to.
+
+        Raises:
+            UnsupportedModelError: the family keeps no record of that call.
+        """
+        raise UnsupportedModelError(
+            f"{type(root).__name__} (family {self.name}) keeps no record of how it was constructed, so no dense "
+            "generator can be made from it. Name the dense file with --against"
+        )
 
     def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
         """Make a host's training script, imported as ``module``, build squeezed generators; False = not this family's.

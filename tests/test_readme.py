@@ -14,7 +14,7 @@ from typing import Any, Dict
 import pytest
 
 import squeeze_patch
-from squeeze_patch.checkpoint import read
+from squeeze_patch.checkpoint import convert, read
 from squeeze_patch.report import report
 from tests.conftest import trained
 from tests.hosts import HERE, SHIMS, Host
@@ -35,7 +35,7 @@ def workspace(draggan: Host, tmp_path: Path) -> Path:
 
 def test_every_block_has_a_test() -> None:
     assert len(re.findall(r"^```\w", TEXT, flags=re.MULTILINE)) == len(BLOCKS)
-    assert set(BLOCKS) == {"demo", "tests", "convert", "train", "edit", "apply"}
+    assert set(BLOCKS) == {"demo", "tests", "convert", "measure", "train", "edit", "apply"}
 
 
 def test_demo_block_in_a_fresh_clone(tmp_path: Path) -> None:
@@ -69,6 +69,19 @@ def test_convert_block(workspace: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in done.stdout
+
+
+def test_measure_block(workspace: Path) -> None:
+    convert(workspace / "network.pkl", workspace / "squeezed.pkl", trust=True)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-ec", BLOCKS["measure"]], cwd=workspace, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "PSNR" in done.stdout
+    assert "The squeezed generator is" in done.stdout
+    assert (workspace / "side_by_side.png").is_file()
 
 
 def test_train_block(draggan: Host, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import click
 from squeeze_patch import __version__
 from squeeze_patch.cli.checkpoints import convert, info, plan
 from squeeze_patch.cli.jobs import demo, train
-from squeeze_patch.cli.measure import compare
+from squeeze_patch.cli.measure import compare, report
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,5 +23,5 @@ def main() -> None:
     """
 
 
-for command in (info, plan, convert, compare, demo, train):
+for command in (info, plan, convert, compare, report, demo, train):
     main.add_command(command)

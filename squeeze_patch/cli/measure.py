@@ -1,4 +1,4 @@
-"""compare: a command that runs two generators against each other."""
+"""compare and report: commands that run two generators against each other."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from squeeze_patch.cli.common import (
     measuring_options,
     one_line_errors,
     progress_bar,
+    wish_options,
 )
 
 
@@ -76,3 +77,53 @@ def compare(
     header = f"A {a}, {describe(first)}\nB {b}, {describe(second)}\n"
     picture_line = "" if grid is None else f"\npicture                  {grid}"
     emit(f"{header}{result}{picture_line}", {"a": a, "b": b, "key": key, **result.to_dict()}, json_target)
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@click.option("--against", metavar="DENSE", help="The dense file of a squeezed FILE.  [default: FILE's constructor]")
+@wish_options
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="Squeeze by this Plan (plan --json).")
+@click.option("--batch", default=1, show_default=True, help="Images a call.")
+@click.option("--repeats", default=20, show_default=True, help="Timed pairs of calls.")
+@measuring_options
+@file_options
+@one_line_errors
+def report(
+    file: str,
+    against: Optional[str],
+    reduction: Optional[float],
+    ratio: Optional[float],
+    plan_file: Optional[Path],
+    batch: int,
+    repeats: int,
+    key: str,
+    device: str,
+    json_target: Optional[str],
+    trust: bool,
+    host: Optional[str],
+) -> None:
+    """Measure the generator in FILE dense and squeezed: multiply-adds, parameters, latency, memory.
+
+    A dense FILE is measured against what squeezing would make of it, a squeezed one against its dense counterpart.
+
+    \b
+    Examples:
+      squeeze-patch report dense.pkl --ratio 2 --batch 8 --host path/to/stylegan2-ada-pytorch --trust
+      squeeze-patch report squeezed.pkl --against dense.pkl --host path/to/stylegan2-ada-pytorch --trust
+    """
+    from squeeze_patch.checkpoint import host_path
+    from squeeze_patch.loading import device_named, load_generator
+    from squeeze_patch.measure import measure, pair
+    from squeeze_patch.planner import Plan
+
+    check_folder(json_target)
+    where = device_named(device)
+    plan = None if plan_file is None else Plan.from_json(plan_file.read_text(encoding="utf-8"))
+    files = [local(source, trust) for source in (file, against) if source is not None]
+    with host_path(host):
+        G, *other = (load_generator(path, key, trust=trust).to(where) for path in files)
+        dense, squeezed = pair(G, *other, reduction=reduction, ratio=ratio, plan=plan)
+        with progress_bar("measuring") as step:
+            result = measure(dense, squeezed, batch, repeats, progress=step)
+    emit(str(result), {"file": file, "against": against, "key": key, **result.to_dict()}, json_target)
