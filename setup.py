@@ -12,7 +12,13 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.9",
-    packages=["squeeze_patch", "squeeze_patch.demo", "squeeze_patch.recovery", "squeeze_patch.adapters"],
+    packages=[
+        "squeeze_patch",
+        "squeeze_patch.cli",
+        "squeeze_patch.demo",
+        "squeeze_patch.recovery",
+        "squeeze_patch.adapters",
+    ],
     package_dir={"squeeze_patch.adapters": "adapters"},
     package_data={"squeeze_patch": ["py.typed"], "squeeze_patch.demo": ["*.npz", "*.md"]},
     install_requires=[
@@ -23,7 +29,10 @@ setup(
         "Pillow",
         "scipy",
     ],
-    extras_require={"test": ["pytest", "ruff", "mypy", "types-requests", "psutil", "mlxtend", "matplotlib"]},
+    extras_require={
+        "fid": ["torch-fidelity>=0.4"],
+        "test": ["pytest", "ruff", "mypy", "types-requests", "psutil", "scikit-image", "mlxtend", "matplotlib"],
+    },
     entry_points={"console_scripts": ["squeeze-patch = squeeze_patch.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -9,6 +9,8 @@ from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Pro
 
 import torch
 
+from squeeze_patch.errors import UnsupportedModelError
+
 
 @dataclass(frozen=True)
 class BlockSpec:
@@ -224,6 +226,17 @@ class Adapter(abc.ABC):
         """Have ``squeeze`` called on every generator that scripts in ``folder`` build, before they use it; False = not
         this family's. ``folder`` can be imported from."""
         return False
+
+    def dense_like(self, root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
+        """A dense generator with random weights, made by the constructor call that squeezed ``root`` goes back to.
+
+        Raises:
+            UnsupportedModelError: the family keeps no record of that call.
+        """
+        raise UnsupportedModelError(
+            f"{type(root).__name__} (family {self.name}) keeps no record of how it was constructed, so no dense "
+            "generator can be made from it. Name the dense file with --against"
+        )
 
     def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
         """Make a host's training script, imported as ``module``, build squeezed generators; False = not this family's.

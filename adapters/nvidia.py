@@ -152,6 +152,17 @@ class NvidiaAdapter(Adapter):
             del owner._orig_module_src, owner._orig_class_name
             owner._init_kwargs = {key: value for key, value in owner._init_kwargs.items() if key != "squeeze"}
 
+    def dense_like(self, root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
+        owner = _owner(root, network)
+        if owner is None:
+            return super().dense_like(root, network)
+        classes = type(owner).__mro__
+        behind = [index + 1 for index, cls in enumerate(classes) if cls.__name__ == "RebuildSqueezed"]
+        host_class = classes[behind[-1]] if behind else type(owner)  # squeezed in memory: still the host's class
+        kwargs = {key: value for key, value in owner.init_kwargs.items() if key != "squeeze"}
+        dense: torch.nn.Module = host_class(*owner.init_args, **kwargs)
+        return dense
+
     def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
         return nvidia_training.hook_training(module, prepare)
 

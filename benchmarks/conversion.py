@@ -20,8 +20,9 @@ from typing import Any, Dict, List
 import click
 import torch
 
-from benchmarks.common import find, generator, machine, ratio, show
+from benchmarks.common import find, generator, machine
 from squeeze_patch import checkpoint, files
+from squeeze_patch.latency import paired_ratio
 from tests.hosts import Host
 
 
@@ -88,7 +89,7 @@ def main(name: str, size: str, repeats: int, job: str, folder: Path) -> None:
     click.echo(f"file         {bytes_before / 1e6:.0f} MB -> {bytes_after / 1e6:.0f} MB")
     click.echo(f"convert      {min(times['convert']):.1f} to {max(times['convert']):.1f} s")
     click.echo(f"load, save   {min(times['load and save']):.1f} to {max(times['load and save']):.1f} s")
-    click.echo(f"time ratio   {show(ratio(times['convert'], times['load and save']))}")
+    click.echo(f"time ratio   {paired_ratio(times['convert'], times['load and save'])}")
     click.echo(f"memory       {max(memory):.2f} x the file at its peak (load and save: {max(plain):.2f} x)")
 
 

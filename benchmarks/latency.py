@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
@@ -17,7 +18,8 @@ import click
 import torch
 
 import squeeze_patch
-from benchmarks.common import find, generator, interleaved, machine, ratio, show
+from benchmarks.common import find, generator, machine
+from squeeze_patch.latency import interleaved, paired_ratio
 from tests.hosts import Host
 
 FLAGS: Dict[str, Dict[str, Any]] = {
@@ -48,8 +50,8 @@ def measure(host: Host, size: str, batch: int, repeats: int) -> Dict[str, Any]:
         "size": size,
         "batch": batch,
         "milliseconds": {name: round(1000 * value, 2) for name, value in medians.items()},
-        "default": ratio(seconds["squeezed default"], seconds["dense default"]),
-        "best": ratio(seconds[best["squeezed"]], seconds[best["dense"]]),
+        "default": paired_ratio(seconds["squeezed default"], seconds["dense default"]),
+        "best": paired_ratio(seconds[best["squeezed"]], seconds[best["dense"]]),
         "best_flags": best,
     }
 
@@ -75,9 +77,9 @@ def main(name: str, sizes: str, batches: str, repeats: int, threads: Optional[in
                 row = measure(host, size, batch, repeats)
                 results.append(row)
                 fastest = ", ".join(f"{n} {row['milliseconds'][n]:.0f} ms" for n in row["best_flags"].values())
-                click.echo(f"{size:>10} {batch:>6} {show(row['default']):>22} {show(row['best']):>22}  {fastest}")
+                click.echo(f"{size:>10} {batch:>6} {row['default']!s:>22} {row['best']!s:>22}  {fastest}")
     if target:
-        target.write_text(json.dumps({"machine": machine(), "results": results}, indent=2))
+        target.write_text(json.dumps({"machine": machine(), "results": results}, indent=2, default=asdict))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ import click
 
 import squeeze_patch
 from benchmarks.common import machine
-from benchmarks.fidelity import generator_from
-from squeeze_patch.compare import compare
+from benchmarks.fidelity import generator_from, images_of
 from squeeze_patch.recovery.line import Line
+from squeeze_patch.similarity import psnr
 
 
 @click.command()
@@ -31,9 +31,10 @@ def main(weights: Optional[Path], ratio: float, steps: int, batch: int, seed: in
     """Squeeze, measure, recover, measure."""
     dense = generator_from(weights)
     student = squeeze_patch.apply(copy.deepcopy(dense), ratio=ratio, keep_original=False)
-    before = compare(dense, student, seed=1000).psnr
+    images = images_of(dense)
+    before = psnr(images, images_of(student))
     result = squeeze_patch.recover(student, dense, steps=steps, batch=batch, seed=seed, progress=Line())
-    after = compare(dense, student, seed=1000).psnr
+    after = psnr(images, images_of(student))
     name = weights.name if weights else "demo generator"
     click.echo(f"{name}, ratio {ratio:g}, {steps} steps of {batch}: {before:.1f} -> {after:.1f} dB ({machine()})")
     click.echo(str(result))

@@ -16,9 +16,9 @@ from typing import Any, Callable, Dict, List
 import torch
 
 from benchmarks.data import Classifier, Data
-from squeeze_patch.compare import sample
 from squeeze_patch.files import atomic_write
 from squeeze_patch.metrics import frechet_distance, precision_recall, sliced_wasserstein
+from squeeze_patch.sampling import sample
 from tests.hosts import Host
 from tests.hosts.training import accumulate, loss_of
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import click
 
 import squeeze_patch
-from squeeze_patch.compare import grid, psnr, sample
+from squeeze_patch.pictures import grid
+from squeeze_patch.sampling import sample
+from squeeze_patch.similarity import psnr
 
 
 @click.command()

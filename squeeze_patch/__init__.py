@@ -8,8 +8,11 @@ _here = _Path(__file__).parent
 if not (_here / "adapters").is_dir():
     __path__.append(str(_here.parent))
 
+# The function stands in front of its module; ``from squeeze_patch.compare import ...`` still reaches the module.
+from squeeze_patch.compare import Comparison, compare
 from squeeze_patch.errors import (
     CheckpointError,
+    MeasurementError,
     PlanError,
     RecoveryError,
     SqueezeError,
@@ -25,6 +28,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "Comparison",
+    "MeasurementError",
     "Plan",
     "PlanError",
     "Recovery",
@@ -34,6 +39,7 @@ __all__ = [
     "Status",
     "UnsupportedModelError",
     "apply",
+    "compare",
     "load",
     "plan",
     "recover",

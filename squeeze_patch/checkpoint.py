@@ -22,7 +22,7 @@ from squeeze_patch.moments import follow_all, parameters_of
 from squeeze_patch.planner import Plan
 from squeeze_patch.planner import plan as make_plan
 from squeeze_patch.report import Report, report
-from squeeze_patch.surgery import Status, squeeze, status
+from squeeze_patch.surgery import Status, chosen_init, squeeze, status
 
 #: the generator on which channels are chosen: its weights are the averaged ones
 REFERENCES = ("G_ema", "g_ema")
@@ -44,6 +44,7 @@ class Conversion:
         carried: names of everything that was carried over unchanged.
         cost: parameters and multiply-adds before and after.
         bytes_before, bytes_after: file sizes.
+        init: the start that was made, "calibrated", "weights" or "random".
         optimisers: what became of the optimiser states of squeezed generators, a line each.
     """
 
@@ -56,6 +57,7 @@ class Conversion:
     cost: Report
     bytes_before: int
     bytes_after: int
+    init: str
     optimisers: Tuple[str, ...] = ()
 
 
@@ -68,7 +70,8 @@ def convert(
     reduction: Optional[float] = None,
     ratio: Optional[float] = None,
     widths: Optional[Mapping[int, int]] = None,
-    init: str = "weights",
+    allocate: str = "uniform",
+    init: Optional[str] = None,
     force: bool = False,
     progress: Optional[Progress] = None,
 ) -> Conversion:
@@ -84,7 +87,7 @@ def convert(
         trust: loading a host's pickle runs code that is stored in it; True says that you trust the file. Files of
             torch.save that hold tensors and plain values need no trust.
         host: folder of the host's checkout, where the pickle needs modules of it.
-        reduction, ratio, widths, init: as for `squeeze_patch.apply`.
+        reduction, ratio, widths, allocate, init: as for `squeeze_patch.apply`.
         force: overwrite ``target`` where it exists.
         progress: called with (what, steps done, steps in all).
 
@@ -99,8 +102,10 @@ def convert(
         found = dense_generators(source, data)
         reference = reference_name(found)
         order = [reference, *(name for name in found if name != reference)]
-        plans = {name: make_plan(found[name], reduction=reduction, ratio=ratio, widths=widths) for name in order}
+        plans = _plans({name: found[name] for name in order}, allocate, reduction=reduction, ratio=ratio, widths=widths)
         wish = plans[reference]
+        adapter, network = locate(found[reference])
+        start = chosen_init(init, adapter, network)
         cost = report(found[reference], wish)
         dense = {name: parameters_of(found[name]) for name in order}
         shared, kept = _squeeze_all(found, plans, init, progress)
@@ -112,11 +117,21 @@ def convert(
     carried = tuple(str(name) for name in names if name not in changed and data[name] is not None)
     before, after = source.stat().st_size, target.stat().st_size
     lines = tuple(f"{name}: {line}" for name, line in optimisers.items())
-    return Conversion(source, target, wish, tuple(order), shared, carried, cost, before, after, lines)
+    return Conversion(source, target, wish, tuple(order), shared, carried, cost, before, after, start, lines)
+
+
+def _plans(found: Mapping[str, torch.nn.Module], allocate: str, **wish: Any) -> Dict[str, Plan]:
+    """Of every generator; those of one shape get one plan, the first one's."""
+    plans: Dict[str, Plan] = {}
+    uniform = {name: make_plan(G, **wish) for name, G in found.items()}
+    for name, G in found.items():
+        twin = next((other for other in plans if uniform[other].same_widths(uniform[name])), None)
+        plans[name] = plans[twin] if twin is not None else make_plan(G, allocate=allocate, **wish)
+    return plans
 
 
 def _squeeze_all(
-    found: Mapping[str, torch.nn.Module], plans: Mapping[str, Plan], init: str, progress: Optional[Progress]
+    found: Mapping[str, torch.nn.Module], plans: Mapping[str, Plan], init: Optional[str], progress: Optional[Progress]
 ) -> Tuple[bool, Dict[str, Dict[str, torch.Tensor]]]:
     """Squeeze the generators in the order of ``plans``, all with the first one's channels where their shapes agree.
 

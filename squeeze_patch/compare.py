@@ -1,90 +1,287 @@
-"""Two generators side by side: the same latents, the images' difference, a labelled grid."""
+"""Two generators on the same latents: images, features between blocks, and the distributions of their images.
+
+Images are looked at batch by batch and let go; what stays in memory are 64 features an image and at most
+`MOST_PATCHES` patches a pyramid level, whatever the number and size of images.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Tuple
+from dataclasses import asdict, dataclass
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 
-#: images are in [-1, 1], so the peak of a difference is 2
-PEAK = 2.0
+from squeeze_patch.descriptors import PATCHES, RandomNetwork, normalised, patches, pyramid
+from squeeze_patch.errors import MeasurementError
+from squeeze_patch.features import FeatureDistance, Taps
+from squeeze_patch.inception import InceptionDistances, InceptionNetwork
+from squeeze_patch.initialize import Progress
+from squeeze_patch.metrics import NEIGHBOURS, frechet_distance, sliced_wasserstein
+from squeeze_patch.sampling import NOISE_MODES, draw, evaluation, latents
+from squeeze_patch.similarity import WINDOW, decibels, psnr, ssim
+
+SAMPLES = 256
+#: patches a pyramid level in all; Karras et al. (2018) take 128 an image, as is done here up to 256 images
+MOST_PATCHES = 2**15
+#: of the random network and of the directions: fixed, so that figures of different latents compare
+FEATURE_SEED = 0
+#: pixels a batch where no batch size is given: 16 images of 256x256, one of 1024x1024
+_BATCH_PIXELS = 2**20
+
+__all__ = ["Comparison", "Distance", "compare", "default_batch", "psnr"]
 
 
 @dataclass(frozen=True)
-class Fidelity:
-    """How far apart two generators' images are: ``psnr`` in dB (inf = equal), over ``images`` latents."""
+class Distance:
+    """Between A's and B's images: ``value``. ``halves`` is the same between the two halves of A's own images, each
+    half as many: what chance alone makes; None where there are fewer than four images."""
 
-    psnr: float
-    images: int
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of images [N, C, H, W] in [-1, 1], over all of them; inf where equal."""
-    error = float((a.double() - b.double()).square().mean())
-    return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
+    value: float
+    halves: Optional[float]
 
 
-@torch.no_grad()
-def sample(G: Any, n: int, seed: int, noise_mode: str = "const", batch: int = 16) -> torch.Tensor:
-    """Images [n, C, H, W], float32, on the CPU, of latents drawn with ``seed``, without truncation.
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; prints as a table.
 
-    Unconditional where G has no classes, else one random class an image. G is run in evaluation mode.
+    Attributes:
+        images: number of latents.
+        seed, noise_mode, truncation: how they were drawn and run.
+        squared_error: mean over all pixels, images in [-1, 1].
+        ssim: mean structural similarity, 1 = equal (Wang et al. 2004); None where images are smaller than its window.
+        features: distance of the features between blocks, one a resolution.
+        features_missing: why ``features`` lacks some or all resolutions, else "".
+        frechet: squared Frechet distance on the features of `descriptors.RandomNetwork`.
+        sliced_wasserstein: {resolution: sliced Wasserstein distance of normalised 7x7 patches of that level of a
+            Laplacian pyramid} (Karras et al. 2018, section 5; they print it times 1,000).
+        inception: FID, KID, precision and recall of B's images against A's, where asked for.
     """
-    random = torch.Generator().manual_seed(seed)
-    device = next(G.parameters()).device
-    z = torch.randn([n, G.z_dim], generator=random)
-    c = torch.zeros([n, G.c_dim])
-    if G.c_dim:
-        c[torch.arange(n), torch.randint(G.c_dim, [n], generator=random)] = 1
-    training = G.training
-    G.eval()
-    try:
-        images = [
-            G(z[i : i + batch].to(device), c[i : i + batch].to(device), noise_mode=noise_mode).float().cpu()
-            for i in range(0, n, batch)
+
+    images: int
+    seed: int
+    noise_mode: str
+    truncation: float
+    squared_error: float
+    ssim: Optional[float]
+    features: Tuple[FeatureDistance, ...]
+    features_missing: str
+    frechet: Distance
+    sliced_wasserstein: Dict[int, Distance]
+    inception: Optional[InceptionDistances] = None
+
+    @property
+    def psnr(self) -> float:
+        """Peak signal-to-noise ratio in dB over all images, peak 2; inf where they are equal."""
+        return decibels(self.squared_error)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain numbers, strings, lists and dicts for JSON; ``psnr`` is None where the images are equal."""
+        ratio = None if math.isinf(self.psnr) else self.psnr
+        levels = {str(resolution): asdict(level) for resolution, level in self.sliced_wasserstein.items()}
+        return {**asdict(self), "sliced_wasserstein": levels, "psnr": ratio}
+
+    def __str__(self) -> str:
+        truncation = "" if self.truncation == 1 else f", truncation {self.truncation:g}"
+        lines = [
+            f"{self.images} latents (seed {self.seed}), noise {self.noise_mode}{truncation}",
+            _line("PSNR", "equal" if math.isinf(self.psnr) else f"{self.psnr:.1f} dB"),
+            _line(
+                "SSIM", f"none: images are smaller than {WINDOW} pixels" if self.ssim is None else f"{self.ssim:.4f}"
+            ),
         ]
-    finally:
-        G.train(training)
-    return torch.cat(images)
+        lines += [
+            _line(f"features {row.resolution}x{row.resolution}", f"{row.relative:.2%}".replace("%", " % apart"))
+            for row in self.features
+        ]
+        if self.features_missing:
+            lines.append(_line("features", self.features_missing))
+        lines.append(_line("Frechet, random network", _distance(self.frechet)))
+        for resolution, level in self.sliced_wasserstein.items():
+            lines.append(_line(f"sliced Wasserstein {resolution}", _distance(level)))
+        if self.inception is not None:
+            lines += [_line(name, f"{value:.4g}") for name, value in self.inception.rows()]
+        lines.append(
+            "(halves: the same between two halves of A's images; these distances compare only with themselves)"
+        )
+        return "\n".join(lines)
 
 
-def compare(a: Any, b: Any, n: int = 256, seed: int = 0, noise_mode: str = "none") -> Fidelity:
-    """PSNR between two generators on the same ``n`` latents."""
-    return Fidelity(psnr(sample(a, n, seed, noise_mode), sample(b, n, seed, noise_mode)), n)
-
-
-def grid(
-    a: torch.Tensor, b: torch.Tensor, labels: Tuple[str, str] = ("dense", "squeezed"), scale: int = 1
-) -> Image.Image:
-    """Rows of A, B and their difference under labels; a column for every sample.
+def compare(
+    a: Any,
+    b: Any,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    noise_mode: str = "const",
+    *,
+    truncation: float = 1.0,
+    batch: Optional[int] = None,
+    fid: bool = False,
+    progress: Optional[Progress] = None,
+) -> Comparison:
+    """Compare two generators on the same latents and class labels; changes neither, nor torch's random state.
 
     Args:
-        a, b: images [N, C, H, W] in [-1, 1], C = 1 or 3.
-        labels: of the first two rows.
-        scale: every pixel becomes scale x scale.
+        a, b: generators of equal z_dim, c_dim and image size, called as ``G(z, c, noise_mode=...)``. They may be on
+            different devices; figures are computed on that of ``a``.
+        samples: number of latents, 2 or more. Distances between distributions shrink as it grows: compare them at
+            equal numbers only.
+        seed: of the latents, the random network and the patches.
+        noise_mode: "const" or "none". "const" takes each generator's own noise, which `apply` and `convert` keep.
+        truncation: psi, 1 = none.
+        batch: images at a time; default 16, fewer above 256x256.
+        fid: also FID, KID, precision and recall, through torch-fidelity (``pip install squeeze-patch[fid]``).
+        progress: called with ("images", done, in all).
+
+    Raises:
+        MeasurementError: the generators do not fit each other, an argument is out of range, images hold values that
+            are not finite, or torch-fidelity or its weights are missing.
     """
-    difference = (a - b).abs() * 2 - 1  # 0 -> black; half the range -> white
-    rows = [(labels[0], a), (labels[1], b), ("|difference| x 2", difference)]
-    tiles = [_row(images, scale) for _, images in rows]
-    font: Any = ImageFont.load_default()
-    label_height = 16
-    width = tiles[0].width
-    canvas = Image.new("RGB", (width, sum(tile.height + label_height for tile in tiles)), "white")
-    draw = ImageDraw.Draw(canvas)
-    top = 0
-    for (label, _), tile in zip(rows, tiles):
-        draw.text((4, top + 2), label, fill="black", font=font)
-        canvas.paste(tile, (0, top + label_height))
-        top += tile.height + label_height
-    return canvas
+    _check(a, b, samples, noise_mode, batch, truncation)
+    if fid and samples <= NEIGHBOURS:
+        raise MeasurementError(f"precision and recall need more than {NEIGHBOURS} samples, not {samples}")
+    device = next(a.parameters()).device
+    inception = InceptionNetwork(device) if fid else None
+    z, c = latents(a, samples, seed)
+    size = batch or default_batch(a.img_resolution)
+    pixels = _Pixels()
+    sets: Optional[Tuple[_Set, _Set]] = None
+    with evaluation(a), evaluation(b), Taps(a, b) as taps:
+        for start in range(0, samples, size):
+            chosen = slice(start, start + size)
+            x = draw(a, z[chosen], c[chosen], noise_mode, truncation)
+            y = draw(b, z[chosen], c[chosen], noise_mode, truncation).to(device)
+            _check_images(x, y)
+            if sets is None:
+                network = RandomNetwork(x.shape[1], FEATURE_SEED, device)
+                sets = (_Set(network, samples, seed, inception), _Set(network, samples, seed, inception))
+            pixels.add(x, y)
+            sets[0].add(x)
+            sets[1].add(y)
+            if progress is not None:
+                progress("images", min(start + size, samples), samples)
+        features, missing = taps.distances()
+    assert sets is not None
+    return Comparison(
+        images=samples,
+        seed=seed,
+        noise_mode=noise_mode,
+        truncation=truncation,
+        squared_error=pixels.squared_error(),
+        ssim=pixels.ssim(),
+        features=features,
+        features_missing=missing,
+        frechet=_between(sets[0].features, sets[1].features, frechet_distance),
+        sliced_wasserstein={
+            resolution: _between(level, sets[1].levels[resolution], _swd)
+            for resolution, level in sets[0].levels.items()
+        },
+        inception=None if inception is None else inception.distances(sets[0].inception, sets[1].inception),
+    )
 
 
-def _row(images: torch.Tensor, scale: int) -> Image.Image:
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    pixels = pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels[:, :3]
-    strip = np.concatenate(list(pixels.permute(0, 2, 3, 1).numpy()), axis=1)
-    return Image.fromarray(np.ascontiguousarray(strip.repeat(scale, axis=0).repeat(scale, axis=1)))
+def default_batch(resolution: int) -> int:
+    """Images at a time: 16, fewer above 256x256."""
+    return max(1, min(16, _BATCH_PIXELS // resolution**2))
+
+
+class _Pixels:
+    """Sums over pairs of images."""
+
+    def __init__(self) -> None:
+        self.error, self.count = 0.0, 0
+        self.similarities: List[torch.Tensor] = []
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.error += float((x.double() - y.double()).square().sum())
+        self.count += x.numel()
+        if min(x.shape[2:]) >= WINDOW:
+            self.similarities.append(ssim(x, y).cpu())
+
+    def squared_error(self) -> float:
+        return self.error / self.count
+
+    def ssim(self) -> Optional[float]:
+        return float(torch.cat(self.similarities).mean()) if self.similarities else None
+
+
+class _Set:
+    """What is kept of one generator's images: one tensor a batch in every list."""
+
+    def __init__(
+        self,
+        network: RandomNetwork,
+        samples: int,
+        seed: int,
+        inception: Optional[Callable[[torch.Tensor], torch.Tensor]],
+    ) -> None:
+        self.network, self.inception_network = network, inception
+        self.per_image = max(1, min(PATCHES, MOST_PATCHES // samples))
+        # One stream of places a level, the same for both generators: equal images are then at distance 0
+        self.places: Dict[int, torch.Generator] = {}
+        self.seed = seed
+        self.features: List[torch.Tensor] = []
+        self.inception: List[torch.Tensor] = []
+        self.levels: Dict[int, List[torch.Tensor]] = {}
+
+    def add(self, images: torch.Tensor) -> None:
+        self.features.append(self.network(images).cpu())
+        for level in pyramid(images):
+            resolution = level.shape[-1]
+            places = self.places.setdefault(resolution, torch.Generator().manual_seed(self.seed))
+            self.levels.setdefault(resolution, []).append(patches(level, self.per_image, places).cpu())
+        if self.inception_network is not None:
+            self.inception.append(self.inception_network(images).cpu())
+
+
+def _between(
+    a: Sequence[torch.Tensor], b: Sequence[torch.Tensor], distance: Callable[[torch.Tensor, torch.Tensor], float]
+) -> Distance:
+    whole = torch.cat(list(a))
+    half = len(whole) // 2
+    halves = distance(whole[:half], whole[half : 2 * half]) if half >= 2 else None
+    return Distance(distance(whole, torch.cat(list(b))), halves)
+
+
+def _swd(x: torch.Tensor, y: torch.Tensor) -> float:
+    return sliced_wasserstein(normalised(x), normalised(y), FEATURE_SEED)
+
+
+def _check(a: Any, b: Any, samples: int, noise_mode: str, batch: Optional[int], truncation: float) -> None:
+    if samples < 2:
+        raise MeasurementError(f"samples has to be 2 or more, not {samples}: distances need covariances")
+    if batch is not None and batch < 1:
+        raise MeasurementError(f"batch has to be 1 or more, not {batch}")
+    if noise_mode not in NOISE_MODES:
+        raise MeasurementError(
+            f"noise_mode has to be one of {', '.join(NOISE_MODES)}, not {noise_mode!r}; random noise would differ"
+        )
+    if not math.isfinite(truncation):
+        raise MeasurementError(f"truncation has to be a finite number, not {truncation}")
+    for name, what in (("z_dim", "latent size"), ("c_dim", "number of classes"), ("img_resolution", "image size")):
+        for which, G in (("A", a), ("B", b)):
+            if not hasattr(G, name):
+                raise MeasurementError(
+                    f"{which} ({type(G).__name__}) does not say its {what} ({name}); pass a whole generator, G or G_ema"
+                )
+        if getattr(a, name) != getattr(b, name):
+            raise MeasurementError(
+                f"A has {what} {getattr(a, name)}, B {getattr(b, name)}; only generators of one {what} can be compared"
+            )
+
+
+def _check_images(x: torch.Tensor, y: torch.Tensor) -> None:
+    if x.shape != y.shape:
+        raise MeasurementError(f"A makes images [N, C, H, W] of {[*x.shape]}, B of {[*y.shape]}; they have to be equal")
+    for which, images in (("A", x), ("B", y)):
+        if not torch.isfinite(images).all():
+            raise MeasurementError(f"{which}'s images hold values that are not finite: that generator has diverged")
+
+
+def _line(name: str, value: str) -> str:
+    return f"{name:<24} {value}"
+
+
+def _distance(found: Distance) -> str:
+    halves = "" if found.halves is None else f"  (halves {found.halves:.4g})"
+    return f"{found.value:.4g}{halves}"

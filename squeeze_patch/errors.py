@@ -23,3 +23,7 @@ class CheckpointError(SqueezeError, ValueError):
 
 class RecoveryError(SqueezeError, ValueError):
     """A recovery has settings that it cannot have, or other ones than the run that it is to go on with."""
+
+
+class MeasurementError(SqueezeError, ValueError):
+    """Two generators cannot be compared or measured as asked."""

@@ -49,15 +49,14 @@ def sliced_wasserstein(a: torch.Tensor, b: torch.Tensor, seed: int = 0, projecti
     _check(a, b)
     random = torch.Generator().manual_seed(seed)
     directions = torch.nn.functional.normalize(torch.randn([a.shape[1], projections], generator=random), dim=0)
-    projected_a, projected_b = (x.float() @ directions for x in (a, b))
+    # Rows are sorted, not columns, and by numpy: on a CPU that takes a fraction of the time
+    projected_a, projected_b = ((directions.t() @ x.float().t()).numpy() for x in (a, b))
     if len(a) == len(b):
-        quantiles_a, quantiles_b = projected_a.sort(dim=0).values, projected_b.sort(dim=0).values
+        quantiles_a, quantiles_b = np.sort(projected_a, axis=1), np.sort(projected_b, axis=1)
     else:
         levels = (np.arange(min(len(a), len(b))) + 0.5) / min(len(a), len(b))
-        quantiles_a, quantiles_b = (
-            torch.from_numpy(np.quantile(x.numpy(), levels, axis=0)) for x in (projected_a, projected_b)
-        )
-    return float((quantiles_a - quantiles_b).abs().mean())
+        quantiles_a, quantiles_b = (np.quantile(x, levels, axis=1) for x in (projected_a, projected_b))
+    return float(np.abs(quantiles_a - quantiles_b).mean(dtype=np.float64))
 
 
 def precision_recall(real: torch.Tensor, generated: torch.Tensor, neighbours: int = NEIGHBOURS) -> Tuple[float, float]:

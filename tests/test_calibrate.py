@@ -10,15 +10,16 @@ import pytest
 import torch
 
 import squeeze_patch
+from benchmarks.fidelity import images_of
 from squeeze_patch import calibrate
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.base import BlockSpec
 from squeeze_patch.adapters.nvidia import NvidiaAdapter
-from squeeze_patch.compare import compare
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.initialize import fit_excite, fit_image
 from squeeze_patch.planner import saved_parameters
 from squeeze_patch.probe import Probe
+from squeeze_patch.similarity import psnr
 from squeeze_patch.spectral import spend
 from tests.conftest import float_error, latents, trained
 from tests.hosts import Host
@@ -27,14 +28,15 @@ from tests.hosts import Host
 def test_calibrated_start_beats_the_weights_alone(capsys: pytest.CaptureFixture[str]) -> None:
     """By half of what `python -m benchmarks.fidelity` shows (2 dB at ratio 1.5 and 2 on the demo's generator)."""
     dense = trained_generator()
+    images = images_of(dense)
     for ratio in (1.5, 2.0):
-        psnr = {
-            init: compare(dense, squeeze_patch.apply(copy.deepcopy(dense), ratio=ratio, init=init)).psnr
+        near = {
+            init: psnr(images, images_of(squeeze_patch.apply(copy.deepcopy(dense), ratio=ratio, init=init)))
             for init in ("calibrated", "weights")
         }
         with capsys.disabled():
-            print(f"\nPSNR of the start at ratio {ratio}: { ({k: round(v, 1) for k, v in psnr.items()}) }")
-        assert psnr["calibrated"] > psnr["weights"] + 1
+            print(f"\nPSNR of the start at ratio {ratio}: { ({k: round(v, 1) for k, v in near.items()}) }")
+        assert near["calibrated"] > near["weights"] + 1
 
 
 def test_spectral_allocation_keeps_more_at_the_same_size(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,10 +44,12 @@ def test_spectral_allocation_keeps_more_at_the_same_size(capsys: pytest.CaptureF
     dense = trained_generator()
     uniform, spectral = (squeeze_patch.plan(dense, allocate=allocate) for allocate in ("uniform", "spectral"))
     assert abs(uniform.reduction - spectral.reduction) <= 0.003
-    psnr = [compare(dense, squeeze_patch.apply(copy.deepcopy(dense), plan=plan)).psnr for plan in (uniform, spectral)]
+    images = images_of(dense)
+    starts = (squeeze_patch.apply(copy.deepcopy(dense), plan=plan) for plan in (uniform, spectral))
+    near = [psnr(images, images_of(start)) for start in starts]
     with capsys.disabled():
-        print(f"\nPSNR at the default reduction: uniform {psnr[0]:.1f}, spectral {psnr[1]:.1f} ({spectral.widths})")
-    assert psnr[1] > psnr[0] + 3
+        print(f"\nPSNR at the default reduction: uniform {near[0]:.1f}, spectral {near[1]:.1f} ({spectral.widths})")
+    assert near[1] > near[0] + 3
 
 
 def test_calibration_changes_nothing_but_the_blocks(host: Host) -> None:

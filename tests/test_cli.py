@@ -111,6 +111,47 @@ def test_convert_prints_the_table(snapshot: Path) -> None:
         assert word in out
 
 
+def test_compare(snapshot: Path, tmp_path: Path) -> None:
+    squeezed, figures, picture = snapshot.with_name("squeezed.pkl"), tmp_path / "figures.json", tmp_path / "out.png"
+    run("convert", snapshot, squeezed, "--trust")
+    options = ["--trust", "--samples", "9", "--seed", "3", "--noise", "none", "--truncation", "0.7"]
+    code, out, err = run("compare", snapshot, squeezed, *options, "--json", figures, "--grid", picture)
+    assert (code, err) == (0, "")  # quiet beside the table where stderr is no terminal
+    assert out.startswith(f"A {snapshot}, dense: ")
+    assert f"\nB {squeezed}, squeezed: 4 of 4 blocks" in out
+    for words in ("9 latents (seed 3), noise none, truncation 0.7", "PSNR", "SSIM", "features 16x16", "Wasserstein 16"):
+        assert words in out
+    data = json.loads(figures.read_text())
+    G, H = (pickle.loads(path.read_bytes())["G_ema"] for path in (snapshot, squeezed))
+    direct = squeeze_patch.compare(G, H, samples=9, seed=3, noise_mode="none", truncation=0.7)
+    assert data["psnr"] == pytest.approx(direct.psnr, abs=1e-3)  # the same computation on the same file
+    with Image.open(picture) as image:
+        assert image.size == (8 * 64, 3 * (64 + 16))
+    code, out, _ = run("compare", snapshot, snapshot, "--trust", "--samples", "2", "--key", "G", "--json")
+    assert code == 0
+    assert json.loads(out)["psnr"] is None  # nothing but JSON; equal
+
+
+def test_report(snapshot: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(run("plan", snapshot, "--trust", "--ratio", "2", "--json")[1])
+    code, out, err = run("report", snapshot, "--trust", "--plan", plan, "--repeats", "2", "--batch", "2")
+    assert (code, err) == (0, "")
+    for words in ("32x32", "parameters", "ms for 2 images", "in 2 pairs", "memory", "The squeezed generator is"):
+        assert words in out
+    squeezed = snapshot.with_name("squeezed.pkl")
+    run("convert", snapshot, squeezed, "--trust", "--ratio", "2")
+    for against in ([], ["--against", snapshot]):
+        code, out, err = run("report", squeezed, "--trust", *against, "--repeats", "2", "--json")
+        assert (code, err) == (0, "")
+        data = json.loads(out)
+        assert data["cost"]["parameters_after"] == json.loads(plan.read_text())["parameters_after"]
+        assert data["memory_after"]["weights"] < data["memory_before"]["weights"]
+    code, _, err = run("report", squeezed, "--trust", "--ratio", "2")
+    assert code == 2
+    assert "squeezed already" in err
+
+
 ERRORS: List[Tuple[List[str], str]] = [
     (["info", "none.pkl", "--trust"], "none.pkl: there is no such file"),
     (["info", "{dense}"], "--trust"),
@@ -120,6 +161,16 @@ ERRORS: List[Tuple[List[str], str]] = [
     (["convert", "{dense}", "{folder}/out.pkl", "--trust", "--ratio", "2", "--reduction", "0.1"], "one of"),
     (["convert", "{dense}", "{folder}/no/out.pkl", "--trust"], "no folder"),
     (["convert", "{dense}", "{folder}/out.pkl", "--trust", "--host", "{folder}"], "no torch_utils"),
+    (["compare", "{dense}", "none.pkl", "--trust"], "none.pkl: there is no such file"),
+    (["compare", "{dense}", "{dense}", "--trust", "--key", "D"], "does not say its latent size (z_dim)"),
+    (["compare", "{dense}", "{dense}", "--trust", "--key", "E"], "no network E in this file; it has G, D, G_ema"),
+    (["compare", "{dense}", "{dense}", "--trust", "--samples", "1"], "samples has to be 2 or more"),
+    (["compare", "{dense}", "{dense}", "--trust", "--grid", "{folder}/no/out.png"], "in a folder that exists"),
+    (["compare", "{dense}", "{dense}", "--trust", "--device", "abacus"], "device abacus cannot be used"),
+    (["report", "{dense}", "--trust", "--json", "{folder}"], "in a folder that exists"),
+    (["report", "{dense}", "--trust", "--repeats", "1"], "repeats 2 or more, not 1 and 1"),
+    (["report", "{dense}", "--trust", "--against", "{dense}"], "the generator is dense"),
+    (["report", "{dense}", "--trust", "--ratio", "2", "--reduction", "0.1"], "one of"),
     (["demo", "--ratio", "0.5", "--out", "{folder}/demo"], "ratio is c / q"),
 ]
 
@@ -145,7 +196,7 @@ def test_usage_errors_exit_2(arguments: List[str]) -> None:
 
 def test_help_and_version() -> None:
     assert squeeze_patch.__version__ in run("--version")[1]
-    for command in ([], ["info"], ["plan"], ["convert"], ["demo"]):
+    for command in ([], ["info"], ["plan"], ["convert"], ["compare"], ["report"], ["demo"]):
         code, out, _ = run(*command, "--help")
         assert code == 0
         assert "Usage" in out

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import squeeze_patch
-from benchmarks.fidelity import mean_image, norm_start, random_start
+from benchmarks.fidelity import images_of, mean_image, norm_start, random_start
 from squeeze_patch.activations import styles_needed, window_features
 from squeeze_patch.adapters import locate
-from squeeze_patch.compare import compare
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.initialize import regress, select_channels
+from squeeze_patch.similarity import psnr
 from tests.hosts import Host
 
 
@@ -24,20 +24,21 @@ def test_start_is_near_the_dense_generator(capsys: pytest.CaptureFixture[str]) -
     The margins are a third of what `python -m benchmarks.fidelity` shows (9 dB and 7 dB at ratio 1.5).
     """
     dense = trained_generator()
-    psnr = {}
+    images = images_of(dense)
+    near = {}
     for ratio in (1.0, 1.5, 2.0):
-        psnr[ratio] = compare(dense, squeeze_patch.apply(copy.deepcopy(dense), ratio=ratio)).psnr
+        near[ratio] = psnr(images, images_of(squeeze_patch.apply(copy.deepcopy(dense), ratio=ratio)))
     with capsys.disabled():
-        print(f"\nPSNR of the start on the demo generator: { ({k: round(v, 1) for k, v in psnr.items()}) }")
-    assert psnr[1.0] > 100
-    assert psnr[1.0] > psnr[1.5] > psnr[2.0]
+        print(f"\nPSNR of the start on the demo generator: { ({k: round(v, 1) for k, v in near.items()}) }")
+    assert near[1.0] > 100
+    assert near[1.0] > near[1.5] > near[2.0]
     plan = squeeze_patch.plan(dense, ratio=1.5)
-    others = {"mean image": mean_image(dense)}
+    others = {"mean image": mean_image(images)}
     for name, start in (("weight norm", norm_start), ("random", random_start)):
         other = copy.deepcopy(dense)
         start(other, plan)
-        others[name] = compare(dense, other).psnr
-    assert psnr[1.5] > max(others.values()) + 2.5, others
+        others[name] = psnr(images, images_of(other))
+    assert near[1.5] > max(others.values()) + 2.5, others
 
 
 def test_own_features_are_the_hosts(host: Host) -> None:
@@ -144,6 +145,7 @@ def test_averaging_two_starts_with_the_same_channels_makes_sense() -> None:
     middle = copy.deepcopy(a)
     for mine, other in zip(middle.parameters(), b.parameters()):
         mine.lerp_(other, 0.5)
-    apart = compare(a, b).psnr
-    assert compare(a, middle).psnr > apart
-    assert compare(b, middle).psnr > apart
+    of_a, of_b, of_middle = images_of(a), images_of(b), images_of(middle)
+    apart = psnr(of_a, of_b)
+    assert psnr(of_a, of_middle) > apart
+    assert psnr(of_b, of_middle) > apart

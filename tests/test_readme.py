@@ -39,7 +39,18 @@ def workspace(draggan: Host, tmp_path: Path) -> Path:
 
 def test_every_block_has_a_test() -> None:
     assert len(re.findall(r"^```\w", TEXT, flags=re.MULTILINE)) == len(BLOCKS)
-    assert set(BLOCKS) == {"demo", "tests", "convert", "recover", "train", "rosinality", "load", "edit", "apply"}
+    assert set(BLOCKS) == {
+        "demo",
+        "tests",
+        "convert",
+        "recover",
+        "measure",
+        "train",
+        "rosinality",
+        "load",
+        "edit",
+        "apply",
+    }
 
 
 def test_demo_block_in_a_fresh_clone(tmp_path: Path) -> None:
@@ -91,6 +102,19 @@ def test_recover_block(workspace: Path) -> None:
     assert squeeze_patch.status(read(workspace / "recovered.pkl", trust=True)["G_ema"]).state == "squeezed"
     log = (workspace / "recovered.jsonl").read_text().splitlines()
     assert len(log) == 2  # of the start and of the end
+
+
+def test_measure_block(workspace: Path) -> None:
+    convert(workspace / "network.pkl", workspace / "squeezed.pkl", trust=True)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-ec", BLOCKS["measure"]], cwd=workspace, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "PSNR" in done.stdout
+    assert "The squeezed generator is" in done.stdout
+    assert (workspace / "side_by_side.png").is_file()
 
 
 def test_train_block(draggan: Host, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from squeeze_patch.checkpoint import Conversion, convert, read, write
-from squeeze_patch.compare import Fidelity, compare, grid, sample
+from squeeze_patch.compare import Comparison, compare
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.files import atomic_write
+from squeeze_patch.pictures import grid
+from squeeze_patch.sampling import sample
 
 WEIGHTS = Path(__file__).with_name("weights.npz")
 CONFIG: Dict[str, Any] = {
@@ -29,10 +31,10 @@ CONFIG: Dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Demo:
-    """Result of `run_demo`: the conversion, its fidelity, and the picture."""
+    """Result of `run_demo`: the conversion, how the images compare (noise off), and the picture."""
 
     conversion: Conversion
-    fidelity: Fidelity
+    comparison: Comparison
     picture: Path
 
 
@@ -59,8 +61,8 @@ def run_demo(folder: Path, **wish: Any) -> Demo:
         write({"G": copy.deepcopy(dense), "G_ema": dense}, stream)
     conversion = convert(folder / "dense.pkl", folder / "squeezed.pkl", trust=True, force=True, **wish)
     squeezed = read(folder / "squeezed.pkl", trust=True)["G_ema"]
-    fidelity = compare(dense, squeezed)
+    comparison = compare(dense, squeezed, noise_mode="none")
     picture = folder / "samples.png"
     with atomic_write(picture) as stream:
         grid(sample(dense, 16, seed=1), sample(squeezed, 16, seed=1), scale=2).save(stream, format="PNG")
-    return Demo(conversion, fidelity, picture)
+    return Demo(conversion, comparison, picture)

@@ -16,6 +16,7 @@ from squeeze_patch.recovery.pair import Pair, run
 from squeeze_patch.recovery.processes import Processes
 from squeeze_patch.recovery.settings import Settings, average_decay, feature_weight, learning_rate
 from squeeze_patch.recovery.state import State
+from squeeze_patch.similarity import decibels
 
 #: images that are made at a time where no gradient is needed
 EVALUATION_BATCH = 16
@@ -123,13 +124,6 @@ class Training:
 
 def copies(tensors: Any) -> List[torch.Tensor]:
     return [tensor.detach().clone() for tensor in tensors]
-
-
-def decibels(error: float) -> float:
-    """PSNR of a mean squared error of images in [-1, 1], as `squeeze_patch.compare.psnr` counts it; inf for 0."""
-    from squeeze_patch.compare import PEAK  # here, because it brings an image library with it
-
-    return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
 
 
 @contextlib.contextmanager

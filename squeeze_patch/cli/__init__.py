@@ -1,0 +1,27 @@
+"""The command line: options, progress and tables. What the commands do is in the modules that they call."""
+
+from __future__ import annotations
+
+import click
+
+from squeeze_patch import __version__
+from squeeze_patch.cli.checkpoints import convert, info, plan
+from squeeze_patch.cli.jobs import demo, recover, run, train
+from squeeze_patch.cli.measure import compare, report
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="squeeze-patch")
+def main() -> None:
+    """Image squeeze connections for existing StyleGAN2 generators: about 12 % fewer parameters.
+
+    \b
+    Try it without any host:
+      squeeze-patch demo
+    Convert a checkpoint, which the untouched host then loads:
+      squeeze-patch convert dense.pkl squeezed.pkl --host path/to/stylegan2-ada-pytorch --trust
+    """
+
+
+for command in (info, plan, convert, recover, compare, report, demo, train, run):
+    main.add_command(command)

@@ -1,0 +1,5 @@
+"""python -m squeeze_patch.cli"""
+
+from squeeze_patch.cli import main
+
+main()

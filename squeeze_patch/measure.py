@@ -1,0 +1,157 @@
+"""A dense generator and its squeezed counterpart, measured: cost, latency, memory."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Optional, Tuple
+
+import torch
+
+from squeeze_patch.adapters import locate
+from squeeze_patch.errors import MeasurementError, StateError
+from squeeze_patch.initialize import Progress
+from squeeze_patch.latency import REPEATS, Latency, Quartiles, latency
+from squeeze_patch.memory import Memory, memory
+from squeeze_patch.planner import Plan, describe_reduction
+from squeeze_patch.report import Report, amount, report, table
+from squeeze_patch.surgery import apply, status
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Before (dense) and after (squeezed); prints as a table."""
+
+    cost: Report
+    latency: Latency
+    memory_before: Memory
+    memory_after: Memory
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain numbers, strings, lists and dicts; seconds and bytes."""
+        return {**asdict(self), "verdict": self.latency.verdict}
+
+    def __str__(self) -> str:
+        cost, time = self.cost, self.latency
+        fewer = describe_reduction(1 - cost.parameters_after / cost.parameters_before)
+        lines = [
+            table(cost),
+            f"parameters   {cost.parameters_before:,} -> {cost.parameters_after:,} ({fewer})",
+            f"latency      {_milliseconds(time.dense)} -> {_milliseconds(time.squeezed)} ms for {_images(time.batch)}, "
+            "median (quartiles)",
+            f"             squeezed / dense {time.ratio} in {time.repeats} pairs; {time.device}",
+            f"memory       {_megabytes(self.memory_before)} -> {_megabytes(self.memory_after)}",
+            f"             ({self.memory_after.method})",
+            _verdict(cost, time),
+        ]
+        return "\n".join(lines)
+
+
+def measure(
+    dense: Any, squeezed: Any, batch: int = 1, repeats: int = REPEATS, progress: Optional[Progress] = None
+) -> Measurement:
+    """Measure two generators of one shape, one of them squeezed, on the device where they are.
+
+    Args:
+        dense, squeezed: generators, called as ``G(z, c, noise_mode="const")``; see `pair`.
+        batch: images a call.
+        repeats: timed pairs of calls, 2 or more.
+        progress: called with (what, done, in all).
+
+    Raises:
+        MeasurementError: an argument is out of range, or the two are not of one shape.
+        StateError: ``dense`` is not dense, or ``squeezed`` not squeezed.
+        UnsupportedModelError: no adapter knows the generators.
+    """
+    if batch < 1 or repeats < 2:
+        raise MeasurementError(f"batch has to be 1 or more and repeats 2 or more, not {batch} and {repeats}")
+    _check_pair(dense, squeezed)
+    return Measurement(
+        cost=report(squeezed),
+        latency=latency(dense, squeezed, batch, repeats, progress),
+        memory_before=memory(dense, batch),
+        memory_after=memory(squeezed, batch),
+    )
+
+
+def pair(
+    G: Any,
+    against: Optional[Any] = None,
+    *,
+    reduction: Optional[float] = None,
+    ratio: Optional[float] = None,
+    plan: Optional[Plan] = None,
+) -> Tuple[Any, Any]:
+    """(dense, squeezed) to measure, from either one. The other gets random weights: cost does not depend on them.
+
+    Args:
+        G: dense, to be squeezed in a copy; or squeezed.
+        against: the dense generator of a squeezed G; default: one is made by G's own constructor call.
+        reduction, ratio, plan: as for `squeeze_patch.apply`, for a dense G.
+
+    Raises:
+        PlanError, UnsupportedModelError: as for `squeeze_patch.apply`, or no dense generator can be made.
+        StateError: the arguments do not fit G's state.
+    """
+    now = status(G)
+    if now.state == "irregular":
+        raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
+    device = next(G.parameters()).device
+    with torch.random.fork_rng(devices=[]):
+        if now.state == "dense":
+            if against is not None:
+                raise StateError("the generator is dense; a dense one to measure against belongs to a squeezed one")
+            other = apply(
+                copy.deepcopy(G), reduction=reduction, ratio=ratio, plan=plan, init="random", keep_original=False
+            )
+            return G, other.eval().requires_grad_(False)
+        if not (reduction is None and ratio is None and plan is None):
+            raise StateError(f"the generator is squeezed already ({now}); a ratio, reduction or plan is for dense ones")
+        if against is None:
+            against = _dense_like(G).to(device).eval().requires_grad_(False)
+    _check_pair(against, G)
+    return against, G
+
+
+def _dense_like(G: torch.nn.Module) -> torch.nn.Module:
+    adapter, network = locate(G)
+    return adapter.dense_like(G, network)
+
+
+def _check_pair(dense: Any, squeezed: Any) -> None:
+    for name, G, state in (("dense", dense, "dense"), ("squeezed", squeezed, "squeezed")):
+        now = status(G)
+        if now.state != state:
+            raise StateError(f"the generator to measure as {name} is {now}")
+    shapes = []
+    for G in (dense, squeezed):
+        adapter, network = locate(G)
+        blocks = [dataclasses.replace(spec, width=None) for spec in adapter.specs(network)]
+        shapes.append((blocks, G.z_dim, G.c_dim))
+    if shapes[0] != shapes[1]:
+        raise MeasurementError(
+            "the dense and the squeezed generator are not of one shape (latents, classes, resolutions, channels); "
+            "measure a squeezed generator against the dense one that it came from"
+        )
+
+
+def _verdict(cost: Report, time: Latency) -> str:
+    if time.verdict == "faster":
+        return f"The squeezed generator is faster here: {1 - time.ratio.median:.0%} less time.".replace("%", " %")
+    saved = f"although it needs {amount(cost.multiply_adds_after)} instead of {amount(cost.multiply_adds_before)} "
+    if time.verdict == "slower":
+        return f"The squeezed generator is NOT faster here, but slower, {saved}multiply-adds."
+    return f"The squeezed generator is NOT faster here beyond the spread of the timings, {saved}multiply-adds."
+
+
+def _milliseconds(time: Quartiles) -> str:
+    return f"{1000 * time.median:.1f} ({1000 * time.lower:.1f} to {1000 * time.upper:.1f})"
+
+
+def _megabytes(found: Memory) -> str:
+    return f"{found.peak / 1e6:.1f} MB (weights {found.weights / 1e6:.1f}, one call {found.working / 1e6:.1f})"
+
+
+def _images(batch: int) -> str:
+    return "1 image" if batch == 1 else f"{batch} images"

@@ -1,0 +1,65 @@
+"""Labelled pictures of two generators' images side by side."""
+
+from __future__ import annotations
+
+from typing import Any, Tuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from squeeze_patch.sampling import draw, evaluation, latents
+
+#: samples in a picture of `side_by_side`
+COLUMNS = 8
+
+
+def grid(
+    a: torch.Tensor, b: torch.Tensor, labels: Tuple[str, str] = ("dense", "squeezed"), scale: int = 1
+) -> Image.Image:
+    """Rows of A, B and their difference under labels; a column for every sample.
+
+    Args:
+        a, b: images [N, C, H, W] in [-1, 1], C = 1 or 3.
+        labels: of the first two rows.
+        scale: every pixel becomes scale x scale.
+    """
+    difference = (a - b).abs() * 2 - 1  # 0 -> black; half the range -> white
+    rows = [(labels[0], a), (labels[1], b), ("|difference| x 2", difference)]
+    tiles = [_row(images, scale) for _, images in rows]
+    font: Any = ImageFont.load_default()
+    label_height = 16
+    width = tiles[0].width
+    canvas = Image.new("RGB", (width, sum(tile.height + label_height for tile in tiles)), "white")
+    draw = ImageDraw.Draw(canvas)
+    top = 0
+    for (label, _), tile in zip(rows, tiles):
+        draw.text((4, top + 2), label, fill="black", font=font)
+        canvas.paste(tile, (0, top + label_height))
+        top += tile.height + label_height
+    return canvas
+
+
+def _row(images: torch.Tensor, scale: int) -> Image.Image:
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels[:, :3]
+    strip = np.concatenate(list(pixels.permute(0, 2, 3, 1).numpy()), axis=1)
+    return Image.fromarray(np.ascontiguousarray(strip.repeat(scale, axis=0).repeat(scale, axis=1)))
+
+
+def side_by_side(
+    a: Any,
+    b: Any,
+    labels: Tuple[str, str],
+    samples: int,
+    seed: int = 0,
+    noise_mode: str = "const",
+    truncation: float = 1.0,
+) -> Image.Image:
+    """The first images of `squeeze_patch.compare` with the same arguments, at most `COLUMNS`, as a `grid`; images below
+    64 pixels are enlarged."""
+    z, c = latents(a, samples, seed)
+    with evaluation(a), evaluation(b):
+        pairs = list(zip(torch.split(z[:COLUMNS], 1), torch.split(c[:COLUMNS], 1)))
+        rows = [torch.cat([draw(G, *pair, noise_mode, truncation).cpu() for pair in pairs]) for G in (a, b)]
+    return grid(rows[0], rows[1], labels, scale=max(1, 64 // rows[0].shape[-1]))

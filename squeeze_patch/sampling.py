@@ -1,0 +1,74 @@
+"""Images of a generator from seeded latents; nothing here touches torch's global random state."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Dict, Iterator, Tuple
+
+import torch
+
+from squeeze_patch.errors import MeasurementError
+
+#: whose noise does not change from call to call, so that two generators can be set side by side
+NOISE_MODES = ("const", "none")
+
+
+def latents(G: Any, n: int, seed: int) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Seeded latents and class labels for ``n`` images, float32, on the CPU.
+
+    Returns:
+        z [n, z_dim], standard normal; c [n, c_dim], one random class an image (one-hot), c_dim = 0 where G has none.
+    """
+    random = torch.Generator().manual_seed(seed)
+    z = torch.randn([n, G.z_dim], generator=random)
+    c = torch.zeros([n, G.c_dim])
+    if G.c_dim:
+        c[torch.arange(n), torch.randint(G.c_dim, [n], generator=random)] = 1
+    return z, c
+
+
+@contextlib.contextmanager
+def evaluation(G: torch.nn.Module) -> Iterator[None]:
+    """G in evaluation mode, without gradients, for the length of a block; afterwards every module is as it was."""
+    flags = {module: module.training for module in G.modules()}
+    G.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+
+
+def draw(G: Any, z: torch.Tensor, c: torch.Tensor, noise_mode: str = "const", truncation: float = 1.0) -> torch.Tensor:
+    """Images [N, C, R, R], float32, about -1 to 1 (not clamped), on G's device, of latents on any device.
+
+    Args:
+        G: called as the NVIDIA family's generators are: ``G(z, c, noise_mode=..., truncation_psi=...)``.
+        z, c: [N, z_dim] and [N, c_dim].
+        noise_mode: "const" or "none".
+        truncation: psi of the truncation trick (Karras et al. 2019, section 4, appendix B); 1 = none.
+
+    Raises:
+        MeasurementError: G returns no images.
+    """
+    device = next(G.parameters()).device
+    options: Dict[str, Any] = {} if truncation == 1 else {"truncation_psi": truncation}
+    images = G(z.to(device), c.to(device), noise_mode=noise_mode, **options)
+    if not (isinstance(images, torch.Tensor) and images.dim() == 4):
+        raise MeasurementError(
+            f"{type(G).__name__} returns {type(images).__name__}, not images [N, C, R, R]; "
+            "pass the generator whose call is G(z, c) and gives the images"
+        )
+    return images.float()
+
+
+def sample(G: Any, n: int, seed: int, noise_mode: str = "const", batch: int = 16) -> torch.Tensor:
+    """Images [n, C, R, R], float32, on the CPU, of latents drawn with ``seed``, without truncation.
+
+    Unconditional where G has no classes, else one random class an image. G is run in evaluation mode.
+    """
+    z, c = latents(G, n, seed)
+    with evaluation(G):
+        batches = zip(torch.split(z, batch), torch.split(c, batch))
+        return torch.cat([draw(G, *pair, noise_mode).cpu() for pair in batches])
