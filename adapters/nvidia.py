@@ -1,6 +1,17 @@
 """The NVIDIA family: stylegan2-ada-pytorch, stylegan3's networks_stylegan2, GGDR, projected-gan, EG3D's backbone, and
 the many repositories that carry the same classes. Their generators hold a SynthesisNetwork with blocks ``b4``, ``b8``,
 ... of conv0, conv1 and torgb.
+
+What is patched: every block is replaced by a `connection.SqueezedBlock` under the same name.
+
+=====================  ===================================================================================
+``b*.conv1``           the host's layer with q outputs: rows of the kept channels; affine and noise as they were
+``b*.torgb``           the host's layer with q inputs: weight, affine and bias refitted
+``b*.excite``          new, not in the last block: `connection.Excite`, q -> c
+everything else        the same objects: mapping, const, conv0, noise buffers, w_avg, the discriminator
+=====================  ===================================================================================
+
+Limits: architecture 'skip' only; training scripts: see `nvidia_training`.
 """
 
 from __future__ import annotations
@@ -101,7 +112,9 @@ class NvidiaAdapter(Adapter):
         return self.block(network, name).conv1
 
     def synthesize(self, network: Any, ws: torch.Tensor) -> torch.Tensor:
-        image: torch.Tensor = network(ws[:, None].repeat(1, network.num_ws, 1), noise_mode="random")
+        # unfused: one weight for all samples, half the time on a CPU and a fraction of the memory
+        repeated = ws[:, None].repeat(1, network.num_ws, 1)
+        image: torch.Tensor = network(repeated, noise_mode="random", fused_modconv=False)
         return image
 
     def build(self, network: torch.nn.Module, name: str, width: int) -> Any:

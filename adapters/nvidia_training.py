@@ -1,4 +1,20 @@
-"""How the NVIDIA family's train.py builds and resumes generators."""
+"""How the NVIDIA family's train.py builds and resumes generators, and how much of it the tests could run.
+
+==========================  =========================================================================================
+stylegan3, cfg stylegan2    the whole script, untouched, on a CPU: one and two processes, trained and resumed
+stylegan2-ada-pytorch       the same with one process, snapshots included; with two, up to the first tick. Both need ten
+                            minutes on a CPU, as its networks cannot be narrowed by options (``SQUEEZE_SLOW=1``)
+GGDR                        its loss, networks, features and snapshots; of its script only the options. On one process
+                            the script stops by itself at a barrier without a process group
+projected-gan               networks; its loss needs a pretrained network from the internet
+EG3D                        backbone and rebuilding; its loss needs a data set with cameras, its scripts CUDA
+draggan                     networks, loss (path length calls an operation with an argument that its copy lacks; the
+                            tests leave that argument out), snapshots and resume functions; it ships no script
+==========================  =========================================================================================
+
+On torch 2.x all of these scripts stop at once, dense ones too, because their data loader passes an argument that torch
+has dropped; `squeeze_patch.launch` bridges that. Their CUDA calls are stood in for by ``tests/hosts/cpu``.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import click
 import torch
 
 from squeeze_patch.latency import device_name
-from tests.hosts import Host, all_hosts
+from tests.hosts import Host, nvidia_hosts
 
 #: resolution, channel_base, mapping layers of the sizes that papers and hosts use (z = w = 512, 3 channels)
 SIZES = {"cifar": (32, 32768, 2), "paper256": (256, 16384, 8), "config-f": (1024, 32768, 8)}
@@ -22,7 +22,7 @@ def generator(host: Host, size: str, **synthesis: Any) -> Any:
 
 def find(name: str) -> Host:
     """The host of that name, from PyPI or SQUEEZE_HOSTS."""
-    hosts = {host.name: host for host in all_hosts()}
+    hosts = {host.name: host for host in nvidia_hosts()}
     if name not in hosts:
         raise click.UsageError(f"no host {name} at hand; there are {', '.join(hosts)} (tests/hosts/README.md)")
     return hosts[name]

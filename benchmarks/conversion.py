@@ -1,6 +1,6 @@
 """Conversion of an official-size checkpoint (G, G_ema, D), against merely loading and saving the file.
 
-    python -m benchmarks.conversion [--host draggan] [--size config-f] [--repeats 3]
+    python -m benchmarks.conversion [--host draggan] [--size config-f] [--init weights|calibrated] [--repeats 3]
 
 Each run is a process of its own; time is measured inside, after the imports, and memory is the process's peak less what
 it held after the imports.
@@ -34,12 +34,12 @@ def write_checkpoint(host: Host, size: str, path: Path) -> None:
         pickle.dump(data, stream)
 
 
-def work(job: str, source: Path, target: Path) -> Dict[str, float]:
+def work(job: str, init: str, source: Path, target: Path) -> Dict[str, float]:
     """One job in this process: seconds, and bytes of memory beyond what the imports took."""
     before = memory("VmRSS")
     start = time.perf_counter()
     if job == "convert":
-        checkpoint.convert(source, target, trust=True, force=True)
+        checkpoint.convert(source, target, trust=True, init=init, force=True)
     else:
         data: Any = checkpoint.read(source, trust=True)
         with files.atomic_write(target) as stream:
@@ -57,17 +57,18 @@ def memory(field: str) -> int:
 @click.command()
 @click.option("--host", "name", default="draggan", show_default=True)
 @click.option("--size", default="config-f", show_default=True)
+@click.option("--init", type=click.Choice(["weights", "calibrated"]), default="weights", show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--job", hidden=True)
 @click.option("--folder", type=click.Path(path_type=Path), hidden=True)
-def main(name: str, size: str, repeats: int, job: str, folder: Path) -> None:
+def main(name: str, size: str, init: str, repeats: int, job: str, folder: Path) -> None:
     """Measure and print both ratios."""
     host = find(name)
     if job:
         with host.active():
             import torch_utils.persistence  # noqa: F401  (the host's imports are no part of the job)
 
-            print(json.dumps(work(job, folder / "dense.pkl", folder / f"{job}.pkl")))
+            print(json.dumps(work(job, init, folder / "dense.pkl", folder / f"{job}.pkl")))
         return
     results: Dict[str, List[Dict[str, float]]] = {"convert": [], "load and save": []}
     with tempfile.TemporaryDirectory() as made:
@@ -78,14 +79,14 @@ def main(name: str, size: str, repeats: int, job: str, folder: Path) -> None:
         bytes_before = (folder / "dense.pkl").stat().st_size
         for _ in range(repeats):
             for kind in results:
-                command = [sys.executable, "-m", "benchmarks.conversion", "--host", name, "--job", kind]
+                command = [sys.executable, "-m", "benchmarks.conversion", "--host", name, "--job", kind, "--init", init]
                 done = subprocess.run([*command, "--folder", made], check=True, capture_output=True, text=True)
                 results[kind].append(json.loads(done.stdout))
         bytes_after = (folder / "convert.pkl").stat().st_size
     times = {kind: [run["seconds"] for run in runs] for kind, runs in results.items()}
     memory = [run["bytes"] / bytes_before for run in results["convert"]]
     plain = [run["bytes"] / bytes_before for run in results["load and save"]]
-    click.echo(f"{size} checkpoint (G, G_ema, D), {host.name}, {machine()}, {repeats} runs")
+    click.echo(f"{size} checkpoint (G, G_ema, D), {host.name}, {machine()}, start {init}, {repeats} runs")
     click.echo(f"file         {bytes_before / 1e6:.0f} MB -> {bytes_after / 1e6:.0f} MB")
     click.echo(f"convert      {min(times['convert']):.1f} to {max(times['convert']):.1f} s")
     click.echo(f"load, save   {min(times['load and save']):.1f} to {max(times['load and save']):.1f} s")

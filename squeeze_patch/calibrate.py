@@ -36,17 +36,19 @@ from squeeze_patch.probe import Probe
 #: positions sampled for a block, per channel; the regressions have one unknown per kept channel and output
 ROWS_PER_CHANNEL = 64
 MIN_ROWS = 8192
-#: positions taken of one sample: more of them are alike, fewer waste the sample
+#: positions wanted of one sample: more of them are alike, fewer waste the sample
 POSITIONS = 256
-#: samples of a block: at least and at most, and the pixels of features that its samples may have together
-MIN_SAMPLES, MAX_SAMPLES, PIXELS = 16, 2048, 1 << 21
+#: samples of a block, at least and at most, and multiply-adds that running them may take in one generator
+MIN_SAMPLES, MAX_SAMPLES, EFFORT = 8, 2048, 1 << 36
 #: samples whose gradients are taken, at least and at most, and the pixels of their images together
 MIN_GRADIENTS, MAX_GRADIENTS, GRADIENT_PIXELS = 4, 32, 1 << 17
 #: pixels of features that are computed at a time
 BATCH_PIXELS = 1 << 17
+#: samples that are run at a time, at most: hosts that fuse modulation and convolution hold the weights of each
+MAX_BATCH = 32
 #: weight of the readers' own error beside the image's when channels are chosen: it ranks what few gradients miss
 READER_WEIGHT = 0.1
-#: multiply-adds of conv1 in all blocks, for one image, below which one thread is the fastest
+#: multiply-adds for one image below which one thread is the fastest
 SMALL = 1 << 29
 
 
@@ -102,7 +104,8 @@ def _calibrated_starts(
     seed: int,
 ) -> Dict[str, SqueezedStart]:
     blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
-    ws = adapter.sample_w(root, network, max(_samples(block) for block in blocks), seed)
+    samples = _samples(blocks)
+    ws = adapter.sample_w(root, network, max(samples.values()), seed)
     dense, squeezed = Probe(adapter, network), Probe(adapter, network)
     gradients = {} if kept is not None else _gradients(dense, blocks, ws)
     images: List[Any] = []  # what makes each block's share of the squeezed image
@@ -110,7 +113,7 @@ def _calibrated_starts(
     for index, block in enumerate(blocks):
         name = block.spec.name
         if name in widths:
-            rows = _collect(dense, squeezed, blocks[: index + 1], images, ws[: _samples(block)], seed + index)
+            rows = _collect(dense, squeezed, blocks[: index + 1], images, ws[: samples[name]], seed + index)
             if kept is None:
                 importance = _importance(blocks, index, rows, gradients[name])
                 chosen, _ = rank_channels(_covariance(rows.dense), importance, widths[name])
@@ -131,12 +134,13 @@ def statistics(adapter: Adapter, root: torch.nn.Module, network: torch.nn.Module
     covariance, importance = {}, {}
     with _setting(adapter.specs(network)):
         blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
-        ws = adapter.sample_w(root, network, max(_samples(block) for block in blocks), seed)
+        samples = _samples(blocks)
+        ws = adapter.sample_w(root, network, max(samples.values()), seed)
         probe = Probe(adapter, network)
         gradients = _gradients(probe, blocks, ws)
         for index, block in enumerate(blocks):
             name = block.spec.name
-            rows = _collect(probe, probe, blocks[: index + 1], blocks, ws[: _samples(block)], seed + index)
+            rows = _collect(probe, probe, blocks[: index + 1], blocks, ws[: samples[name]], seed + index)
             covariance[name] = _covariance(rows.dense)
             # gradients are per position: an error everywhere counts as often as there are positions
             importance[name] = gradients[name] * block.spec.resolution**2
@@ -147,8 +151,7 @@ def statistics(adapter: Adapter, root: torch.nn.Module, network: torch.nn.Module
 def _setting(specs: Sequence[BlockSpec]) -> Iterator[None]:
     """Gradients can be taken, the user's random stream stays where it was (blocks that are built draw from it), and
     small generators get one thread, where more of them only wait for each other."""
-    multiply_adds = sum(9 * spec.channels**2 * spec.resolution**2 for spec in specs)
-    threads = one_thread() if multiply_adds < SMALL else contextlib.nullcontext()
+    threads = one_thread() if sum(map(multiply_adds, specs)) < SMALL else contextlib.nullcontext()
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]), threads:
         yield
 
@@ -238,7 +241,7 @@ def _take(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 def _chunks(ws: torch.Tensor, pixels: int) -> List[Tuple[int, torch.Tensor]]:
-    size = max(BATCH_PIXELS // pixels, 1)
+    size = min(max(BATCH_PIXELS // pixels, 1), MAX_BATCH)
     return [(start, ws[start : start + size]) for start in range(0, len(ws), size)]
 
 
@@ -246,11 +249,21 @@ def _rows(block: DenseBlock) -> int:
     return max(ROWS_PER_CHANNEL * block.spec.channels, MIN_ROWS)
 
 
-def _samples(block: DenseBlock) -> int:
-    """How many samples a block is fitted on: enough for its rows, fewer where maps are so large that they cost time."""
-    pixels = block.spec.resolution**2
-    wanted = math.ceil(_rows(block) / min(pixels, POSITIONS))
-    return min(max(min(wanted, PIXELS // pixels), MIN_SAMPLES), MAX_SAMPLES)
+def _samples(blocks: Sequence[DenseBlock]) -> Dict[str, int]:
+    """How many samples each block is fitted on: enough for its rows, fewer where running them takes long."""
+    found, effort = {}, 0
+    for block in blocks:
+        spec = block.spec
+        effort += multiply_adds(spec)
+        wanted = math.ceil(_rows(block) / min(spec.resolution**2, POSITIONS))
+        found[spec.name] = min(max(min(wanted, EFFORT // effort), MIN_SAMPLES), MAX_SAMPLES)
+    return found
+
+
+def multiply_adds(spec: BlockSpec) -> int:
+    """Of both convolutions of a dense block for one image."""
+    outputs = spec.channels * spec.resolution**2
+    return spec.kernel_size**2 * (outputs * spec.channels + outputs * spec.in_channels // 4)
 
 
 def _covariance(rows: torch.Tensor) -> torch.Tensor:
