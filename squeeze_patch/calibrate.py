@@ -50,6 +50,8 @@ MAX_BATCH = 32
 READER_WEIGHT = 0.1
 #: multiply-adds for one image below which one thread is the fastest
 SMALL = 1 << 29
+#: multiply-adds for one image above which a CPU takes minutes to calibrate (the official 32x32 size has 2^32)
+LARGE = 1 << 33
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,12 @@ def statistics(adapter: Adapter, root: torch.nn.Module, network: torch.nn.Module
             # gradients are per position: an error everywhere counts as often as there are positions
             importance[name] = gradients[name] * block.spec.resolution**2
     return Statistics(covariance, importance)
+
+
+def is_quick(adapter: Adapter, network: torch.nn.Module) -> bool:
+    """Whether calibrating this network takes seconds: a small one, or one on a GPU."""
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    return not on_cpu or sum(map(multiply_adds, adapter.specs(network))) <= LARGE
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import torch
 
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.base import Adapter, SqueezedStart
-from squeeze_patch.calibrate import calibrated_starts
+from squeeze_patch.calibrate import calibrated_starts, is_quick
 from squeeze_patch.errors import PlanError, SqueezeError, StateError, UnsupportedModelError
 from squeeze_patch.fingerprint import Fingerprint
 from squeeze_patch.initialize import Progress, one_thread, starts_from_weights
@@ -99,7 +99,8 @@ def apply(
         allocate: "spectral" spends the same number of parameters where G's images need them; see `plan`.
         init: "calibrated" = start from G's trained weights and from what it does on random latents, for which G is
             run; "weights" = from the weights alone, in seconds; "random" = fresh conv1, torgb and excite, to train
-            from scratch. Default: calibrated, or weights where the adapter cannot run G.
+            from scratch. Default: calibrated, or weights where G cannot be run, or would take minutes (above 32x32
+            at the official widths on a CPU).
         keep_original: keep the dense blocks beside G, so that `remove` can put them back (G's memory grows by them;
             they are neither pickled nor copied with G). False saves that memory, for training.
         progress: called with (block name, blocks done, blocks in all).
@@ -309,7 +310,7 @@ def _check_fits(plan: Plan, adapter: Adapter, network: torch.nn.Module) -> None:
 
 
 def chosen_init(init: Optional[str], adapter: Adapter, network: torch.nn.Module) -> str:
-    """The start that ``init`` stands for: without a wish, calibrated where the adapter can run the network.
+    """The start that ``init`` stands for: without a wish, calibrated where the network can be run in seconds.
 
     Raises:
         PlanError: there is no such start.
@@ -323,7 +324,7 @@ def chosen_init(init: Optional[str], adapter: Adapter, network: torch.nn.Module)
             "a calibrated start runs the generator, which is not possible here (a state dict, or an adapter that does "
             "not run its hosts). Use init='weights'"
         )
-    return init or ("calibrated" if runs else "weights")
+    return init or ("calibrated" if runs and is_quick(adapter, network) else "weights")
 
 
 def _trained_starts(

@@ -21,6 +21,7 @@ from squeeze_patch.planner import saved_parameters
 from squeeze_patch.probe import Probe
 from squeeze_patch.similarity import psnr
 from squeeze_patch.spectral import spend
+from squeeze_patch.surgery import chosen_init
 from tests.conftest import float_error, latents, trained
 from tests.hosts import Host
 
@@ -160,6 +161,15 @@ def test_an_adapter_that_cannot_run_starts_from_the_weights(monkeypatch: pytest.
     with pytest.raises(squeeze_patch.PlanError, match="allocate='uniform'"):
         squeeze_patch.plan(G, allocate="spectral")
     assert squeeze_patch.status(G).state == "dense"
+
+
+def test_large_generators_on_a_cpu_start_from_their_weights_unless_asked(draggan: Host) -> None:
+    """Official sizes: 32x32 is calibrated by default, 256x256 is not."""
+    for resolution, base, start in ((32, 32768, "calibrated"), (256, 16384, "weights")):
+        G = draggan.generator(resolution, w_dim=512, channel_base=base, channel_max=512)
+        adapter, network = locate(G)
+        assert chosen_init(None, adapter, network) == start
+        assert chosen_init("calibrated", adapter, network) == "calibrated"
 
 
 def test_memory_does_not_grow_with_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
