@@ -95,7 +95,7 @@ def plan(
     "--init",
     type=click.Choice(["calibrated", "weights", "random"]),
     help="Start from what the trained generator does when it is run, from its weights alone (seconds), or from random "
-    "layers to train from scratch.  [default: calibrated, or weights where that would take minutes or it cannot be run]",
+    "layers to train from scratch.  [default: calibrated, or weights where that takes minutes or cannot be]",
 )
 @file_options
 @click.option("--force", is_flag=True, help="Overwrite DST.")
