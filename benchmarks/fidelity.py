@@ -3,8 +3,9 @@
     python -m benchmarks.fidelity [--weights FILE.pt] [--ratios 1,1.5,2] [--seeds 3]
 
 Without --weights the demo's generator is used, else a small one from a state dict in the NVIDIA family's names.
-Rows: the start from the trained weights; the same regressions on the channels of largest weight norm, as
-pruning methods choose them (CAGC, DCP-GAN); random layers. 256 latents, noise off, images in [-1, 1].
+Rows: the calibrated start; the same with the same parameters allocated by the spectrum; the start from the weights
+alone; the same regressions on the channels of largest weight norm, as pruning methods choose them (CAGC, DCP-GAN);
+random layers. 256 latents, noise off, images in [-1, 1].
 """
 
 from __future__ import annotations
@@ -69,7 +70,19 @@ def random_start(G: Any, plan: squeeze_patch.Plan) -> None:
     surgery.squeeze(G, plan, "random")
 
 
+def calibrated_start(G: Any, plan: squeeze_patch.Plan) -> None:
+    surgery.squeeze(G, plan, "calibrated")
+
+
+def spectral_start(G: Any, plan: squeeze_patch.Plan) -> None:
+    """At the parameters of ``plan``; at ratio 1 there are none to spend."""
+    spent = squeeze_patch.plan(G, reduction=plan.reduction, allocate="spectral") if plan.reduction > 0 else plan
+    surgery.squeeze(G, spent, "calibrated")
+
+
 STARTS: Dict[str, Callable[[Any, squeeze_patch.Plan], None]] = {
+    "calibrated": calibrated_start,
+    "and spectral": spectral_start,
     "from the weights": weights_start,
     "by weight norm": norm_start,
     "random": random_start,
