@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import math
 from pathlib import Path
 from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Tuple
@@ -94,7 +95,10 @@ class RosinalityAdapter(Adapter):
             return value(mapping(z.to(device=reference.device, dtype=reference.dtype)))
 
     def runs(self, network: torch.nn.Module) -> bool:
-        return not isinstance(network, rosinality_state.Generator)  # a body for a state dict has no forward
+        if isinstance(network, rosinality_state.Generator):  # a body for a state dict has no forward
+            return False
+        known = [p for p in inspect.signature(network.forward).parameters.values() if p.default is p.empty]
+        return sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in known) <= 1  # gfpgan's CSFT wants conditions, too
 
     def conv1(self, network: torch.nn.Module, name: str) -> Any:
         return get(network, _place(network, name).conv1)
