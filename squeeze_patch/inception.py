@@ -26,7 +26,8 @@ class InceptionDistances:
         fid: Frechet inception distance (Heusel et al. 2017, equation 6). It is biased upwards at few images: 50,000
             are usual, and figures of different numbers do not compare.
         kid: kernel inception distance, mean over subsets (Binkowski et al. 2018); may be slightly below 0.
-        precision, recall: improved precision and recall, 0 to 1 (Kynkäänniemi et al. 2019).
+        precision, recall: improved precision and recall, 0 to 1 (Kynkäänniemi et al. 2019), here on InceptionV3's
+            features like the others; the paper takes VGG16's, which give other figures.
     """
 
     fid: float
@@ -82,7 +83,8 @@ class InceptionNetwork:
 def _module(name: str) -> Any:
     try:
         return importlib.import_module(f"torch_fidelity.{name}")
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter from a torchvision that was built for another torch
         raise MeasurementError(
-            f"FID needs torch-fidelity 0.4 or newer ({error}): pip install 'squeeze-patch[fid]'"
+            f"FID needs torch-fidelity 0.4 or newer, which cannot be imported ({error}): "
+            "pip install 'squeeze-patch[fid]'"
         ) from error
