@@ -202,12 +202,15 @@ def _share_classes(owner: Any, source: str) -> None:
 
     The host's persistence would run ``source`` as a new module, with a generator class of its own, when it first copies
     or unpickles such a generator. It keeps a table from source to module; the module put there here runs only what was
-    added, on top of the names of the module that is loaded already.
+    added, on top of the names of the module that is loaded already. It takes the place of one that unpickling a squeezed
+    file has left there; generators from that file keep their classes.
     """
     persistence = type(owner).__reduce__.__globals__  # type: ignore[attr-defined]
     modules, sources = persistence.get("_src_to_module_dict"), persistence.get("_module_to_src_dict")
     loaded = sys.modules.get(type(owner).__mro__[1].__module__)
-    if modules is None or sources is None or loaded is None or source in modules:
+    if modules is None or sources is None or loaded is None:
+        return
+    if source in modules and issubclass(modules[source].SqueezedGenerator, type(owner)):
         return
     module = types.ModuleType(f"_squeezed_module_{uuid.uuid4().hex}")
     vars(module).update({key: value for key, value in vars(loaded).items() if not key.startswith("__")})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -160,6 +161,22 @@ def test_copies_are_instances_of_the_hosts_class(host: Host) -> None:
 
     G = squeeze_patch.apply(host.generator())
     assert isinstance(copy.deepcopy(G), importlib.import_module(host.networks).Generator)
+
+
+def test_copies_are_instances_also_after_a_squeezed_file_was_loaded(host: Host) -> None:
+    """Unpickled first, as in a process that resumes, the file's source is known to the host under another module."""
+    import importlib
+
+    first = squeeze_patch.apply(host.generator(), init="random")
+    stored = pickle.dumps(first)
+    known = type(first).__reduce__.__globals__["_src_to_module_dict"]
+    del known[first._orig_module_src]
+    loaded = pickle.loads(stored)
+    assert not isinstance(loaded, importlib.import_module(host.networks).Generator)
+    G = squeeze_patch.apply(host.generator(), init="random")
+    assert isinstance(copy.deepcopy(G), importlib.import_module(host.networks).Generator)
+    again = copy.deepcopy(loaded)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in loaded.state_dict().items())
 
 
 def test_remove_follows_dtype_and_flags() -> None:
