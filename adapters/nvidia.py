@@ -202,8 +202,8 @@ def _share_classes(owner: Any, source: str) -> None:
 
     The host's persistence would run ``source`` as a new module, with a generator class of its own, when it first copies
     or unpickles such a generator. It keeps a table from source to module; the module put there here runs only what was
-    added, on top of the names of the module that is loaded already. It takes the place of one that unpickling a squeezed
-    file has left there; generators from that file keep their classes.
+    added, on top of the names of the module that is loaded already. It takes the place of one that unpickling a
+    squeezed file has left there; generators from that file keep their classes.
     """
     persistence = type(owner).__reduce__.__globals__  # type: ignore[attr-defined]
     modules, sources = persistence.get("_src_to_module_dict"), persistence.get("_module_to_src_dict")

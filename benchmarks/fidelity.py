@@ -19,7 +19,7 @@ import click
 import torch
 
 import squeeze_patch
-from squeeze_patch import surgery
+from squeeze_patch import starts, surgery
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.sampling import sample
@@ -115,7 +115,7 @@ def main(weights: Optional[Path], ratios: str, seeds: int) -> None:
         for plan in plans.values():
             values = []
             for seed in range(seeds):
-                surgery.SEED = seed
+                starts.SEED = seed
                 torch.manual_seed(seed)
                 G = copy.deepcopy(dense)
                 make(G, plan)

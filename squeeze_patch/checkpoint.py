@@ -22,7 +22,8 @@ from squeeze_patch.moments import follow_all, parameters_of
 from squeeze_patch.planner import Plan
 from squeeze_patch.planner import plan as make_plan
 from squeeze_patch.report import Report, report
-from squeeze_patch.surgery import Status, chosen_init, squeeze, status
+from squeeze_patch.starts import chosen_init
+from squeeze_patch.surgery import Status, squeeze, status
 
 #: the generator on which channels are chosen: its weights are the averaged ones
 REFERENCES = ("G_ema", "g_ema")

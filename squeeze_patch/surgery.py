@@ -11,16 +11,12 @@ import torch
 
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.base import Adapter, SqueezedStart
-from squeeze_patch.calibrate import calibrated_starts, is_quick
-from squeeze_patch.errors import PlanError, SqueezeError, StateError, UnsupportedModelError
+from squeeze_patch.errors import PlanError, SqueezeError, StateError
 from squeeze_patch.fingerprint import Fingerprint
-from squeeze_patch.initialize import Progress, one_thread, starts_from_weights
+from squeeze_patch.initialize import Progress, one_thread
 from squeeze_patch.planner import TOLERANCE, Plan, dense_parameters, describe_reduction
 from squeeze_patch.planner import plan as make_plan
-
-INITS = ("calibrated", "weights", "random")
-#: latents sampled for a trained start; any fixed number will do
-SEED = 0
+from squeeze_patch.starts import chosen_init, trained_starts
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -147,7 +143,7 @@ def squeeze(
     adapter, network = locate(G)
     init = chosen_init(init, adapter, network)
     _check_fits(plan, adapter, network)
-    starts = {} if init == "random" else _trained_starts(G, adapter, network, plan, init, kept, progress)
+    starts = {} if init == "random" else trained_starts(G, adapter, network, plan, init, kept, progress)
     with one_thread():
         new_blocks = _build(adapter, network, plan, starts)
 
@@ -289,7 +285,7 @@ def _wanted(
     if plan is None:
         return make_plan(G, reduction=reduction, ratio=ratio, widths=widths, allocate=allocate)
     if not (reduction is None and ratio is None and widths is None and allocate == "uniform"):
-        raise PlanError("give a plan or a reduction, ratio or widths, not both")
+        raise PlanError("give a plan, or a reduction, ratio, widths or allocate, not both")
     if plan.family != family:
         raise PlanError(f"the plan is for a generator of family {plan.family}, this one is of family {family}")
     return plan
@@ -307,45 +303,6 @@ def _check_fits(plan: Plan, adapter: Adapter, network: torch.nn.Module) -> None:
             )
     if not plan.blocks:
         raise PlanError("the plan squeezes no block")
-
-
-def chosen_init(init: Optional[str], adapter: Adapter, network: torch.nn.Module) -> str:
-    """The start that ``init`` stands for: without a wish, calibrated where the network can be run in seconds.
-
-    Raises:
-        PlanError: there is no such start.
-        UnsupportedModelError: a calibrated start is wanted for a network that cannot be run.
-    """
-    if init is not None and init not in INITS:
-        raise PlanError(f"init has to be one of {', '.join(INITS)}, not {init!r}")
-    runs = adapter.runs(network)
-    if init == "calibrated" and not runs:
-        raise UnsupportedModelError(
-            "a calibrated start runs the generator, which is not possible here (a state dict, or an adapter that does "
-            "not run its hosts). Use init='weights'"
-        )
-    return init or ("calibrated" if runs and is_quick(adapter, network) else "weights")
-
-
-def _trained_starts(
-    G: torch.nn.Module,
-    adapter: Adapter,
-    network: torch.nn.Module,
-    plan: Plan,
-    init: str,
-    kept: Optional[Mapping[str, torch.Tensor]],
-    progress: Optional[Progress],
-) -> Dict[str, SqueezedStart]:
-    with one_thread():
-        for name, parameter in network.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise SqueezeError(f"{name} holds values that are not finite: this generator has diverged")
-    widths = {block.name: block.width for block in plan.blocks}
-    if init == "calibrated":
-        return calibrated_starts(adapter, G, network, widths, kept, progress, SEED)
-    with one_thread():
-        blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
-    return starts_from_weights(blocks, widths, lambda n: adapter.sample_w(G, network, n, SEED), kept, progress)
 
 
 def _shared(

@@ -21,7 +21,7 @@ from squeeze_patch.planner import saved_parameters
 from squeeze_patch.probe import Probe
 from squeeze_patch.similarity import psnr
 from squeeze_patch.spectral import spend
-from squeeze_patch.surgery import chosen_init
+from squeeze_patch.starts import chosen_init
 from tests.conftest import float_error, latents, trained
 from tests.hosts import Host
 
