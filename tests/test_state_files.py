@@ -1,4 +1,4 @@
-"""Files of torch.save that hold state dicts: convert, load, and the hosts' own scripts."""
+"""Files of torch.save that hold state dicts: convert and load."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import argparse
 import copy
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 import pytest
 import torch
@@ -19,17 +17,8 @@ import squeeze_patch
 from squeeze_patch.archive import read_entries, stand_in
 from squeeze_patch.checkpoint import convert, inspect
 from squeeze_patch.cli import main
-from squeeze_patch.run import run
-from tests.conftest import FLAT_HOSTS, float_error, trained
-from tests.hosts import HERE
-from tests.hosts.flat import FlatHost
-
-
-def step(optimiser: torch.optim.Optimizer) -> None:
-    """With gradients out of the air: real ones would say no more here."""
-    for parameter in optimiser.param_groups[0]["params"]:
-        parameter.grad = torch.randn_like(parameter)
-    optimiser.step()
+from tests.conftest import trained
+from tests.hosts.flat import FlatHost, optimiser_step
 
 
 class Snapshot:
@@ -42,8 +31,8 @@ class Snapshot:
         d = torch.nn.Conv2d(3, 4, 3)  # a discriminator, for what it matters here
         d_optim = torch.optim.Adam(d.parameters(), lr=0.002)
         for _ in range(2):
-            step(self.g_optim)
-        step(d_optim)
+            optimiser_step(self.g_optim)
+        optimiser_step(d_optim)
         self.entries = {
             "g": self.g.state_dict(),
             "d": d.state_dict(),
@@ -155,7 +144,7 @@ def test_moments_follow_the_kept_channels(snapshot: Snapshot, tmp_path: Path) ->
             assert torch.equal(entry[moment], part(before[name][moment])), name
             assert entry[moment].abs().max() > 0, name
 
-    step(optimiser)
+    optimiser_step(optimiser)
     steps = {name: int(optimiser.state[p]["step"]) for name, p in G.named_parameters()}
     assert {steps[name] for name in steps if "excite" in name} == {1}
     assert {steps[name] for name in steps if "excite" not in name} == {3}
@@ -325,99 +314,3 @@ def test_command_line(snapshot: Snapshot, tmp_path: Path) -> None:
     rows = json.loads(call("info", tmp_path / "out.pt", "--json"))
     assert rows["g_ema"]["plan"] == plan
     assert rows["g"]["state"] == "squeezed"
-
-
-#: What the hosts' scripts do with their Generator, for the host that ships none
-SCRIPT = """
-import argparse, torch
-from model import Generator
-options = argparse.ArgumentParser()
-options.add_argument("--ckpt")
-args = options.parse_args()
-g = Generator(8, 64, 2)
-optimiser = torch.optim.Adam(g.parameters())
-if args.ckpt:
-    checkpoint = torch.load(args.ckpt)
-    g.load_state_dict(checkpoint["g_ema"], strict=False)
-    if "g_optim" in checkpoint:
-        optimiser.load_state_dict(checkpoint["g_optim"])
-image, _ = g([torch.ones(2, 64)], randomize_noise=False)
-image.square().mean().backward()
-optimiser.step()
-assert all(len(optimiser.state[p]) for p in g.parameters())
-steps = [int(optimiser.state[p]["step"]) for p in g.parameters()]
-torch.save({"g_ema": g.state_dict(), "image": image.detach(), "steps": steps}, "out.pt")
-"""
-
-
-def script_environment(host: FlatHost) -> Dict[str, str]:
-    paths = [str(HERE / "rosinality_cpu"), str(host.folder)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def run_script(folder: Path, host: FlatHost, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "squeeze_patch", "run", *arguments],
-        cwd=folder,
-        env=script_environment(host),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def test_run_a_script(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
-    (tmp_path / "model.py").write_text("from stylegan2.model import Generator\n")
-    from stylegan2.model import Generator
-
-    G = trained(Generator(8, 64, 2))
-    optimiser = torch.optim.Adam(G.parameters())
-    step(optimiser)
-    entries = {"g_ema": G.state_dict(), "g_optim": optimiser.state_dict(), "args": argparse.Namespace(size=8)}
-    torch.save(entries, tmp_path / "dense.pt")
-    convert(tmp_path / "dense.pt", tmp_path / "squeezed.pt")
-    done = run_script(tmp_path, rosinality, "--", "script.py", "--ckpt", "squeezed.pt")
-    assert done.returncode == 0, done.stderr
-    assert "squeeze_patch: squeezed: 2 of 2 blocks" in done.stderr
-    loaded = squeeze_patch.load(Generator(8, 64, 2), tmp_path / "squeezed.pt")
-    image, _ = loaded([torch.ones(2, 64)], randomize_noise=False)
-    seen = entries_of(tmp_path / "out.pt")["image"]  # of a process with other threads, so rounded in another order
-    assert (seen - image).abs().max() <= float_error(loaded, image)
-    steps = dict(zip((name for name, _ in loaded.named_parameters()), entries_of(tmp_path / "out.pt")["steps"]))
-    assert {name for name, count in steps.items() if count == 1} == {"convs.0.excite.weight", "convs.0.excite.bias"}
-    assert set(steps.values()) == {1, 2}
-
-    done = run_script(tmp_path, rosinality, "--ratio", "2", "--", "script.py")  # from scratch
-    assert done.returncode == 0, done.stderr
-    body = stand_in(entries_of(tmp_path / "out.pt")["g_ema"])
-    assert body is not None
-    assert squeeze_patch.status(body).plan == squeeze_patch.plan(body, widths={4: 256, 8: 256})
-
-    monkeypatch.chdir(tmp_path)
-    for arguments, wish, match in (
-        (["script.py", "--ckpt=dense.pt"], {}, "its generators are dense"),
-        (["script.py", "--ckpt", "squeezed.pt"], {"ratio": 2}, "leave --ratio and --reduction out"),
-        (["other.py"], {}, "there is no such script"),
-    ):
-        with pytest.raises(squeeze_patch.SqueezeError, match=match):
-            run(arguments, **wish)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("host", [host for host in FLAT_HOSTS.values() if host.script], ids=lambda host: host.name)
-def test_run_the_hosts_own_generate(host: FlatHost, tmp_path: Path) -> None:
-    with host.active():
-        from model import Generator
-
-        G = trained(Generator(8, 512, 8))
-        torch.save({"g_ema": G.state_dict(), "args": argparse.Namespace(size=8)}, tmp_path / "dense.pt")
-        convert(tmp_path / "dense.pt", tmp_path / "squeezed.pt")
-        (tmp_path / "sample").mkdir()
-        script = str(host.folder / host.script)
-        options = ["--ckpt", "squeezed.pt", "--size", "8", "--pics", "2", "--truncation", "0.7"]
-        done = run_script(tmp_path, host, "--", script, *options)
-        assert done.returncode == 0, done.stderr
-    images: List[Any] = [torch.load(tmp_path / "sample" / f"00000{i}.png.pt") for i in (0, 1)]
-    assert [image.shape for image in images] == [(1, 3, 8, 8)] * 2
-    assert not torch.equal(*images)
