@@ -208,6 +208,7 @@ def _collect(
 ) -> _Rows:
     """Run both generators up to the last of ``blocks``; ``images`` are the fitted toRGBs of those before it."""
     names = [block.spec.name for block in blocks]
+    filters = [block.fir for block in blocks[1:]]
     size = blocks[-1].spec.resolution
     random = torch.Generator().manual_seed(seed)
     per_sample = min(size**2, max(math.ceil(_rows(blocks[-1]) / len(ws)), 1))
@@ -215,9 +216,9 @@ def _collect(
     for start, chunk in _chunks(ws, size**2):
         y = dense.activations(names, chunk, seed + start)
         f = y if squeezed is dense else squeezed.activations(names, chunk, seed + start)
-        share = _image(blocks, y, chunk)
+        share = _image(blocks, y, filters, chunk)
         if len(blocks) > 1:
-            share = share - upsample2d(_image(images[: len(blocks) - 1], f[:-1], chunk, blocks[1:]), blocks[-1].fir)
+            share = share - upsample2d(_image(images, f[:-1], filters, chunk), filters[-1])
         places = torch.stack([torch.randperm(size**2, generator=random)[:per_sample] for _ in chunk])
         rows = [_take(values.float().cpu(), places) for values in (y[-1], f[-1], share)]
         parts.append((*rows, chunk.repeat_interleave(per_sample, dim=0)))
@@ -226,14 +227,16 @@ def _collect(
 
 
 def _image(
-    images: Sequence[Any],
-    features: Sequence[torch.Tensor],
-    ws: torch.Tensor,
-    blocks: Optional[Sequence[DenseBlock]] = None,
+    images: Sequence[Any], features: Sequence[torch.Tensor], filters: Sequence[torch.Tensor], ws: torch.Tensor
 ) -> torch.Tensor:
-    """The running sum of toRGBs (of `DenseBlock`s or `SqueezedStart`s) over resolutions: [n, img_channels, R, R]."""
+    """The running sum of toRGBs over resolutions, as far as ``features`` go: [n, img_channels, R, R].
+
+    Args:
+        images: `DenseBlock`s or `SqueezedStart`s, which both say what toRGB computes.
+        features: what they read.
+        filters: of the upsampling between them.
+    """
     image: Optional[torch.Tensor] = None
-    filters = [block.fir for block in (blocks if blocks is not None else images[1:])]
     for index, (torgb, x) in enumerate(zip(images, features)):
         weight = torgb.rgb_weight[None] * torgb.rgb_style(ws)[:, None, :]
         rgb = (weight @ x.float().cpu().flatten(2)).unflatten(2, x.shape[2:]) + torgb.rgb_bias[None, :, None, None]

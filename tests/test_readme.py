@@ -21,7 +21,7 @@ from squeeze_patch.report import report
 from tests.conftest import trained
 from tests.hosts import HERE, SHIMS, Host
 from tests.hosts.flat import FlatHost
-from tests.test_state_files import SCRIPT, script_environment
+from tests.test_run import SCRIPT, script_environment
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
