@@ -154,19 +154,6 @@ class Adapter(abc.ABC):
     def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
         """Style vectors [n, w_dim], float32, on the CPU, of ``n`` random latents; changes nothing in ``root``."""
 
-    def runs(self, network: torch.nn.Module) -> bool:
-        """Whether `synthesize` runs this network, which a calibrated start needs."""
-        return False
-
-    def conv1(self, network: torch.nn.Module, name: str) -> torch.nn.Module:
-        """The layer of a block, dense or squeezed, whose output is conv1's activations [n, channels, R, R]."""
-        raise NotImplementedError
-
-    def synthesize(self, network: torch.nn.Module, ws: torch.Tensor) -> torch.Tensor:
-        """Images [n, img_channels, R, R] of style vectors [n, w_dim], one for all layers, with fresh noise inputs drawn
-        from torch's random state; differentiable. Where `runs` says so."""
-        raise NotImplementedError
-
     @abc.abstractmethod
     def build(self, network: torch.nn.Module, name: str, width: int) -> torch.nn.Module:
         """A squeezed block with fresh random layers for the dense block ``name``; ``network`` stays as it is."""

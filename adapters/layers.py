@@ -24,7 +24,8 @@ def class_named(module: torch.nn.Module, name: str) -> bool:
 
 def value(tensor: torch.Tensor) -> torch.Tensor:
     """A detached float32 copy on the CPU, or the tensor itself where it is one already."""
-    return tensor.detach().to(device="cpu", dtype=torch.float32)
+    found = tensor.detach().to(device="cpu", dtype=torch.float32)
+    return found.clone() if found.is_inference() else found  # inference tensors are no part of any gradient
 
 
 def is_parametrised(module: torch.nn.Module) -> bool:

@@ -105,18 +105,6 @@ class NvidiaAdapter(Adapter):
         w = w[:, 0] if w.ndim == 3 else w
         return w.detach().to(device="cpu", dtype=torch.float32)  # type: ignore[no-any-return]
 
-    def runs(self, network: torch.nn.Module) -> bool:
-        return True
-
-    def conv1(self, network: torch.nn.Module, name: str) -> Any:
-        return self.block(network, name).conv1
-
-    def synthesize(self, network: Any, ws: torch.Tensor) -> torch.Tensor:
-        # unfused: one weight for all samples, half the time on a CPU and a fraction of the memory
-        repeated = ws[:, None].repeat(1, network.num_ws, 1)
-        image: torch.Tensor = network(repeated, noise_mode="random", fused_modconv=False)
-        return image
-
     def build(self, network: torch.nn.Module, name: str, width: int) -> Any:
         block = self.block(network, name)
         self.check_replaceable(block, name)

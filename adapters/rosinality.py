@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import math
 from pathlib import Path
 from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Tuple
@@ -93,19 +92,6 @@ class RosinalityAdapter(Adapter):
         with torch.no_grad():
             reference = get(network, _known_layout(network).const)
             return value(mapping(z.to(device=reference.device, dtype=reference.dtype)))
-
-    def runs(self, network: torch.nn.Module) -> bool:
-        if isinstance(network, rosinality_state.Generator):  # a body for a state dict has no forward
-            return False
-        known = [p for p in inspect.signature(network.forward).parameters.values() if p.default is p.empty]
-        return sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in known) <= 1  # gfpgan's CSFT wants conditions, too
-
-    def conv1(self, network: torch.nn.Module, name: str) -> Any:
-        return get(network, _place(network, name).conv1)
-
-    def synthesize(self, network: Any, ws: torch.Tensor) -> torch.Tensor:
-        image: torch.Tensor = network([ws], input_is_latent=True, randomize_noise=True)[0]
-        return image
 
     def build(self, network: torch.nn.Module, name: str, width: int) -> FlatBlock:
         layout, dense = _known_layout(network), self.block(network, name)

@@ -22,7 +22,7 @@ from squeeze_patch.moments import follow_all, parameters_of
 from squeeze_patch.planner import Plan
 from squeeze_patch.planner import plan as make_plan
 from squeeze_patch.report import Report, report
-from squeeze_patch.starts import chosen_init
+from squeeze_patch.starts import check_init
 from squeeze_patch.surgery import Status, squeeze, status
 
 #: the generator on which channels are chosen: its weights are the averaged ones
@@ -72,7 +72,7 @@ def convert(
     ratio: Optional[float] = None,
     widths: Optional[Mapping[int, int]] = None,
     allocate: str = "uniform",
-    init: Optional[str] = None,
+    init: str = "calibrated",
     force: bool = False,
     progress: Optional[Progress] = None,
 ) -> Conversion:
@@ -105,8 +105,7 @@ def convert(
         order = [reference, *(name for name in found if name != reference)]
         plans = _plans({name: found[name] for name in order}, allocate, reduction=reduction, ratio=ratio, widths=widths)
         wish = plans[reference]
-        adapter, network = locate(found[reference])
-        start = chosen_init(init, adapter, network)
+        check_init(init)
         cost = report(found[reference], wish)
         dense = {name: parameters_of(found[name]) for name in order}
         shared, kept = _squeeze_all(found, plans, init, progress)
@@ -118,7 +117,7 @@ def convert(
     carried = tuple(str(name) for name in names if name not in changed and data[name] is not None)
     before, after = source.stat().st_size, target.stat().st_size
     lines = tuple(f"{name}: {line}" for name, line in optimisers.items())
-    return Conversion(source, target, wish, tuple(order), shared, carried, cost, before, after, start, lines)
+    return Conversion(source, target, wish, tuple(order), shared, carried, cost, before, after, init, lines)
 
 
 def _plans(found: Mapping[str, torch.nn.Module], allocate: str, **wish: Any) -> Dict[str, Plan]:
@@ -132,7 +131,7 @@ def _plans(found: Mapping[str, torch.nn.Module], allocate: str, **wish: Any) -> 
 
 
 def _squeeze_all(
-    found: Mapping[str, torch.nn.Module], plans: Mapping[str, Plan], init: Optional[str], progress: Optional[Progress]
+    found: Mapping[str, torch.nn.Module], plans: Mapping[str, Plan], init: str, progress: Optional[Progress]
 ) -> Tuple[bool, Dict[str, Dict[str, torch.Tensor]]]:
     """Squeeze the generators in the order of ``plans``, all with the first one's channels where their shapes agree.
 

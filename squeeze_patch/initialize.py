@@ -12,13 +12,18 @@ from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence
 import numpy as np
 import torch
 
-from squeeze_patch.activations import styles_needed, window_features
+from squeeze_patch import simulation
 from squeeze_patch.adapters.base import Affine, ConvWeights, DenseBlock, SqueezedStart
 
 #: weight of the image against the next block's features when channels are chosen
 IMAGE_WEIGHT = 0.05
 #: ridge of the regressions, relative to the mean variance of a channel; keeps dead channels from dividing by zero
 RIDGE = 1e-6
+#: of the start from the weights alone: feature samples per channel, where fewer than one would leave the regressions
+#: undetermined
+SAMPLES_PER_CHANNEL = 3
+#: styles seen by every block, at least
+MIN_STYLES = 16
 
 Progress = Callable[[str, int, int], None]
 
@@ -39,11 +44,12 @@ def starts_from_weights(
         kept: {block name: kept channels}, where they are given (a generator that must match another's).
         progress: called with (block name, blocks done, blocks in all).
     """
-    ws = sample_w(styles_needed(blocks))
+    counts = simulation.counts(blocks, SAMPLES_PER_CHANNEL, MIN_STYLES)
+    ws = sample_w(max(counts))
     starts = {}
     with torch.no_grad():
-        for index, (block, features) in enumerate(window_features(blocks, ws)):
-            name = block.spec.name
+        for index, (block, _, x, _) in enumerate(simulation.dense_run(blocks, counts, ws, seed=0)):
+            name, features = block.spec.name, simulation.rows(x)
             if name in widths:
                 reader = blocks[index + 1].conv0 if index + 1 < len(blocks) else None
                 given = None if kept is None else kept[name]

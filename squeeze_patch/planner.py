@@ -254,7 +254,7 @@ def plan(
         widths: {resolution: q} instead; blocks that are not named stay dense.
         multiple: squeezed widths are multiples of this; default 8, or 1 in blocks of fewer than 32 channels.
         allocate: "uniform" = one ratio for all blocks; "spectral" = the same number of parameters, saved where a
-            trained dense G's images change least by it. G is run for that, and blocks may stay dense.
+            trained dense G's images change least by it. Blocks may stay dense.
 
     Raises:
         UnsupportedModelError: no adapter knows the generator.
@@ -274,8 +274,6 @@ def plan(
         raise PlanError("widths say what each block gets; allocate='spectral' would choose it. Give one of them")
     if any(spec.width is not None for spec in specs):
         raise PlanError("allocate='spectral' reads a dense generator's activations; this one is squeezed already")
-    if not adapter.runs(network):
-        raise PlanError("allocate='spectral' runs the generator, which is not possible here; use allocate='uniform'")
     from squeeze_patch.spectral import allocate as spend
 
     return spend(adapter, G, network, uniform, multiple)

@@ -10,6 +10,7 @@ from squeeze_patch.adapters.base import Adapter, BlockSpec
 from squeeze_patch.calibrate import statistics
 from squeeze_patch.initialize import rank_channels
 from squeeze_patch.planner import FEW, MULTIPLE, TOLERANCE, Plan, saved_parameters, solve
+from squeeze_patch.starts import SEED
 
 
 def allocate(
@@ -25,7 +26,9 @@ def allocate(
         multiple: widths are multiples of this; default 8, finer where 8 misses the budget.
     """
     specs = adapter.specs(network)
-    seen = statistics(adapter, root, network)
+    with torch.inference_mode(False):
+        blocks = [adapter.dense_block(network, spec.name) for spec in specs]
+        seen = statistics(blocks, lambda n: adapter.sample_w(root, network, n, SEED))
     errors = {
         spec.name: rank_channels(seen.covariance[spec.name], seen.importance[spec.name], spec.channels)[1].tolist()
         for spec in specs

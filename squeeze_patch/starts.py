@@ -7,8 +7,8 @@ from typing import Dict, Mapping, Optional
 import torch
 
 from squeeze_patch.adapters.base import Adapter, SqueezedStart
-from squeeze_patch.calibrate import calibrated_starts, is_quick
-from squeeze_patch.errors import PlanError, SqueezeError, UnsupportedModelError
+from squeeze_patch.calibrate import calibrated_starts
+from squeeze_patch.errors import PlanError, SqueezeError
 from squeeze_patch.initialize import Progress, one_thread, starts_from_weights
 from squeeze_patch.planner import Plan
 
@@ -17,22 +17,10 @@ INITS = ("calibrated", "weights", "random")
 SEED = 0
 
 
-def chosen_init(init: Optional[str], adapter: Adapter, network: torch.nn.Module) -> str:
-    """The start that ``init`` stands for: without a wish, calibrated where the network can be run in seconds.
-
-    Raises:
-        PlanError: there is no such start.
-        UnsupportedModelError: a calibrated start is wanted for a network that cannot be run.
-    """
-    if init is not None and init not in INITS:
+def check_init(init: str) -> None:
+    """Raise `PlanError` where there is no such start."""
+    if init not in INITS:
         raise PlanError(f"init has to be one of {', '.join(INITS)}, not {init!r}")
-    runs = adapter.runs(network)
-    if init == "calibrated" and not runs:
-        raise UnsupportedModelError(
-            "a calibrated start runs the generator, which is not possible here (a state dict, or an adapter that does "
-            "not run its hosts). Use init='weights'"
-        )
-    return init or ("calibrated" if runs and is_quick(adapter, network) else "weights")
 
 
 def trained_starts(
@@ -58,8 +46,8 @@ def trained_starts(
             if not torch.isfinite(parameter).all():
                 raise SqueezeError(f"{name} holds values that are not finite: this generator has diverged")
     widths = {block.name: block.width for block in plan.blocks}
-    if init == "calibrated":
-        return calibrated_starts(adapter, G, network, widths, kept, progress, SEED)
-    with one_thread():
-        blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
-    return starts_from_weights(blocks, widths, lambda n: adapter.sample_w(G, network, n, SEED), kept, progress)
+    start = calibrated_starts if init == "calibrated" else starts_from_weights
+    with torch.inference_mode(False):  # gradients can be taken
+        with one_thread():
+            blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
+        return start(blocks, widths, lambda n: adapter.sample_w(G, network, n, SEED), kept, progress)

@@ -16,7 +16,7 @@ from squeeze_patch.fingerprint import Fingerprint
 from squeeze_patch.initialize import Progress, one_thread
 from squeeze_patch.planner import TOLERANCE, Plan, dense_parameters, describe_reduction
 from squeeze_patch.planner import plan as make_plan
-from squeeze_patch.starts import chosen_init, trained_starts
+from squeeze_patch.starts import check_init, trained_starts
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -77,7 +77,7 @@ def apply(
     widths: Optional[Mapping[int, int]] = None,
     plan: Optional[Plan] = None,
     allocate: str = "uniform",
-    init: Optional[str] = None,
+    init: str = "calibrated",
     keep_original: bool = True,
     progress: Optional[Progress] = None,
 ) -> Module:
@@ -93,10 +93,9 @@ def apply(
         widths: {resolution: q} instead; blocks that are not named stay dense.
         plan: a Plan instead, from `squeeze_patch.plan` or from a file.
         allocate: "spectral" spends the same number of parameters where G's images need them; see `plan`.
-        init: "calibrated" = start from G's trained weights and from what it does on random latents, for which G is
-            run; "weights" = from the weights alone, in seconds; "random" = fresh conv1, torgb and excite, to train
-            from scratch. Default: calibrated, or weights where G cannot be run, or would take minutes (above 32x32
-            at the official widths on a CPU).
+        init: "calibrated" = start from G's trained weights, fitted block by block to what they make of random latents
+            (at the official sizes a minute or two on a CPU); "weights" = simpler statistics of the same weights, in
+            seconds; "random" = fresh conv1, torgb and excite, to train from scratch.
         keep_original: keep the dense blocks beside G, so that `remove` can put them back (G's memory grows by them;
             they are neither pickled nor copied with G). False saves that memory, for training.
         progress: called with (block name, blocks done, blocks in all).
@@ -129,7 +128,7 @@ def apply(
 def squeeze(
     G: torch.nn.Module,
     plan: Plan,
-    init: Optional[str] = None,
+    init: str = "calibrated",
     *,
     kept: Optional[Mapping[str, torch.Tensor]] = None,
     keep_original: bool = False,
@@ -141,7 +140,7 @@ def squeeze(
         {block name: kept channels [q]}, empty with ``init="random"``.
     """
     adapter, network = locate(G)
-    init = chosen_init(init, adapter, network)
+    check_init(init)
     _check_fits(plan, adapter, network)
     starts = {} if init == "random" else trained_starts(G, adapter, network, plan, init, kept, progress)
     with one_thread():
@@ -226,7 +225,7 @@ def squeezed(
     widths: Optional[Mapping[int, int]] = None,
     plan: Optional[Plan] = None,
     allocate: str = "uniform",
-    init: Optional[str] = None,
+    init: str = "calibrated",
 ) -> Iterator[Module]:
     """Squeeze G for the length of a ``with`` block: ``with squeezed(G): images = G(z, c)``. Arguments as in `apply`."""
     if status(G).state != "dense":

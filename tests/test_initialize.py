@@ -10,12 +10,9 @@ import torch
 
 import squeeze_patch
 from benchmarks.fidelity import images_of, mean_image, norm_start, random_start
-from squeeze_patch.activations import styles_needed, window_features
-from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.initialize import regress, select_channels
 from squeeze_patch.similarity import psnr
-from tests.hosts import Host
 
 
 def test_start_is_near_the_dense_generator(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,39 +36,6 @@ def test_start_is_near_the_dense_generator(capsys: pytest.CaptureFixture[str]) -
         start(other, plan)
         others[name] = psnr(images, images_of(other))
     assert near[1.5] > max(others.values()) + 2.5, others
-
-
-def test_own_features_are_the_hosts(host: Host) -> None:
-    """The arithmetic behind the statistics is the host's, where no window is cut out (4x4 and 8x8)."""
-    from tests.conftest import float_error, trained
-
-    G = trained(host.generator(resolution=8))
-    with torch.no_grad():
-        for name, parameter in G.named_parameters():
-            if "noise_strength" in name:
-                parameter.zero_()
-    adapter, network = locate(G)
-    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
-    ws = adapter.sample_w(G, network, styles_needed(blocks), seed=0)
-    seen = {}
-    for name in ("b4", "b8"):
-        getattr(network, name).conv1.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out}))
-    for block, features in window_features(blocks, ws):
-        size = block.spec.resolution
-        own = features.reshape(-1, size, size, block.spec.channels).permute(0, 3, 1, 2)
-        network(ws[: len(own), None].repeat(1, network.num_ws, 1), noise_mode="none")
-        assert (own - seen[block.spec.name]).abs().max() <= float_error(G, own)
-
-
-def test_windows_cover_large_feature_maps() -> None:
-    dense = trained_generator()
-    adapter, network = locate(dense)
-    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
-    ws = adapter.sample_w(dense, network, styles_needed(blocks), seed=0)
-    for block, features in window_features(blocks, ws):
-        assert features.shape[0] >= 3 * block.spec.channels
-        assert features.shape[1] == block.spec.channels
-        assert torch.isfinite(features).all()
 
 
 def low_rank_features(rank: int, channels: int) -> torch.Tensor:

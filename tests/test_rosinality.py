@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.activations import styles_needed, window_features
+from squeeze_patch import simulation
 from squeeze_patch.adapters import locate
 from squeeze_patch.initialize import starts_from_weights
 from tests.conftest import float_error, trained
@@ -106,13 +106,12 @@ def test_own_features_are_the_hosts(flat_host: FlatHost) -> None:
             if parameter.shape == (1,):  # noise strength
                 parameter.zero_()
     blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
-    ws = adapter.sample_w(G, network, styles_needed(blocks), seed=0)
-    for block, features in window_features(blocks, ws):
+    ws = adapter.sample_w(G, network, 4, seed=0)
+    for block, _, own, _ in simulation.dense_run(blocks, [4] * len(blocks), ws, seed=0):
         seen = []
         size = block.spec.resolution
         handle = G.get_submodule(block.spec.name).register_forward_hook(lambda _m, _i, out, to=seen: to.append(out))
-        own = features.reshape(-1, size, size, block.spec.channels).permute(0, 3, 1, 2)
-        G([ws[: len(own)]], input_is_latent=True)
+        G([ws], input_is_latent=True)
         handle.remove()
         edge = 3 if flat_host.name == "gfpgan" and size == 8 else 0
         a, b = (x[:, :, edge : size - edge, edge : size - edge] for x in (own, seen[0]))

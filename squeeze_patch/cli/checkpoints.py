@@ -94,8 +94,10 @@ def plan(
 @click.option(
     "--init",
     type=click.Choice(["calibrated", "weights", "random"]),
-    help="Start from what the trained generator does when it is run, from its weights alone (seconds), or from random "
-    "layers to train from scratch.  [default: calibrated, or weights where that takes minutes or cannot be]",
+    default="calibrated",
+    show_default=True,
+    help="Start from the trained weights, fitted block by block to what they make of random latents; from simpler "
+    "statistics of them (seconds); or from random layers, to train from scratch.",
 )
 @file_options
 @click.option("--force", is_flag=True, help="Overwrite DST.")
@@ -107,7 +109,7 @@ def convert(
     reduction: Optional[float],
     ratio: Optional[float],
     allocate: str,
-    init: Optional[str],
+    init: str,
     trust: bool,
     host: Optional[str],
     force: bool,
@@ -148,8 +150,8 @@ def convert(
 
 
 STARTS = {
-    "calibrated": "calibrated on what the generator does",
-    "weights": "from the trained weights alone",
+    "calibrated": "the trained weights, calibrated",
+    "weights": "the trained weights",
     "random": "random layers, to be trained",
 }
 

@@ -60,7 +60,7 @@ def wish_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def allocate_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    text = "One ratio for all blocks, or the same budget spent where the images need it (runs the generator)."
+    text = "One ratio for all blocks, or the same budget spent where the images need it."
     return click.option(
         "--allocate", type=click.Choice(["uniform", "spectral"]), default="uniform", show_default=True, help=text
     )(command)

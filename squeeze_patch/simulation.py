@@ -1,0 +1,216 @@
+"""A generator's features and images, computed from its weights alone.
+
+Own arithmetic on the effective weights of `DenseBlock` and `SqueezedStart`: no host code runs, no data is needed,
+everything is float32 on the CPU. Above 16x16 only a window of 16x16 positions of every feature map is computed, at a
+random place inside the window before, so that a 1024x1024 generator costs little more than a 64x64 one. Every layer of
+a sample gets the same style vector.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Iterator, List, Optional, Sequence, Tuple, Union
+
+import torch
+
+from squeeze_patch.adapters.base import ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.connection import upsample2d
+
+#: height and width of the windows
+WINDOW = 16
+#: positions of the map before that a window needs on either side of its own half: the up-convolution and conv1 read
+#: one each; at the edge of the map there is nothing, which is zeros to both
+MARGIN = 2
+#: numbers in the features that `run` computes at a time: the allocator keeps that much at hand, beyond it every
+#: operation gets fresh memory from the system
+CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the samples of one block are computed, and on which noise inputs.
+
+    Attributes:
+        crops: upper left corner [n, 2] of what each sample reads of the window before, ``MARGIN`` zeros around that
+            counted in; None where whole maps are computed.
+        inside: 1 where conv0's output lies in the map [n, 1, WINDOW + 2, WINDOW + 2], 0 elsewhere; None as above.
+        noise0, noise1: standard normals [n, 1, height, width] for conv0 (not in the first block) and conv1.
+    """
+
+    crops: Optional[torch.Tensor]
+    inside: Optional[torch.Tensor]
+    noise0: torch.Tensor
+    noise1: torch.Tensor
+
+    def part(self, samples: slice) -> Step:
+        """The same of some of the samples."""
+        crops, inside = (None if x is None else x[samples] for x in (self.crops, self.inside))
+        return replace(self, crops=crops, inside=inside, noise0=self.noise0[samples], noise1=self.noise1[samples])
+
+
+def walk(blocks: Sequence[DenseBlock], counts: Sequence[int], seed: int) -> List[Step]:
+    """Random windows and noise inputs for every block.
+
+    Args:
+        blocks: all blocks of one generator in running order, of resolutions 4, 8, 16, ...
+        counts: samples of each block, none more than those of the block before.
+    """
+    random = torch.Generator().manual_seed(seed)
+    steps: List[Step] = []
+    corners = torch.zeros([counts[0], 2], dtype=torch.int64)
+    for block, n in zip(blocks, counts):
+        size, crops, inside = block.spec.resolution, None, None
+        if size > WINDOW:
+            crops = _crops(corners[:n], size // 2, random)
+            corners = 2 * (corners[:n] + crops)
+            places = corners[:, :, None] + torch.arange(-1, WINDOW + 1)  # of conv0's output: one more on either side
+            rows, columns = ((places >= 0) & (places < size)).float().unbind(dim=1)
+            inside = (rows[:, :, None] * columns[:, None, :])[:, None]
+            size = WINDOW
+        margin = 0 if crops is None else 1
+        noise0 = torch.randn([n, 1, size + 2 * margin, size + 2 * margin], generator=random)
+        steps.append(Step(crops, inside, noise0, torch.randn([n, 1, size, size], generator=random)))
+    return steps
+
+
+def _crops(corners: torch.Tensor, size: int, random: torch.Generator) -> torch.Tensor:
+    """Offsets [n, 2] of the next windows' halves, anywhere inside the windows at ``corners`` of a map of ``size``.
+
+    Where a window does not touch the edge of its map, the margin has to lie inside it.
+    """
+    low = torch.where(corners == 0, 0, MARGIN)
+    high = WINDOW // 2 - torch.where(corners + WINDOW == size, 0, MARGIN)
+    return low + (torch.rand(corners.shape, generator=random) * (high - low + 1)).long()
+
+
+def features(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, step: Step) -> torch.Tensor:
+    """conv1's activations.
+
+    Args:
+        x: features of the block before [n, in_channels, h, w], whole or its window; None for the first block.
+        ws: style vectors [n, w_dim].
+        step: of this block and these samples.
+
+    Returns:
+        [n, channels, R, R], or [n, channels, WINDOW, WINDOW].
+    """
+    if block.const is not None:
+        h = block.const.expand(len(ws), -1, -1, -1)
+    else:
+        assert block.conv0 is not None
+        assert x is not None
+        x = x if step.crops is None else _cut(x, step.crops)
+        h = _up_convolve(x, block.conv0, ws, block.fir)
+        if step.inside is not None:
+            h = _centre(h, WINDOW + 2)
+        h = _activate(h, block.conv0, step.noise0)
+        h = h if step.inside is None else h * step.inside
+    h, demodulation = _modulate(h, block.conv1, ws)
+    h = torch.nn.functional.conv2d(h, block.conv1.weight, padding=1 if step.inside is None else 0)
+    return _activate(h * demodulation, block.conv1, step.noise1)
+
+
+def torgb(block: Union[DenseBlock, SqueezedStart], x: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:
+    """The block's share of the image: [n, channels that it reads, h, w] -> [n, img_channels, h, w]."""
+    weight = block.rgb_weight[None] * block.rgb_style(ws)[:, None, :]
+    return (weight @ x.flatten(2)).reshape(len(x), -1, *x.shape[2:]) + block.rgb_bias[None, :, None, None]
+
+
+def upsample(image: torch.Tensor, fir: torch.Tensor, step: Step) -> torch.Tensor:
+    """The image before, at the size of a block and, where there are windows, in its window; of the step's samples."""
+    if step.crops is None:
+        return upsample2d(image[: len(step.noise1)], fir)
+    return _centre(upsample2d(_cut(image[: len(step.noise1)], step.crops), fir), WINDOW)
+
+
+def excite(start: SqueezedStart, x: torch.Tensor) -> torch.Tensor:
+    """All c channels from the kept ones: [n, q, h, w] -> [n, c, h, w]."""
+    assert start.excite_weight is not None
+    assert start.excite_bias is not None
+    return (start.excite_weight @ x.flatten(2) + start.excite_bias[:, None]).reshape(len(x), -1, *x.shape[2:])
+
+
+def run(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, step: Step) -> torch.Tensor:
+    """`features` without gradients, some samples at a time; ``x`` may have more samples than the step."""
+    size = max(CHUNK // (block.spec.channels * step.noise1[0].numel()), 1)
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(step.noise1), size):
+            some = slice(start, min(start + size, len(step.noise1)))
+            parts.append(features(block, None if x is None else x[some], ws[some], step.part(some)))
+    return torch.cat(parts)
+
+
+def dense_run(
+    blocks: Sequence[DenseBlock], counts: Sequence[int], ws: torch.Tensor, seed: int
+) -> Iterator[Tuple[DenseBlock, Step, torch.Tensor, torch.Tensor]]:
+    """(block, its step, conv1's activations, image so far) of the dense generator, block by block.
+
+    Args:
+        blocks, counts, seed: as for `walk`.
+        ws: style vectors [n, w_dim] for as many samples as the first block has.
+    """
+    x: Optional[torch.Tensor] = None
+    image: Optional[torch.Tensor] = None
+    for block, step in zip(blocks, walk(blocks, counts, seed)):
+        n = len(step.noise1)
+        x = run(block, x, ws[:n], step)
+        rgb = torgb(block, x, ws[:n])
+        image = rgb if image is None else upsample(image, block.fir, step) + rgb
+        yield block, step, x, image
+
+
+def counts(blocks: Sequence[DenseBlock], per_channel: int, samples: int, rows: int = 0) -> List[int]:
+    """Samples of each block: enough for what is wanted of it, and of the blocks behind it, which start from its.
+
+    Args:
+        per_channel: positions wanted of a block, per channel.
+        samples: wanted of a block, at least.
+        rows: positions wanted of a block, at least.
+    """
+    found: List[int] = []
+    for block in reversed(blocks):
+        wanted = max(per_channel * block.spec.channels, rows)
+        positions = min(block.spec.resolution, WINDOW) ** 2
+        found.insert(0, max(math.ceil(wanted / positions), samples, *found[:1]))
+    return found
+
+
+def rows(x: torch.Tensor) -> torch.Tensor:
+    """[n, c, h, w] -> [n * h * w, c]."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _modulate(x: torch.Tensor, conv: ConvWeights, ws: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Styled input and the demodulation factor of every output: Karras et al. 2020 (StyleGAN2), equations 1 and 3."""
+    style = conv.style(ws)
+    demodulation = (style.square() @ conv.weight.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()
+    return x * style[:, :, None, None], demodulation[:, :, None, None]
+
+
+def _activate(x: torch.Tensor, conv: ConvWeights, noise: torch.Tensor) -> torch.Tensor:
+    if conv.noise_strength:
+        x = x + conv.noise_strength * noise
+    x = x + conv.bias[None, :, None, None]
+    return torch.nn.functional.leaky_relu(x, conv.slope) * conv.gain
+
+
+def _up_convolve(x: torch.Tensor, conv: ConvWeights, ws: torch.Tensor, fir: torch.Tensor) -> torch.Tensor:
+    x, demodulation = _modulate(x, conv, ws)
+    x = torch.nn.functional.conv_transpose2d(x, conv.weight.transpose(0, 1), stride=2)
+    n, c, height, width = x.shape
+    x = torch.nn.functional.conv2d(x.reshape(n * c, 1, height, width), fir.flip([0, 1])[None, None] * 4, padding=1)
+    return x.reshape(n, c, *x.shape[2:]) * demodulation
+
+
+def _cut(x: torch.Tensor, crops: torch.Tensor) -> torch.Tensor:
+    """Half a window and its margins of every sample: [n, c, WINDOW, WINDOW] -> [n, c, WINDOW/2 + 2 MARGIN, same]."""
+    size = WINDOW // 2 + 2 * MARGIN
+    padded = torch.nn.functional.pad(x, [MARGIN] * 4)
+    return torch.stack([one[:, i : i + size, j : j + size] for one, (i, j) in zip(padded, crops.tolist())])
+
+
+def _centre(x: torch.Tensor, size: int) -> torch.Tensor:
+    margin = (x.shape[-1] - size) // 2
+    return x[:, :, margin : margin + size, margin : margin + size]

@@ -1,0 +1,98 @@
+"""The arithmetic behind trained starts is the hosts': whole maps, windows, their edges, and images."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+import pytest
+import torch
+
+from squeeze_patch import simulation
+from squeeze_patch.adapters import locate
+from squeeze_patch.simulation import WINDOW
+from tests.conftest import float_error, trained
+from tests.hosts import Host
+
+
+def without_noise(G: Any) -> Any:
+    with torch.no_grad():
+        for name, parameter in G.named_parameters():
+            if "noise_strength" in name:
+                parameter.zero_()
+    return G
+
+
+def test_windows_are_the_hosts_features_and_images(host: Host) -> None:
+    """At 32x32 and 64x64 windows are cut out, at their edges, too: every value is the host's at that place."""
+    G = without_noise(trained(host.generator(resolution=64)))
+    adapter, network = locate(G)
+    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
+    ws = adapter.sample_w(G, network, 48, seed=0)
+    seen: Dict[str, torch.Tensor] = {}
+    for block in blocks:
+        layer = getattr(network, block.spec.name).conv1
+        layer.register_forward_hook(lambda _m, _i, out, name=block.spec.name: seen.update({name: out}))
+    image = network(ws[:, None].repeat(1, network.num_ws, 1), noise_mode="none")
+    corners, touched = torch.zeros([48, 2], dtype=torch.int64), set()
+    own_image = torch.empty(0)
+    for block, step, own, own_image in simulation.dense_run(blocks, [48] * len(blocks), ws, seed=0):  # noqa: B007
+        size = block.spec.resolution
+        if step.crops is not None:
+            corners = 2 * (corners + step.crops)
+            touched |= {(size, int(edge)) for edge in corners.flatten() if edge in (0, size - WINDOW)}
+        theirs = at(seen[block.spec.name], corners)
+        assert (own - theirs).abs().max() <= float_error(G, theirs)
+    assert (own_image - at(image, corners)).abs().max() <= float_error(G, image)
+    assert touched == {(32, 0), (32, 16), (64, 0), (64, 48)}  # all edges were among the 48 samples
+
+
+def at(x: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
+    """The windows [n, c, WINDOW, WINDOW] at ``corners``, or whole maps where they are no larger."""
+    size = min(WINDOW, x.shape[-1])
+    return torch.stack([one[:, i : i + size, j : j + size] for one, (i, j) in zip(x, corners.tolist())])
+
+
+def test_noise_is_what_the_step_says(draggan: Host) -> None:
+    """Strength times a standard normal, in front of bias and activation."""
+    G = trained(draggan.generator(resolution=8))
+    adapter, network = locate(G)
+    block = adapter.dense_block(network, "b4")
+    ws = adapter.sample_w(G, network, 2, seed=0)
+    (step,) = simulation.walk([block], [2], seed=0)
+    network.b4.conv1.noise_const.copy_(step.noise1[1, 0])
+    seen: List[torch.Tensor] = []
+    network.b4.conv1.register_forward_hook(lambda _m, _i, out: seen.append(out))
+    network(ws[1:, None].repeat(1, network.num_ws, 1), noise_mode="const")
+    own = simulation.features(block, None, ws, step)[1:]
+    assert block.conv1.noise_strength != 0
+    assert (own - seen[0]).abs().max() <= float_error(G, own)
+
+
+def test_windows_are_spread_over_the_map(draggan: Host) -> None:
+    """At 32x32, any of the nine places in a row is as likely as the others; farther up, no place is left out."""
+    G = draggan.generator(resolution=64)
+    adapter, network = locate(G)
+    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
+    steps = simulation.walk(blocks, [9000] * len(blocks), seed=0)
+    at_32, at_64 = steps[3].crops, steps[4].crops
+    assert at_32 is not None
+    assert at_64 is not None
+    # 1,000 expected at each, with a standard deviation of 30: five of them
+    assert all(abs(int((at_32[:, 0] == place).sum()) - 1000) < 150 for place in range(9))
+    assert set((2 * at_32 + at_64).flatten().tolist()) == set(range(25))
+
+
+@pytest.mark.parametrize(("per_channel", "samples", "rows"), [(64, 64, 8192), (3, 16, 0)])
+def test_enough_samples_and_no_more(draggan: Host, per_channel: int, samples: int, rows: int) -> None:
+    """Every block gets its positions, from no more samples than the one before it."""
+    G = draggan.generator(resolution=64)
+    adapter, network = locate(G)
+    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
+    counts = simulation.counts(blocks, per_channel, samples, rows)
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] >= samples
+    for block, count in zip(blocks, counts):
+        positions = count * min(block.spec.resolution, WINDOW) ** 2
+        wanted = max(per_channel * block.spec.channels, rows)
+        assert positions >= wanted
+        assert count == counts[-1] or positions < wanted + WINDOW**2
