@@ -1,0 +1,152 @@
+"""Squeezing against pruning, each followed by the same distillation: how near do the images come to the dense ones?
+
+    python -m benchmarks.distillation --out FOLDER [--weights FILE.pt] [--steps 0,100,300,1000] [--seeds 3]
+
+Without --weights the demo's generator is used, else a small one from a state dict in the NVIDIA family's names. All
+rows of a reduction have the same number of parameters, to what whole channels allow. Every cell is a training of its
+own, of that length, by the steps of `squeeze_patch.recover` on the same latents; the pruned generators learn the
+features of the channels that they keep. PSNR in dB and the squared Frechet distance on a fixed random network
+(`squeeze_patch.compare`), 1,000 unseen latents, noise off. Cells are kept in FOLDER: the same command computes what is
+missing.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Dict, List, Optional, Tuple
+
+import click
+import torch
+
+import squeeze_patch
+from benchmarks.common import machine
+from benchmarks.fidelity import generator_from
+from benchmarks.pruning import Pruned, by_activation_energy, by_weight_norm, pruned_to
+from squeeze_patch import starts
+from squeeze_patch.adapters import locate
+from squeeze_patch.files import atomic_write
+from squeeze_patch.recovery import processes
+from squeeze_patch.recovery.pair import Pair, pair_of
+from squeeze_patch.recovery.session import Budget, Files, Session
+from squeeze_patch.recovery.settings import Settings
+from squeeze_patch.recovery.training import Training, training_mode
+
+SAMPLES, SEED = 1000, 1000
+SQUEEZED = {"squeezed, calibrated": "calibrated", "squeezed, from the weights": "weights", "squeezed, random": "random"}
+PRUNED = {"pruned by weight norm": by_weight_norm, "pruned by activation energy": by_activation_energy}
+ROWS = (*SQUEEZED, *PRUNED)
+
+
+def student_of(row: str, dense: Any, reduction: float, seed: int) -> Tuple[Any, Pair]:
+    """The start of one row, and what its distillation needs."""
+    plan = squeeze_patch.plan(dense, reduction=reduction)
+    if row in SQUEEZED:
+        starts.SEED = seed
+        torch.manual_seed(seed)
+        G = squeeze_patch.apply(copy.deepcopy(dense), plan=plan, init=SQUEEZED[row], keep_original=False)
+        return G, pair_of(G, dense)
+    pruned = pruned_to(dense, plan.parameters_after, PRUNED[row])
+    return pruned.G, pruned_pair(pruned, copy.deepcopy(dense))
+
+
+def pruned_pair(pruned: Pruned, teacher: Any) -> Pair:
+    """Features of the teacher are those of the kept channels: modules of their own hand them on to whoever listens."""
+    adapter, network = locate(teacher)
+    tapped = [spec.name for spec in adapter.specs(network) if not spec.is_last]
+    views = {name: torch.nn.Identity() for name in tapped}
+    for name, view in views.items():
+        kept = pruned.kept[name]
+
+        def show(_m: Any, _i: Any, out: Any, view: Any = view, kept: torch.Tensor = kept) -> None:
+            view(out[0][:, kept])
+
+        adapter.block(network, name).register_forward_hook(show)
+
+    def block(of: Any, name: str) -> Any:
+        return views[name] if of is network else getattr(of, name)
+
+    watched: Any = SimpleNamespace(sample_w=adapter.sample_w, block=block)
+    return Pair(watched, pruned.G, teacher, pruned.G.synthesis, network, tapped)
+
+
+def distil(pair: Pair, steps: int, seed: int) -> None:
+    """As `squeeze_patch.recover` trains, for pairs of any kind; the student ends with its best weights."""
+    with training_mode(pair):
+        training = Training(pair, Settings(steps=steps, seed=seed), processes.current())
+        session = Session(training, Budget(), Files(None, None, ""), None)
+        session.train(None)
+        training.put(session.state.best)
+
+
+def measure(row: str, dense: Any, reduction: float, steps: int, seed: int) -> Dict[str, float]:
+    G, pair = student_of(row, dense, reduction, seed)
+    if steps:
+        distil(pair, steps, seed)
+    found = squeeze_patch.compare(dense, G, samples=SAMPLES, seed=SEED, noise_mode="none")
+    parameters = sum(parameter.numel() for parameter in G.parameters())
+    return {"psnr": found.psnr, "frechet": found.frechet.value, "parameters": parameters}
+
+
+def table(cells: Dict[str, Dict[str, float]], reduction: float, steps: List[int], seeds: int) -> List[str]:
+    """A line a row: parameters, then the mean over the seeds of PSNR (lowest to highest) and Frechet distance."""
+    lines = [f"{f'{reduction:.1%} fewer':<28} parameters " + " ".join(f"{f'{n} steps':>27}" for n in steps)]
+    for row in ROWS:
+        entries, sizes = [], [""]
+        for n in steps:
+            found = [
+                cells[key(row, reduction, n, seed)] for seed in range(seeds) if key(row, reduction, n, seed) in cells
+            ]
+            if not found:
+                entries.append(f"{'':>27}")
+                continue
+            psnr = [cell["psnr"] for cell in found]
+            spread = f" ({min(psnr):.1f} to {max(psnr):.1f})" if len(found) > 1 else ""
+            distance = statistics.fmean(cell["frechet"] for cell in found)
+            entries.append(f"{f'{statistics.fmean(psnr):.1f}{spread}, {distance:.2g}':>27}")
+            sizes = [f"{int(found[0]['parameters']):,}"]
+        lines.append(f"{row:<28} {sizes[0]:>10} " + " ".join(entries))
+    return lines
+
+
+def key(row: str, reduction: float, steps: int, seed: int) -> str:
+    return f"{row} | {reduction:g} | {steps} | {seed}"
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the results.")
+@click.option("--weights", type=click.Path(path_type=Path, exists=True), help="A dense generator's state dict.")
+@click.option("--reductions", default="0.121,0.25", show_default=True)
+@click.option("--steps", default="0,100,300,1000", show_default=True)
+@click.option("--seeds", default=3, show_default=True, help="Of random layers, statistics and latents.")
+@click.option("--rows", default=",".join(str(n) for n in range(len(ROWS))), show_default=True, help="Numbers of rows.")
+def main(out: Path, weights: Optional[Path], reductions: str, steps: str, seeds: int, rows: str) -> None:
+    """Compute what is missing, cheap cells first, and print the tables."""
+    torch.set_num_threads(1)
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"distillation-{weights.stem if weights else 'demo'}.json"
+    cells: Dict[str, Dict[str, float]] = json.loads(file.read_text())["cells"] if file.exists() else {}
+    dense = generator_from(weights)
+    lengths = sorted(int(n) for n in steps.split(","))
+    chosen = [ROWS[int(n)] for n in rows.split(",")]
+    wanted = [float(r) for r in reductions.split(",")]
+    for n, seed, reduction, row in (
+        (n, s, r, row) for n in lengths for s in range(seeds) for r in wanted for row in chosen
+    ):
+        name = key(row, reduction, n, seed)
+        if name not in cells:
+            found = measure(row, dense, reduction, n, seed)
+            # another process may have written since
+            cells = {**(json.loads(file.read_text())["cells"] if file.exists() else {}), **cells, name: found}
+            with atomic_write(file) as stream:
+                stream.write(json.dumps({"machine": machine(), "cells": cells}, indent=1).encode())
+            click.echo(f"{name}: {found['psnr']:.1f} dB, Frechet {found['frechet']:.3g}")
+    for reduction in wanted:
+        click.echo("\n".join(table(cells, reduction, lengths, seeds)))
+
+
+if __name__ == "__main__":
+    main()

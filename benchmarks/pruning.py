@@ -1,0 +1,117 @@
+"""What a user would do instead of squeezing: uniform channel pruning of the dense generator.
+
+Every layer keeps the same share of its channels, the ones of highest score, as in "Content-aware GAN compression" (Liu
+et al. 2021, CAGC, section 3) and DCP-GAN (Chung et al. 2024). Written from the papers' formulas, for generators of the
+NVIDIA family that squeeze_patch.demo.network describes.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, Tuple
+
+import torch
+
+from squeeze_patch.adapters import locate
+from squeeze_patch.adapters.base import ConvWeights
+from squeeze_patch.sampling import sample
+
+#: latents behind a score
+SAMPLES = 256
+
+#: {(block name, layer that makes the channels: "const", "conv0" or "conv1"): score [channels]}
+Scores = Dict[Tuple[str, str], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned generator, and the channels of the dense one that it keeps between blocks, {block name: indices}."""
+
+    G: Any
+    kept: Dict[str, torch.Tensor]
+
+
+def blocks_of(G: Any) -> Iterator[Tuple[str, Any]]:
+    return ((name, block) for name, block in G.synthesis.named_children() if name.startswith("b"))
+
+
+def by_weight_norm(G: Any) -> Scores:
+    """L1 norm of the weights that read a channel, modulated and demodulated, averaged over styles: CAGC's "l1-out"."""
+    adapter, network = locate(G)
+    ws = adapter.sample_w(G, network, SAMPLES, seed=0)
+    dense = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
+    scores: Scores = {}
+    for block, following in zip(dense, [*dense[1:], None]):
+        scores[block.spec.name, "const" if block.conv0 is None else "conv0"] = outgoing(block.conv1, ws)
+        if following is not None and following.conv0 is not None:
+            scores[block.spec.name, "conv1"] = outgoing(following.conv0, ws)
+        else:
+            scores[block.spec.name, "conv1"] = (block.rgb_weight * block.rgb_style(ws).mean(dim=0)).abs().sum(dim=0)
+    return scores
+
+
+def outgoing(reader: ConvWeights, ws: torch.Tensor) -> torch.Tensor:
+    style = reader.style(ws)
+    demodulation = (style.square() @ reader.weight.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()
+    gains = demodulation.t() @ style / len(ws)  # [out, in]
+    return (reader.weight * gains[:, :, None, None]).abs().sum(dim=[0, 2, 3])
+
+
+def by_activation_energy(G: Any) -> Scores:
+    """Mean square of a channel's activations."""
+    scores: Scores = {}
+    handles = []
+    for name, block in blocks_of(G):
+        if hasattr(block, "const"):
+            scores[name, "const"] = block.const.detach().square().mean(dim=[1, 2])
+        for layer in ("conv0", "conv1"):
+            if hasattr(block, layer):
+
+                def add(_module: Any, _inputs: Any, out: torch.Tensor, key: Tuple[str, str] = (name, layer)) -> None:
+                    scores[key] = scores.get(key, torch.zeros(1)) + out.detach().square().sum(dim=[0, 2, 3])
+
+                handles.append(getattr(block, layer).register_forward_hook(add))
+    sample(G, SAMPLES, seed=0, noise_mode="const")
+    for handle in handles:
+        handle.remove()
+    return scores
+
+
+def pruned_to(G: Any, parameters: int, score: Callable[[Any], Scores]) -> Pruned:
+    """The uniformly pruned generator whose number of parameters is nearest to ``parameters``."""
+    scores = score(G)
+    shares = [step / 200 for step in range(100, 201)]
+    return min(
+        (prune(G, scores, share) for share in shares),
+        key=lambda found: abs(sum(p.numel() for p in found.G.parameters()) - parameters),
+    )
+
+
+def prune(G: Any, scores: Scores, share: float) -> Pruned:
+    kept = {key: value.topk(max(round(share * len(value)), 1)).indices.sort().values for key, value in scores.items()}
+    G = copy.deepcopy(G)
+    before = None
+    for name, block in blocks_of(G):
+        if before is None:
+            inner = kept[name, "const"]
+            block.const = take(block.const, inner)
+        else:
+            inner = kept[name, "conv0"]
+            narrow(block.conv0, before, inner)
+            block.in_channels = len(before)
+        before = kept[name, "conv1"]
+        narrow(block.conv1, inner, before)
+        narrow(block.torgb, before, torch.arange(len(block.torgb.bias)))
+    return Pruned(G, {name: kept[name, "conv1"] for name, _ in blocks_of(G)})
+
+
+def narrow(layer: Any, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
+    """Gains stay as they are, so that the kept channels keep their size."""
+    layer.weight = take(layer.weight[:, inputs], outputs)
+    layer.bias = take(layer.bias, outputs)
+    layer.affine.weight, layer.affine.bias = take(layer.affine.weight, inputs), take(layer.affine.bias, inputs)
+
+
+def take(parameter: torch.Tensor, rows: torch.Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(parameter.detach()[rows].clone(), requires_grad=parameter.requires_grad)
