@@ -129,6 +129,8 @@ class Adapter(abc.ABC):
 
     #: short name of the family, stored in every Plan
     name: str
+    #: whether the family's files hold state dicts (torch.save), rather than whole generators (pickle)
+    saves_states: bool = False
 
     @abc.abstractmethod
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
@@ -201,6 +203,31 @@ class Adapter(abc.ABC):
             UnsupportedModelError: it is nearly.
         """
         return None
+
+    def to_common(self, root: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.Tensor]:
+        """The generator's tensors, dense or squeezed, under the names of `common_names`, float32, on the CPU.
+
+        Raises:
+            UnsupportedModelError: other families do not have this network.
+        """
+        raise UnsupportedModelError(f"generators of the family {self.name} cannot be carried to another family")
+
+    def from_common(self, state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+        """A generator of this family with the tensors ``state`` (`to_common`), dense or squeezed as they are, not
+        marked; a stand-in as of `from_state` where ``saves_states``.
+
+        Raises:
+            UnsupportedModelError: this family does not have such a network, or its host is not at hand.
+        """
+        raise UnsupportedModelError(f"generators of another family cannot be carried to the family {self.name}")
+
+    def pack(self, generators: Mapping[str, torch.nn.Module], w_avg: torch.Tensor) -> Dict[str, Any]:
+        """The entries of a file as the family's scripts read it, around {"G" and/or "G_ema": generator}."""
+        raise UnsupportedModelError(f"the family {self.name} says nothing of its files")
+
+    def built_by(self, state: Mapping[str, torch.Tensor]) -> str:
+        """How a host builds the generator that ``state`` (`to_common`) is loaded into, "" where the file brings it."""
+        return ""
 
     def kept_entries(
         self, network: torch.nn.Module, kept: Mapping[str, torch.Tensor]

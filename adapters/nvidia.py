@@ -26,7 +26,7 @@ from typing import Any, Dict, List, Mapping, Optional
 import torch
 
 from squeeze_patch import connection
-from squeeze_patch.adapters import nvidia_training
+from squeeze_patch.adapters import nvidia_exchange, nvidia_training
 from squeeze_patch.adapters.base import (
     Adapter,
     Affine,
@@ -36,6 +36,7 @@ from squeeze_patch.adapters.base import (
     PrepareStart,
     SqueezedStart,
 )
+from squeeze_patch.adapters.common_names import widths
 from squeeze_patch.adapters.layers import HOOKS, class_named, is_parametrised, refuse_hooks, value
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -166,6 +167,20 @@ class NvidiaAdapter(Adapter):
 
     def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
         return nvidia_training.hook_training(module, prepare)
+
+    def to_common(self, root: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.Tensor]:
+        return nvidia_exchange.to_common(root, network)
+
+    def from_common(self, state: Mapping[str, torch.Tensor]) -> Any:
+        G: Any = nvidia_exchange.dense_generator(state)
+        for resolution, width in widths(state).items():
+            name = f"b{resolution}"
+            self.put(G.synthesis, name, self.build(G.synthesis, name, width).requires_grad_(False))
+        nvidia_exchange.load(G, state)
+        return G
+
+    def pack(self, generators: Mapping[str, torch.nn.Module], w_avg: torch.Tensor) -> Dict[str, Any]:
+        return nvidia_exchange.pack(generators)
 
     def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
         plan = getattr(network, "squeeze_plan", None)

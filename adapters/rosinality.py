@@ -31,9 +31,20 @@ from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Tup
 
 import torch
 
-from squeeze_patch.adapters import rosinality_state
+from squeeze_patch.adapters import rosinality_exchange, rosinality_state
 from squeeze_patch.adapters.base import Adapter, Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
-from squeeze_patch.adapters.flat import LAYOUTS, FlatBlock, Layout, Place, get, places, read_block, write_block
+from squeeze_patch.adapters.common_names import resolutions, widths
+from squeeze_patch.adapters.flat import (
+    LAYOUTS,
+    ROSINALITY,
+    FlatBlock,
+    Layout,
+    Place,
+    get,
+    places,
+    read_block,
+    write_block,
+)
 from squeeze_patch.adapters.flat_layers import conv_channels, narrow_conv, narrow_torgb, torgb_channels
 from squeeze_patch.adapters.layers import class_named, is_parametrised, refuse_hooks, value
 from squeeze_patch.connection import Excite
@@ -46,6 +57,7 @@ class RosinalityAdapter(Adapter):
     """Replaces the second convolution and toRGB of every resolution; ``network`` is the generator itself."""
 
     name = "rosinality"
+    saves_states = True
 
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
         return [module for module in root.modules() if _layout(module) and _complaint(module) is None]
@@ -139,6 +151,26 @@ class RosinalityAdapter(Adapter):
         self, state: Mapping[str, torch.Tensor], squeezed: Optional[Collection[str]] = None
     ) -> Optional[torch.nn.Module]:
         return rosinality_state.from_state(state, squeezed)
+
+    def to_common(self, root: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.Tensor]:
+        if _known_layout(network) is not ROSINALITY:
+            return super().to_common(root, network)
+        return rosinality_exchange.to_common(network)
+
+    def from_common(self, state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+        found = rosinality_exchange.to_state(state)
+        sizes = resolutions(state)
+        paths = ["conv1", *(f"convs.{2 * k + 1}" for k in range(len(sizes) - 1))]
+        squeezed = [path for size, path in zip(sizes, paths) if size in widths(state)]
+        body = rosinality_state.from_state(found, squeezed)
+        assert body is not None  # it has all of the names that tell the family
+        return body
+
+    def pack(self, generators: Mapping[str, torch.nn.Module], w_avg: torch.Tensor) -> Dict[str, Any]:
+        return rosinality_exchange.pack(generators, w_avg)
+
+    def built_by(self, state: Mapping[str, torch.Tensor]) -> str:
+        return rosinality_exchange.arguments(state)
 
     def kept_entries(
         self, network: torch.nn.Module, kept: Mapping[str, torch.Tensor]

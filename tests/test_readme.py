@@ -47,6 +47,7 @@ def test_every_block_has_a_test() -> None:
         "measure",
         "train",
         "rosinality",
+        "exchange",
         "load",
         "edit",
         "apply",
@@ -84,6 +85,16 @@ def test_convert_block(workspace: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in done.stdout
+
+
+def test_exchange_block(workspace: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-ec", BLOCKS["exchange"]], cwd=workspace, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    there, back = (pickle.loads((workspace / name).read_bytes())["G_ema"] for name in ("network.pkl", "again.pkl"))
+    assert all(torch.equal(value, back.state_dict()[name]) for name, value in there.state_dict().items())
 
 
 def test_recover_block(workspace: Path) -> None:

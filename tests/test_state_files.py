@@ -78,7 +78,7 @@ def test_convert_a_training_snapshot(snapshot: Snapshot, tmp_path: Path) -> None
 def test_tensors_are_those_of_the_generator_squeezed_in_memory(snapshot: Snapshot, tmp_path: Path) -> None:
     convert(snapshot.path, tmp_path / "squeezed.pt", ratio=2)
     data = entries_of(tmp_path / "squeezed.pt")
-    squeezed = squeeze_patch.apply(copy.deepcopy(snapshot.g_ema), ratio=2, init="weights")
+    squeezed = squeeze_patch.apply(copy.deepcopy(snapshot.g_ema), ratio=2)
     assert list(data["g_ema"]) == list(squeezed.state_dict())
     for name, value in squeezed.state_dict().items():
         assert torch.equal(data["g_ema"][name], value), name
@@ -170,7 +170,7 @@ def test_files_of_converted_weights(rosinality: FlatHost, tmp_path: Path) -> Non
     assert abs(done.plan.reduction - 0.121) <= 0.003
     H = squeeze_patch.load(rosinality.generator(), tmp_path / "squeezed.pt")
     z, c = rosinality.latents(G)
-    assert torch.equal(rosinality.images(H, z, c), rosinality.images(squeeze_patch.apply(G, init="weights"), z, c))
+    assert torch.equal(rosinality.images(H, z, c), rosinality.images(squeeze_patch.apply(G), z, c))
 
 
 @pytest.mark.parametrize("widths", [{4: 32, 8: 32, 16: 32, 32: 16}, {8: 16}, {32: 16}, {32: 8}])

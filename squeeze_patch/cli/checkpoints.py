@@ -99,6 +99,12 @@ def plan(
     help="Start from the trained weights, fitted block by block to what they make of random latents; from simpler "
     "statistics of them (seconds); or from random layers, to train from scratch.",
 )
+@click.option(
+    "--to",
+    metavar="FAMILY",
+    help="Squeeze nothing: write the generators, dense or squeezed, as a checkpoint of another family of hosts that "
+    "has the same network (nvidia, rosinality).",
+)
 @file_options
 @click.option("--force", is_flag=True, help="Overwrite DST.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -110,6 +116,7 @@ def convert(
     ratio: Optional[float],
     allocate: str,
     init: str,
+    to: Optional[str],
     trust: bool,
     host: Optional[str],
     force: bool,
@@ -122,12 +129,22 @@ def convert(
       squeeze-patch convert ffhq.pkl ffhq-squeezed.pkl --host stylegan2-ada-pytorch --trust
       squeeze-patch convert ffhq.pkl half.pkl --ratio 2 --host stylegan2-ada-pytorch --trust
       squeeze-patch convert 550000.pt squeezed.pt
+      squeeze-patch convert ffhq.pkl ffhq.pt --to rosinality --host stylegan2-ada-pytorch --trust
     """
     from squeeze_patch.checkpoint import check_target
     from squeeze_patch.checkpoint import convert as convert_file
+    from squeeze_patch.errors import PlanError
+    from squeeze_patch.exchange import exchange
 
     check_target(Path(source), target, force)
     path = local(source, trust)
+    if to is not None:
+        if reduction is not None or ratio is not None or allocate != "uniform":
+            raise PlanError(
+                "--to carries generators over as they are; squeeze them in a step of its own, before or after"
+            )
+        print_exchange(exchange(path, target, to, trust=trust, host=host, force=force), as_json)
+        return
     with clean_termination(), progress_bar() as step:
         done = convert_file(
             path,
@@ -147,6 +164,23 @@ def convert(
         click.echo(json.dumps({**asdict(done), "source": str(path), "target": str(target)}, indent=2))
         return
     print_conversion(done)
+
+
+def print_exchange(done: Any, as_json: bool) -> None:
+    if as_json:
+        from dataclasses import asdict
+
+        click.echo(json.dumps({**asdict(done), "source": str(done.source), "target": str(done.target)}, indent=2))
+        return
+    click.echo(f"carried over {', '.join(name or 'the generator' for name in done.generators)}: {done.state}")
+    click.echo(f"families     {done.origin} -> {done.family}")
+    if done.mean_style:
+        click.echo("mean style   computed, as the source stores none (w_avg, for truncation)")
+    if done.left:
+        click.echo(f"left behind  {', '.join(done.left)}")
+    if done.built_by:
+        click.echo(f"load it into {done.built_by}")
+    click.echo(f"written      {done.target}")
 
 
 STARTS = {

@@ -1,0 +1,54 @@
+"""A generator's tensors under names that no host uses, for carrying it from one family to another.
+
+All families that speak them mean StyleGAN2 as published: equalised learning rates everywhere (mapping: 0.01), leaky
+ReLU of slope 0.2 and gain sqrt(2), the filter [1, 3, 3, 1], toRGB with its gain of 1 / sqrt(channels).
+
+================================  =======================================================================
+``mapping.{i}.weight``, ``.bias``  layer i of the mapping network [w_dim, w_dim], [w_dim]
+``w_avg``                          mean style [w_dim]; left out where it is not known
+``const``                          [c, 4, 4]
+``{R}.conv0.*``, ``{R}.conv1.*``   ``weight`` [out, in, 3, 3], ``bias`` [out], ``style.weight`` [in, w_dim],
+                                   ``style.bias`` [in], ``noise_strength`` [], ``noise`` [R, R]; no conv0 at 4x4
+``{R}.torgb.*``                    ``weight`` [img_channels, in, 1, 1], ``bias``, ``style.weight``, ``style.bias``
+``{R}.excite.*``                   ``weight`` [c, q, 1, 1], ``bias`` [c] of a squeezed block that has a reader
+================================  =======================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Dict, List, Mapping
+
+import torch
+
+CommonState = Mapping[str, torch.Tensor]
+
+MAPPING_LR = 0.01
+SLOPE = 0.2
+
+
+def resolutions(state: CommonState) -> List[int]:
+    """4, 8, ... of the generator's blocks."""
+    return sorted({int(name.split(".")[0]) for name in state if name.split(".")[0].isdigit()})
+
+
+def mapping_layers(state: CommonState) -> int:
+    return len({name.split(".")[1] for name in state if name.startswith("mapping.")})
+
+
+def widths(state: CommonState) -> Dict[int, int]:
+    """{resolution: q} of the squeezed blocks.
+
+    In the last one nothing but a smaller conv1 tells squeezed from dense; at full width its fellows do: where all
+    others are squeezed, it is, too.
+    """
+    sizes = resolutions(state)
+    found = {size: len(state[f"{size}.conv1.bias"]) for size in sizes if f"{size}.excite.weight" in state}
+    last = state[f"{sizes[-1]}.conv1.weight"]
+    if last.shape[0] < last.shape[1] or (found and len(found) == len(sizes) - 1):
+        found[sizes[-1]] = last.shape[0]
+    return found
+
+
+def channels(state: CommonState) -> Dict[int, int]:
+    """{resolution: c}, what conv1 reads."""
+    return {size: state[f"{size}.conv1.weight"].shape[1] for size in resolutions(state)}

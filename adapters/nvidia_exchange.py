@@ -1,0 +1,154 @@
+"""Generators of the NVIDIA family to and from common names (`common_names`)."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from typing import Any, Dict, Iterator, Mapping, Tuple
+
+import torch
+
+from squeeze_patch.adapters.common_names import (
+    MAPPING_LR,
+    SLOPE,
+    CommonState,
+    channels,
+    mapping_layers,
+    resolutions,
+)
+from squeeze_patch.errors import UnsupportedModelError
+
+#: modules of the family's repositories that have a StyleGAN2 Generator
+MODULES = ("training.networks", "training.networks_stylegan2")
+_LAYER = {
+    "weight": "weight",
+    "bias": "bias",
+    "style.weight": "affine.weight",
+    "style.bias": "affine.bias",
+    "noise_strength": "noise_strength",
+    "noise": "noise_const",
+}
+
+
+def names(state: CommonState) -> Iterator[Tuple[str, str]]:
+    """(common name, the family's name) of every tensor in ``state``."""
+    for name in state:
+        head, _, tail = name.partition(".")
+        if head == "mapping":
+            index, what = tail.split(".")
+            yield name, f"mapping.fc{index}.{what}"
+        elif head == "w_avg":
+            yield name, "mapping.w_avg"
+        elif head == "const":
+            yield name, "synthesis.b4.const"
+        else:
+            layer, _, what = tail.partition(".")
+            yield name, f"synthesis.b{head}.{layer}.{what if layer == 'excite' else _LAYER[what]}"
+
+
+def to_common(root: torch.nn.Module, network: Any) -> Dict[str, torch.Tensor]:
+    """The tensors of a generator, dense or squeezed.
+
+    Raises:
+        UnsupportedModelError: it is not StyleGAN2 as published, so that no other family has the same network.
+    """
+    mapping: Any = getattr(root, "mapping", None)
+    whole: Any = getattr(root, "synthesis", None)
+    if mapping is None or whole is not network:
+        raise UnsupportedModelError(f"{type(root).__name__} is no whole generator (mapping and synthesis)")
+    _check_mapping(mapping)
+    found = {}
+    for index in range(mapping.num_layers):
+        layer = getattr(mapping, f"fc{index}")
+        found[f"mapping.{index}.weight"], found[f"mapping.{index}.bias"] = layer.weight, layer.bias
+    if getattr(mapping, "w_avg", None) is not None:
+        found["w_avg"] = mapping.w_avg
+    found["const"] = network.b4.const
+    for size in network.block_resolutions:
+        block = getattr(network, f"b{size}")
+        for part in ("conv0", "conv1", "torgb"):
+            if part in block._modules:
+                _check_layer(getattr(block, part), f"b{size}.{part}")
+                own = dict(getattr(block, part).state_dict())
+                found.update({f"{size}.{part}.{to}": own[name] for to, name in _LAYER.items() if name in own})
+        if "excite" in block._modules:
+            found.update({f"{size}.excite.{name}": value for name, value in block.excite.state_dict().items()})
+    return {name: tensor.detach().to(device="cpu", dtype=torch.float32) for name, tensor in found.items()}
+
+
+def dense_generator(state: CommonState) -> torch.nn.Module:
+    """A dense generator of the host whose folder can be imported from, of the sizes of ``state``, random weights.
+
+    Raises:
+        UnsupportedModelError: no such host, or one that cannot have these sizes.
+    """
+    sizes, widest = resolutions(state), channels(state)
+    w_dim = state["mapping.0.weight"].shape[1]
+    base, top = widest[sizes[-1]] * sizes[-1], max(widest.values())
+    base = max(base, *(count * size for size, count in widest.items() if count < top), 0)
+    wanted = {size: min(base // size, top) for size in sizes}
+    if wanted != widest:
+        raise UnsupportedModelError(
+            f"channels {widest} are none that the NVIDIA family's channel_base and channel_max make ({wanted})"
+        )
+    G: torch.nn.Module = _host_class()(
+        z_dim=w_dim,
+        c_dim=0,
+        w_dim=w_dim,
+        img_resolution=sizes[-1],
+        img_channels=len(state["4.torgb.bias"]),
+        mapping_kwargs={"num_layers": mapping_layers(state)},
+        synthesis_kwargs={"channel_base": base, "channel_max": top},
+    )
+    return G.eval().requires_grad_(False)
+
+
+def load(G: torch.nn.Module, state: CommonState) -> None:
+    """Every tensor of ``state`` into a generator of its sizes; filters, and w_avg where it is not known, stay."""
+    own = G.state_dict()
+    new = {name: state[common].reshape(own[name].shape) for common, name in names(state)}
+    G.load_state_dict({**own, **new})
+
+
+def pack(generators: Mapping[str, torch.nn.Module]) -> Dict[str, Any]:
+    """A checkpoint as the hosts' scripts read it; no discriminator."""
+    entries: Dict[str, Any] = {"training_set_kwargs": None, "G": None, "D": None, "G_ema": None, "augment_pipe": None}
+    only = next(iter(generators.values()))
+    return {**entries, "G": only, "G_ema": only, **generators}
+
+
+def _host_class() -> Any:
+    for name in MODULES:
+        try:
+            found = getattr(importlib.import_module(name), "Generator", None)
+        except ModuleNotFoundError:
+            continue
+        if found is not None:
+            return found
+    raise UnsupportedModelError(
+        "a pickle of the NVIDIA family is made with a host's own classes: name its checkout with --host DIR "
+        f"(looked for a Generator in {' and '.join(MODULES)})"
+    )
+
+
+def _check_mapping(mapping: Any) -> None:
+    if mapping.c_dim:
+        raise UnsupportedModelError("the generator has classes (c_dim above 0), which the other families do not know")
+    if mapping.z_dim != mapping.w_dim:
+        raise UnsupportedModelError(f"latents have {mapping.z_dim} numbers and styles {mapping.w_dim}; others want one")
+    for index in range(mapping.num_layers):
+        layer = getattr(mapping, f"fc{index}")
+        if tuple(layer.weight.shape) != (mapping.w_dim, mapping.w_dim):
+            raise UnsupportedModelError(f"mapping layer {index} has weights of {tuple(layer.weight.shape)}")
+        if not math.isclose(layer.weight_gain * math.sqrt(mapping.w_dim), MAPPING_LR, rel_tol=1e-6):
+            raise UnsupportedModelError(f"the mapping network learns at another rate than {MAPPING_LR} of the others'")
+
+
+def _check_layer(layer: Any, where: str) -> None:
+    if getattr(layer, "activation", "lrelu") != "lrelu":
+        raise UnsupportedModelError(f"{where} has the activation {layer.activation}, others have leaky ReLU ({SLOPE})")
+    taps = getattr(layer, "resample_filter", None)
+    if taps is not None:
+        one = torch.tensor([1.0, 3.0, 3.0, 1.0], device=taps.device)
+        if taps.shape != (4, 4) or not torch.allclose(taps.float(), torch.outer(one, one) / 64):
+            raise UnsupportedModelError(f"{where} upsamples with another filter than [1, 3, 3, 1]")

@@ -1,0 +1,134 @@
+"""rosinality's generators to and from common names (`common_names`)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Dict, Iterator, Mapping, Tuple
+
+import torch
+
+from squeeze_patch.adapters.common_names import MAPPING_LR, CommonState, channels, mapping_layers, resolutions
+from squeeze_patch.adapters.flat import ROSINALITY, get, places
+from squeeze_patch.errors import UnsupportedModelError
+
+_CONV = {
+    "weight": "conv.weight",
+    "style.weight": "conv.modulation.weight",
+    "style.bias": "conv.modulation.bias",
+    "noise_strength": "noise.weight",
+    "bias": "activate.bias",
+}
+_TORGB = {**{name: _CONV[name] for name in ("weight", "style.weight", "style.bias")}, "bias": "bias"}
+#: what the hosts' scripts build a generator with, beside its size: {resolution: channels / channel_multiplier} above 32
+_WIDE = {64: 256, 128: 128, 256: 64, 512: 32, 1024: 16}
+
+
+def names(sizes: Any, layers: int, squeezed: Any) -> Iterator[Tuple[str, str]]:
+    """(common name, rosinality's name) of a generator's tensors.
+
+    Args:
+        sizes: resolutions of the blocks, ascending.
+        layers: of the mapping network.
+        squeezed: resolutions that have an excite.
+    """
+    for index in range(layers):
+        for what in ("weight", "bias"):
+            yield f"mapping.{index}.{what}", f"style.{index + 1}.{what}"
+    yield "const", "input.input"
+    for k, size in enumerate(sizes):
+        parts = {"conv1": f"convs.{2 * k - 1}", "conv0": f"convs.{2 * k - 2}"} if k else {"conv1": "conv1"}
+        for part, path in parts.items():
+            yield from ((f"{size}.{part}.{to}", f"{path}.{name}") for to, name in _CONV.items())
+            yield f"{size}.{part}.noise", f"noises.noise_{2 * k - (part == 'conv0')}"
+        torgb = f"to_rgbs.{k - 1}" if k else "to_rgb1"
+        yield from ((f"{size}.torgb.{to}", f"{torgb}.{name}") for to, name in _TORGB.items())
+        if size in squeezed:
+            yield from ((f"{size}.excite.{what}", f"convs.{2 * k}.excite.{what}") for what in ("weight", "bias"))
+
+
+def to_common(G: Any) -> Dict[str, torch.Tensor]:
+    """The tensors of a generator, or of the stand-in for its state dict, dense or squeezed."""
+    found = places(G, ROSINALITY)
+    sizes = [place.resolution for place in found]
+    squeezed = [place.resolution for place in found if place.reader and hasattr(get(G, place.reader), "excite")]
+    layers = len(list(G.style.children())) - 1
+    own = G.state_dict()
+    result = {}
+    for common, name in names(sizes, layers, squeezed):
+        tensor = own[name].detach().to(device="cpu", dtype=torch.float32)
+        result[common] = tensor.reshape(_common_shape(common, tensor))
+    _check(G, found)
+    return result
+
+
+def to_state(state: CommonState) -> Dict[str, torch.Tensor]:
+    """A state dict that the host's Generator loads, in the host's order."""
+    sizes = resolutions(state)
+    squeezed = [size for size in sizes if f"{size}.excite.weight" in state]
+    found: Dict[str, torch.Tensor] = {}
+    for common, name in names(sizes, mapping_layers(state), squeezed):
+        found[name] = state[common].reshape(_own_shape(common, state[common])).clone()
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    kernel = torch.outer(taps, taps) / 16  # of gain 4, as after zeros are inserted
+    for k in range(len(sizes) - 1):
+        found[f"convs.{2 * k}.conv.blur.kernel"] = kernel.clone()
+        found[f"to_rgbs.{k}.upsample.kernel"] = kernel.clone()
+    return found
+
+
+def arguments(state: CommonState) -> str:
+    """How the host's Generator of this size is built, or that its options cannot make it."""
+    sizes = resolutions(state)
+    w_dim = state["mapping.0.weight"].shape[1]
+    for multiplier in (1, 2):
+        if all(
+            count == (512 if size <= 32 else _WIDE.get(size, 0) * multiplier) for size, count in channels(state).items()
+        ):
+            return f"Generator({sizes[-1]}, {w_dim}, {mapping_layers(state)}, channel_multiplier={multiplier})"
+    return f"a Generator with the channels {channels(state)}, which no channel_multiplier makes"
+
+
+def _own_shape(common: str, tensor: torch.Tensor) -> Tuple[int, ...]:
+    shape = tuple(tensor.shape)
+    what = common.split(".", 1)[-1]
+    if common == "const" or what in ("conv0.weight", "conv1.weight", "torgb.weight"):
+        return (1, *shape)
+    if what == "torgb.bias":
+        return (1, *shape, 1, 1)
+    if what.endswith("noise"):
+        return (1, 1, *shape)
+    return (1,) if what.endswith("noise_strength") else shape
+
+
+def _common_shape(common: str, tensor: torch.Tensor) -> Tuple[int, ...]:
+    shape = tuple(tensor.shape)
+    what = common.split(".", 1)[-1]
+    if common == "const" or what in ("conv0.weight", "conv1.weight", "torgb.weight"):
+        return shape[1:]
+    if what == "torgb.bias":
+        return (shape[1],)
+    if what.endswith("noise"):
+        return shape[2:]
+    return () if what.endswith("noise_strength") else shape
+
+
+def _check(G: Any, found: Any) -> None:
+    for place in found:
+        if place.up is not None:
+            taps = get(G, f"{place.up}.conv.blur.kernel")
+            one = torch.tensor([1.0, 3.0, 3.0, 1.0], device=taps.device)
+            if taps.shape != (4, 4) or not torch.allclose(taps.float(), torch.outer(one, one) / 16):
+                raise UnsupportedModelError(f"{place.up} upsamples with another filter than [1, 3, 3, 1]")
+    for layer in list(G.style.children())[1:]:
+        rate = float(getattr(layer, "lr_mul", math.nan))
+        if not math.isclose(rate, MAPPING_LR):
+            raise UnsupportedModelError(
+                f"the mapping network learns at {rate:g} of the others' rate, not at {MAPPING_LR}"
+            )
+
+
+def pack(bodies: Mapping[str, torch.nn.Module], w_avg: torch.Tensor) -> Dict[str, Any]:
+    """The entries of a file as the host's scripts read it; no discriminator, no optimisers."""
+    roles = {"G": "g", "G_ema": "g_ema"}
+    only = next(iter(bodies.values()))
+    return {"g": only, "g_ema": only, **{roles[role]: body for role, body in bodies.items()}, "latent_avg": w_avg}

@@ -1,0 +1,141 @@
+"""Carry a checkpoint's generators from one family of hosts to another that has the same network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
+
+import torch
+
+from squeeze_patch.adapters import adapters, locate
+from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.archive import PLAN_ENTRY, Archive, plan_from_shapes
+from squeeze_patch.checkpoint import check_target, generators, host_path, read, reference_name, write
+from squeeze_patch.errors import CheckpointError, PlanError
+from squeeze_patch.files import atomic_write
+from squeeze_patch.surgery import status
+
+PathLike = Union[str, Path]
+#: latents behind the mean style of files that store none, as many as stylegan2-pytorch by rosinality takes
+LATENTS = 4096
+#: names of a file's entries -> what they are: the averaged generator, or the one that is trained
+_ROLES = {"G": "G", "g": "G", "G_ema": "G_ema", "g_ema": "G_ema", "": "G_ema"}
+
+#: entries that are carried over in another form
+_CARRIED = ("latent_avg", PLAN_ENTRY)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What `exchange` did.
+
+    Attributes:
+        source, target: the files.
+        origin, family: names of the families, from and to.
+        generators: names of the source's generators that were carried over.
+        left: names of its other entries, which were not.
+        state: what the generators are, in words: dense, or squeezed how.
+        mean_style: whether the mean style (w_avg) had to be computed, from `LATENTS` latents.
+        built_by: how a host builds the generator that the file is loaded into; "" = the file brings it.
+    """
+
+    source: Path
+    target: Path
+    origin: str
+    family: str
+    generators: Tuple[str, ...]
+    left: Tuple[str, ...]
+    state: str
+    mean_style: bool
+    built_by: str
+
+
+def exchange(
+    source: PathLike,
+    target: PathLike,
+    to: str,
+    *,
+    trust: bool = False,
+    host: Optional[PathLike] = None,
+    force: bool = False,
+) -> Exchange:
+    """Write the generators of ``source``, dense or squeezed, as a checkpoint of another family; images stay the same.
+
+    Discriminators and optimisers are left behind. The target appears whole or not at all.
+
+    Args:
+        source: a host's pickle, or a file of torch.save with state dicts of a known family.
+        target: the file to write.
+        to: name of the family to carry them to.
+        trust: as for `squeeze_patch.convert`.
+        host: folder of the host's checkout, where the source needs its modules or the target is made of its classes.
+        force: overwrite ``target`` where it exists.
+
+    Raises:
+        CheckpointError: the file cannot be read or written, or holds no generator.
+        PlanError: there is no family of that name.
+        UnsupportedModelError: the other family does not have this network; nothing is written.
+    """
+    source, target = Path(source), Path(target)
+    family = _family(to)
+    check_target(source, target, force)
+    with host_path(host):
+        data = read(source, trust=trust)
+        found = {name: G for name, G in generators(data).items() if name in _ROLES}
+        if not found:
+            raise CheckpointError(f"{source}: no generator in this file (looked for {', '.join(filter(None, _ROLES))})")
+        reference = found[reference_name(found)]
+        origin, _ = locate(reference)
+        states, computed = _common(found, data)
+        made = {role: _made(family, state) for role, state in states.items()}
+        w_avg = states.get("G_ema", next(iter(states.values())))["w_avg"]
+        entries = family.pack(made, w_avg)
+        with atomic_write(target) as stream:
+            write(_file(family, entries), stream)
+    names = data if isinstance(data, dict) else {}
+    left = tuple(str(name) for name in names if name not in {*found, *_CARRIED} and data[name] is not None)
+    use = family.built_by(next(iter(states.values())))
+    now = str(status(next(iter(made.values()))))
+    return Exchange(source, target, origin.name, family.name, tuple(found), left, now, computed, use)
+
+
+def _family(name: str) -> Adapter:
+    known = {adapter.name: adapter for adapter in adapters()}
+    if name not in known:
+        raise PlanError(f"there is no family {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+def _common(found: Mapping[str, torch.nn.Module], data: Any) -> Tuple[Dict[str, Dict[str, torch.Tensor]], bool]:
+    """{role: tensors under common names, w_avg among them}, and whether w_avg had to be computed."""
+    states, computed = {}, False
+    stored = data.get("latent_avg") if isinstance(data, dict) else None
+    for name, G in found.items():
+        adapter, network = locate(G)
+        state = adapter.to_common(G, network)
+        if "w_avg" not in state and isinstance(stored, torch.Tensor):
+            state["w_avg"] = stored.detach().float().reshape(-1)
+        if "w_avg" not in state:
+            state["w_avg"], computed = adapter.sample_w(G, network, LATENTS, seed=0).mean(dim=0), True
+        states[_ROLES[name]] = state
+    return states, computed
+
+
+def _made(family: Adapter, state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """A generator of ``family``, with its Plan on it where it is squeezed."""
+    with torch.random.fork_rng(devices=[]):
+        G = family.from_common(state)
+    plan = plan_from_shapes(G)
+    if plan is not None:
+        _, network = locate(G)
+        family.mark(G, network, plan.to_dict())
+    return G
+
+
+def _file(family: Adapter, entries: Dict[str, Any]) -> Any:
+    if not family.saves_states:
+        return entries
+    archive = Archive(entries)
+    archive.states = tuple(name for name, value in entries.items() if isinstance(value, torch.nn.Module))
+    return archive
