@@ -118,3 +118,48 @@ def test_run_the_hosts_own_generate(host: FlatHost, tmp_path: Path) -> None:
     images: List[Any] = [torch.load(tmp_path / "sample" / f"00000{i}.png.pt") for i in (0, 1)]
     assert [image.shape for image in images] == [(1, 3, 8, 8)] * 2
     assert not torch.equal(*images)
+
+
+@pytest.mark.parametrize("host", [host for host in FLAT_HOSTS.values() if host.script], ids=lambda host: host.name)
+def test_run_the_hosts_own_train(host: FlatHost, tmp_path: Path) -> None:
+    """One iteration, all regularisation included, from scratch; one more from its own file; and one more from a dense
+    file that was converted. The count of Adam's steps says what was taken up."""
+    for folder in ("sample", "checkpoint"):
+        (tmp_path / folder).mkdir()
+    options = [str(host.folder / "train.py"), "data", "--size", "8", "--batch", "2", "--iter", "1", "--n_sample", "1"]
+    file = tmp_path / "checkpoint" / "000000.pt"
+
+    def steps(name: str) -> Dict[str, int]:
+        data = read_entries(file, trust=False)
+        body = stand_in(data["g"])
+        assert body is not None
+        assert str(squeeze_patch.status(body)).startswith(name)
+        state = data["g_optim"]["state"]
+        return {n: int(state[i]["step"]) for i, (n, _) in enumerate(body.named_parameters())}
+
+    done = run_script(tmp_path, host, "--ratio", "2", "--", *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("squeeze_patch: squeezed: 2 of 2 blocks") == 2  # generator and g_ema
+    first = steps("squeezed")
+    assert set(first.values()) == {2}  # the loss and the path length
+    done = run_script(tmp_path, host, "--", *options, "--ckpt", str(file))
+    assert done.returncode == 0, done.stderr
+    assert set(steps("squeezed").values()) == {4}
+
+    dense = subprocess.run(
+        [sys.executable, *options],
+        cwd=tmp_path,
+        env=script_environment(host),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert dense.returncode == 0, dense.stderr
+    assert set(steps("dense").values()) == {2}
+    convert(file, tmp_path / "000000.pt")
+    done = run_script(tmp_path, host, "--", *options, "--ckpt", "000000.pt")
+    assert done.returncode == 0, done.stderr
+    counted = steps("squeezed")
+    new = {"convs.0.excite.weight", "convs.0.excite.bias"}
+    assert {n for n, count in counted.items() if count == 2} == new
+    assert {count for n, count in counted.items() if n not in new} == {4}
