@@ -38,16 +38,18 @@ from squeeze_patch.recovery.training import Training, training_mode
 SAMPLES, SEED = 1000, 1000
 SQUEEZED = {"squeezed, calibrated": "calibrated", "squeezed, from the weights": "weights", "squeezed, random": "random"}
 PRUNED = {"pruned by weight norm": by_weight_norm, "pruned by activation energy": by_activation_energy}
-ROWS = (*SQUEEZED, *PRUNED)
+SPECTRAL = "squeezed, spectral widths"
+ROWS = (*SQUEEZED, *PRUNED, SPECTRAL)
 
 
 def student_of(row: str, dense: Any, reduction: float, seed: int) -> Tuple[Any, Pair]:
     """The start of one row, and what its distillation needs."""
-    plan = squeeze_patch.plan(dense, reduction=reduction)
-    if row in SQUEEZED:
-        starts.SEED = seed
-        torch.manual_seed(seed)
-        G = squeeze_patch.apply(copy.deepcopy(dense), plan=plan, init=SQUEEZED[row], keep_original=False)
+    starts.SEED = seed
+    torch.manual_seed(seed)
+    plan = squeeze_patch.plan(dense, reduction=reduction, allocate="spectral" if row == SPECTRAL else "uniform")
+    if row not in PRUNED:
+        init = SQUEEZED.get(row, "calibrated")
+        G = squeeze_patch.apply(copy.deepcopy(dense), plan=plan, init=init, keep_original=False)
         return G, pair_of(G, dense)
     pruned = pruned_to(dense, plan.parameters_after, PRUNED[row])
     return pruned.G, pruned_pair(pruned, copy.deepcopy(dense))
