@@ -1,0 +1,73 @@
+"""The rivals in `benchmarks.distillation`: pruned generators are what the papers' formulas say, and learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import squeeze_patch
+from benchmarks.distillation import PRUNED, ROWS, distil, key, student_of, table
+from benchmarks.fidelity import images_of
+from benchmarks.pruning import by_activation_energy, by_weight_norm, prune, pruned_to
+from squeeze_patch.adapters import locate
+from squeeze_patch.demo import trained_generator
+from squeeze_patch.similarity import psnr
+
+
+def count(G: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in G.parameters())
+
+
+@pytest.mark.parametrize("score", PRUNED.values(), ids=PRUNED)
+def test_pruning(score) -> None:  # type: ignore[no-untyped-def]
+    """All channels kept is the generator itself; fewer are as many parameters as asked for, the best ones."""
+    dense = trained_generator()
+    scores = score(dense)
+    whole = prune(dense, scores, 1.0)
+    assert torch.equal(images_of(whole.G), images_of(dense))
+    target = squeeze_patch.plan(dense).parameters_after
+    pruned = pruned_to(dense, target, score)
+    assert abs(count(pruned.G) - target) / target < 0.02  # a channel of each layer is 3 % of the convolutions here
+    name, kept = next(iter(pruned.kept.items()))
+    assert scores[name, "conv1"][kept].min() >= scores[name, "conv1"].sort().values[-len(kept)]
+
+
+def test_scores_by_hand() -> None:
+    """A channel that nothing reads has no weight norm; one that is always zero has no energy."""
+    G = trained_generator()
+    with torch.no_grad():
+        G.synthesis.b8.conv1.weight[:, 3] = 0
+        G.synthesis.b8.conv0.bias[5] = 0
+        G.synthesis.b8.conv0.weight[5] = 0
+        G.synthesis.b8.conv0.noise_strength.zero_()
+    assert by_weight_norm(G)["b8", "conv0"][3] == 0
+    assert by_weight_norm(G)["b8", "conv0"][4] > 0
+    assert by_activation_energy(G)["b8", "conv0"][5] == 0
+    assert by_activation_energy(G)["b8", "conv0"][4] > 0
+
+
+@pytest.mark.parametrize("row", ["squeezed, random", *PRUNED])
+def test_poor_starts_learn_in_three_steps(row: str) -> None:
+    dense = trained_generator()
+    G, pair = student_of(row, dense, 0.25, seed=0)
+    before, images = images_of(G), images_of(dense)
+    distil(pair, steps=3, seed=0)
+    assert psnr(images, images_of(G)) > psnr(images, before)
+    assert locate(dense)  # the dense one is as it was
+    assert torch.equal(images_of(dense), images)
+    assert all(not block._forward_hooks for block in dense.synthesis.children())
+
+
+def test_rows_have_one_size() -> None:
+    dense = trained_generator()
+    sizes = {row: count(student_of(row, dense, 0.25, seed=0)[0]) for row in ROWS}
+    assert max(sizes.values()) / min(sizes.values()) < 1.02  # as above
+
+
+def test_table() -> None:
+    cells = {
+        key(ROWS[0], 0.25, 0, seed): {"psnr": 20.0 + seed, "frechet": 1.0, "parameters": 1000} for seed in range(3)
+    }
+    lines = table(cells, 0.25, [0, 100], 3)
+    assert lines[1].split() == ["squeezed,", "calibrated", "1,000", "21.0", "(20.0", "to", "22.0),", "1"]
+    assert all(line.split() == row.split() for line, row in zip(lines[2:], ROWS[1:]))
