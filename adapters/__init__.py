@@ -13,13 +13,14 @@ from typing import Any, Iterable, List, Tuple
 import torch
 
 from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.lucidrains import LucidrainsAdapter
 from squeeze_patch.adapters.nvidia import NvidiaAdapter
 from squeeze_patch.adapters.rosinality import RosinalityAdapter
 from squeeze_patch.errors import UnsupportedModelError
 
 GROUP = "squeeze_patch.adapters"
 
-_registered: List[Adapter] = [NvidiaAdapter(), RosinalityAdapter()]
+_registered: List[Adapter] = [NvidiaAdapter(), RosinalityAdapter(), LucidrainsAdapter()]
 _entry_points_read = False
 
 

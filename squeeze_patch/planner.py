@@ -135,13 +135,13 @@ def width_for(channels: int, ratio: float, multiple: Optional[int] = None) -> in
 def saved_parameters(spec: BlockSpec, width: int) -> int:
     """Parameters that block ``spec`` loses when its c channels are squeezed to ``width`` (negative: gains).
 
-    conv1 and its bias lose c - q outputs; torgb's weight and the affine layer of its style lose c - q inputs; excite
-    adds c q weights and c biases, in every block but the last.
+    conv1 and what goes with its outputs lose c - q of them; torgb's weight and the affine layer of its style lose c - q
+    inputs; excite adds c q weights and c biases, in every block but the last.
     """
     c, q = spec.channels, width
-    per_channel = spec.kernel_size**2 * c + 1 + spec.img_channels + spec.w_dim + 1
+    per_channel = spec.kernel_size**2 * c + spec.output_parameters + spec.img_channels + spec.w_dim + 1
     excite = 0 if spec.is_last else c * q + c
-    return (c - q) * per_channel - excite
+    return (c - q) * per_channel - excite - spec.added_parameters
 
 
 def solve(
