@@ -81,11 +81,11 @@ class ConvWeights:
 class DenseBlock:
     """The trained content of one dense block, in effective values, float32, detached.
 
-    The first block has ``const`` [c, 4, 4] and, unless upsampling is bilinear, no ``conv0``. ``fir`` [k, k] is the filter
-    of the upsampling conv0 and of the image; where upsampling is bilinear, only the image is filtered with it, behind
-    that, borders reflected.
+    The first block has ``const`` [c, 4, 4] and, unless upsampling is bilinear, no ``conv0``. ``fir`` [k, k] is the
+    filter of the upsampling conv0 and of the image; where upsampling is bilinear, only the image is filtered with it,
+    behind that, borders reflected.
     toRGB: ``rgb_weight`` [img_channels, c], ``rgb_style`` over c (gain included), ``rgb_bias`` [img_channels].
-    ``noise`` is "normal", standard normal inputs for every convolution, or "uniform", one of [0, 1) for both of a block.
+    ``noise``: "normal" = a standard normal input for each convolution, "uniform" = one of [0, 1) for both of a block.
     """
 
     spec: BlockSpec

@@ -1,30 +1,30 @@
 """The lucidrains family: stylegan2-pytorch on PyPI. A Generator has a list of ``blocks``; the mapping network, a
 StyleVectorizer, stands beside it in the training wrapper StyleGAN2, which holds both twice: S, G, and their moving
-average SE, GE.
+averages SE, GE.
 
 What is patched. ``blocks.{k}``, a GeneratorBlock, is replaced by `lucidrains_block.SqueezedGeneratorBlock`; the
 Generator's forward stays untouched. Within the block:
 
-=====================================  ==========================================================================
-``conv2``, ``to_noise2``               the host's classes: q outputs instead of c; weights are the kept channels' rows
-``to_rgb``                             the host's class: q inputs instead of c; its style and weight are refitted
-``rgb_bias``                           new, [img_channels, 1, 1]: the host's toRGB has no bias to refit
-``excite``                             new: `connection.Excite`, q -> c, without equalised learning rate; its output goes
-                                       to the next block, in front of its attention and upsampling; not in the last block
-``to_style1``, ``to_noise1``,          the dense block's own objects
+=============================  ====================================================================================
+``conv2``, ``to_noise2``       the host's classes: q outputs instead of c; weights are the kept channels' rows
+``to_rgb``                     the host's class: q inputs instead of c; its style and weight are refitted
+``rgb_bias``                   new, [img_channels, 1, 1]: the host's toRGB has no bias that could be refitted
+``excite``                     new: `connection.Excite`, q -> c, without equalised learning rate. What it makes goes on
+                               to the next block, its attention and its upsampling; none in the last block
+``to_style1``, ``to_noise1``,  the dense block's own objects
 ``conv1``, ``to_style2``
-=====================================  ==========================================================================
+=============================  ====================================================================================
 
 A trained start is fitted on the host's own arithmetic: bilinear upsampling in front of the convolutions, noise weights
 for every channel, one noise image of uniform numbers for both convolutions of a block, the image blurred when it is
 upsampled. The host crops one noise image for all blocks; here every block has its own.
 
 The wrapper itself can be squeezed: GE first, then G with the same channels, each started from its own weights, and the
-optimiser G_opt learns of the new parameters (the moments of those that are gone are dropped). A Generator alone has no
-mapping network, so it takes ``init="random"`` only; ``torch.nn.ModuleDict({"S": S, "G": G})`` is enough for the others.
+optimiser G_opt gets the new parameters in the place of those that are gone, without their moments. A Generator alone
+has no mapping network, so it takes ``init="random"`` only; ``ModuleDict({"S": S, "G": G})`` is enough for the others.
 
 Limits: generators with attention layers or ``no_const`` take ``init="random"`` only; copies and pickles of a squeezed
-generator need squeeze_patch installed; the host's ``model_N.pt`` files are not read.
+generator need squeeze_patch installed; the host's ``model_N.pt`` files are not converted.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class LucidrainsAdapter(Adapter):
         mappings: List[Any] = [module for module in root.modules() if class_named(module, "StyleVectorizer")]
         if len(mappings) != 1:
             raise UnsupportedModelError(
-                f"a trained start needs the generator's styles, but {type(root).__name__} holds {len(mappings)} mapping "
-                "networks (StyleVectorizer). Pass the StyleGAN2 wrapper, which squeezes G and GE alike, or "
+                f"a trained start needs the generator's styles, but {type(root).__name__} holds {len(mappings)} "
+                "mapping networks (StyleVectorizer). Pass the StyleGAN2 wrapper, which squeezes G and GE alike, or "
                 "torch.nn.ModuleDict({'S': S, 'G': G}), or use init='random' and train"
             )
         weight = next(mappings[0].parameters())
@@ -137,17 +137,20 @@ class LucidrainsAdapter(Adapter):
         return [torch.nn.ModuleDict({"S": parts[s], "G": parts[g]}) for s, g in (("SE", "GE"), ("S", "G"))]  # type: ignore[dict-item]
 
     def refresh(self, root: Any) -> None:
-        groups = root.G_opt.param_groups
+        optimiser = getattr(root, "G_opt", None)
+        if not isinstance(optimiser, torch.optim.Optimizer):
+            return
         now = [*root.G.parameters(), *root.S.parameters()]
-        if len(groups) != 1:
-            raise UnsupportedModelError(
-                f"G_opt has {len(groups)} parameter groups, and which of them the new parameters belong to is not known. "
-                "Squeeze first, then make the optimiser"
-            )
-        groups[0]["params"] = now
         there = {id(parameter) for parameter in now}
-        for parameter in [parameter for parameter in root.G_opt.state if id(parameter) not in there]:
-            del root.G_opt.state[parameter]
+        known = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+        new = [parameter for parameter in now if id(parameter) not in known]
+        for group in optimiser.param_groups:
+            staying = [parameter for parameter in group["params"] if id(parameter) in there]
+            if len(staying) < len(group["params"]):  # new parameters go to where the first old ones were
+                staying, new = staying + new, []
+            group["params"] = staying
+        for parameter in [parameter for parameter in optimiser.state if id(parameter) not in there]:
+            del optimiser.state[parameter]
 
 
 def _is_generator(module: Any) -> bool:

@@ -22,8 +22,9 @@ _SHARED = ("upsample", "to_style1", "to_noise1", "conv1", "to_style2")
 
 
 class SqueezedGeneratorBlock(torch.nn.Module):
-    """Takes the place of a GeneratorBlock: ``conv2`` has q outputs, ``to_rgb`` q inputs, and ``excite`` makes c channels
-    again for what comes next. The last block has no excite and hands on conv1's activations, which nobody reads.
+    """Takes the place of a GeneratorBlock: ``conv2`` has q outputs, ``to_rgb`` q inputs, and ``excite`` makes c
+    channels again for what comes next. The last block has no excite and hands on conv1's activations, which nobody
+    reads.
 
     The host's toRGB has no bias, so ``rgb_bias`` [img_channels, 1, 1] makes good the mean of what is no longer there.
     """

@@ -211,9 +211,7 @@ def _activate(x: torch.Tensor, conv: ConvWeights, noise: torch.Tensor) -> torch.
     return torch.nn.functional.leaky_relu(x, conv.slope) * conv.gain
 
 
-def _convolve_fir(
-    block: DenseBlock, conv: ConvWeights, x: torch.Tensor, ws: torch.Tensor, step: Step
-) -> torch.Tensor:
+def _convolve_fir(block: DenseBlock, conv: ConvWeights, x: torch.Tensor, ws: torch.Tensor, step: Step) -> torch.Tensor:
     """conv0 with zero insertion in front and a filter behind: the whole map, or the window and one position around."""
     x = x if step.crops is None else _cut(x, step.crops)
     x, demodulation = _modulate(x, conv, ws)
