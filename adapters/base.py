@@ -214,6 +214,12 @@ class Adapter(abc.ABC):
         """
         return None
 
+    def parts_of_state(self, state: Mapping[str, torch.Tensor]) -> Dict[str, Dict[str, str]]:
+        """Of the state dict of a training wrapper that holds several generators: {generator: {beginning of a name in
+        the state that `from_state` reads: beginning of that name in ``state``}}, the moving average first; else
+        nothing."""
+        return {}
+
     def together(self, root: torch.nn.Module) -> List[torch.nn.Module]:
         """Of a training wrapper that holds a generator and its moving average: each of them with its mapping network,
         the average first. They are squeezed alike. Empty where ``root`` is no such wrapper."""

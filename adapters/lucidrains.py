@@ -24,21 +24,21 @@ optimiser G_opt gets the new parameters in the place of those that are gone, wit
 has no mapping network, so it takes ``init="random"`` only; ``ModuleDict({"S": S, "G": G})`` is enough for the others.
 
 Limits: generators with attention layers or ``no_const`` take ``init="random"`` only; copies and pickles of a squeezed
-generator need squeeze_patch installed; the host's ``model_N.pt`` files are not converted.
+generator need squeeze_patch installed; for files, `lucidrains_state` states what is assumed.
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Collection, Dict, List, Mapping, Optional
 
 import torch
 
+from squeeze_patch.adapters import lucidrains_state
 from squeeze_patch.adapters.base import Adapter, Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.layers import class_named, is_parametrised, refuse_hooks, value
 from squeeze_patch.adapters.lucidrains_block import NARROWED, SqueezedGeneratorBlock, squeeze_block
 from squeeze_patch.errors import UnsupportedModelError
 
-_BLUR = torch.outer(torch.tensor([1.0, 2.0, 1.0]), torch.tensor([1.0, 2.0, 1.0])) / 16
 _RANDOM = "Use init='random' and train"
 _CONVS = {"conv1": ("to_style1", "to_noise1"), "conv2": ("to_style2", "to_noise2")}
 
@@ -75,7 +75,7 @@ class LucidrainsAdapter(Adapter):
             spec=_spec(network, index),
             const=_const(network) if index == 0 else None,
             conv0=_conv(block, "conv1", name),
-            fir=_BLUR,
+            fir=_blur(network, index),
             conv1=_conv(block, "conv2", name),
             rgb_weight=rgb_weight,
             rgb_style=style,
@@ -129,6 +129,14 @@ class LucidrainsAdapter(Adapter):
     def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
         plan = getattr(network, "squeeze_plan", None)
         return plan if isinstance(plan, dict) else None
+
+    def from_state(
+        self, state: Mapping[str, torch.Tensor], squeezed: Optional[Collection[str]] = None
+    ) -> Optional[torch.nn.Module]:
+        return lucidrains_state.from_state(state)
+
+    def parts_of_state(self, state: Mapping[str, torch.Tensor]) -> Dict[str, Dict[str, str]]:
+        return lucidrains_state.parts_of_state(state)
 
     def together(self, root: Any) -> List[torch.nn.Module]:
         parts = {name: getattr(root, name, None) for name in ("S", "G", "SE", "GE")}
@@ -231,6 +239,21 @@ def _conv(block: Any, name: str, where: str) -> ConvWeights:
     style, noise = (getattr(block, child) for child in _CONVS[name])
     strength = value(noise.weight)[:, 0]
     return ConvWeights(value(conv.weight), _affine(style), value(noise.bias), strength, float(slope), 1.0)
+
+
+def _blur(network: Any, index: int) -> torch.Tensor:
+    """What the image is filtered with after it was upsampled to the size of block ``index``, [3, 3]."""
+    if index == 0:
+        return torch.ones([1, 1])  # there is no image before
+    before, upsample = f"blocks.{index - 1}.to_rgb.upsample", network.blocks[index].upsample
+    taps = dict(network.named_buffers()).get(f"{before}.1.f")
+    if taps is None or taps.shape != (3,) or getattr(upsample, "mode", "bilinear") != "bilinear":
+        raise UnsupportedModelError(
+            f"{before} or blocks.{index}.upsample is not bilinear, with a blur of three taps behind the "
+            f"image's; a trained start knows no other. {_RANDOM}"
+        )
+    kernel = torch.outer(value(taps), value(taps))
+    return kernel / kernel.sum()
 
 
 def _const(network: Any) -> torch.Tensor:

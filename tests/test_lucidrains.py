@@ -301,6 +301,12 @@ def test_what_a_trained_start_needs(lucidrains: LucidrainsHost) -> None:
     refused(lucidrains.generator()["G"], "Generator holds 0 mapping networks .*Pass the StyleGAN2 wrapper")
     refused(lucidrains.generator(attn_layers=[2]), r"attention in front of blocks\.2 \(attns\.2\)")
     refused(lucidrains.generator(no_const=True), "no_const: blocks.0 starts from styles")
+    G = lucidrains.generator()
+    G["G"].blocks[2].upsample.mode = "nearest"
+    refused(G, "blocks.1.to_rgb.upsample or blocks.2.upsample is not bilinear")
+    G = lucidrains.generator()
+    G["G"].blocks[1].conv2.demod = False
+    refused(G, "blocks.1.conv2 has no demodulation")
 
 
 @pytest.mark.parametrize("kwargs", [{"attn_layers": [1, 2]}, {"no_const": True}, {"transparent": True}])
