@@ -7,19 +7,21 @@ Third parties add a family through the entry-point group ``squeeze_patch.adapter
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Iterable, List, Tuple
+from typing import Any, Iterable, List, Optional, Tuple
 
 import torch
 
 from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.lucidrains import LucidrainsAdapter
 from squeeze_patch.adapters.nvidia import NvidiaAdapter
 from squeeze_patch.adapters.rosinality import RosinalityAdapter
 from squeeze_patch.errors import UnsupportedModelError
 
 GROUP = "squeeze_patch.adapters"
 
-_registered: List[Adapter] = [NvidiaAdapter(), RosinalityAdapter()]
+_registered: List[Adapter] = [NvidiaAdapter(), RosinalityAdapter(), LucidrainsAdapter()]
 _entry_points_read = False
 
 
@@ -44,6 +46,25 @@ def _group(points: Any) -> Iterable[Any]:
     if sys.version_info >= (3, 10):
         return points.select(group=GROUP)  # type: ignore[no-any-return]
     return points.get(GROUP, [])  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generator inside a training wrapper and its moving average, each with its mapping network."""
+
+    adapter: Adapter
+    average: torch.nn.Module
+    trained: torch.nn.Module
+
+
+def together(root: torch.nn.Module) -> Optional[Pair]:
+    """The two generators of a training wrapper that its adapter knows to belong together, None where there is none."""
+    for adapter in adapters():
+        parts = adapter.together(root)
+        if parts:
+            average, trained = parts
+            return Pair(adapter, average, trained)
+    return None
 
 
 def locate(root: torch.nn.Module) -> Tuple[Adapter, torch.nn.Module]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Protocol, Tuple
+from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Protocol, Tuple, Union
 
 import torch
 
@@ -26,6 +26,10 @@ class BlockSpec:
         img_channels: channels of the image.
         kernel_size: of conv1.
         is_last: whether this block has no reader but the image.
+        upsampling: "fir" = conv0 inserts zeros, convolves and filters; "bilinear" = features are upsampled bilinearly,
+            borders repeated, and conv0 is a plain convolution on them, which the first block has, too, on its constant.
+        output_parameters: of conv1 for every output, besides its weights: a bias, or more.
+        added_parameters: of the block once squeezed, besides excite's.
     """
 
     name: str
@@ -37,6 +41,9 @@ class BlockSpec:
     img_channels: int
     kernel_size: int
     is_last: bool
+    upsampling: str = "fir"
+    output_parameters: int = 1
+    added_parameters: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ class Affine:
 
 @dataclass(frozen=True)
 class ConvWeights:
-    """One modulated, demodulated convolution: weight [out, in, k, k], style over in, bias [out], noise strength.
+    """One modulated, demodulated convolution: weight [out, in, k, k], style over in, bias [out], noise strength,
+    one for all outputs or [out].
 
     ``slope`` and ``gain`` describe the leaky ReLU behind it: ``gain * (x if x > 0 else slope * x)``.
     """
@@ -64,7 +72,7 @@ class ConvWeights:
     weight: torch.Tensor
     style: Affine
     bias: torch.Tensor
-    noise_strength: float
+    noise_strength: Union[float, torch.Tensor]
     slope: float
     gain: float
 
@@ -73,8 +81,11 @@ class ConvWeights:
 class DenseBlock:
     """The trained content of one dense block, in effective values, float32, detached.
 
-    The first block has ``const`` [c, 4, 4] and no ``conv0``; ``fir`` [k, k] is the filter of the upsampling conv0.
+    The first block has ``const`` [c, 4, 4] and, unless upsampling is bilinear, no ``conv0``. ``fir`` [k, k] is the
+    filter of the upsampling conv0 and of the image; where upsampling is bilinear, only the image is filtered with it,
+    behind that, borders reflected.
     toRGB: ``rgb_weight`` [img_channels, c], ``rgb_style`` over c (gain included), ``rgb_bias`` [img_channels].
+    ``noise``: "normal" = a standard normal input for each convolution, "uniform" = one of [0, 1) for both of a block.
     """
 
     spec: BlockSpec
@@ -85,6 +96,7 @@ class DenseBlock:
     rgb_weight: torch.Tensor
     rgb_style: Affine
     rgb_bias: torch.Tensor
+    noise: str = "normal"
 
 
 @dataclass(frozen=True)
@@ -228,6 +240,21 @@ class Adapter(abc.ABC):
     def built_by(self, state: Mapping[str, torch.Tensor]) -> str:
         """How a host builds the generator that ``state`` (`to_common`) is loaded into, "" where the file brings it."""
         return ""
+
+    def parts_of_state(self, state: Mapping[str, torch.Tensor]) -> Dict[str, Dict[str, str]]:
+        """Of the state dict of a training wrapper that holds several generators: {generator: {beginning of a name in
+        the state that `from_state` reads: beginning of that name in ``state``}}, the moving average first; else
+        nothing."""
+        return {}
+
+    def together(self, root: torch.nn.Module) -> List[torch.nn.Module]:
+        """Of a training wrapper that holds a generator and its moving average: each of them with its mapping network,
+        the average first. They are squeezed alike. Empty where ``root`` is no such wrapper."""
+        return []
+
+    def refresh(self, root: torch.nn.Module) -> None:
+        """Bring the optimiser inside such a wrapper up to date with parameters that came and went."""
+        return None
 
     def kept_entries(
         self, network: torch.nn.Module, kept: Mapping[str, torch.Tensor]

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import pickle
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, ContextManager, Dict, Mapping, Optional, Tuple
 
 import torch
@@ -26,10 +27,13 @@ class Archive(Dict[str, Any]):
     """The entries of a file, in its order, with a stand-in (torch.nn.Module) for every state dict of a generator.
 
     Attributes:
-        states: names of the entries that were state dicts of generators.
+        states: names of the entries that were state dicts of generators, or parts of one: the state dict of a training
+            wrapper "GAN" becomes "GAN.GE" and "GAN.G", and keeps the rest.
+        parts: {name: (the wrapper's, {beginning of a name in the generator's state: in the wrapper's})} of those.
     """
 
     states: Tuple[str, ...] = ()
+    parts: Mapping[str, Tuple[str, Mapping[str, str]]] = MappingProxyType({})
 
     def save(self, stream: IO[bytes]) -> None:
         """Write the file as its host would, with the Plan of its generators as one entry more."""
@@ -39,7 +43,13 @@ class Archive(Dict[str, Any]):
             plan = adapter.plan_of(network)
             if plan is not None:
                 entries.setdefault(PLAN_ENTRY, plan)
-            entries[name] = self[name].state_dict()
+            state = self[name].state_dict()
+            if name not in self.parts:
+                entries[name] = state
+                continue
+            wrapper, beginnings = self.parts[name]
+            del entries[name]
+            entries[wrapper] = {**entries[wrapper], **_renamed(state, beginnings)}
         torch.save(entries, stream)
 
 
@@ -80,13 +90,46 @@ def read_archive(source: Path, *, trust: bool) -> Archive:
     data = read_entries(source, trust=trust)
     plan = stored_plan(data)
     archive = Archive()
-    states = []
+    states, parts = [], {}
     for name, value in data.items():
+        found = parts_of_state(value)
+        for part, beginnings in found.items():
+            body = stand_in(state_of_part(value, beginnings), plan)
+            if body is None:
+                raise CheckpointError(f"{source}: {name}.{part} is not the generator that its wrapper should hold")
+            archive[f"{name}.{part}"] = body
+            parts[f"{name}.{part}"] = (str(name), beginnings)
+            states.append(f"{name}.{part}")
+        if found:
+            taken = tuple(outer for beginnings in found.values() for outer in beginnings.values())
+            archive[name] = {key: tensor for key, tensor in value.items() if not key.startswith(taken)}
+            continue
         body = stand_in(value, plan)
         archive[name] = value if body is None else body
         states += [] if body is None else [str(name)]
-    archive.states = tuple(states)
+    archive.states, archive.parts = tuple(states), parts
     return archive
+
+
+def parts_of_state(value: Any) -> Dict[str, Dict[str, str]]:
+    """The generators in ``value``, if it is a training wrapper's state dict; see the adapters' contract."""
+    if not is_state(value):
+        return {}
+    return next((parts for adapter in adapters() for parts in [adapter.parts_of_state(value)] if parts), {})
+
+
+def state_of_part(state: Mapping[str, torch.Tensor], beginnings: Mapping[str, str]) -> Dict[str, torch.Tensor]:
+    """A generator's state out of its wrapper's."""
+    return _renamed(state, {outer: inner for inner, outer in beginnings.items()})
+
+
+def _renamed(state: Mapping[str, torch.Tensor], beginnings: Mapping[str, str]) -> Dict[str, torch.Tensor]:
+    return {
+        new + name[len(old) :]: tensor
+        for name, tensor in state.items()
+        for old, new in beginnings.items()
+        if name.startswith(old)
+    }
 
 
 def stored_plan(data: Mapping[Any, Any]) -> Optional[Plan]:

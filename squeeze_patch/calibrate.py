@@ -92,7 +92,7 @@ def calibrated_starts(
         for index, (block, step, y, target) in enumerate(simulation.dense_run(blocks, counts, all_ws, seed)):
             name, ws = block.spec.name, all_ws[: len(y)]
             f = y if x is None else simulation.run(block, x, ws, step)
-            below = torch.zeros_like(target) if image is None else simulation.upsample(image, block.fir, step)
+            below = torch.zeros_like(target) if image is None else simulation.upsample(image, block, step)
             if name in widths:
                 rows = _Rows(*map(simulation.rows, (y, f, target - below)))
                 if kept is not None:
@@ -188,7 +188,7 @@ def _differentiable(
         x = simulation.features(block, found[-1] if found else None, ws, step)
         found.append(x if found else x.requires_grad_())
         rgb = simulation.torgb(block, found[-1], ws)
-        image = rgb if image is None else simulation.upsample(image, block.fir, step) + rgb
+        image = rgb if image is None else simulation.upsample(image, block, step) + rgb
     assert image is not None
     return found, image
 

@@ -7,11 +7,12 @@ from typing import Any, Dict, Mapping, Optional, Tuple, TypeVar, Union
 
 import torch
 
-from squeeze_patch.archive import is_archive, read_entries, stand_in, stored_plan
+from squeeze_patch.adapters import together
+from squeeze_patch.archive import is_archive, parts_of_state, read_entries, stand_in, state_of_part, stored_plan
 from squeeze_patch.checkpoint import reference_name
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.planner import Plan
-from squeeze_patch.surgery import forget_original, remove, squeeze, status
+from squeeze_patch.surgery import apply, forget_original, remove, status
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 State = Mapping[str, torch.Tensor]
@@ -21,7 +22,8 @@ def load(G: Module, source: Union[str, Path, State], *, entry: Optional[str] = N
     """Squeeze a generator as a file's weights are squeezed, and load them, all of them.
 
     Args:
-        G: a generator built by its host, dense, or squeezed in the same way already.
+        G: a generator built by its host, or a training wrapper as for `squeeze_patch.apply`, dense, or squeezed in the
+            same way already.
         source: a file of torch.save that `squeeze_patch.convert` wrote or that a training script wrote later, or one
             squeezed state dict.
         entry: which of the file's generators; default: "g_ema", or the first.
@@ -36,11 +38,11 @@ def load(G: Module, source: Union[str, Path, State], *, entry: Optional[str] = N
         PlanError: G has other channels.
         StateError: G is squeezed in another way. G is as it was after any error.
     """
-    state, plan, where = _find(source, entry, trust)
+    state, plan, where = _find(source, entry, trust, whole=together(G) is not None)
     now = status(G)
     if now.state == "dense":
         with torch.random.fork_rng(devices=[]):
-            squeeze(G, plan, "random", keep_original=True)
+            apply(G, plan=plan, init="random")
         try:
             _check(G, state, where)
         except CheckpointError:
@@ -55,8 +57,12 @@ def load(G: Module, source: Union[str, Path, State], *, entry: Optional[str] = N
     return G
 
 
-def _find(source: Union[str, Path, State], entry: Optional[str], trust: bool) -> Tuple[State, Plan, str]:
-    """The squeezed state dict that is meant, its Plan, and words for where it is."""
+def _find(source: Union[str, Path, State], entry: Optional[str], trust: bool, whole: bool) -> Tuple[State, Plan, str]:
+    """The squeezed state dict that is meant, its Plan, and words for where it is.
+
+    Args:
+        whole: a training wrapper's is meant; else, where the file has one, one of the generators in it.
+    """
     where = "the state dict"
     data: Dict[str, Any] = {"": source}
     if isinstance(source, (str, Path)):
@@ -69,15 +75,23 @@ def _find(source: Union[str, Path, State], entry: Optional[str], trust: bool) ->
             )
         data = read_entries(path, trust=trust)
     plan = stored_plan(data)
-    bodies = {str(name): body for name, value in data.items() for body in [stand_in(value, plan)] if body is not None}
+    bodies: Dict[str, torch.nn.Module] = {}
+    states: Dict[str, State] = {}
+    for name, value in data.items():
+        parts = {f"{name}.{part}": state_of_part(value, at) for part, at in parts_of_state(value).items()}
+        for key, state in (parts or {str(name): value}).items():
+            body = stand_in(state, plan)
+            if body is not None and (parts or not whole):
+                states[str(name) if whole else key] = value if whole else state
+                bodies.setdefault(str(name) if whole else key, body)
     if not bodies or (entry is not None and entry not in bodies):
         what = "no generator of a known family" if entry is None else f"no generator named {entry!r}"
         raise CheckpointError(f"{where}: {what} (it holds {', '.join(map(str, data)) or 'nothing'})")
-    name = reference_name(bodies) if entry is None else entry
-    found = status(bodies[name]).plan
+    chosen = reference_name(bodies) if entry is None else entry
+    found = status(bodies[chosen]).plan
     if found is None:
         raise CheckpointError(f"{where}: this generator is dense. Convert the file first, or use G.load_state_dict")
-    return data[name], found, where
+    return states[chosen], found, where
 
 
 def _check(G: torch.nn.Module, state: State, where: str) -> None:

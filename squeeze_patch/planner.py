@@ -135,13 +135,13 @@ def width_for(channels: int, ratio: float, multiple: Optional[int] = None) -> in
 def saved_parameters(spec: BlockSpec, width: int) -> int:
     """Parameters that block ``spec`` loses when its c channels are squeezed to ``width`` (negative: gains).
 
-    conv1 and its bias lose c - q outputs; torgb's weight and the affine layer of its style lose c - q inputs; excite
-    adds c q weights and c biases, in every block but the last.
+    conv1 and what goes with its outputs lose c - q of them; torgb's weight and the affine layer of its style lose c - q
+    inputs; excite adds c q weights and c biases, in every block but the last.
     """
     c, q = spec.channels, width
-    per_channel = spec.kernel_size**2 * c + 1 + spec.img_channels + spec.w_dim + 1
+    per_channel = spec.kernel_size**2 * c + spec.output_parameters + spec.img_channels + spec.w_dim + 1
     excite = 0 if spec.is_last else c * q + c
-    return (c - q) * per_channel - excite
+    return (c - q) * per_channel - excite - spec.added_parameters
 
 
 def solve(
@@ -248,7 +248,7 @@ def plan(
     """Plan the squeeze of a generator, dense or already squeezed; changes nothing.
 
     Args:
-        G: a generator, or a module that holds exactly one.
+        G: a generator, or a module that holds exactly one, or a training wrapper as for `squeeze_patch.apply`.
         reduction: share of G's parameters to save, 0 to 1; default 0.121, the paper's figure.
         ratio: c / q for every block instead.
         widths: {resolution: q} instead; blocks that are not named stay dense.
@@ -260,10 +260,12 @@ def plan(
         UnsupportedModelError: no adapter knows the generator.
         PlanError: the wish is impossible or contradictory; the message states what can be reached.
     """
-    from squeeze_patch.adapters import locate
+    from squeeze_patch.adapters import locate, together
 
     if allocate not in ALLOCATIONS:
         raise PlanError(f"allocate has to be one of {', '.join(ALLOCATIONS)}, not {allocate!r}")
+    pair = together(G)
+    G = G if pair is None else pair.average
     adapter, network = locate(G)
     specs = adapter.specs(network)
     parameters = dense_parameters(G, specs)

@@ -13,9 +13,11 @@ from squeeze_patch.planner import Plan, dense_parameters, saved_parameters
 
 #: taps of StyleGAN2's resampling filter [1, 3, 3, 1] x [1, 3, 3, 1]
 FIR_TAPS = 16
+#: where upsampling is bilinear: its own taps, and those of the image's blur [1, 2, 1] x [1, 2, 1]
+BILINEAR_TAPS, BLUR_TAPS = 4, 9
 CONVENTION = (
     "multiply-adds of the synthesis network's convolutions for one image; up-convolutions count at input "
-    "resolution, 4x4 FIR filters count"
+    "resolution (at output resolution where features are upsampled in front of them), 4x4 FIR filters count"
 )
 
 
@@ -51,7 +53,12 @@ def multiply_adds(spec: BlockSpec, width: Optional[int]) -> int:
     pixels = spec.resolution**2
     total = pixels * spec.kernel_size**2 * spec.channels * q  # conv1
     total += pixels * spec.img_channels * q  # torgb
-    if spec.in_channels:
+    if spec.upsampling == "bilinear":
+        inputs = spec.in_channels or spec.channels
+        total += pixels * spec.kernel_size**2 * inputs * spec.channels  # conv0, behind its upsampling
+        if spec.in_channels:
+            total += pixels * (BILINEAR_TAPS * (inputs + spec.img_channels) + BLUR_TAPS * spec.img_channels)
+    elif spec.in_channels:
         total += (pixels // 4) * spec.kernel_size**2 * spec.in_channels * spec.channels  # conv0, before its upsampling
         total += pixels * FIR_TAPS * (spec.channels + spec.img_channels)
     if width is not None and not spec.is_last:

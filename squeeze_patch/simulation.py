@@ -34,8 +34,9 @@ class Step:
     Attributes:
         crops: upper left corner [n, 2] of what each sample reads of the window before, ``MARGIN`` zeros around that
             counted in; None where whole maps are computed.
-        inside: 1 where conv0's output lies in the map [n, 1, WINDOW + 2, WINDOW + 2], 0 elsewhere; None as above.
-        noise0, noise1: standard normals [n, 1, height, width] for conv0 (not in the first block) and conv1.
+        inside: 1 in the map [n, 1, WINDOW + 4, WINDOW + 4], 0 elsewhere; the window and two positions around it, one
+            for each convolution; None as above.
+        noise0, noise1: noise inputs [n, 1, height, width] for conv0 and conv1.
     """
 
     crops: Optional[torch.Tensor]
@@ -64,13 +65,19 @@ def walk(blocks: Sequence[DenseBlock], counts: Sequence[int], seed: int) -> List
         if size > WINDOW:
             crops = _crops(corners[:n], size // 2, random)
             corners = 2 * (corners[:n] + crops)
-            places = corners[:, :, None] + torch.arange(-1, WINDOW + 1)  # of conv0's output: one more on either side
+            places = corners[:, :, None] + torch.arange(-2, WINDOW + 2)
             rows, columns = ((places >= 0) & (places < size)).float().unbind(dim=1)
             inside = (rows[:, :, None] * columns[:, None, :])[:, None]
             size = WINDOW
         margin = 0 if crops is None else 1
-        noise0 = torch.randn([n, 1, size + 2 * margin, size + 2 * margin], generator=random)
-        steps.append(Step(crops, inside, noise0, torch.randn([n, 1, size, size], generator=random)))
+        shape = [n, 1, size + 2 * margin, size + 2 * margin]  # of conv0's output
+        if block.noise == "uniform":
+            noise0 = torch.rand(shape, generator=random)
+            noise1 = _centre(noise0, size)
+        else:
+            noise0 = torch.randn(shape, generator=random)
+            noise1 = torch.randn([n, 1, size, size], generator=random)
+        steps.append(Step(crops, inside, noise0, noise1))
     return steps
 
 
@@ -95,17 +102,16 @@ def features(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, ste
     Returns:
         [n, channels, R, R], or [n, channels, WINDOW, WINDOW].
     """
-    if block.const is not None:
+    if block.conv0 is None:
+        assert block.const is not None
         h = block.const.expand(len(ws), -1, -1, -1)
     else:
-        assert block.conv0 is not None
+        if block.const is not None:
+            x = block.const.expand(len(ws), -1, -1, -1)
         assert x is not None
-        x = x if step.crops is None else _cut(x, step.crops)
-        h = _up_convolve(x, block.conv0, ws, block.fir)
-        if step.inside is not None:
-            h = _centre(h, WINDOW + 2)
-        h = _activate(h, block.conv0, step.noise0)
-        h = h if step.inside is None else h * step.inside
+        convolve = _convolve_bilinear if block.spec.upsampling == "bilinear" else _convolve_fir
+        h = _activate(convolve(block, block.conv0, x, ws, step), block.conv0, step.noise0)
+        h = h if step.inside is None else h * _centre(step.inside, WINDOW + 2)
     h, demodulation = _modulate(h, block.conv1, ws)
     h = torch.nn.functional.conv2d(h, block.conv1.weight, padding=1 if step.inside is None else 0)
     return _activate(h * demodulation, block.conv1, step.noise1)
@@ -117,11 +123,17 @@ def torgb(block: Union[DenseBlock, SqueezedStart], x: torch.Tensor, ws: torch.Te
     return (weight @ x.flatten(2)).reshape(len(x), -1, *x.shape[2:]) + block.rgb_bias[None, :, None, None]
 
 
-def upsample(image: torch.Tensor, fir: torch.Tensor, step: Step) -> torch.Tensor:
+def upsample(image: torch.Tensor, block: DenseBlock, step: Step) -> torch.Tensor:
     """The image before, at the size of a block and, where there are windows, in its window; of the step's samples."""
+    image = image[: len(step.noise1)]
+    if block.spec.upsampling == "bilinear":
+        image = _bilinear(image, step, border=1)
+        if step.inside is not None:
+            image = _reflect(image, _centre(step.inside, WINDOW + 2))
+        return _filter(image, block.fir)
     if step.crops is None:
-        return upsample2d(image[: len(step.noise1)], fir)
-    return _centre(upsample2d(_cut(image[: len(step.noise1)], step.crops), fir), WINDOW)
+        return upsample2d(image, block.fir)
+    return _centre(upsample2d(_cut(image, step.crops), block.fir), WINDOW)
 
 
 def excite(start: SqueezedStart, x: torch.Tensor) -> torch.Tensor:
@@ -157,7 +169,7 @@ def dense_run(
         n = len(step.noise1)
         x = run(block, x, ws[:n], step)
         rgb = torgb(block, x, ws[:n])
-        image = rgb if image is None else upsample(image, block.fir, step) + rgb
+        image = rgb if image is None else upsample(image, block, step) + rgb
         yield block, step, x, image
 
 
@@ -190,24 +202,70 @@ def _modulate(x: torch.Tensor, conv: ConvWeights, ws: torch.Tensor) -> Tuple[tor
 
 
 def _activate(x: torch.Tensor, conv: ConvWeights, noise: torch.Tensor) -> torch.Tensor:
-    if conv.noise_strength:
-        x = x + conv.noise_strength * noise
+    strength = conv.noise_strength
+    if isinstance(strength, torch.Tensor):
+        x = x + strength[None, :, None, None] * noise
+    elif strength:
+        x = x + strength * noise
     x = x + conv.bias[None, :, None, None]
     return torch.nn.functional.leaky_relu(x, conv.slope) * conv.gain
 
 
-def _up_convolve(x: torch.Tensor, conv: ConvWeights, ws: torch.Tensor, fir: torch.Tensor) -> torch.Tensor:
+def _convolve_fir(block: DenseBlock, conv: ConvWeights, x: torch.Tensor, ws: torch.Tensor, step: Step) -> torch.Tensor:
+    """conv0 with zero insertion in front and a filter behind: the whole map, or the window and one position around."""
+    x = x if step.crops is None else _cut(x, step.crops)
     x, demodulation = _modulate(x, conv, ws)
     x = torch.nn.functional.conv_transpose2d(x, conv.weight.transpose(0, 1), stride=2)
+    x = _filter(x, block.fir.flip([0, 1]) * 4, padding=1) * demodulation
+    return x if step.crops is None else _centre(x, WINDOW + 2)
+
+
+def _convolve_bilinear(
+    block: DenseBlock, conv: ConvWeights, x: torch.Tensor, ws: torch.Tensor, step: Step
+) -> torch.Tensor:
+    """conv0 on bilinearly upsampled features, zeros around the map; the same positions."""
+    if block.const is None:
+        x = _bilinear(x, step, border=2)
+    if step.inside is not None:
+        x = x * step.inside
+    x, demodulation = _modulate(x, conv, ws)
+    return torch.nn.functional.conv2d(x, conv.weight, padding=1 if step.inside is None else 0) * demodulation
+
+
+def _bilinear(x: torch.Tensor, step: Step, border: int) -> torch.Tensor:
+    """Bilinear upsampling by two that repeats the map's border: of the window and ``border`` positions around it, or of
+    the whole map, which has one reflected position around it for ``border`` 1."""
+    x = x if step.crops is None else _cut(x, step.crops, "replicate")
+    x = torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    if step.crops is not None:
+        return _centre(x, WINDOW + 2 * border)
+    return torch.nn.functional.pad(x, [1] * 4, mode="reflect") if border == 1 else x
+
+
+def _reflect(x: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """The outermost positions, where they are outside of the map, become those that are as far inside of its edge."""
+    for dim in (2, 3):
+        first, last = (inside.select(dim, edge).amax(dim=-1, keepdim=True) > 0 for edge in (0, -1))
+        low = torch.where(first, x.select(dim, 0), x.select(dim, 2))
+        high = torch.where(last, x.select(dim, -1), x.select(dim, -3))
+        x = torch.cat([low.unsqueeze(dim), x.narrow(dim, 1, x.shape[dim] - 2), high.unsqueeze(dim)], dim=dim)
+    return x
+
+
+def _filter(x: torch.Tensor, kernel: torch.Tensor, padding: int = 0) -> torch.Tensor:
+    """Every channel correlated with ``kernel`` [k, k]."""
     n, c, height, width = x.shape
-    x = torch.nn.functional.conv2d(x.reshape(n * c, 1, height, width), fir.flip([0, 1])[None, None] * 4, padding=1)
-    return x.reshape(n, c, *x.shape[2:]) * demodulation
+    x = torch.nn.functional.conv2d(x.reshape(n * c, 1, height, width), kernel[None, None], padding=padding)
+    return x.reshape(n, c, *x.shape[2:])
 
 
-def _cut(x: torch.Tensor, crops: torch.Tensor) -> torch.Tensor:
-    """Half a window and its margins of every sample: [n, c, WINDOW, WINDOW] -> [n, c, WINDOW/2 + 2 MARGIN, same]."""
+def _cut(x: torch.Tensor, crops: torch.Tensor, border: str = "constant") -> torch.Tensor:
+    """Half a window and its margins of every sample: [n, c, WINDOW, WINDOW] -> [n, c, WINDOW/2 + 2 MARGIN, same].
+
+    Outside of the map are zeros ("constant") or its border ("replicate").
+    """
     size = WINDOW // 2 + 2 * MARGIN
-    padded = torch.nn.functional.pad(x, [MARGIN] * 4)
+    padded = torch.nn.functional.pad(x, [MARGIN] * 4, mode=border)
     return torch.stack([one[:, i : i + size, j : j + size] for one, (i, j) in zip(padded, crops.tolist())])
 
 

@@ -1,60 +1,26 @@
-"""apply, remove, squeezed, status: from a Plan to replaced blocks, all or nothing."""
+"""apply, remove, squeezed: from a Plan to replaced blocks, all or nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import weakref
 from dataclasses import dataclass
-from typing import Dict, Iterator, Mapping, Optional, TypeVar
+from typing import Dict, Iterator, List, Mapping, Optional, TypeVar
 
 import torch
 
-from squeeze_patch.adapters import locate
+from squeeze_patch.adapters import Pair, locate, together
 from squeeze_patch.adapters.base import Adapter, SqueezedStart
 from squeeze_patch.errors import PlanError, SqueezeError, StateError
 from squeeze_patch.fingerprint import Fingerprint
 from squeeze_patch.initialize import Progress, one_thread
-from squeeze_patch.planner import TOLERANCE, Plan, dense_parameters, describe_reduction
+from squeeze_patch.planner import TOLERANCE, Plan
 from squeeze_patch.planner import plan as make_plan
 from squeeze_patch.starts import check_init, trained_starts
+from squeeze_patch.state import Status as Status  # so that this module still has it
+from squeeze_patch.state import status as status
 
 Module = TypeVar("Module", bound=torch.nn.Module)
-
-
-@dataclass(frozen=True)
-class Status:
-    """What `status` found.
-
-    Attributes:
-        state: "dense", "squeezed" (every block is as the Plan on the generator says) or "irregular".
-        family: name of the adapter.
-        plan: the Plan that travels on the generator, None where there is none.
-        parameters_before: parameters of the dense generator.
-        parameters_after: parameters now.
-        blocks: number of blocks.
-        squeezed_blocks: how many of them are squeezed.
-        detail: what is irregular, else "".
-    """
-
-    state: str
-    family: str
-    plan: Optional[Plan]
-    parameters_before: int
-    parameters_after: int
-    blocks: int
-    squeezed_blocks: int
-    detail: str = ""
-
-    def __str__(self) -> str:
-        if self.state == "dense":
-            return f"dense: {self.parameters_before:,} parameters, {self.blocks} blocks"
-        if self.state == "irregular":
-            return f"irregular: {self.squeezed_blocks} of {self.blocks} blocks squeezed; {self.detail}"
-        fewer = describe_reduction(1 - self.parameters_after / self.parameters_before)
-        return (
-            f"squeezed: {self.squeezed_blocks} of {self.blocks} blocks, "
-            f"{self.parameters_before:,} -> {self.parameters_after:,} parameters ({fewer})"
-        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +53,8 @@ def apply(
     with the same wish does nothing, whatever its ``init``.
 
     Args:
-        G: a generator (G, G_ema), or a module that holds exactly one.
+        G: a generator (G, G_ema), or a module that holds exactly one; or a training wrapper that its adapter knows,
+            whose generator and moving average get the same channels, chosen on the average.
         reduction: share of G's parameters to save, 0 to 1; default 0.121, the paper's figure.
         ratio: c / q for every block instead, 1 or more.
         widths: {resolution: q} instead; blocks that are not named stay dense.
@@ -108,7 +75,8 @@ def apply(
         PlanError: the wish is impossible or contradictory.
         StateError: G is squeezed in another way already. G is as it was after any error.
     """
-    adapter, _ = locate(G)
+    pair = together(G)
+    adapter, _ = locate(G if pair is None else pair.average)
     wanted = _wanted(G, adapter.name, reduction, ratio, widths, plan, allocate)
     now = status(G)
     if now.state == "irregular":
@@ -121,7 +89,10 @@ def apply(
             f"the generator is squeezed already, in another way ({now.plan}). "
             "Call squeeze_patch.remove(G) first, or start from the dense checkpoint"
         )
-    squeeze(G, wanted, init, keep_original=keep_original, progress=progress)
+    if pair is None:
+        squeeze(G, wanted, init, keep_original=keep_original, progress=progress)
+    else:
+        _squeeze_pair(G, pair, wanted, init, keep_original, progress)
     return G
 
 
@@ -160,6 +131,36 @@ def squeeze(
     return {name: start.kept for name, start in starts.items()}
 
 
+def _squeeze_pair(
+    root: torch.nn.Module, pair: Pair, plan: Plan, init: str, keep_original: bool, progress: Optional[Progress]
+) -> None:
+    """Both generators of a training wrapper, or neither."""
+    kept = squeeze(pair.average, plan, init, keep_original=True, progress=progress)
+    try:
+        squeeze(pair.trained, plan, init, kept=kept or None, keep_original=True, progress=progress)
+        if init == "random":
+            _copy_new_layers(pair)
+        pair.adapter.refresh(root)
+    except BaseException:
+        for G in (pair.trained, pair.average):
+            _put_back(G)
+        raise
+    if not keep_original:
+        forget_original(root)
+
+
+def _copy_new_layers(pair: Pair) -> None:
+    """A moving average of random layers begins where they do."""
+    (adapter, network), (_, average) = locate(pair.trained), locate(pair.average)
+    with torch.no_grad():
+        for name, dense in _originals[network].blocks.items():
+            shared = {id(parameter) for parameter in dense.parameters()}
+            targets = dict(adapter.block(average, name).named_parameters())
+            for path, parameter in adapter.block(network, name).named_parameters():
+                if id(parameter) not in shared:
+                    targets[path].copy_(parameter)
+
+
 def _build(
     adapter: Adapter, network: torch.nn.Module, plan: Plan, starts: Mapping[str, SqueezedStart]
 ) -> Dict[str, torch.nn.Module]:
@@ -185,9 +186,19 @@ def remove(G: Module) -> Module:
         StateError: the dense blocks were not kept (``keep_original=False``, a copy, or a loaded file), or parameters
             that dense and squeezed blocks share were trained in between.
     """
+    pair = together(G)
+    squeezed_now = [part for part in _parts(G, pair) if status(part).state != "dense"]
+    for part in squeezed_now:
+        _check_removable(part)
+    for part in squeezed_now:
+        _put_back(part)
+    if pair is not None and squeezed_now:
+        pair.adapter.refresh(G)
+    return G
+
+
+def _check_removable(G: torch.nn.Module) -> None:
     adapter, network = locate(G)
-    if status(G).state == "dense":
-        return G
     originals = _originals.get(network)
     if originals is None:
         raise StateError(
@@ -195,25 +206,44 @@ def remove(G: Module) -> Module:
             "copy, or it came from a file. Load the dense checkpoint instead"
         )
     shared = dict(G.named_parameters())
+    missing = next((name for name in originals.shared if name not in shared), None)
+    if missing is not None:
+        raise StateError(
+            f"apply was called on another module than this {type(G).__name__}, one with a parameter {missing}; call "
+            "remove on that one"
+        )
     moved = [name for name, then in originals.shared.items() if not then.same(Fingerprint.of(shared[name]))]
     if moved:
         raise StateError(
             f"{len(moved)} parameters were changed since apply ({moved[0]}, ...), so the dense blocks no longer belong "
             "to the rest of the generator. Load the dense checkpoint instead"
         )
-    for name, old in originals.blocks.items():
+    for name in originals.blocks:
         adapter.check_replaceable(adapter.block(network, name), name)
+
+
+def _put_back(G: torch.nn.Module) -> None:
+    """The dense blocks, where they are at hand."""
+    adapter, network = locate(G)
+    originals = _originals.get(network)
+    if originals is None:
+        return
+    for name, old in originals.blocks.items():
         _follow(old, adapter.block(network, name))
     for name, old in originals.blocks.items():
         adapter.put(network, name, old)
     adapter.unmark(G, network)
     del _originals[network]
-    return G
 
 
 def forget_original(G: torch.nn.Module) -> None:
     """Let go of the dense blocks that `apply` kept beside ``G``; `remove` can no longer put them back."""
-    _originals.pop(locate(G)[1], None)
+    for part in _parts(G, together(G)):
+        _originals.pop(locate(part)[1], None)
+
+
+def _parts(G: torch.nn.Module, pair: Optional[Pair]) -> List[torch.nn.Module]:
+    return [G] if pair is None else [pair.average, pair.trained]
 
 
 @contextlib.contextmanager
@@ -238,33 +268,6 @@ def squeezed(
             remove(G)
         raise
     remove(G)
-
-
-def status(G: torch.nn.Module) -> Status:
-    """What state a generator is in; prints as one line.
-
-    Raises:
-        UnsupportedModelError: no adapter knows the generator.
-    """
-    adapter, network = locate(G)
-    specs = adapter.specs(network)
-    squeezed_now = {spec.name: spec.width for spec in specs if spec.width is not None}
-    after = sum(parameter.numel() for parameter in G.parameters())
-    stored = adapter.plan_of(network)
-    plan: Optional[Plan] = None
-    detail = ""
-    if stored is not None:
-        try:
-            plan = Plan.from_dict(stored)
-        except PlanError as error:
-            detail = str(error)
-    if stored is None and squeezed_now:
-        detail = "no plan travels with it"
-    elif plan is not None and {block.name: block.width for block in plan.blocks} != squeezed_now:
-        detail = f"its plan squeezes {len(plan.blocks)} blocks, in other widths or places"
-    state = "irregular" if detail else "squeezed" if squeezed_now else "dense"
-    before = dense_parameters(G, specs)
-    return Status(state, adapter.name, plan, before, after, len(specs), len(squeezed_now), detail)
 
 
 def _wanted(

@@ -10,19 +10,36 @@ import torch
 from squeeze_patch.adapters import locate
 from tests import hosts
 from tests.hosts import flat
+from tests.hosts.lucidrains import LucidrainsHost
+from tests.hosts.lucidrains import lucidrains as lucidrains_host
 
 torch.set_num_threads(1)  # networks this small gain nothing from more; on a busy machine more of them cost tenfold
 
 HOSTS = {host.name: host for host in hosts.nvidia_hosts()}
 FLAT_HOSTS = {host.name: host for host in flat.flat_hosts()}
+LUCIDRAINS = lucidrains_host()
+
+
+@pytest.fixture(params=[*HOSTS, *FLAT_HOSTS, LUCIDRAINS.name])
+def any_host(request: pytest.FixtureRequest) -> Iterator[hosts.Host]:
+    """Every host at hand, of every family, one after another, its modules importable during the test."""
+    chosen = {**HOSTS, **FLAT_HOSTS, LUCIDRAINS.name: LUCIDRAINS}[request.param]
+    with chosen.active():
+        yield chosen
 
 
 @pytest.fixture(params=[*HOSTS, *FLAT_HOSTS])
-def any_host(request: pytest.FixtureRequest) -> Iterator[hosts.Host]:
-    """Every host at hand, of every family, one after another, its modules importable during the test."""
+def official_host(request: pytest.FixtureRequest) -> Iterator[hosts.Host]:
+    """Every host whose generators have the official sizes."""
     chosen = {**HOSTS, **FLAT_HOSTS}[request.param]
     with chosen.active():
         yield chosen
+
+
+@pytest.fixture
+def lucidrains() -> Iterator[LucidrainsHost]:
+    with LUCIDRAINS.active():
+        yield LUCIDRAINS
 
 
 @pytest.fixture(params=list(FLAT_HOSTS))

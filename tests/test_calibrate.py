@@ -139,7 +139,7 @@ def test_gradients_are_the_jacobian(draggan: Host) -> None:
             changed = simulation.torgb(blocks[index], x, ws)
             for block, at in zip(blocks[index + 1 :], steps[index + 1 :]):
                 x = simulation.features(block, x, ws, at)
-                changed = simulation.upsample(changed, block.fir, at) + simulation.torgb(block, x, ws)
+                changed = simulation.upsample(changed, block, at) + simulation.torgb(block, x, ws)
             return float((changed.double() * direction).sum())
 
         slope = (projected(step) - projected(-step)) / (2 * float(step))
@@ -161,8 +161,8 @@ def test_importance_is_the_images_error(draggan: Host) -> None:
     x = found[1].detach() + size * torch.randn(found[1].shape, generator=random)
     y = simulation.features(blocks[2], x, ws, steps[2])
     below = simulation.torgb(blocks[0], found[0].detach(), ws)
-    below = simulation.upsample(below, blocks[1].fir, steps[1]) + simulation.torgb(blocks[1], x, ws)
-    changed = simulation.upsample(below, blocks[2].fir, steps[2]) + simulation.torgb(blocks[2], y, ws)
+    below = simulation.upsample(below, blocks[1], steps[1]) + simulation.torgb(blocks[1], x, ws)
+    changed = simulation.upsample(below, blocks[2], steps[2]) + simulation.torgb(blocks[2], y, ws)
     measured = float((changed - image.detach()).square().sum() / len(ws) / size**2)
     # a trace from 400 random projections: each has a relative spread of about 1 (few directions dominate), so 5 %;
     # the same for the errors. Four standard deviations of their difference.

@@ -34,8 +34,8 @@ def sized(host: Host, size: str) -> Any:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_parameter_counts_at_ratio_1_5(any_host: Host, size: str) -> None:
-    G = sized(any_host, size)
+def test_parameter_counts_at_ratio_1_5(official_host: Host, size: str) -> None:
+    G = sized(official_host, size)
     *_, dense, squeezed = SIZES[size]
     assert count(G) == dense
     assert squeeze_patch.plan(G, ratio=1.5).parameters_after == squeezed
@@ -45,8 +45,8 @@ def test_parameter_counts_at_ratio_1_5(any_host: Host, size: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_default_reduction_is_the_papers(any_host: Host, size: str) -> None:
-    plan = squeeze_patch.plan(sized(any_host, size))
+def test_default_reduction_is_the_papers(official_host: Host, size: str) -> None:
+    plan = squeeze_patch.plan(sized(official_host, size))
     assert abs(plan.reduction - 0.121) <= 0.003
 
 

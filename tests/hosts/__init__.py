@@ -23,7 +23,7 @@ DRAGGAN = "draggan==1.1.6"
 
 #: top-level modules that every host brings under the same names
 CLASHING = ("dnnlib", "torch_utils", "training", "legacy", "metrics", "pg_modules", "generate")
-CLASHING += ("model", "op", "stylegan2", "basicsr", "gfpgan")
+CLASHING += ("model", "op", "stylegan2", "basicsr", "gfpgan", "stylegan2_pytorch")
 
 
 @dataclass

@@ -1,0 +1,263 @@
+"""The lucidrains family: stylegan2-pytorch on PyPI. A Generator has a list of ``blocks``; the mapping network, a
+StyleVectorizer, stands beside it in the training wrapper StyleGAN2, which holds both twice: S, G, and their moving
+averages SE, GE.
+
+What is patched. ``blocks.{k}``, a GeneratorBlock, is replaced by `lucidrains_block.SqueezedGeneratorBlock`; the
+Generator's forward stays untouched. Within the block:
+
+=============================  ====================================================================================
+``conv2``, ``to_noise2``       the host's classes: q outputs instead of c; weights are the kept channels' rows
+``to_rgb``                     the host's class: q inputs instead of c; its style and weight are refitted
+``rgb_bias``                   new, [img_channels, 1, 1]: the host's toRGB has no bias that could be refitted
+``excite``                     new: `connection.Excite`, q -> c, without equalised learning rate. What it makes goes on
+                               to the next block, its attention and its upsampling; none in the last block
+``to_style1``, ``to_noise1``,  the dense block's own objects
+``conv1``, ``to_style2``
+=============================  ====================================================================================
+
+A trained start is fitted on the host's own arithmetic: bilinear upsampling in front of the convolutions, noise weights
+for every channel, one noise image of uniform numbers for both convolutions of a block, the image blurred when it is
+upsampled. The host crops one noise image for all blocks; here every block has its own.
+
+The wrapper itself can be squeezed: GE first, then G with the same channels, each started from its own weights, and the
+optimiser G_opt gets the new parameters in the place of those that are gone, without their moments. A Generator alone
+has no mapping network, so it takes ``init="random"`` only; ``ModuleDict({"S": S, "G": G})`` is enough for the others.
+
+Limits: generators with attention layers or ``no_const`` take ``init="random"`` only; copies and pickles of a squeezed
+generator need squeeze_patch installed; for files, `lucidrains_state` states what is assumed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Collection, Dict, List, Mapping, Optional
+
+import torch
+
+from squeeze_patch.adapters import lucidrains_state
+from squeeze_patch.adapters.base import Adapter, Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.layers import class_named, is_parametrised, refuse_hooks, value
+from squeeze_patch.adapters.lucidrains_block import NARROWED, SqueezedGeneratorBlock, squeeze_block
+from squeeze_patch.errors import UnsupportedModelError
+
+_RANDOM = "Use init='random' and train"
+_CONVS = {"conv1": ("to_style1", "to_noise1"), "conv2": ("to_style2", "to_noise2")}
+
+
+class LucidrainsAdapter(Adapter):
+    """Replaces GeneratorBlocks by SqueezedGeneratorBlocks; ``network`` is the Generator."""
+
+    name = "lucidrains"
+
+    def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
+        return [module for module in root.modules() if _is_generator(module) and _complaint(module) is None]
+
+    def refuse(self, root: torch.nn.Module) -> Optional[str]:
+        return next((_complaint(module) for module in root.modules() if _is_generator(module)), None)
+
+    def specs(self, network: Any) -> List[BlockSpec]:
+        return [_spec(network, index) for index in range(len(network.blocks))]
+
+    def block(self, network: Any, name: str) -> Any:
+        return network.blocks[_index(name)]
+
+    def put(self, network: Any, name: str, block: torch.nn.Module) -> None:
+        network.blocks[_index(name)] = block
+
+    def dense_block(self, network: Any, name: str) -> DenseBlock:
+        index, block = _index(name), self.block(network, name)
+        if network.attns[index] is not None:
+            raise UnsupportedModelError(f"attention in front of {name} (attns.{index}): no trained start. {_RANDOM}")
+        if index == 0 and not hasattr(network, "initial_block"):
+            raise UnsupportedModelError(f"no_const: {name} starts from styles; no trained start knows that. {_RANDOM}")
+        style = _affine(block.to_rgb.to_style)
+        rgb_weight = value(block.to_rgb.conv.weight)[:, :, 0, 0]
+        return DenseBlock(
+            spec=_spec(network, index),
+            const=_const(network) if index == 0 else None,
+            conv0=_conv(block, "conv1", name),
+            fir=_blur(network, index),
+            conv1=_conv(block, "conv2", name),
+            rgb_weight=rgb_weight,
+            rgb_style=style,
+            rgb_bias=torch.zeros(len(rgb_weight)),
+            noise="uniform",
+        )
+
+    def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
+        mappings: List[Any] = [module for module in root.modules() if class_named(module, "StyleVectorizer")]
+        if len(mappings) != 1:
+            raise UnsupportedModelError(
+                f"a trained start needs the generator's styles, but {type(root).__name__} holds {len(mappings)} "
+                "mapping networks (StyleVectorizer). Pass the StyleGAN2 wrapper, which squeezes G and GE alike, or "
+                "torch.nn.ModuleDict({'S': S, 'G': G}), or use init='random' and train"
+            )
+        weight = next(mappings[0].parameters())
+        z = torch.randn([n, weight.shape[1]], generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            return value(mappings[0](z.to(device=weight.device, dtype=weight.dtype)))
+
+    def build(self, network: Any, name: str, width: int) -> SqueezedGeneratorBlock:
+        block = self.block(network, name)
+        self.check_replaceable(block, name)
+        return squeeze_block(block, width, is_last=_index(name) == len(network.blocks) - 1)
+
+    def check_replaceable(self, block: torch.nn.Module, name: str) -> None:
+        for child in (*NARROWED, "excite"):
+            if hasattr(block, child):
+                refuse_hooks(getattr(block, child), f"{name}.{child}")
+
+    def fill(self, new: Any, dense: Any, start: SqueezedStart) -> None:
+        kept = start.kept.to(dense.conv2.weight.device)
+        with torch.no_grad():
+            new.conv2.weight.copy_(dense.conv2.weight[kept])
+            new.to_noise2.weight.copy_(dense.to_noise2.weight[kept])
+            new.to_noise2.bias.copy_(dense.to_noise2.bias[kept])
+            new.to_rgb.conv.weight.copy_(start.rgb_weight[:, :, None, None])
+            new.to_rgb.to_style.weight.copy_(start.rgb_style.weight)
+            new.to_rgb.to_style.bias.copy_(start.rgb_style.bias - 1)
+            new.rgb_bias.copy_(start.rgb_bias[:, None, None])
+            if start.excite_weight is not None and start.excite_bias is not None:
+                new.excite.weight.copy_(start.excite_weight[:, :, None, None] / new.excite.weight_gain)
+                new.excite.bias.copy_(start.excite_bias)
+
+    def mark(self, root: torch.nn.Module, network: Any, plan: Mapping[str, Any]) -> None:
+        network.squeeze_plan = dict(plan)
+
+    def unmark(self, root: torch.nn.Module, network: Any) -> None:
+        del network.squeeze_plan
+
+    def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
+        plan = getattr(network, "squeeze_plan", None)
+        return plan if isinstance(plan, dict) else None
+
+    def from_state(
+        self, state: Mapping[str, torch.Tensor], squeezed: Optional[Collection[str]] = None
+    ) -> Optional[torch.nn.Module]:
+        return lucidrains_state.from_state(state)
+
+    def parts_of_state(self, state: Mapping[str, torch.Tensor]) -> Dict[str, Dict[str, str]]:
+        return lucidrains_state.parts_of_state(state)
+
+    def together(self, root: Any) -> List[torch.nn.Module]:
+        parts = {name: getattr(root, name, None) for name in ("S", "G", "SE", "GE")}
+        if not (class_named(root, "StyleGAN2") and all(isinstance(part, torch.nn.Module) for part in parts.values())):
+            return []
+        return [torch.nn.ModuleDict({"S": parts[s], "G": parts[g]}) for s, g in (("SE", "GE"), ("S", "G"))]  # type: ignore[dict-item]
+
+    def refresh(self, root: Any) -> None:
+        optimiser = getattr(root, "G_opt", None)
+        if not isinstance(optimiser, torch.optim.Optimizer):
+            return
+        now = [*root.G.parameters(), *root.S.parameters()]
+        there = {id(parameter) for parameter in now}
+        known = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+        new = [parameter for parameter in now if id(parameter) not in known]
+        for group in optimiser.param_groups:
+            staying = [parameter for parameter in group["params"] if id(parameter) in there]
+            if len(staying) < len(group["params"]):  # new parameters go to where the first old ones were
+                staying, new = staying + new, []
+            group["params"] = staying
+        for parameter in [parameter for parameter in optimiser.state if id(parameter) not in there]:
+            del optimiser.state[parameter]
+
+
+def _is_generator(module: Any) -> bool:
+    """By class name and by the names of its parts."""
+    return (
+        class_named(module, "Generator")
+        and all(isinstance(getattr(module, name, None), torch.nn.ModuleList) for name in ("blocks", "attns"))
+        and isinstance(getattr(module, "initial_conv", None), torch.nn.Module)
+        and len(module.blocks) == len(module.attns) > 0
+    )
+
+
+def _complaint(network: Any) -> Optional[str]:
+    """Why a generator of this family cannot be squeezed, or None."""
+    channels = network.initial_conv.weight.shape[0]
+    for index, block in enumerate(network.blocks):
+        name = f"blocks.{index}"
+        wanted = {f"{conv}.weight" for conv in _CONVS} | {"to_rgb.to_style.weight", "to_rgb.conv.weight"}
+        wanted |= {f"{linear}.{part}" for pair in _CONVS.values() for linear in pair for part in ("weight", "bias")}
+        wanted |= {"to_rgb.to_style.bias"}
+        if any(is_parametrised(block.get_submodule(path.rpartition(".")[0])) for path in _present(block, wanted)):
+            return f"{name} computes its weights from others (a parametrization?); remove that first"
+        missing = wanted - set(dict(block.named_parameters()))
+        if missing:
+            return f"{name} ({type(block).__name__}) has no parameter {' and no '.join(sorted(missing))}"
+        first, second, rgb = block.conv1.weight, block.conv2.weight, block.to_rgb.conv.weight
+        squeezed = isinstance(block, SqueezedGeneratorBlock)
+        fits = first.ndim == second.ndim == 4 and first.shape[1] == channels and second.shape[1] == first.shape[0]
+        fits = fits and (squeezed or second.shape[0] == second.shape[1])
+        if not fits or rgb.shape[1:] != (second.shape[0], 1, 1):
+            return f"the shapes of {name}'s conv1, conv2 and to_rgb do not belong to a StyleGAN2 generator"
+        channels = first.shape[0]
+    return None
+
+
+def _present(block: torch.nn.Module, paths: Any) -> List[str]:
+    """Those of the parameters whose layers the block has."""
+    layers = dict(block.named_modules())
+    return [path for path in paths if path.rpartition(".")[0] in layers]
+
+
+def _index(name: str) -> int:
+    return int(name.rpartition(".")[2])
+
+
+def _spec(network: Any, index: int) -> BlockSpec:
+    block = network.blocks[index]
+    width, channels, size, _ = block.conv2.weight.shape
+    img_channels = block.to_rgb.conv.weight.shape[0]
+    return BlockSpec(
+        name=f"blocks.{index}",
+        resolution=4 * 2**index,
+        in_channels=block.conv1.weight.shape[1] if index else 0,
+        channels=channels,
+        width=width if isinstance(block, SqueezedGeneratorBlock) else None,
+        w_dim=block.to_style2.weight.shape[1],
+        img_channels=img_channels,
+        kernel_size=size,
+        is_last=index == len(network.blocks) - 1,
+        upsampling="bilinear",
+        output_parameters=2,  # bias and weight of the noise
+        added_parameters=img_channels,  # rgb_bias
+    )
+
+
+def _affine(linear: Any) -> Affine:
+    """Layers multiply with 1 + style."""
+    return Affine(value(linear.weight), value(linear.bias) + 1)
+
+
+def _conv(block: Any, name: str, where: str) -> ConvWeights:
+    conv, slope = getattr(block, name), getattr(block.activation, "negative_slope", None)
+    if not conv.demod or slope is None:
+        what = f"activation {type(block.activation).__name__}" if slope is None else "no demodulation"
+        raise UnsupportedModelError(
+            f"{where}.{name} has {what}; a trained start knows demodulated layers with leaky ReLU. {_RANDOM}"
+        )
+    style, noise = (getattr(block, child) for child in _CONVS[name])
+    strength = value(noise.weight)[:, 0]
+    return ConvWeights(value(conv.weight), _affine(style), value(noise.bias), strength, float(slope), 1.0)
+
+
+def _blur(network: Any, index: int) -> torch.Tensor:
+    """What the image is filtered with after it was upsampled to the size of block ``index``, [3, 3]."""
+    if index == 0:
+        return torch.ones([1, 1])  # there is no image before
+    before, upsample = f"blocks.{index - 1}.to_rgb.upsample", network.blocks[index].upsample
+    taps = dict(network.named_buffers()).get(f"{before}.1.f")
+    if taps is None or taps.shape != (3,) or getattr(upsample, "mode", "bilinear") != "bilinear":
+        raise UnsupportedModelError(
+            f"{before} or blocks.{index}.upsample is not bilinear, with a blur of three taps behind the "
+            f"image's; a trained start knows no other. {_RANDOM}"
+        )
+    kernel = torch.outer(value(taps), value(taps))
+    return kernel / kernel.sum()
+
+
+def _const(network: Any) -> torch.Tensor:
+    """What the first block reads: the learned constant behind the convolution that follows it."""
+    conv = network.initial_conv
+    bias = None if conv.bias is None else value(conv.bias)
+    return torch.nn.functional.conv2d(value(network.initial_block), value(conv.weight), bias, padding=conv.padding)[0]

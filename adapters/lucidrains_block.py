@@ -1,0 +1,122 @@
+"""The squeezed block of lucidrains' generator."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Dict, Optional, Tuple
+
+import torch
+
+from squeeze_patch.adapters.layers import HOOKS, copy_flags
+from squeeze_patch.connection import Excite
+
+#: {child: {parameter: the dimension along which the squeezed channels lie}}; the other children are the dense block's
+NARROWED: Dict[str, Dict[str, int]] = {
+    "to_noise2": {"weight": 0, "bias": 0},
+    "conv2": {"weight": 0},
+    "to_rgb": {"to_style.weight": 0, "to_style.bias": 0, "conv.weight": 1},
+}
+#: {child: attributes that state the same number}
+_WIDTHS = {"to_noise2": ("out_features",), "conv2": ("filters",), "to_rgb": ("input_channel", "to_style.out_features")}
+_SHARED = ("upsample", "to_style1", "to_noise1", "conv1", "to_style2")
+
+
+class SqueezedGeneratorBlock(torch.nn.Module):
+    """Takes the place of a GeneratorBlock: ``conv2`` has q outputs, ``to_rgb`` q inputs, and ``excite`` makes c
+    channels again for what comes next. The last block has no excite and hands on conv1's activations, which nobody
+    reads.
+
+    The host's toRGB has no bias, so ``rgb_bias`` [img_channels, 1, 1] makes good the mean of what is no longer there.
+    """
+
+    def __init__(self, img_channels: int) -> None:
+        super().__init__()
+        self.rgb_bias = torch.nn.Parameter(torch.zeros([img_channels, 1, 1]))
+
+    upsample: Any
+    to_style1: Any
+    to_noise1: Any
+    conv1: Any
+    to_style2: Any
+    to_noise2: Any
+    conv2: Any
+    activation: Any
+    to_rgb: Any
+    excite: Any
+
+    def forward(
+        self, x: torch.Tensor, prev_rgb: Optional[torch.Tensor], istyle: torch.Tensor, inoise: torch.Tensor
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Run the block.
+
+        Args:
+            x: features [N, c_in, R/2, R/2], or [N, c_in, 4, 4] in the first block.
+            prev_rgb: image so far [N, img_channels, R, R]; None in the first block.
+            istyle: style vectors [N, w_dim].
+            inoise: [N, S, S, 1] with S >= R.
+
+        Returns:
+            features [N, c, R, R], image [N, img_channels, 2R, 2R], or [N, img_channels, R, R] from the last block.
+        """
+        if self.upsample is not None:
+            x = self.upsample(x)
+        noise = inoise[:, : x.shape[2], : x.shape[3]]
+        h = self.conv1(x, self.to_style1(istyle)) + self.to_noise1(noise).permute(0, 3, 2, 1)
+        h = self.activation(h)
+        f = self.conv2(h, self.to_style2(istyle)) + self.to_noise2(noise).permute(0, 3, 2, 1)
+        f = self.activation(f)
+        # The image so far is the one input of the host's toRGB that a bias can come in by.
+        below = self.rgb_bias.expand(len(x), -1, -1, -1) if prev_rgb is None else prev_rgb + self.rgb_bias
+        rgb = self.to_rgb(f, below, istyle)
+        return (self.excite(f) if hasattr(self, "excite") else h), rgb
+
+
+def squeeze_block(block: Any, width: int, is_last: bool) -> SqueezedGeneratorBlock:
+    """The squeezed counterpart of a dense block, which stays as it is, with fresh random conv2, toRGB and excite.
+
+    Layers that keep their shape are the dense block's own objects; the others are copies with ``width`` channels, begun
+    as the host begins its own: weights normal with variance 2 / fan-in, no noise.
+    """
+    channels = block.conv2.weight.shape[1]
+    new = SqueezedGeneratorBlock(block.to_rgb.conv.weight.shape[0])
+    for name in _SHARED:
+        setattr(new, name, getattr(block, name))
+    for name in ("to_noise2", "conv2", "activation", "to_rgb"):
+        setattr(new, name, _narrowed(block, name, width) if name in NARROWED else getattr(block, name))
+    if not is_last:
+        new.excite = Excite(width, channels)
+        new.excite.weight_gain = 1.0  # no layer of this host has an equalised learning rate
+        torch.nn.init.normal_(new.excite.weight, std=width**-0.5)
+    _begin(new)
+    copy_flags(new, block, block.conv2.weight)
+    for hooks in HOOKS:  # the same dictionaries, so that the handles that users hold stay valid
+        if hasattr(block, hooks) and hasattr(new, hooks):
+            object.__setattr__(new, hooks, getattr(block, hooks))
+    return new
+
+
+def _narrowed(block: Any, child: str, width: int) -> torch.nn.Module:
+    new = copy.deepcopy(getattr(block, child))
+    for path, dim in NARROWED[child].items():
+        parent, leaf = _split(new, path)
+        old = getattr(parent, leaf)
+        setattr(parent, leaf, torch.nn.Parameter(old.detach().narrow(dim, 0, width).clone(), old.requires_grad))
+    for path in _WIDTHS[child]:
+        parent, leaf = _split(new, path)
+        setattr(parent, leaf, width)
+    return new
+
+
+def _begin(new: SqueezedGeneratorBlock) -> None:
+    """Random layers, as the host's training starts them."""
+    torch.nn.init.zeros_(new.to_noise2.weight)
+    torch.nn.init.zeros_(new.to_noise2.bias)
+    new.to_rgb.to_style.reset_parameters()
+    for layer in (new.conv2, new.to_rgb.conv, new.to_rgb.to_style):
+        torch.nn.init.kaiming_normal_(layer.weight, a=0, mode="fan_in", nonlinearity="leaky_relu")
+
+
+def _split(module: torch.nn.Module, path: str) -> Tuple[Any, str]:
+    """(what holds the last name of a dotted path, that name)."""
+    parent, _, leaf = path.rpartition(".")
+    return module.get_submodule(parent), leaf
