@@ -18,7 +18,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.checkpoint import convert, read
 from squeeze_patch.report import report
-from tests.conftest import trained
+from squeeze_patch.testing import trained
 from tests.hosts import HERE, SHIMS, Host
 from tests.hosts.flat import FlatHost
 from tests.test_run import SCRIPT, script_environment
