@@ -1,13 +1,13 @@
 """Squeezed generators in ONNX and under torch.compile, on the CPU, against eager mode.
 
-Which way of exporting a host allows is the host's: its dense generators are given the same treatment first, here or, for
-what takes long, as README.md says.
+What a host's operations do not allow, its dense generators cannot do either.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import sysconfig
 from pathlib import Path
 from typing import Any, Dict, Iterator
 
@@ -20,6 +20,8 @@ from squeeze_patch.testing import float_error, trained
 from tests.conftest import FLAT_HOSTS, HOSTS
 
 VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
+HEADER = Path(sysconfig.get_paths()["include"], "Python.h")
+COMPILER = any(map(shutil.which, ("g++", "clang++", "c++"))) and HEADER.is_file()
 #: NVIDIA's fused convolution groups by batch, which fixes the batch; its other one does the same arithmetic
 NVIDIA = {"noise_mode": "const", "fused_modconv": False}
 
@@ -119,7 +121,7 @@ def test_compiled_in_parts() -> None:
 
 
 @pytest.mark.skipif(VERSION < (2, 0), reason="torch.compile came with torch 2.0")
-@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="inductor needs a C++ compiler")
+@pytest.mark.skipif(not COMPILER, reason="inductor needs a C++ compiler and Python's headers")
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_to_machine_code() -> None:
     """torch.compile as it is by default, on the demo's generator."""
