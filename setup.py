@@ -17,6 +17,7 @@ setup(
         "squeeze_patch.cli",
         "squeeze_patch.demo",
         "squeeze_patch.recovery",
+        "squeeze_patch.testing",
         "squeeze_patch.adapters",
     ],
     package_dir={"squeeze_patch.adapters": "adapters"},
@@ -31,7 +32,20 @@ setup(
     ],
     extras_require={
         "fid": ["torch-fidelity>=0.4"],
-        "test": ["pytest", "ruff", "mypy", "types-requests", "psutil", "scikit-image", "mlxtend", "matplotlib"],
+        "test": [
+            "pytest",
+            "ruff",
+            "mypy",
+            "types-requests",
+            "psutil",
+            "scikit-image",
+            "mlxtend",
+            "matplotlib",
+            "setuptools>=70.1",  # builds the example's wheel without a download
+            "onnx",
+            "onnxruntime",
+            "onnxscript",
+        ],
     },
     entry_points={"console_scripts": ["squeeze-patch = squeeze_patch.cli:main"]},
     classifiers=[

@@ -27,3 +27,7 @@ class RecoveryError(SqueezeError, ValueError):
 
 class MeasurementError(SqueezeError, ValueError):
     """Two generators cannot be compared or measured as asked."""
+
+
+class MissingPackageError(SqueezeError, ImportError):
+    """A part of squeeze_patch needs a package that is not installed."""

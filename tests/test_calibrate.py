@@ -19,7 +19,8 @@ from squeeze_patch.initialize import fit_excite, fit_image
 from squeeze_patch.planner import saved_parameters
 from squeeze_patch.similarity import psnr
 from squeeze_patch.spectral import spend
-from tests.conftest import float_error, latents, trained
+from squeeze_patch.testing import float_error, trained
+from tests.conftest import latents
 from tests.hosts import Host
 
 

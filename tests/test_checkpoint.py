@@ -14,7 +14,8 @@ import squeeze_patch
 from squeeze_patch import checkpoint
 from squeeze_patch.checkpoint import convert, generators, inspect, read
 from squeeze_patch.demo import trained_generator
-from tests.conftest import latents, trained
+from squeeze_patch.testing import trained
+from tests.conftest import latents
 from tests.hosts import Host
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import squeeze_patch
 from squeeze_patch.cli import main
-from tests.conftest import trained
+from squeeze_patch.testing import trained
 from tests.hosts import SHIMS, Host
 from tests.test_checkpoint import write_checkpoint
 

@@ -21,7 +21,7 @@ from squeeze_patch.errors import MeasurementError
 from squeeze_patch.memory import LiveTensors
 from squeeze_patch.sampling import sample
 from squeeze_patch.similarity import psnr, ssim
-from tests.conftest import trained
+from squeeze_patch.testing import trained
 from tests.hosts import Host
 
 

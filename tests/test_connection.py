@@ -11,7 +11,8 @@ import torch
 import squeeze_patch
 from squeeze_patch import connection
 from squeeze_patch.demo.network import Generator
-from tests.conftest import float_error, latents, trained
+from squeeze_patch.testing import float_error, trained
+from tests.conftest import latents
 from tests.hosts import Host
 
 

@@ -1,17 +1,18 @@
-"""What has to hold on every host: the contract suite."""
+"""What has to hold on every host: the published contract suite, and what is particular to these hosts."""
 
 from __future__ import annotations
 
 import copy
 import io
 import pickle
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 import pytest
 import torch
 
 import squeeze_patch
-from tests.conftest import float_error, latents, trained
+from squeeze_patch.testing import AdapterContract, float_error, trained
+from tests.conftest import latents
 from tests.hosts import Host
 
 #: configurations of the hosts: resolution, channel_base, mapping layers, dense parameters, squeezed at ratio 1.5
@@ -33,6 +34,30 @@ def sized(host: Host, size: str) -> Any:
     return host.sized(resolution, base, layers)
 
 
+class TestContract(AdapterContract):
+    """The published suite on every host at hand; those that have classes get three."""
+
+    @pytest.fixture(autouse=True)
+    def _on_a_host(self, any_host: Host) -> None:
+        self.host = any_host
+        self.family = any_host.family
+
+    def make_generator(self) -> Any:
+        return self.host.generator(c_dim=3 if self.family == "nvidia" else 0)
+
+    def latents(self, G: Any) -> Tuple[torch.Tensor, torch.Tensor]:
+        return self.host.latents(G)
+
+    def images(self, G: Any, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        return self.host.images(G, z, c)
+
+    def calls(self, G: Any, z: torch.Tensor, c: torch.Tensor) -> Dict[str, torch.Tensor]:
+        return self.host.calls(G, z, c)
+
+    def styles_and_images(self, G: Any, z: torch.Tensor, c: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        return self.host.styles_and_images(G, z, c)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_parameter_counts_at_ratio_1_5(official_host: Host, size: str) -> None:
     G = sized(official_host, size)
@@ -48,89 +73,6 @@ def test_parameter_counts_at_ratio_1_5(official_host: Host, size: str) -> None:
 def test_default_reduction_is_the_papers(official_host: Host, size: str) -> None:
     plan = squeeze_patch.plan(sized(official_host, size))
     assert abs(plan.reduction - 0.121) <= 0.003
-
-
-def test_apply_then_remove_restores_identity(any_host: Host) -> None:
-    G = trained(any_host.generator())
-    z, c = any_host.latents(G)
-    modules, state, images = dict(G.named_modules()), G.state_dict(), any_host.images(G, z, c)
-    parameters = count(G)
-    init_kwargs = getattr(G, "init_kwargs", None)
-
-    assert squeeze_patch.apply(G) is G
-    assert squeeze_patch.status(G).state == "squeezed"
-    assert count(G) < parameters
-    assert not torch.equal(any_host.images(G, z, c), images)
-
-    assert squeeze_patch.remove(G) is G
-    assert squeeze_patch.status(G).state == "dense"
-    assert {name: id(m) for name, m in G.named_modules()} == {name: id(m) for name, m in modules.items()}
-    assert list(G.state_dict()) == list(state)
-    assert torch.equal(any_host.images(G, z, c), images)
-    assert getattr(G, "init_kwargs", None) == init_kwargs
-    assert type(pickle.loads(pickle.dumps(G))).__name__ == type(G).__name__
-
-
-def test_second_apply(any_host: Host) -> None:
-    G = squeeze_patch.apply(trained(any_host.generator()))
-    modules = {name: id(module) for name, module in G.named_modules()}
-    squeeze_patch.apply(G)
-    assert {name: id(module) for name, module in G.named_modules()} == modules
-    with pytest.raises(squeeze_patch.StateError, match="remove"):
-        squeeze_patch.apply(G, ratio=3)
-    assert {name: id(module) for name, module in G.named_modules()} == modules
-
-
-@pytest.mark.parametrize("c_dim", [0, 3])
-def test_ratio_1_changes_no_image(host: Host, c_dim: int) -> None:
-    G = trained(host.generator(c_dim=c_dim))
-    z, c = latents(G)
-    settings: Any = [
-        {"noise_mode": "const"},
-        {"noise_mode": "none", "truncation_psi": 0.5},
-        {"noise_mode": "const", "truncation_psi": 0.7, "truncation_cutoff": 3},
-        {"noise_mode": "random"},
-    ]
-
-    def images() -> Any:
-        torch.manual_seed(5)  # of the random noise
-        return [G(z, c, **setting) for setting in settings]
-
-    dense = images()
-    with squeeze_patch.squeezed(G, ratio=1.0):
-        squeezed = images()
-    for a, b in zip(dense, squeezed):
-        assert (a - b).abs().max() <= float_error(G, a)
-        assert not torch.equal(a, dense[0]) or a is dense[0]
-
-
-def test_copies_and_state_dicts(any_host: Host) -> None:
-    G = squeeze_patch.apply(trained(any_host.generator()))
-    z, c = any_host.latents(G)
-    images = any_host.images(G, z, c)
-
-    ema = copy.deepcopy(G)
-    assert squeeze_patch.status(ema) == squeeze_patch.status(G)
-    assert torch.equal(any_host.images(ema, z, c), images)
-    with torch.no_grad():
-        for parameter in ema.parameters():
-            parameter.zero_()
-    assert torch.equal(any_host.images(G, z, c), images)
-    ema.load_state_dict(G.state_dict(), strict=True)
-    assert torch.equal(any_host.images(ema, z, c), images)
-
-    fresh = squeeze_patch.apply(any_host.generator().eval(), init="random")
-    fresh.load_state_dict(G.state_dict(), strict=True)
-    assert torch.equal(any_host.images(fresh, z, c), images)
-
-    dense = any_host.generator()
-    with pytest.raises(RuntimeError, match="size mismatch|Unexpected"):
-        dense.load_state_dict(G.state_dict())
-
-    loaded = pickle.loads(pickle.dumps(ema))
-    assert squeeze_patch.status(loaded) == squeeze_patch.status(G)
-    assert torch.equal(any_host.images(loaded, z, c), images)
-    assert torch.equal(any_host.images(copy.deepcopy(loaded), z, c), images)
 
 
 def test_host_rebuilds_it_in_fp16(full_host: Host) -> None:
@@ -215,19 +157,6 @@ def test_noise_truncation_mixing_labels(host: Host) -> None:
     mixed = ws.clone()
     mixed[:, 4:] = ws.flip(0)[:, 4:]
     assert not torch.equal(G.synthesis(mixed, noise_mode="const"), const)
-
-
-def test_every_parameter_is_used_twice_differentiably(any_host: Host) -> None:
-    """Path length regularisation differentiates through a gradient; DDP wants no parameter without one."""
-    G = squeeze_patch.apply(trained(any_host.generator())).train().requires_grad_(True)
-    z, c = any_host.latents(G)
-    ws, images = any_host.styles_and_images(G, z, c)
-    (gradient,) = torch.autograd.grad((images * torch.randn_like(images)).sum(), ws, create_graph=True)
-    (gradient.square().sum(2).mean(1).sqrt().mean() + images.square().mean()).backward()
-    missing = [name for name, p in G.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
-    unmoved = [name for name, p in G.named_parameters() if p.grad is not None and not p.grad.abs().max() > 0]
-    assert missing == []
-    assert unmoved == []
 
 
 def test_projector_finds_the_noise_buffers(host: Host) -> None:

@@ -16,7 +16,8 @@ import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.cli import main
 from squeeze_patch.exchange import exchange
-from tests.conftest import FLAT_HOSTS, float_error, trained
+from squeeze_patch.testing import float_error, trained
+from tests.conftest import FLAT_HOSTS
 from tests.hosts import HERE, Host
 from tests.hosts.flat import FlatHost
 

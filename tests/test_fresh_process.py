@@ -15,7 +15,8 @@ from PIL import Image
 
 import squeeze_patch
 from squeeze_patch.checkpoint import convert, read
-from tests.conftest import HOSTS, trained
+from squeeze_patch.testing import trained
+from tests.conftest import HOSTS
 from tests.hosts import Host
 
 #: Blocks our package, then runs the rest of the command line as a script; "cuda" means the CPU on machines without.

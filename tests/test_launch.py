@@ -17,7 +17,8 @@ from PIL import Image
 
 import squeeze_patch
 from squeeze_patch.checkpoint import read
-from tests.conftest import HOSTS, trained
+from squeeze_patch.testing import trained
+from tests.conftest import HOSTS
 from tests.hosts import HERE, SHIMS, Host
 
 

@@ -12,7 +12,7 @@ import squeeze_patch
 from squeeze_patch import simulation
 from squeeze_patch.adapters import locate
 from squeeze_patch.simulation import WINDOW
-from tests.conftest import float_error, trained
+from squeeze_patch.testing import float_error, trained
 from tests.hosts.lucidrains import LucidrainsHost
 from tests.test_simulation import at
 

@@ -11,7 +11,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.archive import read_archive
 from squeeze_patch.checkpoint import convert, inspect
-from tests.conftest import trained
+from squeeze_patch.testing import trained
 from tests.hosts.lucidrains import LucidrainsHost
 
 

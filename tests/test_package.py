@@ -37,7 +37,7 @@ def test_contents(wheel: Path) -> None:
         scripts = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
     sources = {f"squeeze_patch/{path.name}" for path in (ROOT / "squeeze_patch").glob("*.py")}
     sources |= {f"squeeze_patch/adapters/{path.name}" for path in (ROOT / "adapters").glob("*.py")}
-    for package in ("cli", "demo", "recovery"):
+    for package in ("cli", "demo", "recovery", "testing"):
         sources |= {f"squeeze_patch/{package}/{path.name}" for path in (ROOT / "squeeze_patch" / package).glob("*.py")}
     assert sources <= names
     assert {"squeeze_patch/py.typed", "squeeze_patch/demo/weights.npz"} <= names
@@ -62,7 +62,7 @@ def test_it_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     script = (
         "import sys, squeeze_patch, squeeze_patch.adapters as a\n"
         "assert squeeze_patch.__file__.startswith(sys.argv[1]) and a.__file__.startswith(sys.argv[1])\n"
-        "heavy = {'numpy.random', 'PIL', 'scipy', 'requests', 'click'} & set(sys.modules)\n"
+        "heavy = {'numpy.random', 'PIL', 'scipy', 'requests', 'click', 'pytest'} & set(sys.modules)\n"
         "assert not heavy - {'numpy.random'}, heavy\n"
         "from squeeze_patch.cli import main\n"
         "main(['demo', '--out', sys.argv[2]])\n"
@@ -93,3 +93,19 @@ def test_it_runs_in_the_source_tree(wheel: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()) == ROOT / "adapters" / "__init__.py"
+
+
+def test_testing_says_what_it_needs() -> None:
+    """pytest is no dependency of squeeze_patch, only of its module for tests."""
+    script = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "import squeeze_patch\n"
+        "try:\n"
+        "    import squeeze_patch.testing\n"
+        "except squeeze_patch.SqueezeError as error:\n"
+        "    print(type(error).__mro__[2].__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ImportError squeeze_patch.testing needs pytest")
+    assert done.stdout.endswith("pip install pytest\n")

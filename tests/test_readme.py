@@ -18,7 +18,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.checkpoint import convert, read
 from squeeze_patch.report import report
-from tests.conftest import trained
+from squeeze_patch.testing import float_error, trained
 from tests.hosts import HERE, SHIMS, Host
 from tests.hosts.flat import FlatHost
 from tests.test_run import SCRIPT, script_environment
@@ -51,6 +51,8 @@ def test_every_block_has_a_test() -> None:
         "load",
         "edit",
         "apply",
+        "export",
+        "contract",
     }
 
 
@@ -189,6 +191,36 @@ def test_apply_block(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: A
     out = capsys.readouterr().out
     assert out.startswith("squeezed: 4 of 4 blocks")
     assert squeeze_patch.status(namespace["G"]).state == "dense"
+
+
+@pytest.mark.skipif(torch.__version__.startswith("1."), reason="the exporter is of torch 2")
+@pytest.mark.filterwarnings("ignore")  # of the exporter, about itself
+def test_export_block(draggan: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.chdir(tmp_path)
+    G = trained(draggan.generator(resolution=8)).requires_grad_(False)
+    exec(BLOCKS["export"], {"G": G})
+    session = onnxruntime.InferenceSession("squeezed.onnx", providers=["CPUExecutionProvider"])
+    z, c = draggan.latents(G, n=5)
+    (images,) = session.run(None, {session.get_inputs()[0].name: z.numpy()})
+    expected = draggan.images(G, z, c)
+    assert squeeze_patch.status(G).state == "squeezed"
+    assert (torch.from_numpy(images) - expected).abs().max() <= float_error(G, expected)
+
+
+def test_contract_block(draggan: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    my_host = ModuleType("my_host")
+    my_host.Generator = draggan.generator  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_host", my_host)
+    namespace: Dict[str, Any] = {"__name__": "test_my_family"}
+    exec(BLOCKS["contract"], namespace)
+    suite = namespace["TestMyFamily"]()
+    suite.test_it_is_found()
+    suite.test_ratio_1_changes_no_image("weights")
+    suite.family = "another"
+    with pytest.raises(AssertionError):
+        suite.test_it_is_found()
 
 
 def test_figures_of_the_table(draggan: Host) -> None:

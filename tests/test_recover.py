@@ -22,7 +22,7 @@ from squeeze_patch.recovery.pair import pair_of
 from squeeze_patch.recovery.session import LEAST_GAIN, gainless
 from squeeze_patch.recovery.settings import Settings, average_decay, learning_rate
 from squeeze_patch.recovery.state import Evaluation
-from tests.conftest import trained
+from squeeze_patch.testing import trained
 from tests.hosts import Host
 
 

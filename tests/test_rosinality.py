@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Dict
+from typing import Any
 
 import pytest
 import torch
@@ -12,39 +12,9 @@ import squeeze_patch
 from squeeze_patch import simulation
 from squeeze_patch.adapters import locate
 from squeeze_patch.initialize import starts_from_weights
-from tests.conftest import float_error, trained
+from squeeze_patch.testing import float_error, trained
 from tests.hosts import Host
 from tests.hosts.flat import FlatHost
-
-
-def list_calls(host: FlatHost, G: Any) -> Dict[str, torch.Tensor]:
-    """Images by every way of calling a generator of this family."""
-    z, _ = host.latents(G)
-    other, _ = host.latents(G, seed=3)
-    mapping = getattr(G, "style", None) or G.style_mlp
-    w, center = mapping(z), mapping(other).mean(0, keepdim=True)
-    fixed: Any = {"randomize_noise": False}
-    torch.manual_seed(5)  # of the random noise
-    return {
-        "z": G([z], **fixed)[0],
-        "random noise": G([z])[0],
-        "given noise": G([z], noise=[torch.ones_like(n) for n in G.make_noise()])[0],
-        "w": G([w], input_is_latent=True, **fixed)[0],
-        "w+": G([w[:, None] * torch.linspace(0.5, 1, 2 * G.log_size - 2)[:, None]], input_is_latent=True, **fixed)[0],
-        "mixing": G([z, other], inject_index=3, **fixed)[0],
-        "truncation": G([z], truncation=0.5, truncation_latent=center, **fixed)[0],
-        "latents": G([z], return_latents=True, **fixed)[1],
-    }
-
-
-def test_ratio_1_changes_no_image(flat_host: FlatHost) -> None:
-    G = trained(flat_host.generator())
-    dense = list_calls(flat_host, G)
-    with squeeze_patch.squeezed(G, ratio=1.0):
-        squeezed = list_calls(flat_host, G)
-    for name, images in dense.items():
-        assert (images - squeezed[name]).abs().max() <= float_error(G, images), name
-        assert name in ("z", "w") or images.shape != dense["z"].shape or not torch.equal(images, dense["z"]), name
 
 
 def test_names_of_the_state_dict(flat_host: FlatHost) -> None:
@@ -281,20 +251,3 @@ def test_refusals(rosinality: FlatHost) -> None:
     G = rosinality.generator()
     G.convs[1].__class__ = Other
     refused(r"convs.1: Other\(32, .*its host needs an adapter of its own")
-
-
-def test_a_failing_apply_changes_nothing(rosinality: FlatHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    from squeeze_patch.adapters.rosinality import RosinalityAdapter
-
-    G = trained(rosinality.generator())
-    state, images = list(G.state_dict()), rosinality.images(G, *rosinality.latents(G))
-
-    def failing(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(RosinalityAdapter, "mark", failing)
-    with pytest.raises(KeyboardInterrupt):
-        squeeze_patch.apply(G)
-    assert list(G.state_dict()) == state
-    assert torch.equal(rosinality.images(G, *rosinality.latents(G)), images)
-    assert squeeze_patch.status(G).state == "dense"

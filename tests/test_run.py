@@ -16,7 +16,8 @@ import squeeze_patch
 from squeeze_patch.archive import read_entries, stand_in
 from squeeze_patch.checkpoint import convert
 from squeeze_patch.run import run
-from tests.conftest import FLAT_HOSTS, float_error, trained
+from squeeze_patch.testing import float_error, trained
+from tests.conftest import FLAT_HOSTS
 from tests.hosts import HERE
 from tests.hosts.flat import FlatHost, optimiser_step
 

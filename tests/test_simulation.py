@@ -10,7 +10,7 @@ import torch
 from squeeze_patch import simulation
 from squeeze_patch.adapters import locate
 from squeeze_patch.simulation import WINDOW
-from tests.conftest import float_error, trained
+from squeeze_patch.testing import float_error, trained
 from tests.hosts import Host
 
 

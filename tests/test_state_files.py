@@ -17,7 +17,7 @@ import squeeze_patch
 from squeeze_patch.archive import read_entries, stand_in
 from squeeze_patch.checkpoint import convert, inspect
 from squeeze_patch.cli import main
-from tests.conftest import trained
+from squeeze_patch.testing import trained
 from tests.hosts.flat import FlatHost, optimiser_step
 
 

@@ -146,7 +146,7 @@ def test_inference_mode_leaves_trainable_parameters() -> None:
 
 @pytest.mark.parametrize(("layer", "name", "value"), [("conv1", "use_noise", False), ("conv1", "act_gain", 3.0)])
 def test_attributes_changed_behind_the_constructor_count(layer: str, name: str, value: Any, host: Host) -> None:
-    from tests.conftest import float_error, trained
+    from squeeze_patch.testing import float_error, trained
 
     G = trained(host.generator())
     setattr(getattr(G.synthesis.b16, layer), name, value)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import squeeze_patch
-from tests.conftest import HOSTS, float_error, latents, trained
+from squeeze_patch.testing import float_error, trained
+from tests.conftest import HOSTS, latents
 from tests.hosts.training import accumulate, loss_of
 
 STEPS = 50

@@ -38,6 +38,7 @@ class Host:
     networks: str
     flat: bool
     script: str = ""
+    family: str = "nvidia"
     discriminator_kwargs: Optional[Dict[str, Any]] = field(default_factory=dict)  # None: it is in no module of its own
     modules: Dict[str, ModuleType] = field(default_factory=dict, repr=False)
 
@@ -94,6 +95,16 @@ class Host:
     def images(self, G: Any, z: torch.Tensor, c: torch.Tensor, noise: str = "const", truncation: float = 1) -> Any:
         """Images [n, 3, R, R]; ``noise`` is "const" (the stored one), "none" or "random"."""
         return G(z, c, noise_mode=noise, truncation_psi=truncation)
+
+    def calls(self, G: Any, z: torch.Tensor, c: torch.Tensor) -> Dict[str, torch.Tensor]:
+        """Images by every way of calling a generator of this family; random ones by torch's random numbers."""
+        settings: Dict[str, Dict[str, Any]] = {
+            "stored noise": {"noise_mode": "const"},
+            "no noise, truncation": {"noise_mode": "none", "truncation_psi": 0.5},
+            "truncation of some layers": {"noise_mode": "const", "truncation_psi": 0.7, "truncation_cutoff": 3},
+            "random noise": {"noise_mode": "random"},
+        }
+        return {name: G(z, c, **setting) for name, setting in settings.items()}
 
     def styles_and_images(self, G: Any, z: torch.Tensor, c: torch.Tensor) -> Any:
         """(styles, images made of them), as path length regularisation wants them."""

@@ -24,6 +24,7 @@ class FlatHost(Host):
     """``networks`` is the module of ``generator_class`` and, except in gfpgan, of ``discriminator_class``."""
 
     flat: bool = True
+    family: str = "rosinality"
     generator_class: str = "Generator"
     discriminator_class: str = "Discriminator"
 
@@ -79,6 +80,24 @@ class FlatHost(Host):
         )
         assert latents is None
         return image
+
+    def calls(self, G: Any, z: torch.Tensor, c: torch.Tensor) -> Dict[str, torch.Tensor]:
+        other, _ = self.latents(G, seed=3)
+        mapping = getattr(G, "style", None) or G.style_mlp
+        w, center = mapping(z), mapping(other).mean(0, keepdim=True)
+        fixed: Any = {"randomize_noise": False}
+        return {
+            "random noise": G([z])[0],
+            "given noise": G([z], noise=[torch.ones_like(n) for n in G.make_noise()])[0],
+            "w": G([w * 0.9], input_is_latent=True, **fixed)[0],
+            "w+": G([w[:, None] * torch.linspace(0.5, 1, 2 * G.log_size - 2)[:, None]], input_is_latent=True, **fixed)[
+                0
+            ],
+            "mixing": G([z, other], inject_index=3, **fixed)[0],
+            "truncation": G([z], truncation=0.5, truncation_latent=center, **fixed)[0],
+            "image and latents": G([z], return_latents=True, **fixed)[0],
+            "latents": G([z], return_latents=True, **fixed)[1],
+        }
 
     def styles_and_images(self, G: Any, z: torch.Tensor, c: torch.Tensor) -> Any:
         image, latents = G([z], return_latents=True, randomize_noise=False)

@@ -31,6 +31,7 @@ class LucidrainsHost(Host):
     """Generators are ``ModuleDict({"S": mapping network, "G": generator})``."""
 
     flat: bool = True
+    family: str = "lucidrains"
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -81,6 +82,11 @@ class LucidrainsHost(Host):
     def images(self, G: Any, z: torch.Tensor, c: torch.Tensor, noise: str = "const", truncation: float = 1) -> Any:
         """``noise`` "none" is the mean of the uniform numbers."""
         return G["G"](self.styles(G, z) * truncation, self.noise(G, len(z), noise))
+
+    def calls(self, G: Any, z: torch.Tensor, c: torch.Tensor) -> Dict[str, torch.Tensor]:
+        calls = {kind: self.images(G, z, c, kind) for kind in ("const", "none", "random")}
+        mixed = self.styles(G, z) * torch.linspace(0.5, 1, G["G"].num_layers)[:, None]
+        return {**calls, "styles of their own for every layer": G["G"](mixed, self.noise(G, len(z)))}
 
     def styles_and_images(self, G: Any, z: torch.Tensor, c: torch.Tensor) -> Any:
         ws = self.styles(G, z)

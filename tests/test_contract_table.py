@@ -1,0 +1,47 @@
+"""benchmarks.contract_table: what it counts, and that it fails where a test does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.contract_table import Collector, table
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_it_runs_the_contract() -> None:
+    command = [sys.executable, "-m", "benchmarks.contract_table", "-k"]
+    done = subprocess.run(
+        [*command, "(test_it_is_found or test_flags) and draggan"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines() == [
+        "| contract test | draggan | draggan-rosinality |",
+        "| --- | --- | --- |",
+        "| it is found | 1 | 1 |",
+        "| flags carry over | 1 | 1 |",
+    ]
+    done = subprocess.run([*command, "no_such_test"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "deselected" in done.stderr
+
+
+def test_cells() -> None:
+    found = Collector()
+    found.cases = {"1": ("test_a_b", "x"), "2": ("test_a_b", "y"), "3": ("test_c", "x")}
+    found.outcomes = Counter({("test_a_b", "x", "passed"): 2, ("test_a_b", "y", "failed"): 1, ("test_c", "x", "a"): 1})
+    found.reasons, found.failures = ["no pickles"], ["2"]
+    assert table(found).splitlines()[2:] == [
+        "| a b | 2 | 1 failed |",
+        "| c | 1 a | - |",
+        "",
+        "a: skipped, no pickles",
+        "2",
+    ]
