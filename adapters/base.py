@@ -105,7 +105,7 @@ class SqueezedStart:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a whole generator is run on latents; of the weights that it has at each call.
+    """How a whole generator is run on latents; a new one is due when its weights have changed.
 
     Attributes:
         z_dim, c_dim: size of a latent, and number of classes (one-hot), 0 = none.
@@ -256,8 +256,8 @@ class Adapter(abc.ABC):
     ) -> Optional[torch.nn.Module]:
         """A stand-in for the generator whose state dict is ``state``, for families whose files hold state dicts.
 
-        It answers everything in this contract as the host's generator would, and its parameters have the same names
-        and order; it need not make images. ``squeezed`` names the squeezed blocks where the file says so.
+        It answers everything in this contract as the host's generator would, images included, and its parameters have
+        the same names and order. ``squeezed`` names the squeezed blocks where the file says so.
 
         Returns:
             None where ``state`` is not of this family.
