@@ -13,7 +13,7 @@ from typing import Any, Iterable, List, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.base import Adapter, Sampler
 from squeeze_patch.adapters.lucidrains import LucidrainsAdapter
 from squeeze_patch.adapters.nvidia import NvidiaAdapter
 from squeeze_patch.adapters.rosinality import RosinalityAdapter
@@ -97,6 +97,22 @@ def locate(root: torch.nn.Module) -> Tuple[Adapter, torch.nn.Module]:
         f"{', ...' if len(classes) > 12 else ''}. Families known: {', '.join(a.name for a in adapters())}. "
         "Pass G or G_ema itself; another family needs an adapter (squeeze_patch.adapters.register)"
     )
+
+
+def sampler(root: torch.nn.Module) -> Sampler:
+    """How the generator ``root`` is run on latents. One that no adapter knows is called as NVIDIA's are.
+
+    Raises:
+        UnsupportedModelError: it cannot be run; the message says what to do.
+    """
+    try:
+        adapter, network = locate(root)
+    except UnsupportedModelError as unknown:
+        try:
+            return NvidiaAdapter().sampler(root, root)
+        except UnsupportedModelError:
+            raise unknown from None
+    return adapter.sampler(root, network)
 
 
 def refusal(root: torch.nn.Module) -> str:

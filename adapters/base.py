@@ -115,6 +115,24 @@ class SqueezedStart:
     rgb_bias: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Sampler:
+    """How a whole generator is run on latents; a new one is due when its weights have changed.
+
+    Attributes:
+        z_dim, c_dim: size of a latent, and number of classes (one-hot), 0 = none.
+        img_resolution: height of the images.
+        images: (z [N, z_dim], c [N, c_dim], noise_mode, truncation psi) -> images [N, C, R, R], about -1 to 1, on the
+            generator's device; the latents may be on any. noise_mode is "const" (the generator's own noise, stored) or
+            "none"; psi 1 = no truncation.
+    """
+
+    z_dim: int
+    c_dim: int
+    img_resolution: int
+    images: Callable[[torch.Tensor, torch.Tensor, str, float], Any]
+
+
 class TrainingStart(Protocol):
     """What a training run begins with (`squeeze_patch.launch.Start`)."""
 
@@ -168,6 +186,51 @@ class Adapter(abc.ABC):
     def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
         """Style vectors [n, w_dim], float32, on the CPU, of ``n`` random latents; changes nothing in ``root``."""
 
+    def num_ws(self, network: torch.nn.Module) -> int:
+        """Style vectors that `synthesis` takes for one image.
+
+        Raises:
+            UnsupportedModelError: the network cannot be run on style vectors alone; the message says what to do.
+        """
+        raise UnsupportedModelError(f"squeeze_patch does not know how to run generators of the family {self.name}")
+
+    def synthesis(self, network: torch.nn.Module, ws: torch.Tensor, noise_mode: str) -> torch.Tensor:
+        """Images [N, C, R, R] of style vectors [N, num_ws, w_dim], float32, also where the host would compute in
+        float16; differentiable. ``noise_mode`` is "const" (the stored noise) or "none"."""
+        raise UnsupportedModelError(f"squeeze_patch does not know how to run generators of the family {self.name}")
+
+    def style_parameters(self, root: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.nn.Parameter]:
+        """{name: parameter} of what makes style vectors of latents, which neither squeezing nor recovery changes; here
+        all that is in ``root`` beside ``network``."""
+        within = {id(parameter) for parameter in network.parameters()}
+        return {name: parameter for name, parameter in root.named_parameters() if id(parameter) not in within}
+
+    def watch(self, network: torch.nn.Module, name: str, see: Callable[[torch.Tensor], None]) -> Any:
+        """Have ``see`` called with the features [N, c, R, R] that block ``name``, which has a reader, hands on to it,
+        dense or squeezed, whenever ``network`` runs.
+
+        Returns:
+            a handle whose ``remove()`` ends it; None where the block is no module that could be hooked.
+        """
+        block = self.block(network, name)
+        if all(module is not block for module in network.modules()):
+            return None
+
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            x = output[0] if isinstance(output, (tuple, list)) and output else output
+            if isinstance(x, torch.Tensor):
+                see(x)
+
+        return block.register_forward_hook(hook)
+
+    def sampler(self, root: torch.nn.Module, network: torch.nn.Module) -> Sampler:
+        """How the generator that ``root`` is is run on latents.
+
+        Raises:
+            UnsupportedModelError: it cannot be; the message says what to do.
+        """
+        raise UnsupportedModelError(f"squeeze_patch does not know how to run generators of the family {self.name}")
+
     @abc.abstractmethod
     def build(self, network: torch.nn.Module, name: str, width: int) -> torch.nn.Module:
         """A squeezed block with fresh random layers for the dense block ``name``; ``network`` stays as it is."""
@@ -205,8 +268,8 @@ class Adapter(abc.ABC):
     ) -> Optional[torch.nn.Module]:
         """A stand-in for the generator whose state dict is ``state``, for families whose files hold state dicts.
 
-        It answers everything in this contract as the host's generator would, and its parameters have the same names
-        and order; it need not make images. ``squeezed`` names the squeezed blocks where the file says so.
+        It answers everything in this contract as the host's generator would, images included, and its parameters have
+        the same names and order. ``squeezed`` names the squeezed blocks where the file says so.
 
         Returns:
             None where ``state`` is not of this family.

@@ -7,10 +7,14 @@ modules, attributes and state-dict entries stay the host's, and nothing refers f
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
+
+from squeeze_patch.adapters.layers import class_named
+from squeeze_patch.errors import UnsupportedModelError
 
 #: key of excite among a layer's forward pre-hooks. A word, not one of torch's numbers: those start anew in every
 #: process, and a hook of the user's on a loaded generator could get the number of ours
@@ -52,6 +56,30 @@ _BASICSR = ("constant_input.weight", "style_conv1", "style_convs", "style_mlp", 
 BASICSR = Layout(("StyleGAN2Generator",), *_BASICSR, noise="weight", bias="activate.bias")
 CLEAN = Layout(("StyleGAN2GeneratorClean",), *_BASICSR, noise="weight", bias="bias", plain_upsampling=True)
 LAYOUTS = (ROSINALITY, BASICSR, CLEAN)
+
+
+def layout_of(module: Any) -> Optional[Layout]:
+    """The lineage that a generator belongs to, by class name and by the names of its parts; None = no generator."""
+    for layout in LAYOUTS:
+        named = any(class_named(module, name) for name in layout.classes)
+        holder, const = layout.const.split(".")
+        parts = (layout.first_conv, "to_rgb1", layout.mapping)
+        lists = (layout.convs, "to_rgbs")
+        if (
+            named
+            and isinstance(getattr(getattr(module, holder, None), const, None), torch.Tensor)
+            and all(isinstance(getattr(module, part, None), torch.nn.Module) for part in parts)
+            and all(isinstance(getattr(module, part, None), torch.nn.ModuleList) for part in lists)
+        ):
+            return layout
+    return None
+
+
+def known_layout(network: torch.nn.Module) -> Layout:
+    """Of a generator that an adapter has found."""
+    layout = layout_of(network)
+    assert layout is not None
+    return layout
 
 
 @dataclass(frozen=True)
@@ -142,3 +170,25 @@ def get(root: Any, path: str) -> Any:
     for name in filter(None, path.split(".")):
         root = getattr(root, name)
     return root
+
+
+def stored_noise(network: Any) -> List[torch.Tensor]:
+    """The generator's own noise inputs [1, 1, R, R], one a convolution, in running order.
+
+    Raises:
+        UnsupportedModelError: it does not have one for every convolution.
+    """
+    found = dict(network.noises.named_buffers())
+    wanted = len(silence(network))
+    if len(found) != wanted:
+        raise UnsupportedModelError(
+            f"{type(network).__name__} has {len(found)} stored noise maps for {wanted} convolutions. Without noise "
+            "(noise_mode='none', --noise none) it can be run"
+        )
+    return [found[name] for name in sorted(found, key=lambda name: int(re.sub(r"\D", "", name)))]
+
+
+def silence(network: torch.nn.Module) -> List[torch.Tensor]:
+    """Noise inputs of zero, one a convolution."""
+    layout = known_layout(network)
+    return [get(network, layout.const).new_zeros([1, 1, 1, 1])] * (2 * len(places(network, layout)) - 1)

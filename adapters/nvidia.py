@@ -28,7 +28,6 @@ import torch
 from squeeze_patch import connection
 from squeeze_patch.adapters import nvidia_exchange, nvidia_training
 from squeeze_patch.adapters.base import (
-    Adapter,
     Affine,
     BlockSpec,
     ConvWeights,
@@ -38,12 +37,13 @@ from squeeze_patch.adapters.base import (
 )
 from squeeze_patch.adapters.common_names import widths
 from squeeze_patch.adapters.layers import HOOKS, class_named, is_parametrised, refuse_hooks, value
+from squeeze_patch.adapters.nvidia_run import RunsNvidia
 from squeeze_patch.errors import UnsupportedModelError
 
 _SLOPES = {"lrelu": 0.2, "relu": 0.0, "linear": 1.0}
 
 
-class NvidiaAdapter(Adapter):
+class NvidiaAdapter(RunsNvidia):
     """Replaces whole blocks by `connection.SqueezedBlock`, made persistent with the host's own decorator."""
 
     name = "nvidia"
@@ -86,25 +86,6 @@ class NvidiaAdapter(Adapter):
             rgb_style=Affine(rgb_style.weight * torgb.weight_gain, rgb_style.bias * torgb.weight_gain),
             rgb_bias=value(torgb.bias),
         )
-
-    def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
-        mapping: Any = _mapping(root, network)
-        random = torch.Generator().manual_seed(seed)
-        device = next(mapping.parameters()).device
-        z = torch.randn([n, mapping.z_dim], generator=random).to(device)
-        c = torch.zeros([n, mapping.c_dim], device=device)
-        if mapping.c_dim > 0:
-            c[torch.arange(n), torch.randint(mapping.c_dim, [n], generator=random).to(device)] = 1
-        flags = {module: module.training for module in mapping.modules()}
-        try:
-            mapping.eval()  # a mapping network in training mode would move w_avg
-            with torch.no_grad():
-                w = mapping(z, c)
-        finally:
-            for module, flag in flags.items():
-                module.training = flag
-        w = w[:, 0] if w.ndim == 3 else w
-        return w.detach().to(device="cpu", dtype=torch.float32)  # type: ignore[no-any-return]
 
     def build(self, network: torch.nn.Module, name: str, width: int) -> Any:
         block = self.block(network, name)
@@ -297,17 +278,6 @@ def _conv(layer: Any, where: str) -> ConvWeights:
         noise_strength=layer.noise_strength.detach().item() if layer.use_noise else 0.0,
         slope=_SLOPES[layer.activation],
         gain=float(layer.act_gain),
-    )
-
-
-def _mapping(root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
-    for module in root.modules():
-        mapping = getattr(module, "mapping", None)
-        if isinstance(mapping, torch.nn.Module) and getattr(module, "synthesis", None) is network:
-            return mapping
-    raise UnsupportedModelError(
-        f"{type(root).__name__} has no mapping network beside its synthesis network, so no styles can be sampled. "
-        "Pass the whole generator (G, not G.synthesis), or use init='random'"
     )
 
 

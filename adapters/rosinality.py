@@ -23,6 +23,7 @@ dimension)`` and ``(in, style dimension, upsample)`` are refused.
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import math
@@ -32,7 +33,7 @@ from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Tup
 import torch
 
 from squeeze_patch.adapters import rosinality_exchange, rosinality_state
-from squeeze_patch.adapters.base import Adapter, Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.base import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.common_names import resolutions, widths
 from squeeze_patch.adapters.flat import (
     LAYOUTS,
@@ -41,29 +42,32 @@ from squeeze_patch.adapters.flat import (
     Layout,
     Place,
     get,
+    known_layout,
+    layout_of,
     places,
     read_block,
     write_block,
 )
 from squeeze_patch.adapters.flat_layers import conv_channels, narrow_conv, narrow_torgb, torgb_channels
-from squeeze_patch.adapters.layers import class_named, is_parametrised, refuse_hooks, value
+from squeeze_patch.adapters.flat_run import RunsFlat
+from squeeze_patch.adapters.layers import is_parametrised, refuse_hooks, value
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import UnsupportedModelError
 
 _FIR = torch.outer(torch.tensor([1.0, 3.0, 3.0, 1.0]), torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
 
 
-class RosinalityAdapter(Adapter):
+class RosinalityAdapter(RunsFlat):
     """Replaces the second convolution and toRGB of every resolution; ``network`` is the generator itself."""
 
     name = "rosinality"
     saves_states = True
 
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
-        return [module for module in root.modules() if _layout(module) and _complaint(module) is None]
+        return [module for module in root.modules() if layout_of(module) and _complaint(module) is None]
 
     def refuse(self, root: torch.nn.Module) -> Optional[str]:
-        return next((_complaint(module) for module in root.modules() if _layout(module)), None)
+        return next((_complaint(module) for module in root.modules() if layout_of(module)), None)
 
     def specs(self, network: torch.nn.Module) -> List[BlockSpec]:
         return [_spec(network, place) for place in _places(network)]
@@ -75,7 +79,7 @@ class RosinalityAdapter(Adapter):
         write_block(network, block)
 
     def dense_block(self, network: Any, name: str) -> DenseBlock:
-        layout, place = _known_layout(network), _place(network, name)
+        layout, place = known_layout(network), _place(network, name)
         const = get(network, layout.const)
         if const.shape[2] != const.shape[3]:
             raise UnsupportedModelError(
@@ -98,15 +102,8 @@ class RosinalityAdapter(Adapter):
             rgb_bias=value(rgb.bias).flatten(),
         )
 
-    def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
-        mapping: Any = get(network, _known_layout(network).mapping)
-        z = torch.randn([n, self.specs(network)[0].w_dim], generator=torch.Generator().manual_seed(seed))
-        with torch.no_grad():
-            reference = get(network, _known_layout(network).const)
-            return value(mapping(z.to(device=reference.device, dtype=reference.dtype)))
-
     def build(self, network: torch.nn.Module, name: str, width: int) -> FlatBlock:
-        layout, dense = _known_layout(network), self.block(network, name)
+        layout, dense = known_layout(network), self.block(network, name)
         self.check_replaceable(dense, name)
         channels = _spec(network, dense.place).channels
         conv1 = narrow_conv(dense.conv1, layout, width, dense.place.conv1)
@@ -152,8 +149,21 @@ class RosinalityAdapter(Adapter):
     ) -> Optional[torch.nn.Module]:
         return rosinality_state.from_state(state, squeezed)
 
+    def dense_like(self, root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
+        """Made without the generator's constructor: the layers' classes build full ones as they build narrow ones."""
+        layout = known_layout(network)
+        dense: torch.nn.Module = copy.deepcopy(network)
+        for place, spec in zip(_places(network), self.specs(network)):
+            if spec.width is not None:
+                conv1 = narrow_conv(get(dense, place.conv1), layout, spec.channels, place.conv1)
+                del conv1.squeezed
+                torgb = narrow_torgb(get(dense, place.torgb), layout, spec.channels, place.torgb)
+                write_block(dense, FlatBlock(place, conv1, torgb))
+        self.unmark(dense, dense)
+        return dense
+
     def to_common(self, root: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.Tensor]:
-        if _known_layout(network) is not ROSINALITY:
+        if known_layout(network) is not ROSINALITY:
             return super().to_common(root, network)
         return rosinality_exchange.to_common(network)
 
@@ -175,7 +185,7 @@ class RosinalityAdapter(Adapter):
     def kept_entries(
         self, network: torch.nn.Module, kept: Mapping[str, torch.Tensor]
     ) -> Dict[str, Tuple[int, torch.Tensor]]:
-        layout, entries = _known_layout(network), {}
+        layout, entries = known_layout(network), {}
         for name, channels in kept.items():
             place = _place(network, name)
             for layer, dims in (
@@ -204,29 +214,6 @@ class RosinalityAdapter(Adapter):
         return True
 
 
-def _layout(module: Any) -> Optional[Layout]:
-    """The lineage that a generator belongs to, by class name and by the names of its parts; None = no generator."""
-    for layout in LAYOUTS:
-        named = any(class_named(module, name) for name in layout.classes)
-        holder, const = layout.const.split(".")
-        parts = (layout.first_conv, "to_rgb1", layout.mapping)
-        lists = (layout.convs, "to_rgbs")
-        if (
-            named
-            and isinstance(getattr(getattr(module, holder, None), const, None), torch.Tensor)
-            and all(isinstance(getattr(module, part, None), torch.nn.Module) for part in parts)
-            and all(isinstance(getattr(module, part, None), torch.nn.ModuleList) for part in lists)
-        ):
-            return layout
-    return None
-
-
-def _known_layout(network: torch.nn.Module) -> Layout:
-    layout = _layout(network)
-    assert layout is not None
-    return layout
-
-
 def _layout_of_conv(layer: torch.nn.Module) -> Layout:
     """By a convolution's own parameters; lineages that they do not tell apart have the same layers."""
     names = dict(layer.named_parameters())
@@ -234,7 +221,7 @@ def _layout_of_conv(layer: torch.nn.Module) -> Layout:
 
 
 def _places(network: torch.nn.Module) -> List[Place]:
-    return places(network, _known_layout(network))
+    return places(network, known_layout(network))
 
 
 def _place(network: torch.nn.Module, name: str) -> Place:
@@ -242,7 +229,7 @@ def _place(network: torch.nn.Module, name: str) -> Place:
 
 
 def _spec(network: torch.nn.Module, place: Place) -> BlockSpec:
-    layout = _known_layout(network)
+    layout = known_layout(network)
     conv1 = get(network, place.conv1)
     weight = getattr(conv1, layout.modulated).weight
     return BlockSpec(
@@ -260,7 +247,7 @@ def _spec(network: torch.nn.Module, place: Place) -> BlockSpec:
 
 def _complaint(network: Any) -> Optional[str]:
     """Why a generator of this family cannot be squeezed, or None."""
-    layout = _known_layout(network)
+    layout = known_layout(network)
     convs = getattr(network, layout.convs)
     if len(convs) != 2 * len(network.to_rgbs):
         return f"{layout.convs} has {len(convs)} layers and to_rgbs {len(network.to_rgbs)}; it should be twice as many"

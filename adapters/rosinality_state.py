@@ -1,20 +1,20 @@
-"""rosinality's generator from its state dict alone: a body of our own, to be squeezed in the host's place.
+"""rosinality's generator from its state dict alone: a body of our own, to be squeezed and run in the host's place.
 
-Names and shapes say everything but one number, the mapping network's learning-rate multiplier, which multiplies its
-weights at run time: it is taken to be the host's default of 0.01, and weights of another magnitude are refused where it
-matters, when styles are sampled for a trained start.
+It runs by the formulas of Karras et al. 2020 (StyleGAN2). Names and shapes say everything but one number, the mapping
+network's learning-rate multiplier, which multiplies its weights at run time: it is taken to be the host's default of
+0.01, and weights of another magnitude are refused where it matters, when latents are mapped to styles.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Collection, List, Mapping, Optional, Tuple
+from typing import Any, Collection, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
-from squeeze_patch.adapters.flat import ROSINALITY, FlatBlock, get, places, write_block
-from squeeze_patch.connection import Excite
-from squeeze_patch.errors import StateError, UnsupportedModelError
+from squeeze_patch.adapters.flat import ROSINALITY, FlatBlock, get, places, stored_noise, write_block
+from squeeze_patch.connection import Excite, upsample2d
+from squeeze_patch.errors import UnsupportedModelError
 
 MARKS = {"input.input", "conv1.conv.weight", "conv1.noise.weight", "to_rgb1.conv.weight", "style.1.weight"}
 LR_MLP = 0.01
@@ -48,7 +48,7 @@ def from_state(state: State, squeezed: Optional[Collection[str]] = None) -> Opti
 
 
 class Generator(torch.nn.Module):
-    """Parameters and buffers under the host's names, in the host's order; no forward."""
+    """Parameters and buffers under the host's names, in the host's order."""
 
     def __init__(self, state: State, squeezed: Optional[Collection[str]]) -> None:
         super().__init__()
@@ -71,10 +71,30 @@ class Generator(torch.nn.Module):
         self.to(state["input.input"].dtype)
         _squeeze_as(self, state, squeezed)
 
-    def forward(self, *_: Any, **__: Any) -> Any:
-        raise StateError(
-            "a state dict makes no images: build the host's Generator and load the file with squeeze_patch.load"
-        )
+    def forward(
+        self, styles: Sequence[torch.Tensor], input_is_latent: bool = False, noise: Any = None
+    ) -> Tuple[torch.Tensor, None]:
+        """The part of the host's call that this family is run by.
+
+        Args:
+            styles: a list of one: latents z [N, w_dim], or styles [N, w_dim] or [N, layers, w_dim].
+            input_is_latent: they are styles.
+            noise: inputs [1 or N, 1, R, R] of every convolution; default the stored ones.
+
+        Returns:
+            images [N, 3, R, R], None.
+        """
+        w = styles[0] if input_is_latent else self.style(styles[0])
+        w = w if w.ndim == 3 else w[:, None].expand(-1, 2 * len(self.to_rgbs) + 2, -1)
+        inputs = stored_noise(self) if noise is None else noise
+        const: Any = self.input.input
+        x = self.conv1(const.expand(len(w), -1, -1, -1), w[:, 0], inputs[0])
+        image = self.to_rgb1(x, w[:, 1], None)
+        for k, to_rgb in enumerate(self.to_rgbs):
+            x = self.convs[2 * k](x, w[:, 2 * k + 1], inputs[2 * k + 1])
+            x = self.convs[2 * k + 1](x, w[:, 2 * k + 2], inputs[2 * k + 2])
+            image = to_rgb(x, w[:, 2 * k + 3], image)
+        return image, None
 
 
 def _squeeze_as(G: Generator, state: State, squeezed: Optional[Collection[str]]) -> None:
@@ -117,6 +137,10 @@ class Linear(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.full([out_dim], float(bias)))
         self.scale, self.lr_mul = lr_mul / math.sqrt(in_dim), lr_mul
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, in_dim] -> [N, out_dim]."""
+        return torch.nn.functional.linear(x, self.weight * self.scale, self.bias * self.lr_mul)
+
 
 class MappingLayers(torch.nn.Sequential):
     """z -> w: normalisation, then linear layers with leaky ReLU (Karras et al. 2019, StyleGAN, section 2)."""
@@ -128,19 +152,20 @@ class MappingLayers(torch.nn.Sequential):
         """[N, w_dim] -> [N, w_dim]."""
         x = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
         for layer in list(self)[1:]:
-            size = float(layer.weight.std()) * LR_MLP  # type: ignore[operator,arg-type]
+            size = float(layer.weight.detach().std()) * LR_MLP  # type: ignore[operator,arg-type]
             if not 0.1 < size < 10:
                 raise UnsupportedModelError(
                     f"the mapping network's weights are {size:.2g} times what rosinality's lr_mlp={LR_MLP} makes, so "
-                    "its styles cannot be told from the file alone. Load it into the host's Generator, call "
-                    "squeeze_patch.apply and save that, or use init='random'"
+                    "its styles cannot be told from the file alone. Load it into the host's Generator and go on with "
+                    "that in Python (squeeze_patch.apply, recover, compare), or convert with init='random'"
                 )
-            y = torch.nn.functional.linear(x, layer.weight * layer.scale, layer.bias * layer.lr_mul)  # type: ignore[operator,arg-type]
-            x = torch.nn.functional.leaky_relu(y, 0.2) * math.sqrt(2)
+            x = torch.nn.functional.leaky_relu(layer(x), 0.2) * math.sqrt(2)
         return x
 
 
 class Modulated(torch.nn.Module):
+    """Convolution of styled features, upsampling by two where there is a blur kernel (its gain of four included)."""
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, w_dim: int, blur: Optional[torch.Tensor] = None
     ) -> None:
@@ -150,6 +175,34 @@ class Modulated(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.randn(1, out_channels, in_channels, kernel_size, kernel_size))
         self.modulation = Linear(w_dim, in_channels, 1, 1)
         self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor, demodulate: bool) -> torch.Tensor:
+        """Features [N, in_channels, h, w] and styles [N, w_dim] -> [N, out_channels, h or 2h, w or 2w].
+
+        Styles scale the inputs and demodulation the outputs, which are equations 1 and 3 without weights of every image
+        of its own.
+        """
+        style, weight = self.modulation(w), self.weight[0] * self.scale
+        x = x * style[:, :, None, None]
+        if hasattr(self, "blur"):
+            x = _up_convolve(x, weight, self.blur.kernel)
+        else:
+            x = torch.nn.functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        if not demodulate:
+            return x
+        power = style.square() @ weight.square().sum(dim=[2, 3]).t()
+        return x * (power + 1e-8).rsqrt()[:, :, None, None]
+
+
+def _up_convolve(x: torch.Tensor, weight: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Zeros between the pixels, convolution with ``weight`` [out, in, 3, 3], filter ``kernel`` [k, k], as large as 2h x
+    2w: the transposed convolution makes one row more, and the filter takes k - 1."""
+    x = torch.nn.functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    n, c, height, width = x.shape
+    taps = kernel.shape[-1]
+    x = torch.nn.functional.pad(x, [(taps - 1) // 2, (taps - 2) // 2] * 2)
+    x = x.reshape(n * c, 1, *x.shape[2:])
+    return torch.nn.functional.conv2d(x, kernel.flip([0, 1])[None, None]).reshape(n, c, height - 1, width - 1)
 
 
 class Conv(torch.nn.Module):
@@ -165,6 +218,11 @@ class Conv(torch.nn.Module):
         activate.negative_slope, activate.scale = 0.2, math.sqrt(2)
         self.activate = activate
 
+    def forward(self, x: torch.Tensor, w: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        strength: Any = self.noise.weight
+        x = self.conv(x, w, demodulate=True) + strength * noise + self.activate.bias[:, None, None]
+        return torch.nn.functional.leaky_relu(x, self.activate.negative_slope) * self.activate.scale
+
 
 class ToRGB(torch.nn.Module):
     def __init__(self, in_channels: int, w_dim: int, upsample: bool) -> None:
@@ -173,6 +231,11 @@ class ToRGB(torch.nn.Module):
             self.upsample = _Kernel(torch.empty(4, 4))
         self.conv = Modulated(in_channels, 3, 1, w_dim)
         self.bias = torch.nn.Parameter(torch.zeros(1, 3, 1, 1))
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor, image: Optional[torch.Tensor]) -> torch.Tensor:
+        """The image so far [N, 3, h/2, w/2], None at first -> [N, 3, h, w]."""
+        rgb = self.conv(x, w, demodulate=False) + self.bias
+        return rgb if image is None else rgb + upsample2d(image, self.upsample.kernel / 4)  # its gain is in the kernel
 
 
 def _conv_shape(state: State, name: str) -> Tuple[int, int, int]:

@@ -16,7 +16,6 @@ import copy
 import json
 import statistics
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Dict, List, Optional, Tuple
 
 import click
@@ -56,23 +55,17 @@ def student_of(row: str, dense: Any, reduction: float, seed: int) -> Tuple[Any, 
 
 
 def pruned_pair(pruned: Pruned, teacher: Any) -> Pair:
-    """Features of the teacher are those of the kept channels: modules of their own hand them on to whoever listens."""
+    """Features of the teacher are those of the kept channels."""
     adapter, network = locate(teacher)
     tapped = [spec.name for spec in adapter.specs(network) if not spec.is_last]
-    views = {name: torch.nn.Identity() for name in tapped}
-    for name, view in views.items():
-        kept = pruned.kept[name]
 
-        def show(_m: Any, _i: Any, out: Any, view: Any = view, kept: torch.Tensor = kept) -> None:
-            view(out[0][:, kept])
+    class Watched(type(adapter)):  # type: ignore[misc]
+        def watch(self, of: Any, name: str, see: Any) -> Any:
+            if of is not network:
+                return super().watch(of, name, see)
+            return super().watch(of, name, lambda x: see(x[:, pruned.kept[name]]))
 
-        adapter.block(network, name).register_forward_hook(show)
-
-    def block(of: Any, name: str) -> Any:
-        return views[name] if of is network else getattr(of, name)
-
-    watched: Any = SimpleNamespace(sample_w=adapter.sample_w, block=block)
-    return Pair(watched, pruned.G, teacher, pruned.G.synthesis, network, tapped)
+    return Pair(Watched(), pruned.G, teacher, pruned.G.synthesis, network, tapped)
 
 
 def distil(pair: Pair, steps: int, seed: int) -> None:

@@ -12,8 +12,10 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
+from squeeze_patch.adapters import sampler
+from squeeze_patch.adapters.base import Sampler
 from squeeze_patch.descriptors import PATCHES, RandomNetwork, normalised, patches, pyramid
-from squeeze_patch.errors import MeasurementError
+from squeeze_patch.errors import MeasurementError, UnsupportedModelError
 from squeeze_patch.features import FeatureDistance, Taps
 from squeeze_patch.inception import InceptionDistances, InceptionNetwork
 from squeeze_patch.initialize import Progress
@@ -122,13 +124,13 @@ def compare(
     """Compare two generators on the same latents and class labels; changes neither, nor torch's random state.
 
     Args:
-        a, b: generators of equal z_dim, c_dim and image size, called as ``G(z, c, noise_mode=...)``. They may be on
-            different devices; figures are computed on that of ``a``.
+        a, b: generators of equal latents, classes and image size, of any families; one that no adapter knows is called
+            as ``G(z, c, noise_mode=...)``. They may be on different devices; figures are computed on that of ``a``.
         samples: number of latents, 2 or more. Distances between distributions shrink as it grows: compare them at
             equal numbers only.
         seed: of the latents, the random network and the patches.
         noise_mode: "const" or "none". "const" takes each generator's own noise, which `apply` and `convert` keep.
-        truncation: psi, 1 = none.
+        truncation: psi, 1 = none; towards w_avg, or, in families that store none, the mean style of 4,096 latents.
         batch: images at a time; default 16, fewer above 256x256.
         fid: also FID, KID, precision and recall, through torch-fidelity (``pip install squeeze-patch[fid]``).
         progress: called with ("images", done, in all).
@@ -137,20 +139,21 @@ def compare(
         MeasurementError: the generators do not fit each other, an argument is out of range, images hold values that
             are not finite, or torch-fidelity or its weights are missing.
     """
-    _check(a, b, samples, noise_mode, batch, truncation)
+    _check(samples, noise_mode, batch, truncation)
+    sources = _samplers(a, b)
     if fid and samples <= NEIGHBOURS:
         raise MeasurementError(f"precision and recall need more than {NEIGHBOURS} samples, not {samples}")
     device = next(a.parameters()).device
     inception = InceptionNetwork(device) if fid else None
-    z, c = latents(a, samples, seed)
-    size = batch or default_batch(a.img_resolution)
+    z, c = latents(sources[0], samples, seed)
+    size = batch or default_batch(sources[0].img_resolution)
     pixels = _Pixels()
     sets: Optional[Tuple[_Set, _Set]] = None
     with evaluation(a), evaluation(b), Taps(a, b) as taps:
         for start in range(0, samples, size):
             chosen = slice(start, start + size)
-            x = draw(a, z[chosen], c[chosen], noise_mode, truncation)
-            y = draw(b, z[chosen], c[chosen], noise_mode, truncation).to(device)
+            x = draw(sources[0], z[chosen], c[chosen], noise_mode, truncation)
+            y = draw(sources[1], z[chosen], c[chosen], noise_mode, truncation).to(device)
             _check_images(x, y)
             if sets is None:
                 network = RandomNetwork(x.shape[1], FEATURE_SEED, device)
@@ -247,7 +250,7 @@ def _swd(x: torch.Tensor, y: torch.Tensor) -> float:
     return sliced_wasserstein(normalised(x), normalised(y), FEATURE_SEED)
 
 
-def _check(a: Any, b: Any, samples: int, noise_mode: str, batch: Optional[int], truncation: float) -> None:
+def _check(samples: int, noise_mode: str, batch: Optional[int], truncation: float) -> None:
     if samples < 2:
         raise MeasurementError(f"samples has to be 2 or more, not {samples}: distances need covariances")
     if batch is not None and batch < 1:
@@ -258,16 +261,21 @@ def _check(a: Any, b: Any, samples: int, noise_mode: str, batch: Optional[int], 
         )
     if not math.isfinite(truncation):
         raise MeasurementError(f"truncation has to be a finite number, not {truncation}")
+
+
+def _samplers(a: Any, b: Any) -> Tuple[Sampler, Sampler]:
+    """How both are run, where their latents and images fit each other."""
+    found = []
+    for which, G in (("A", a), ("B", b)):
+        try:
+            found.append(sampler(G))
+        except UnsupportedModelError as error:
+            raise MeasurementError(f"{which}: {error}") from error
     for name, what in (("z_dim", "latent size"), ("c_dim", "number of classes"), ("img_resolution", "image size")):
-        for which, G in (("A", a), ("B", b)):
-            if not hasattr(G, name):
-                raise MeasurementError(
-                    f"{which} ({type(G).__name__}) does not say its {what} ({name}); pass a whole generator, G or G_ema"
-                )
-        if getattr(a, name) != getattr(b, name):
-            raise MeasurementError(
-                f"A has {what} {getattr(a, name)}, B {getattr(b, name)}; only generators of one {what} can be compared"
-            )
+        one, other = (getattr(source, name) for source in found)
+        if one != other:
+            raise MeasurementError(f"A has {what} {one}, B {other}; only generators of one {what} can be compared")
+    return found[0], found[1]
 
 
 def _check_images(x: torch.Tensor, y: torch.Tensor) -> None:

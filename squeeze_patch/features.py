@@ -1,9 +1,10 @@
-"""How far apart the features between the blocks of two generators are, seen by hooks on the blocks."""
+"""How far apart the features between the blocks of two generators are, as their adapters show them."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import torch
 
@@ -37,15 +38,21 @@ class Taps:
         self.size: Dict[int, float] = {}
 
     def __enter__(self) -> Taps:
-        blocks = [_blocks(G, which, self.reasons) for G, which in zip(self.generators, "AB")]
-        self.resolutions = sorted(set(blocks[0]) & set(blocks[1]))
+        a, b = (_blocks(G, which, self.reasons) for G, which in zip(self.generators, "AB"))
+        self.resolutions = sorted(set(a) & set(b))
         for resolution in self.resolutions:
-            (block_a, channels_a), (block_b, channels_b) = (found[resolution] for found in blocks)
-            if channels_a != channels_b:
-                self.reasons.append(f"{resolution}x{resolution} has {channels_a} channels in A, {channels_b} in B")
+            first, second = a[resolution], b[resolution]
+            if first.channels != second.channels:
+                self.reasons.append(
+                    f"{resolution}x{resolution} has {first.channels} channels in A, {second.channels} in B"
+                )
                 continue
-            self.handles.append(block_a.register_forward_hook(self._first(resolution)))
-            self.handles.append(block_b.register_forward_hook(self._second(resolution)))
+            for which, block, see in (("A", first, self._first(resolution)), ("B", second, self._second(resolution))):
+                handle = block.watch(see)
+                if handle is None:  # an adapter may describe blocks that are no modules of the host
+                    self.reasons.append(f"{resolution}x{resolution}: the block of {which} is no module to be hooked")
+                else:
+                    self.handles.append(handle)
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -67,47 +74,42 @@ class Taps:
         return tuple(rows), "; ".join(self.reasons)
 
     def _first(self, resolution: int) -> Any:
-        def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            x = _features(output)
-            if x is not None:
-                self.waiting[resolution] = x
+        def see(x: torch.Tensor) -> None:
+            if x.dim() == 4:
+                self.waiting[resolution] = x.detach()
 
-        return hook
+        return see
 
     def _second(self, resolution: int) -> Any:
-        def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            y, x = _features(output), self.waiting.pop(resolution, None)
-            if x is None or y is None or x.shape != y.shape:
+        def see(y: torch.Tensor) -> None:
+            x = self.waiting.pop(resolution, None)
+            if x is None or x.shape != y.shape:
                 return
-            x = x.double()
+            x, y = x.double(), y.detach()
             difference = float((x - y.to(x)).square().sum())
             self.difference[resolution] = self.difference.get(resolution, 0.0) + difference
             self.size[resolution] = self.size.get(resolution, 0.0) + float(x.square().sum())
 
-        return hook
+        return see
 
 
-def _features(output: Any) -> Any:
-    """x of a block's output, which is x or (x, image); None where there is none."""
-    x = output[0] if isinstance(output, (tuple, list)) and output else output
-    return x.detach() if isinstance(x, torch.Tensor) and x.dim() == 4 else None
+@dataclass(frozen=True)
+class _Block:
+    """A block that has a reader: its channels, and how its features are watched (`Adapter.watch`)."""
+
+    channels: int
+    watch: Callable[[Callable[[torch.Tensor], None]], Any]
 
 
-def _blocks(G: torch.nn.Module, which: str, reasons: List[str]) -> Dict[int, Tuple[torch.nn.Module, int]]:
-    """{resolution: (block, channels)} of every block that has a reader and can be hooked."""
+def _blocks(G: torch.nn.Module, which: str, reasons: List[str]) -> Dict[int, _Block]:
+    """{resolution: block} of every block that has a reader."""
     try:
         adapter, network = locate(G)
     except UnsupportedModelError:
         reasons.append(f"not compared: no adapter knows the blocks of {which} ({type(G).__name__})")
         return {}
-    inside = {id(module) for module in G.modules()}
-    found = {}
-    for spec in adapter.specs(network):
-        block = adapter.block(network, spec.name)
-        if spec.is_last:
-            continue
-        if id(block) not in inside:  # an adapter may describe blocks that are no modules of the host
-            reasons.append(f"not compared: the blocks of {which} ({adapter.name}) are no modules that could be hooked")
-            return {}
-        found[spec.resolution] = (block, spec.channels)
-    return found
+    return {
+        spec.resolution: _Block(spec.channels, functools.partial(adapter.watch, network, spec.name))
+        for spec in adapter.specs(network)
+        if not spec.is_last
+    }

@@ -12,7 +12,10 @@ from squeeze_patch.surgery import status
 
 
 def load_generator(source: PathLike, key: str = "G_ema", *, trust: bool) -> Any:
-    """The network stored under ``key`` in a host's pickle, or the file's only one where it is no dict.
+    """The network stored under ``key`` in a file, or the file's only one where it is no dict.
+
+    Capitals count only where another name is spelt like ``key`` but for them: rosinality's files have g and g_ema. Of a
+    state dict, the network is a stand-in that makes the same images.
 
     Returns:
         The network on the CPU, in evaluation mode, without gradients.
@@ -21,7 +24,10 @@ def load_generator(source: PathLike, key: str = "G_ema", *, trust: bool) -> Any:
         CheckpointError: as for `checkpoint.read`, or no network has that name; the message lists those there are.
     """
     data = read(source, trust=trust)
-    found = data.get(key) if isinstance(data, dict) else data
+    found = data
+    if isinstance(data, dict):
+        alike = (name for name in data if str(name).lower() == key.lower())
+        found = data.get(key if key in data else next(alike, key))
     if not isinstance(found, torch.nn.Module):
         entries = data.items() if isinstance(data, dict) else []
         names = [str(name) for name, value in entries if isinstance(value, torch.nn.Module)]

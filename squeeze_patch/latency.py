@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import torch
 
+from squeeze_patch.adapters import sampler
 from squeeze_patch.initialize import Progress
 from squeeze_patch.sampling import draw, evaluation, latents
 
@@ -107,13 +108,14 @@ def latency(
     """Time two generators of equal z_dim and c_dim on one device, in evaluation mode, with constant noise.
 
     Args:
-        dense, squeezed: generators, called as ``G(z, c, noise_mode="const")``.
+        dense, squeezed: generators.
         batch: images a call.
         repeats: pairs, 2 or more; `WARM_UP` further ones come first. CUDA is waited for before and after each call.
     """
     device = next(dense.parameters()).device
-    z, c = (x.to(device) for x in latents(dense, batch, seed=0))
-    actions = {"dense": lambda: draw(dense, z, c), "squeezed": lambda: draw(squeezed, z, c)}
+    sources = (sampler(dense), sampler(squeezed))
+    z, c = (x.to(device) for x in latents(sources[0], batch, seed=0))
+    actions = {"dense": lambda: draw(sources[0], z, c), "squeezed": lambda: draw(sources[1], z, c)}
 
     def synchronize() -> None:
         if device.type == "cuda":

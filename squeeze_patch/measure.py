@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters import locate
+from squeeze_patch.adapters import locate, sampler
 from squeeze_patch.errors import MeasurementError, StateError
 from squeeze_patch.initialize import Progress
 from squeeze_patch.latency import REPEATS, Latency, Quartiles, latency
@@ -54,7 +54,7 @@ def measure(
     """Measure two generators of one shape, one of them squeezed, on the device where they are.
 
     Args:
-        dense, squeezed: generators, called as ``G(z, c, noise_mode="const")``; see `pair`.
+        dense, squeezed: generators; see `pair`.
         batch: images a call.
         repeats: timed pairs of calls, 2 or more.
         progress: called with (what, done, in all).
@@ -128,7 +128,8 @@ def _check_pair(dense: Any, squeezed: Any) -> None:
     for G in (dense, squeezed):
         adapter, network = locate(G)
         blocks = [dataclasses.replace(spec, width=None) for spec in adapter.specs(network)]
-        shapes.append((blocks, G.z_dim, G.c_dim))
+        source = sampler(G)
+        shapes.append((blocks, source.z_dim, source.c_dim))
     if shapes[0] != shapes[1]:
         raise MeasurementError(
             "the dense and the squeezed generator are not of one shape (latents, classes, resolutions, channels); "

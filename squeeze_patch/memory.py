@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from squeeze_patch.adapters import sampler
 from squeeze_patch.sampling import draw, evaluation, latents
 
 CUDA_METHOD = "torch.cuda.max_memory_allocated"
@@ -42,10 +43,11 @@ def memory(G: Any, batch: int = 1) -> Memory:
         batch: images a call.
     """
     device = next(G.parameters()).device
-    z, c = (x.to(device) for x in latents(G, batch, seed=0))
+    source = sampler(G)
+    z, c = (x.to(device) for x in latents(source, batch, seed=0))
 
     def run() -> None:
-        draw(G, z, c)
+        draw(source, z, c)
 
     with evaluation(G):
         run()  # what is made once and kept (caches, workspaces) is not part of a call

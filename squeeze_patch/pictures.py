@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from squeeze_patch.adapters import sampler
 from squeeze_patch.sampling import draw, evaluation, latents
 
 #: samples in a picture of `side_by_side`
@@ -58,8 +59,9 @@ def side_by_side(
 ) -> Image.Image:
     """The first images of `squeeze_patch.compare` with the same arguments, at most `COLUMNS`, as a `grid`; images below
     64 pixels are enlarged."""
-    z, c = latents(a, samples, seed)
+    sources = (sampler(a), sampler(b))
+    z, c = latents(sources[0], samples, seed)
     with evaluation(a), evaluation(b):
         pairs = list(zip(torch.split(z[:COLUMNS], 1), torch.split(c[:COLUMNS], 1)))
-        rows = [torch.cat([draw(G, *pair, noise_mode, truncation).cpu() for pair in pairs]) for G in (a, b)]
+        rows = [torch.cat([draw(G, *pair, noise_mode, truncation).cpu() for pair in pairs]) for G in sources]
     return grid(rows[0], rows[1], labels, scale=max(1, 64 // rows[0].shape[-1]))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Iterator, Tuple
 
 import torch
 
+from squeeze_patch.adapters import sampler
+from squeeze_patch.adapters.base import Sampler
 from squeeze_patch.errors import MeasurementError
 
 #: whose noise does not change from call to call, so that two generators can be set side by side
 NOISE_MODES = ("const", "none")
 
 
-def latents(G: Any, n: int, seed: int) -> Tuple[torch.Tensor, torch.Tensor]:
+def latents(G: Sampler, n: int, seed: int) -> Tuple[torch.Tensor, torch.Tensor]:
     """Seeded latents and class labels for ``n`` images, float32, on the CPU.
 
     Returns:
@@ -40,11 +42,13 @@ def evaluation(G: torch.nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def draw(G: Any, z: torch.Tensor, c: torch.Tensor, noise_mode: str = "const", truncation: float = 1.0) -> torch.Tensor:
+def draw(
+    G: Sampler, z: torch.Tensor, c: torch.Tensor, noise_mode: str = "const", truncation: float = 1.0
+) -> torch.Tensor:
     """Images [N, C, R, R], float32, about -1 to 1 (not clamped), on G's device, of latents on any device.
 
     Args:
-        G: called as the NVIDIA family's generators are: ``G(z, c, noise_mode=..., truncation_psi=...)``.
+        G: as of `adapters.sampler`.
         z, c: [N, z_dim] and [N, c_dim].
         noise_mode: "const" or "none".
         truncation: psi of the truncation trick (Karras et al. 2019, section 4, appendix B); 1 = none.
@@ -52,13 +56,11 @@ def draw(G: Any, z: torch.Tensor, c: torch.Tensor, noise_mode: str = "const", tr
     Raises:
         MeasurementError: G returns no images.
     """
-    device = next(G.parameters()).device
-    options: Dict[str, Any] = {} if truncation == 1 else {"truncation_psi": truncation}
-    images = G(z.to(device), c.to(device), noise_mode=noise_mode, **options)
+    images = G.images(z, c, noise_mode, truncation)
     if not (isinstance(images, torch.Tensor) and images.dim() == 4):
         raise MeasurementError(
-            f"{type(G).__name__} returns {type(images).__name__}, not images [N, C, R, R]; "
-            "pass the generator whose call is G(z, c) and gives the images"
+            f"the generator returns {type(images).__name__}, not images [N, C, R, R]; "
+            "pass the one whose call is G(z, c) and gives the images"
         )
     return images.float()
 
@@ -68,7 +70,8 @@ def sample(G: Any, n: int, seed: int, noise_mode: str = "const", batch: int = 16
 
     Unconditional where G has no classes, else one random class an image. G is run in evaluation mode.
     """
-    z, c = latents(G, n, seed)
+    source = sampler(G)
+    z, c = latents(source, n, seed)
     with evaluation(G):
         batches = zip(torch.split(z, batch), torch.split(c, batch))
-        return torch.cat([draw(G, *pair, noise_mode).cpu() for pair in batches])
+        return torch.cat([draw(source, *pair, noise_mode).cpu() for pair in batches])

@@ -74,7 +74,7 @@ def test_memory_of_a_chain_of_layers() -> None:
     """Two layers 100 -> 100 on a batch of 5: never more than input and output of a layer at a time."""
 
     class Chain(torch.nn.Module):
-        z_dim, c_dim = 100, 0
+        z_dim, c_dim, img_resolution = 100, 0, 1
 
         def __init__(self) -> None:
             super().__init__()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
+from squeeze_patch.adapters import sampler
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.errors import MeasurementError
 from squeeze_patch.pictures import grid, side_by_side
@@ -67,19 +68,22 @@ def test_samples_do_not_depend_on_the_batch_and_leave_the_mode() -> None:
 
 def test_truncation_draws_towards_the_mean() -> None:
     G = trained_generator()
-    z, c = latents(G, 4, seed=0)
+    source = sampler(G)
+    z, c = latents(source, 4, seed=0)
     with evaluation(G):
-        spread = [draw(G, z, c, truncation=psi).std(dim=0).mean() for psi in (1.0, 0.5, 0.0)]
+        spread = [draw(source, z, c, truncation=psi).std(dim=0).mean() for psi in (1.0, 0.5, 0.0)]
     assert spread[0] > spread[1] > spread[2] == 0
 
 
 def test_what_is_no_image_is_refused() -> None:
     class Dict(torch.nn.Linear):
+        z_dim, c_dim, img_resolution = 1, 0, 1
+
         def forward(self, z: torch.Tensor, c: torch.Tensor, noise_mode: str) -> dict[str, torch.Tensor]:  # type: ignore[override]
             return {"image": z}
 
-    with pytest.raises(MeasurementError, match="Dict returns dict, not images"):
-        draw(Dict(1, 1), torch.zeros(1, 1), torch.zeros(1, 0))
+    with pytest.raises(MeasurementError, match="the generator returns dict, not images"):
+        draw(sampler(Dict(1, 1)), torch.zeros(1, 1), torch.zeros(1, 0))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -24,9 +24,9 @@ from tests.hosts.flat import FlatHost, optimiser_step
 class Snapshot:
     """A training run of two steps and the file that rosinality's train.py would write."""
 
-    def __init__(self, host: FlatHost, path: Path) -> None:
+    def __init__(self, host: FlatHost, path: Path, **sizes: int) -> None:
         self.host, self.path = host, path
-        self.g, self.g_ema = trained(host.generator(), seed=1).train(), trained(host.generator(), seed=2)
+        self.g, self.g_ema = trained(host.generator(**sizes), seed=1).train(), trained(host.generator(**sizes), seed=2)
         self.g_optim = torch.optim.Adam(self.g.parameters(), lr=0.0016, betas=(0.0, 0.99**0.8))
         d = torch.nn.Conv2d(3, 4, 3)  # a discriminator, for what it matters here
         d_optim = torch.optim.Adam(d.parameters(), lr=0.002)

@@ -91,6 +91,7 @@ def recover(dense: str, squeezed: Optional[str], trust: bool, **arguments: Any) 
     \b
     Examples:
       squeeze-patch recover dense.pkl squeezed.pkl --out recovered.pkl --host stylegan2-ada-pytorch --trust
+      squeeze-patch recover 550000.pt squeezed.pt --out recovered.pt
       torchrun --nproc_per_node=2 -m squeeze_patch recover dense.pkl squeezed.pkl --out recovered.pkl --trust
     """
     from squeeze_patch.recovery.command import recover as run

@@ -68,10 +68,10 @@ def recover_file(
 
     The dense file's G_ema is the teacher, the squeezed one's G_ema the student; G becomes a copy of the recovered
     G_ema where it is squeezed alike, everything else is carried over. A state file beside the target lets a run that
-    was broken off go on; it is deleted at the end, unless the time ran out.
+    was broken off go on; it is deleted at the end, unless the time ran out. G's optimiser, where a file has one, stays.
 
     Args:
-        dense: a host's pickle.
+        dense: a host's pickle, or a file of torch.save with state dicts of a known family.
         squeezed: the same, converted; None = convert ``dense`` first, as ``reduction`` or ``ratio`` says.
         target: the file to write, whole or not at all.
         settings, budget, progress: as for `squeeze_patch.recover`.

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
 
 from squeeze_patch.errors import SqueezeError
-from squeeze_patch.recovery.pair import Pair, run
+from squeeze_patch.recovery.pair import Pair
 from squeeze_patch.recovery.settings import Settings
 
 #: (student's images, teacher's images) [N, C, R, R] in [-1, 1] -> mean distance, a scalar
@@ -30,17 +30,17 @@ class Taps:
     @contextlib.contextmanager
     def on(self, pair: Pair, network: torch.nn.Module) -> Iterator[None]:
         """Listen for the length of a ``with`` block; the hooks are gone afterwards, so that no file has them."""
-        handles = [pair.adapter.block(network, name).register_forward_hook(self._catcher(name)) for name in pair.tapped]
+        handles = [pair.adapter.watch(network, name, self._catcher(name)) for name in pair.tapped]
         try:
             yield
         finally:
-            for handle in handles:
+            for handle in filter(None, handles):  # an adapter may have blocks that cannot be watched
                 handle.remove()
             self.features.clear()
 
-    def _catcher(self, name: str) -> Callable[[Any, Any, Any], None]:
-        def catch(module: Any, inputs: Any, output: Any) -> None:
-            self.features[name] = (output[0] if isinstance(output, tuple) else output).float()
+    def _catcher(self, name: str) -> Callable[[torch.Tensor], None]:
+        def catch(x: torch.Tensor) -> None:
+            self.features[name] = x.float()
 
         return catch
 
@@ -59,7 +59,7 @@ class Targets:
     def __call__(self, w: torch.Tensor) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
         """Styles [N, num_ws, w_dim] -> images [N, C, R, R], {block: features [N, c, r, r]}, float32."""
         with self.taps.on(self.pair, self.pair.teacher_network):
-            images = run(self.pair.teacher_network, w, self.noise_mode)
+            images = self.pair.images(self.pair.teacher_network, w, self.noise_mode)
             return images, self.taps.take()
 
 
@@ -78,7 +78,7 @@ class Objective(torch.nn.Module):
 
     def __init__(self, pair: Pair, settings: Settings, power: Dict[str, float], distance: Optional[Distance]) -> None:
         super().__init__()
-        self.network = pair.student_network
+        self.pair, self.network = pair, pair.student_network
         self.noise_mode = settings.noise_mode
         self.distance_weight = settings.lpips_weight
         self.power, self.distance, self.taps = power, distance, Taps()
@@ -87,7 +87,7 @@ class Objective(torch.nn.Module):
         self, w: torch.Tensor, images: torch.Tensor, features: Dict[str, torch.Tensor], feature_weight: float
     ) -> torch.Tensor:
         """Styles [N, num_ws, w_dim], the teacher's images and features -> the loss, a scalar."""
-        made = run(self.network, w, self.noise_mode)
+        made = self.pair.images(self.network, w, self.noise_mode)
         loss = (made - images).square().mean()
         for name, mine in self.taps.take().items():
             loss = loss + feature_weight * (mine - features[name]).square().mean() / self.power[name]

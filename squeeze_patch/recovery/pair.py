@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List
+from typing import Dict, List
 
 import torch
 
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.base import Adapter
-from squeeze_patch.errors import StateError, UnsupportedModelError
+from squeeze_patch.errors import StateError
 from squeeze_patch.surgery import status
 
 CURE = "Name the dense checkpoint that the squeezed one was converted from"
@@ -40,44 +40,35 @@ class Pair:
     @property
     def num_ws(self) -> int:
         """Styles that a synthesis network takes."""
-        network: Any = self.teacher_network
-        return int(network.num_ws)
+        return self.adapter.num_ws(self.teacher_network)
 
     def sample_w(self, n: int, seed: int) -> torch.Tensor:
         """Styles [n, w_dim], float32, on the CPU, of latents (and classes) drawn with ``seed``."""
         return self.adapter.sample_w(self.teacher, self.teacher_network, n, seed)
 
-
-def run(network: torch.nn.Module, w: torch.Tensor, noise_mode: str) -> torch.Tensor:
-    """Images [N, C, R, R], float32, of styles [N, num_ws, w_dim].
-
-    In float32 throughout: gradients of a mean over all pixels are too small for float16.
-    """
-    has_fp16 = any(getattr(module, "use_fp16", False) for module in network.modules())
-    arguments: Dict[str, Any] = {"force_fp32": True} if has_fp16 else {}
-    return network(w, noise_mode=noise_mode, **arguments).float()
+    def images(self, network: torch.nn.Module, w: torch.Tensor, noise_mode: str) -> torch.Tensor:
+        """Images [N, C, R, R], float32, that one of the networks makes of styles [N, num_ws, w_dim]."""
+        return self.adapter.synthesis(network, w, noise_mode)
 
 
 def pair_of(student: torch.nn.Module, teacher: torch.nn.Module) -> Pair:
     """Check that ``student`` is the squeezed form of ``teacher``.
 
     Raises:
-        UnsupportedModelError: no adapter knows one of them.
+        UnsupportedModelError: no adapter knows one of them, or they cannot be run on styles alone.
         StateError: they do not belong together; the message says in what they differ.
     """
     _check_states(student, teacher)
     adapter, student_network = locate(student)
     other, teacher_network = locate(teacher)
-    if not hasattr(teacher_network, "num_ws"):
-        raise UnsupportedModelError(
-            f"recovery knows how to run generators of the NVIDIA family, not yet those of the family {other.name}"
-        )
+    for side, network in ((adapter, student_network), (other, teacher_network)):
+        side.num_ws(network)  # raises where it cannot be run
     mine = [replace(spec, width=None) for spec in adapter.specs(student_network)]
     theirs = other.specs(teacher_network)
     if mine != theirs or adapter.name != other.name:
         different = next((f"{a} against {b}" for a, b in zip(mine, theirs) if a != b), "other blocks")
         raise StateError(f"the generators differ in more than the squeezed blocks: {different}. {CURE}")
-    _check_mapping(_outside(student, student_network), _outside(teacher, teacher_network))
+    _check_mapping(adapter.style_parameters(student, student_network), other.style_parameters(teacher, teacher_network))
     devices = {parameter.device for G in (student, teacher) for parameter in G.parameters()}
     if len(devices) > 1:
         raise StateError("the generators are on different devices; move both to the same one")
@@ -94,13 +85,7 @@ def _check_states(student: torch.nn.Module, teacher: torch.nn.Module) -> None:
         raise StateError(f"the student has to be a squeezed generator, this one is {now}. Squeeze it first")
 
 
-def _outside(G: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.Tensor]:
-    """Parameters beside the synthesis network: those of the mapping network, which stay as they are."""
-    within = {id(parameter) for parameter in network.parameters()}
-    return {name: parameter for name, parameter in G.named_parameters() if id(parameter) not in within}
-
-
-def _check_mapping(student: Dict[str, torch.Tensor], teacher: Dict[str, torch.Tensor]) -> None:
+def _check_mapping(student: Dict[str, torch.nn.Parameter], teacher: Dict[str, torch.nn.Parameter]) -> None:
     """Raise where latents would not lead to the same styles in both."""
     shapes = [{name: tuple(value.shape) for name, value in side.items()} for side in (student, teacher)]
     if shapes[0] != shapes[1]:

@@ -12,7 +12,7 @@ from squeeze_patch.errors import SqueezeError
 from squeeze_patch.recovery import sampling
 from squeeze_patch.recovery.objective import Objective, Targets, feature_power, lpips_distance
 from squeeze_patch.recovery.optimiser import Optimiser
-from squeeze_patch.recovery.pair import Pair, run
+from squeeze_patch.recovery.pair import Pair
 from squeeze_patch.recovery.processes import Processes
 from squeeze_patch.recovery.settings import Settings, average_decay, feature_weight, learning_rate
 from squeeze_patch.recovery.state import State
@@ -89,7 +89,7 @@ class Training:
             for index in range(self.processes.rank, len(self._batches()), self.processes.size):
                 w = self._batches()[index].to(self.pair.device)
                 networks = (self.pair.student_network, self.pair.teacher_network)
-                mine, theirs = (run(network, w, "none").double() for network in networks)
+                mine, theirs = (self.pair.images(network, w, "none").double() for network in networks)
                 total += torch.stack([(mine - theirs).square().sum(), torch.tensor(mine.numel()).to(mine)]).cpu()
         error, count = self.processes.total(total.to(self.pair.device)).tolist()
         if not math.isfinite(error):

@@ -1,0 +1,80 @@
+"""How flat generators are run: on style vectors, and on latents, by the list interface of their forward."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Callable, Dict, List
+
+import torch
+
+from squeeze_patch.adapters.base import Adapter, Sampler
+from squeeze_patch.adapters.flat import get, known_layout, places, silence, stored_noise
+from squeeze_patch.adapters.layers import value
+from squeeze_patch.errors import UnsupportedModelError
+
+#: latents whose mean style truncation moves towards: as many as the hosts' scripts take; they store no mean
+CENTRE_SAMPLES, CENTRE_SEED = 4096, 0
+
+
+class RunsFlat(Adapter):
+    """The part of the rosinality family's adapter that runs generators; ``network`` is the generator itself."""
+
+    def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
+        z = torch.randn([n, self.specs(network)[0].w_dim], generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            return value(_styles(network, z))
+
+    def num_ws(self, network: torch.nn.Module) -> int:
+        _check_inputs(network)
+        return 2 * len(places(network, known_layout(network)))
+
+    def synthesis(self, network: torch.nn.Module, ws: torch.Tensor, noise_mode: str) -> torch.Tensor:
+        reference = get(network, known_layout(network).const)
+        noise = stored_noise(network) if noise_mode == "const" else silence(network)
+        images, _ = network([ws.to(reference)], input_is_latent=True, noise=noise)
+        return images.float()  # type: ignore[no-any-return]
+
+    def style_parameters(self, root: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.nn.Parameter]:
+        """The mapping network is part of ``network`` here."""
+        mapping = known_layout(network).mapping
+        own = {f"{mapping}.{name}": p for name, p in get(network, mapping).named_parameters()}
+        return {**super().style_parameters(root, network), **own}
+
+    def watch(self, network: torch.nn.Module, name: str, see: Callable[[torch.Tensor], None]) -> Any:
+        """At the input of the next up-convolution, behind the hook that applies excite there."""
+        place = next(place for place in places(network, known_layout(network)) if place.conv1 == name)
+        reader = get(network, str(place.reader))
+        return reader.register_forward_pre_hook(lambda _module, inputs: see(inputs[0]))
+
+    def sampler(self, root: torch.nn.Module, network: torch.nn.Module) -> Sampler:
+        """``network`` is run, also where ``root`` is more than it. Truncation moves styles towards the mean style of
+        latents drawn with a fixed seed, computed at the first call that truncates."""
+        num_ws, specs = self.num_ws(network), self.specs(network)
+        centre: List[torch.Tensor] = []
+
+        def images(z: torch.Tensor, c: torch.Tensor, noise_mode: str, truncation: float) -> torch.Tensor:
+            w = _styles(network, z)
+            if truncation != 1:
+                centre.extend([] if centre else [self.sample_w(root, network, CENTRE_SAMPLES, CENTRE_SEED).mean(0)])
+                w = centre[0].to(w) + truncation * (w - centre[0].to(w))
+            return self.synthesis(network, w[:, None].expand(-1, num_ws, -1), noise_mode)
+
+        return Sampler(specs[0].w_dim, 0, specs[-1].resolution, images)
+
+
+def _styles(network: torch.nn.Module, z: torch.Tensor) -> torch.Tensor:
+    """[N, z_dim] on any device -> [N, w_dim] on the generator's."""
+    layout = known_layout(network)
+    w: torch.Tensor = get(network, layout.mapping)(z.to(get(network, layout.const)))
+    return w
+
+
+def _check_inputs(network: torch.nn.Module) -> None:
+    """Raise where forward wants more than the list of latents."""
+    parameters = list(inspect.signature(network.forward).parameters.values())[1:]
+    more = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if more:
+        raise UnsupportedModelError(
+            f"{type(network).__name__} makes no images from latents alone, it wants {', '.join(more)}, too. Load its "
+            "state dict into the family's unconditional generator, and run that"
+        )

@@ -1,0 +1,68 @@
+"""How generators of the NVIDIA family are run: on style vectors, and on latents."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+import torch
+
+from squeeze_patch.adapters.base import Adapter, Sampler
+from squeeze_patch.errors import UnsupportedModelError
+
+
+class RunsNvidia(Adapter):
+    """The part of the NVIDIA family's adapter that runs generators."""
+
+    def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
+        mapping: Any = _mapping(root, network)
+        random = torch.Generator().manual_seed(seed)
+        device = next(mapping.parameters()).device
+        z = torch.randn([n, mapping.z_dim], generator=random).to(device)
+        c = torch.zeros([n, mapping.c_dim], device=device)
+        if mapping.c_dim > 0:
+            c[torch.arange(n), torch.randint(mapping.c_dim, [n], generator=random).to(device)] = 1
+        flags = {module: module.training for module in mapping.modules()}
+        try:
+            mapping.eval()  # a mapping network in training mode would move w_avg
+            with torch.no_grad():
+                w = mapping(z, c)
+        finally:
+            for module, flag in flags.items():
+                module.training = flag
+        w = w[:, 0] if w.ndim == 3 else w
+        return w.detach().to(device="cpu", dtype=torch.float32)  # type: ignore[no-any-return]
+
+    def num_ws(self, network: Any) -> int:
+        return int(network.num_ws)
+
+    def synthesis(self, network: torch.nn.Module, ws: torch.Tensor, noise_mode: str) -> torch.Tensor:
+        """In float32 throughout: gradients of a mean over all pixels are too small for float16."""
+        has_fp16 = any(getattr(module, "use_fp16", False) for module in network.modules())
+        arguments: Dict[str, Any] = {"force_fp32": True} if has_fp16 else {}
+        return network(ws, noise_mode=noise_mode, **arguments).float()  # type: ignore[no-any-return]
+
+    def sampler(self, root: Any, network: torch.nn.Module) -> Sampler:
+        """``root`` is called as ``root(z, c, noise_mode=..., truncation_psi=...)``; psi is left out where it is 1."""
+        for name, what in (("z_dim", "latent size"), ("c_dim", "number of classes"), ("img_resolution", "image size")):
+            if not hasattr(root, name):
+                raise UnsupportedModelError(
+                    f"{type(root).__name__} does not say its {what} ({name}); pass a whole generator, G or G_ema"
+                )
+
+        def images(z: torch.Tensor, c: torch.Tensor, noise_mode: str, truncation: float) -> Any:
+            device = next(root.parameters()).device
+            options: Dict[str, Any] = {} if truncation == 1 else {"truncation_psi": truncation}
+            return root(z.to(device), c.to(device), noise_mode=noise_mode, **options)
+
+        return Sampler(root.z_dim, root.c_dim, root.img_resolution, images)
+
+
+def _mapping(root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
+    for module in root.modules():
+        mapping = getattr(module, "mapping", None)
+        if isinstance(mapping, torch.nn.Module) and getattr(module, "synthesis", None) is network:
+            return mapping
+    raise UnsupportedModelError(
+        f"{type(root).__name__} has no mapping network beside its synthesis network, so no styles can be sampled. "
+        "Pass the whole generator (G, not G.synthesis), or use init='random'"
+    )
