@@ -16,7 +16,9 @@ from squeeze_patch.archive import stand_in
 from squeeze_patch.sampling import sample
 from squeeze_patch.testing import float_error, trained
 from tests.conftest import FLAT_HOSTS
+from tests.hosts import Host
 from tests.hosts.flat import FlatHost
+from tests.test_rosinality import transplant
 
 #: hosts whose files hold state dicts of this shape: draggan's copy, and rosinality's repository where it is at hand
 ORIGINALS = [name for name, host in FLAT_HOSTS.items() if host.generator_class == "Generator"]
@@ -157,6 +159,20 @@ def test_a_stand_in_is_compared_with_its_host(rosinality: FlatHost) -> None:
     assert len(found.features) == 3
 
 
+def test_families_are_compared_with_one_another(draggan: Host) -> None:
+    """One set of weights in NVIDIA's generator and in rosinality's."""
+    theirs = trained(draggan.generator())
+    flat = FLAT_HOSTS["draggan-rosinality"]
+    with flat.active():
+        ours = flat.generator()
+        transplant(theirs, ours)
+        found = squeeze_patch.compare(theirs, ours, samples=4, noise_mode="none")
+    scale = sample(theirs, 4, seed=0, noise_mode="none").abs().max()
+    assert found.squared_error**0.5 <= float_error(theirs, scale)
+    assert [row.resolution for row in found.features] == [4, 8, 16]
+    assert all(row.relative < 1e-4 for row in found.features)  # of rounding at 1e-7, through a few layers
+
+
 def test_measure(rosinality: FlatHost) -> None:
     from squeeze_patch.measure import measure, pair
 
@@ -170,7 +186,10 @@ def test_measure(rosinality: FlatHost) -> None:
     }
     found = measure(dense, squeezed, repeats=2)
     assert found.cost.parameters_before == sum(p.numel() for p in rosinality.generator().parameters())
-    assert found.memory_before.working > found.memory_after.working > 0
+    fewer = found.cost.parameters_before - found.cost.parameters_after
+    assert found.memory_before.weights - found.memory_after.weights == 4 * fewer  # buffers are the same
+    assert found.memory_before.working > 0
+    assert found.memory_after.working > 0
     assert found.latency.dense.median > 0
     rosinality.images(dense, *rosinality.latents(dense))
     assert squeeze_patch.status(dense).state == "dense"
