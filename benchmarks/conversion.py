@@ -58,7 +58,7 @@ def memory(field: str) -> int:
 @click.option("--host", "name", default="draggan", show_default=True)
 @click.option("--size", default="config-f", show_default=True)
 @click.option("--init", type=click.Choice(["weights", "calibrated"]), default="weights", show_default=True)
-@click.option("--repeats", default=3, show_default=True)
+@click.option("--repeats", type=click.IntRange(min=2), default=3, show_default=True)
 @click.option("--job", hidden=True)
 @click.option("--folder", type=click.Path(path_type=Path), hidden=True)
 def main(name: str, size: str, init: str, repeats: int, job: str, folder: Path) -> None:

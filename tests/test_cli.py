@@ -162,7 +162,7 @@ ERRORS: List[Tuple[List[str], str]] = [
     (["convert", "{dense}", "{folder}/no/out.pkl", "--trust"], "no folder"),
     (["convert", "{dense}", "{folder}/out.pkl", "--trust", "--host", "{folder}"], "no torch_utils"),
     (["compare", "{dense}", "none.pkl", "--trust"], "none.pkl: there is no such file"),
-    (["compare", "{dense}", "{dense}", "--trust", "--key", "D"], "does not say its latent size (z_dim)"),
+    (["compare", "{dense}", "{dense}", "--trust", "--key", "D"], "A: no StyleGAN2 generator found in Discriminator"),
     (["compare", "{dense}", "{dense}", "--trust", "--key", "E"], "no network E in this file; it has G, D, G_ema"),
     (["compare", "{dense}", "{dense}", "--trust", "--samples", "1"], "samples has to be 2 or more"),
     (["compare", "{dense}", "{dense}", "--trust", "--grid", "{folder}/no/out.png"], "in a folder that exists"),
