@@ -38,9 +38,9 @@ class Host:
     networks: str
     flat: bool
     script: str = ""
-    family: str = "nvidia"
     discriminator_kwargs: Optional[Dict[str, Any]] = field(default_factory=dict)  # None: it is in no module of its own
     modules: Dict[str, ModuleType] = field(default_factory=dict, repr=False)
+    family: str = "nvidia"
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
