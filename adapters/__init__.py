@@ -49,7 +49,7 @@ def _group(points: Any) -> Iterable[Any]:
 
 
 @dataclass(frozen=True)
-class Pair:
+class EmaPair:
     """A generator inside a training wrapper and its moving average, each with its mapping network."""
 
     adapter: Adapter
@@ -57,13 +57,13 @@ class Pair:
     trained: torch.nn.Module
 
 
-def together(root: torch.nn.Module) -> Optional[Pair]:
+def together(root: torch.nn.Module) -> Optional[EmaPair]:
     """The two generators of a training wrapper that its adapter knows to belong together, None where there is none."""
     for adapter in adapters():
         parts = adapter.together(root)
         if parts:
             average, trained = parts
-            return Pair(adapter, average, trained)
+            return EmaPair(adapter, average, trained)
     return None
 
 

@@ -147,6 +147,7 @@ class TrainingStart(Protocol):
 
 #: checkpoint that the user's own options name, or None -> what the run begins with
 PrepareStart = Callable[[Optional[str]], TrainingStart]
+_CANNOT_RUN = "squeeze_patch does not know how to run generators of the family "
 
 
 class Adapter(abc.ABC):
@@ -192,12 +193,12 @@ class Adapter(abc.ABC):
         Raises:
             UnsupportedModelError: the network cannot be run on style vectors alone; the message says what to do.
         """
-        raise UnsupportedModelError(f"squeeze_patch does not know how to run generators of the family {self.name}")
+        raise UnsupportedModelError(_CANNOT_RUN + self.name)
 
     def synthesis(self, network: torch.nn.Module, ws: torch.Tensor, noise_mode: str) -> torch.Tensor:
         """Images [N, C, R, R] of style vectors [N, num_ws, w_dim], float32, also where the host would compute in
         float16; differentiable. ``noise_mode`` is "const" (the stored noise) or "none"."""
-        raise UnsupportedModelError(f"squeeze_patch does not know how to run generators of the family {self.name}")
+        raise UnsupportedModelError(_CANNOT_RUN + self.name)
 
     def style_parameters(self, root: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.nn.Parameter]:
         """{name: parameter} of what makes style vectors of latents, which neither squeezing nor recovery changes; here
@@ -229,7 +230,7 @@ class Adapter(abc.ABC):
         Raises:
             UnsupportedModelError: it cannot be; the message says what to do.
         """
-        raise UnsupportedModelError(f"squeeze_patch does not know how to run generators of the family {self.name}")
+        raise UnsupportedModelError(_CANNOT_RUN + self.name)
 
     @abc.abstractmethod
     def build(self, network: torch.nn.Module, name: str, width: int) -> torch.nn.Module:
@@ -251,17 +252,18 @@ class Adapter(abc.ABC):
     def put(self, network: torch.nn.Module, name: str, block: torch.nn.Module) -> None:
         """Put ``block`` in the place of the block of that name, at the same position among its siblings."""
 
-    @abc.abstractmethod
-    def mark(self, root: torch.nn.Module, network: torch.nn.Module, plan: Mapping[str, Any]) -> None:
-        """Make the Plan travel with the generator through deepcopy and pickle, also to where squeeze_patch is not."""
+    def mark(self, root: torch.nn.Module, network: Any, plan: Mapping[str, Any]) -> None:
+        """Make the Plan travel with the generator through deepcopy and pickle."""
+        network.squeeze_plan = dict(plan)
 
-    @abc.abstractmethod
-    def unmark(self, root: torch.nn.Module, network: torch.nn.Module) -> None:
+    def unmark(self, root: torch.nn.Module, network: Any) -> None:
         """Undo `mark`."""
+        del network.squeeze_plan
 
-    @abc.abstractmethod
     def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
         """What `mark` stored, or None."""
+        plan = getattr(network, "squeeze_plan", None)
+        return plan if isinstance(plan, dict) else None
 
     def from_state(
         self, state: Mapping[str, torch.Tensor], squeezed: Optional[Collection[str]] = None
@@ -317,7 +319,6 @@ class Adapter(abc.ABC):
 
     def refresh(self, root: torch.nn.Module) -> None:
         """Bring the optimiser inside such a wrapper up to date with parameters that came and went."""
-        return None
 
     def kept_entries(
         self, network: torch.nn.Module, kept: Mapping[str, torch.Tensor]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from squeeze_patch.adapters.base import SqueezedStart
 from squeeze_patch.errors import StateError
 
 HOOKS = (
@@ -26,6 +29,13 @@ def value(tensor: torch.Tensor) -> torch.Tensor:
     """A detached float32 copy on the CPU, or the tensor itself where it is one already."""
     found = tensor.detach().to(device="cpu", dtype=torch.float32)
     return found.clone() if found.is_inference() else found  # inference tensors are no part of any gradient
+
+
+def fill_excite(excite: Any, start: SqueezedStart) -> None:
+    """Write the start's part for excite, where the block has one; to be called without gradients."""
+    if start.excite_weight is not None and start.excite_bias is not None:
+        excite.weight.copy_(start.excite_weight[:, :, None, None] / excite.weight_gain)
+        excite.bias.copy_(start.excite_bias)
 
 
 def is_parametrised(module: torch.nn.Module) -> bool:

@@ -35,7 +35,7 @@ import torch
 
 from squeeze_patch.adapters import lucidrains_state
 from squeeze_patch.adapters.base import Adapter, Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
-from squeeze_patch.adapters.layers import class_named, is_parametrised, refuse_hooks, value
+from squeeze_patch.adapters.layers import class_named, fill_excite, is_parametrised, refuse_hooks, value
 from squeeze_patch.adapters.lucidrains_block import NARROWED, SqueezedGeneratorBlock, squeeze_block
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -116,19 +116,7 @@ class LucidrainsAdapter(Adapter):
             new.to_rgb.to_style.weight.copy_(start.rgb_style.weight)
             new.to_rgb.to_style.bias.copy_(start.rgb_style.bias - 1)
             new.rgb_bias.copy_(start.rgb_bias[:, None, None])
-            if start.excite_weight is not None and start.excite_bias is not None:
-                new.excite.weight.copy_(start.excite_weight[:, :, None, None] / new.excite.weight_gain)
-                new.excite.bias.copy_(start.excite_bias)
-
-    def mark(self, root: torch.nn.Module, network: Any, plan: Mapping[str, Any]) -> None:
-        network.squeeze_plan = dict(plan)
-
-    def unmark(self, root: torch.nn.Module, network: Any) -> None:
-        del network.squeeze_plan
-
-    def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
-        plan = getattr(network, "squeeze_plan", None)
-        return plan if isinstance(plan, dict) else None
+            fill_excite(getattr(new, "excite", None), start)
 
     def from_state(
         self, state: Mapping[str, torch.Tensor], squeezed: Optional[Collection[str]] = None

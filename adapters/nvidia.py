@@ -36,7 +36,7 @@ from squeeze_patch.adapters.base import (
     SqueezedStart,
 )
 from squeeze_patch.adapters.common_names import widths
-from squeeze_patch.adapters.layers import HOOKS, class_named, is_parametrised, refuse_hooks, value
+from squeeze_patch.adapters.layers import HOOKS, class_named, fill_excite, is_parametrised, refuse_hooks, value
 from squeeze_patch.adapters.nvidia_run import RunsNvidia
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -110,12 +110,10 @@ class NvidiaAdapter(RunsNvidia):
             _write_affine(new.torgb.affine, start.rgb_style, new.torgb.weight_gain)
             new.torgb.weight.copy_(start.rgb_weight[:, :, None, None])
             new.torgb.bias.copy_(start.rgb_bias)
-            if start.excite_weight is not None and start.excite_bias is not None:
-                new.excite.weight.copy_(start.excite_weight[:, :, None, None] / new.excite.weight_gain)
-                new.excite.bias.copy_(start.excite_bias)
+            fill_excite(getattr(new, "excite", None), start)
 
     def mark(self, root: torch.nn.Module, network: torch.nn.Module, plan: Mapping[str, Any]) -> None:
-        network.squeeze_plan = dict(plan)  # type: ignore[assignment]
+        super().mark(root, network, plan)
         owner = _owner(root, network)
         if owner is None or class_named(owner, "RebuildSqueezed"):
             return
@@ -129,7 +127,7 @@ class NvidiaAdapter(RunsNvidia):
         owner._init_kwargs = {**owner._init_kwargs, "squeeze": squeeze}
 
     def unmark(self, root: torch.nn.Module, network: torch.nn.Module) -> None:
-        del network.squeeze_plan
+        super().unmark(root, network)
         owner = _owner(root, network)
         if owner is not None and "_orig_class_name" in vars(owner):
             del owner._orig_module_src, owner._orig_class_name
@@ -162,10 +160,6 @@ class NvidiaAdapter(RunsNvidia):
 
     def pack(self, generators: Mapping[str, torch.nn.Module], w_avg: torch.Tensor) -> Dict[str, Any]:
         return nvidia_exchange.pack(generators)
-
-    def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
-        plan = getattr(network, "squeeze_plan", None)
-        return plan if isinstance(plan, dict) else None
 
 
 @functools.cache

@@ -1,4 +1,8 @@
-"""Generators of the NVIDIA family to and from common names (`common_names`)."""
+"""Generators of the NVIDIA family to and from common names (`common_names`).
+
+What is no tensor does not come along: the clamp of activations at +-256 that hosts have beside float16, and which
+blocks compute in float16. A generator that is made here has its host's defaults for both.
+"""
 
 from __future__ import annotations
 
@@ -84,14 +88,13 @@ def dense_generator(state: CommonState) -> torch.nn.Module:
     """
     sizes, widest = resolutions(state), channels(state)
     w_dim = state["mapping.0.weight"].shape[1]
-    base, top = widest[sizes[-1]] * sizes[-1], max(widest.values())
-    base = max(base, *(count * size for size, count in widest.items() if count < top), 0)
+    base, top = _base(widest), max(widest.values())
     wanted = {size: min(base // size, top) for size in sizes}
     if wanted != widest:
         raise UnsupportedModelError(
             f"channels {widest} are none that the NVIDIA family's channel_base and channel_max make ({wanted})"
         )
-    G: torch.nn.Module = _host_class()(
+    G: torch.nn.Module = _host_module().Generator(
         z_dim=w_dim,
         c_dim=0,
         w_dim=w_dim,
@@ -110,21 +113,41 @@ def load(G: torch.nn.Module, state: CommonState) -> None:
     G.load_state_dict({**own, **new})
 
 
-def pack(generators: Mapping[str, torch.nn.Module]) -> Dict[str, Any]:
-    """A checkpoint as the hosts' scripts read it; no discriminator."""
-    entries: Dict[str, Any] = {"training_set_kwargs": None, "G": None, "D": None, "G_ema": None, "augment_pipe": None}
+def pack(generators: Mapping[str, Any]) -> Dict[str, Any]:
+    """A checkpoint as the hosts' scripts read it. They refuse one without a discriminator, so it has one: untrained, as
+    wide as the generator."""
     only = next(iter(generators.values()))
-    return {**entries, "G": only, "G_ema": only, **generators}
+    widest = [getattr(only.synthesis, f"b{size}").conv1.weight.shape[1] for size in only.synthesis.block_resolutions]
+    with torch.random.fork_rng(devices=[]):
+        D = _host_module().Discriminator(
+            c_dim=0,
+            img_resolution=only.img_resolution,
+            img_channels=only.img_channels,
+            channel_base=_base(dict(zip(only.synthesis.block_resolutions, widest))),
+            channel_max=max(widest),
+        )
+    entries = {"training_set_kwargs": None, "G": only, "D": D.eval().requires_grad_(False), "G_ema": only}
+    return {**entries, **generators, "augment_pipe": None}
 
 
-def _host_class() -> Any:
+def _base(widest: Mapping[int, int]) -> int:
+    """channel_base of a network with these channels, {resolution: channels}."""
+    top = max(widest.values())
+    return max([count * size for size, count in widest.items() if count < top] or [top * max(widest)])
+
+
+def _host_module() -> Any:
+    """The host's module with Generator and Discriminator."""
     for name in MODULES:
         try:
-            found = getattr(importlib.import_module(name), "Generator", None)
-        except ModuleNotFoundError:
-            continue
-        if found is not None:
-            return found
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+                continue
+            cure = "pip install 'setuptools<81'" if error.name == "pkg_resources" else f"install {error.name}"
+            raise UnsupportedModelError(f"{name} of the host cannot be imported: {error}. Try: {cure}") from error
+        if hasattr(module, "Generator") and hasattr(module, "Discriminator"):
+            return module
     raise UnsupportedModelError(
         "a pickle of the NVIDIA family is made with a host's own classes: name its checkout with --host DIR "
         f"(looked for a Generator in {' and '.join(MODULES)})"
@@ -147,6 +170,8 @@ def _check_mapping(mapping: Any) -> None:
 def _check_layer(layer: Any, where: str) -> None:
     if getattr(layer, "activation", "lrelu") != "lrelu":
         raise UnsupportedModelError(f"{where} has the activation {layer.activation}, others have leaky ReLU ({SLOPE})")
+    if not getattr(layer, "use_noise", True):
+        raise UnsupportedModelError(f"{where} has no noise, which others' layers have")
     taps = getattr(layer, "resample_filter", None)
     if taps is not None:
         one = torch.tensor([1.0, 3.0, 3.0, 1.0], device=taps.device)

@@ -50,7 +50,7 @@ from squeeze_patch.adapters.flat import (
 )
 from squeeze_patch.adapters.flat_layers import conv_channels, narrow_conv, narrow_torgb, torgb_channels
 from squeeze_patch.adapters.flat_run import RunsFlat
-from squeeze_patch.adapters.layers import is_parametrised, refuse_hooks, value
+from squeeze_patch.adapters.layers import fill_excite, is_parametrised, refuse_hooks, value
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -130,19 +130,7 @@ class RosinalityAdapter(RunsFlat):
             _write_affine(rgb_conv.modulation, start.rgb_style, _scale(rgb_conv))
             rgb_conv.weight.copy_(start.rgb_weight[None, :, :, None, None])
             new.torgb.bias.copy_(start.rgb_bias.reshape(new.torgb.bias.shape))
-            if start.excite_weight is not None and start.excite_bias is not None:
-                new.excite.weight.copy_(start.excite_weight[:, :, None, None] / new.excite.weight_gain)
-                new.excite.bias.copy_(start.excite_bias)
-
-    def mark(self, root: torch.nn.Module, network: Any, plan: Mapping[str, Any]) -> None:
-        network.squeeze_plan = dict(plan)
-
-    def unmark(self, root: torch.nn.Module, network: Any) -> None:
-        del network.squeeze_plan
-
-    def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
-        plan = getattr(network, "squeeze_plan", None)
-        return plan if isinstance(plan, dict) else None
+            fill_excite(getattr(new, "excite", None), start)
 
     def from_state(
         self, state: Mapping[str, torch.Tensor], squeezed: Optional[Collection[str]] = None

@@ -62,8 +62,16 @@ def to_common(G: Any) -> Dict[str, torch.Tensor]:
 
 
 def to_state(state: CommonState) -> Dict[str, torch.Tensor]:
-    """A state dict that the host's Generator loads, in the host's order."""
+    """A state dict that the host's Generator loads, in the host's order.
+
+    Raises:
+        UnsupportedModelError: that Generator makes other images.
+    """
     sizes = resolutions(state)
+    if len(state["4.torgb.bias"]) != 3:
+        raise UnsupportedModelError(
+            f"the images have {len(state['4.torgb.bias'])} channels; rosinality's generator makes images of 3"
+        )
     squeezed = [size for size in sizes if f"{size}.excite.weight" in state]
     found: Dict[str, torch.Tensor] = {}
     for common, name in names(sizes, mapping_layers(state), squeezed):

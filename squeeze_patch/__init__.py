@@ -22,7 +22,8 @@ from squeeze_patch.errors import (
 from squeeze_patch.loading import load
 from squeeze_patch.planner import Plan, plan
 from squeeze_patch.recovery import Recovery, recover
-from squeeze_patch.surgery import Status, apply, remove, squeezed, status
+from squeeze_patch.state import Status, status
+from squeeze_patch.surgery import apply, remove, squeezed
 
 __version__ = "0.1.0"
 

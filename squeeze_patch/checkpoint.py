@@ -23,7 +23,8 @@ from squeeze_patch.planner import Plan
 from squeeze_patch.planner import plan as make_plan
 from squeeze_patch.report import Report, report
 from squeeze_patch.starts import check_init
-from squeeze_patch.surgery import Status, squeeze, status
+from squeeze_patch.state import Status, status
+from squeeze_patch.surgery import squeeze
 
 #: the generator on which channels are chosen: its weights are the averaged ones
 REFERENCES = ("G_ema", "g_ema")

@@ -14,7 +14,7 @@ from squeeze_patch.archive import PLAN_ENTRY, Archive, plan_from_shapes
 from squeeze_patch.checkpoint import check_target, generators, host_path, read, reference_name, write
 from squeeze_patch.errors import CheckpointError, PlanError
 from squeeze_patch.files import atomic_write
-from squeeze_patch.surgery import status
+from squeeze_patch.state import status
 
 PathLike = Union[str, Path]
 #: latents behind the mean style of files that store none, as many as stylegan2-pytorch by rosinality takes
@@ -62,7 +62,8 @@ def exchange(
 ) -> Exchange:
     """Write the generators of ``source``, dense or squeezed, as a checkpoint of another family; images stay the same.
 
-    Discriminators and optimisers are left behind. The target appears whole or not at all.
+    Discriminators and optimisers are left behind (a pickle gets an untrained discriminator, which its hosts demand).
+    The target appears whole or not at all.
 
     Args:
         source: a host's pickle, or a file of torch.save with state dicts of a known family.

@@ -8,7 +8,7 @@ import torch
 
 from squeeze_patch.checkpoint import PathLike, read
 from squeeze_patch.errors import CheckpointError, MeasurementError, UnsupportedModelError
-from squeeze_patch.surgery import status
+from squeeze_patch.state import status
 
 
 def load_generator(source: PathLike, key: str = "G_ema", *, trust: bool) -> Any:

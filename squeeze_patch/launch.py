@@ -21,7 +21,7 @@ from squeeze_patch.adapters import adapters
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.files import fetch, is_url
 from squeeze_patch.planner import plan as make_plan
-from squeeze_patch.surgery import status
+from squeeze_patch.state import status
 
 #: names the host's script to spawned processes
 SCRIPT_VARIABLE = "SQUEEZE_PATCH_SCRIPT"

@@ -12,7 +12,8 @@ from squeeze_patch.archive import is_archive, parts_of_state, read_entries, stan
 from squeeze_patch.checkpoint import reference_name
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.planner import Plan
-from squeeze_patch.surgery import apply, forget_original, remove, status
+from squeeze_patch.state import status
+from squeeze_patch.surgery import apply, forget_original, remove
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 State = Mapping[str, torch.Tensor]

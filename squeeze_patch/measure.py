@@ -16,7 +16,8 @@ from squeeze_patch.latency import REPEATS, Latency, Quartiles, latency
 from squeeze_patch.memory import Memory, memory
 from squeeze_patch.planner import Plan, describe_reduction
 from squeeze_patch.report import Report, amount, report, table
-from squeeze_patch.surgery import apply, status
+from squeeze_patch.state import status
+from squeeze_patch.surgery import apply
 
 
 @dataclass(frozen=True)

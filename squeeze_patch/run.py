@@ -14,7 +14,8 @@ from squeeze_patch.adapters import adapters
 from squeeze_patch.archive import is_archive, read_entries, stand_in, stored_plan
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.planner import Plan
-from squeeze_patch.surgery import apply, status
+from squeeze_patch.state import status
+from squeeze_patch.surgery import apply
 
 Say = Callable[[str], None]
 

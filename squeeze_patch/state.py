@@ -7,7 +7,7 @@ from typing import Optional
 
 import torch
 
-from squeeze_patch.adapters import Pair, locate, together
+from squeeze_patch.adapters import EmaPair, locate, together
 from squeeze_patch.errors import PlanError
 from squeeze_patch.planner import Plan, dense_parameters, describe_reduction
 
@@ -78,7 +78,7 @@ def status(G: torch.nn.Module) -> Status:
     return Status(state, adapter.name, plan, before, after, len(specs), len(squeezed_now), detail)
 
 
-def _status_of_pair(pair: Pair) -> Status:
+def _status_of_pair(pair: EmaPair) -> Status:
     """Of the moving average, whose parameters are counted, unless the two differ."""
     average, trained = status(pair.average), status(pair.trained)
     if trained.state == "irregular" or (trained.state, trained.plan) == (average.state, average.plan):

@@ -9,7 +9,7 @@ from typing import Dict, Iterator, List, Mapping, Optional, TypeVar
 
 import torch
 
-from squeeze_patch.adapters import Pair, locate, together
+from squeeze_patch.adapters import EmaPair, locate, together
 from squeeze_patch.adapters.base import Adapter, SqueezedStart
 from squeeze_patch.errors import PlanError, SqueezeError, StateError
 from squeeze_patch.fingerprint import Fingerprint
@@ -17,8 +17,7 @@ from squeeze_patch.initialize import Progress, one_thread
 from squeeze_patch.planner import TOLERANCE, Plan
 from squeeze_patch.planner import plan as make_plan
 from squeeze_patch.starts import check_init, trained_starts
-from squeeze_patch.state import Status as Status  # so that this module still has it
-from squeeze_patch.state import status as status
+from squeeze_patch.state import status
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -132,7 +131,7 @@ def squeeze(
 
 
 def _squeeze_pair(
-    root: torch.nn.Module, pair: Pair, plan: Plan, init: str, keep_original: bool, progress: Optional[Progress]
+    root: torch.nn.Module, pair: EmaPair, plan: Plan, init: str, keep_original: bool, progress: Optional[Progress]
 ) -> None:
     """Both generators of a training wrapper, or neither."""
     kept = squeeze(pair.average, plan, init, keep_original=True, progress=progress)
@@ -149,7 +148,7 @@ def _squeeze_pair(
         forget_original(root)
 
 
-def _copy_new_layers(pair: Pair) -> None:
+def _copy_new_layers(pair: EmaPair) -> None:
     """A moving average of random layers begins where they do."""
     (adapter, network), (_, average) = locate(pair.trained), locate(pair.average)
     with torch.no_grad():
@@ -242,7 +241,7 @@ def forget_original(G: torch.nn.Module) -> None:
         _originals.pop(locate(part)[1], None)
 
 
-def _parts(G: torch.nn.Module, pair: Optional[Pair]) -> List[torch.nn.Module]:
+def _parts(G: torch.nn.Module, pair: Optional[EmaPair]) -> List[torch.nn.Module]:
     return [G] if pair is None else [pair.average, pair.trained]
 
 

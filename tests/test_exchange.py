@@ -22,10 +22,12 @@ from tests.hosts import HERE, Host
 from tests.hosts.flat import FlatHost
 
 SCRIPT = """
-import pickle, sys
-import torch
+import sys
+import torch, legacy
 with open(sys.argv[1], "rb") as stream:
-    G = pickle.load(stream)["G_ema"]
+    data = legacy.load_network_pkl(stream)
+G = data["G_ema"]
+assert data["D"](torch.zeros([2, 3, 32, 32]), None).shape == (2, 1)
 z = torch.randn([2, 32], generator=torch.Generator().manual_seed(2))
 torch.save(G(z, None, noise_mode="const"), sys.argv[2])
 assert "squeeze_patch" not in sys.modules

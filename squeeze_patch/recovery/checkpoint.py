@@ -29,7 +29,7 @@ from squeeze_patch.recovery import processes as parallel
 from squeeze_patch.recovery.run import Recovery, run
 from squeeze_patch.recovery.session import Budget, Progress
 from squeeze_patch.recovery.settings import Settings
-from squeeze_patch.surgery import status
+from squeeze_patch.state import status
 
 
 @dataclass(frozen=True)

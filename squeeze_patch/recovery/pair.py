@@ -10,7 +10,7 @@ import torch
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.errors import StateError
-from squeeze_patch.surgery import status
+from squeeze_patch.state import status
 
 CURE = "Name the dense checkpoint that the squeezed one was converted from"
 

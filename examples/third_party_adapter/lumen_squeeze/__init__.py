@@ -7,13 +7,13 @@ What is patched: a `lumen.Stage` is replaced by a `SqueezedStage`. ``grow`` or `
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import lumen
 import torch
 
 from squeeze_patch.adapters.base import Adapter, Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
-from squeeze_patch.adapters.layers import copy_flags, refuse_hooks, value
+from squeeze_patch.adapters.layers import copy_flags, fill_excite, refuse_hooks, value
 from squeeze_patch.connection import Excite
 
 
@@ -112,25 +112,13 @@ class LumenAdapter(Adapter):
             new.ink.mood.weight.copy_(start.rgb_style.weight / new.ink.gain)
             new.ink.mood.bias.copy_(start.rgb_style.bias / new.ink.gain)
             new.ink.tint.copy_(start.rgb_bias)
-            if start.excite_weight is not None and start.excite_bias is not None:
-                new.spread.weight.copy_(start.excite_weight[:, :, None, None] / new.spread.weight_gain)
-                new.spread.bias.copy_(start.excite_bias)
+            fill_excite(getattr(new, "spread", None), start)
 
     def block(self, network: Any, name: str) -> Any:
         return network.stages[int(name)]
 
     def put(self, network: Any, name: str, block: torch.nn.Module) -> None:
         network.stages[int(name)] = block
-
-    def mark(self, root: torch.nn.Module, network: Any, plan: Mapping[str, Any]) -> None:
-        network.squeeze_plan = dict(plan)
-
-    def unmark(self, root: torch.nn.Module, network: Any) -> None:
-        del network.squeeze_plan
-
-    def plan_of(self, network: torch.nn.Module) -> Optional[Dict[str, Any]]:
-        plan = getattr(network, "squeeze_plan", None)
-        return plan if isinstance(plan, dict) else None
 
 
 def _affine(layer: torch.nn.Linear) -> Affine:
