@@ -319,6 +319,7 @@ class Adapter(abc.ABC):
 
     def refresh(self, root: torch.nn.Module) -> None:
         """Bring the optimiser inside such a wrapper up to date with parameters that came and went."""
+        return
 
     def kept_entries(
         self, network: torch.nn.Module, kept: Mapping[str, torch.Tensor]

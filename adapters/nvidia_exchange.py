@@ -7,6 +7,7 @@ blocks compute in float16. A generator that is made here has its host's defaults
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 from typing import Any, Dict, Iterator, Mapping, Tuple
 
@@ -94,14 +95,19 @@ def dense_generator(state: CommonState) -> torch.nn.Module:
         raise UnsupportedModelError(
             f"channels {widest} are none that the NVIDIA family's channel_base and channel_max make ({wanted})"
         )
-    G: torch.nn.Module = _host_module().Generator(
+    host_class = _host_module().Generator
+    layers: Dict[str, Any] = {"channel_base": base, "channel_max": top}
+    # stylegan3 and its relatives take the synthesis network's options one by one. The host's decorator, a subclass, does
+    # not say which
+    nested = any("synthesis_kwargs" in inspect.getfullargspec(cls.__init__).args for cls in host_class.__mro__[:-1])
+    G: torch.nn.Module = host_class(
         z_dim=w_dim,
         c_dim=0,
         w_dim=w_dim,
         img_resolution=sizes[-1],
         img_channels=len(state["4.torgb.bias"]),
         mapping_kwargs={"num_layers": mapping_layers(state)},
-        synthesis_kwargs={"channel_base": base, "channel_max": top},
+        **({"synthesis_kwargs": layers} if nested else layers),
     )
     return G.eval().requires_grad_(False)
 

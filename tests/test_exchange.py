@@ -84,6 +84,22 @@ def test_there_and_back(draggan: Host, rosinality: FlatHost, tmp_path: Path, wis
     assert (theirs - untruncated).abs().max() <= float_error(G, untruncated)
 
 
+def test_every_host_takes_rosinalitys(full_host: Host, tmp_path: Path) -> None:
+    """Made of the host's own classes, whichever way they take their options."""
+    flat = FLAT_HOSTS["draggan-rosinality"]
+    with flat.active():
+        dense = trained(flat.generator())
+        z, c = flat.latents(dense)
+        G = squeeze_patch.apply(dense, ratio=2, init="weights", keep_original=False)
+        images = flat.images(G, z, c)
+        torch.save({"g_ema": G.state_dict()}, tmp_path / "network.pt")
+    exchange(tmp_path / "network.pt", tmp_path / "network.pkl", "nvidia", host=full_host.folder)
+    data = pickle.loads((tmp_path / "network.pkl").read_bytes())
+    theirs = data["G_ema"](z, c, noise_mode="const", force_fp32=True)
+    assert (theirs - images).abs().max() <= float_error(G, images)
+    assert data["D"](theirs, c).shape == (3, 1)
+
+
 def test_mean_style_is_computed_where_none_is_stored(
     draggan: Host, rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
