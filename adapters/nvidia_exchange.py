@@ -97,8 +97,8 @@ def dense_generator(state: CommonState) -> torch.nn.Module:
         )
     host_class = _host_module().Generator
     layers: Dict[str, Any] = {"channel_base": base, "channel_max": top}
-    # stylegan3 and its relatives take the synthesis network's options one by one; the subclass that the hosts' decorator
-    # makes does not say
+    # stylegan3 and its relatives take the synthesis network's options one by one; the subclass that the decorator makes
+    # does not say which
     nested = any("synthesis_kwargs" in inspect.getfullargspec(cls.__init__).args for cls in host_class.__mro__[:-1])
     G: torch.nn.Module = host_class(
         z_dim=w_dim,

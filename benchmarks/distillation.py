@@ -25,6 +25,7 @@ import squeeze_patch
 from benchmarks.common import machine
 from benchmarks.fidelity import generator_from
 from benchmarks.pruning import Pruned, by_activation_energy, by_weight_norm, pruned_to
+from benchmarks.variants import count
 from squeeze_patch import starts
 from squeeze_patch.adapters import locate
 from squeeze_patch.files import atomic_write
@@ -82,8 +83,7 @@ def measure(row: str, dense: Any, reduction: float, steps: int, seed: int) -> Di
     if steps:
         distil(pair, steps, seed)
     found = squeeze_patch.compare(dense, G, samples=SAMPLES, seed=SEED, noise_mode="none")
-    parameters = sum(parameter.numel() for parameter in G.parameters())
-    return {"psnr": found.psnr, "frechet": found.frechet.value, "parameters": parameters}
+    return {"psnr": found.psnr, "frechet": found.frechet.value, "parameters": count(G)}
 
 
 def table(cells: Dict[str, Dict[str, float]], reduction: float, steps: List[int], seeds: int) -> List[str]:

@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Iterator, Tuple
 
 import torch
 
+from benchmarks.variants import count
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.base import ConvWeights
 from squeeze_patch.sampling import sample
@@ -84,7 +85,7 @@ def pruned_to(G: Any, parameters: int, score: Callable[[Any], Scores]) -> Pruned
     shares = [step / 200 for step in range(100, 201)]
     return min(
         (prune(G, scores, share) for share in shares),
-        key=lambda found: abs(sum(p.numel() for p in found.G.parameters()) - parameters),
+        key=lambda found: abs(count(found.G) - parameters),
     )
 
 

@@ -9,13 +9,10 @@ import squeeze_patch
 from benchmarks.distillation import PRUNED, ROWS, distil, key, student_of, table
 from benchmarks.fidelity import images_of
 from benchmarks.pruning import by_activation_energy, by_weight_norm, prune, pruned_to
+from benchmarks.variants import count
 from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.similarity import psnr
-
-
-def count(G: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in G.parameters())
 
 
 @pytest.mark.parametrize("score", PRUNED.values(), ids=PRUNED)

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 import torch
 
@@ -24,6 +24,19 @@ DRAGGAN = "draggan==1.1.6"
 #: top-level modules that every host brings under the same names
 CLASHING = ("dnnlib", "torch_utils", "training", "legacy", "metrics", "pg_modules", "generate")
 CLASHING += ("model", "op", "stylegan2", "basicsr", "gfpgan", "stylegan2_pytorch")
+
+
+@contextlib.contextmanager
+def on_path(folders: Iterable[str]) -> Iterator[None]:
+    """Let modules be imported from these folders, ahead of all others."""
+    paths = list(folders)
+    sys.path[:0] = paths
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        for path in paths:
+            sys.path.remove(path)
 
 
 @dataclass
@@ -47,14 +60,10 @@ class Host:
         """Make this host's modules the importable ones; those of other hosts are set aside."""
         outer = take_clashing()
         sys.modules.update(self.modules)
-        paths = [str(self.folder), *SHIMS]
-        sys.path[:0] = paths
-        importlib.invalidate_caches()
         try:
-            yield
+            with on_path([str(self.folder), *SHIMS]):
+                yield
         finally:
-            for path in paths:
-                sys.path.remove(path)
             self.modules = take_clashing()
             sys.modules.update(outer)
 

@@ -51,7 +51,7 @@ class FlatHost(Host):
     ) -> Any:
         """min(channel_max, channel_base / resolution) channels, which the host itself does not offer."""
         if c_dim:
-            raise NotImplementedError("these hosts have no classes")
+            raise ValueError("these hosts have no classes: c_dim has to be 0")
         host_class = getattr(importlib.import_module(self.networks), self.generator_class)
 
         class Narrow(host_class):  # type: ignore[misc,valid-type]
@@ -132,7 +132,7 @@ class BasicsrHost(FlatHost):
     ) -> Any:
         """The host's own ``narrow``: channel_max channels at 4x4 to 64x64."""
         if c_dim:
-            raise NotImplementedError("these hosts have no classes")
+            raise ValueError("these hosts have no classes: c_dim has to be 0")
         host_class = getattr(importlib.import_module(self.networks), self.generator_class)
         return host_class(resolution, w_dim, layers, narrow=channel_max / 512, **kwargs)
 

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, Tuple
 
 import torch
 
-from tests.hosts import Host, package
+from tests.hosts import Host, on_path, package
 
 LUCIDRAINS = "stylegan2-pytorch==1.9.0"
 #: what its networks compute with; they depend on nothing else that is not installed
@@ -36,16 +36,10 @@ class LucidrainsHost(Host):
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """With the packages it computes with on the path, and importable on machines without CUDA."""
-        paths = [str(package(requirement)) for requirement in NEEDED]
-        sys.path[:0] = paths
-        try:
-            with super().active():
-                if self.networks not in sys.modules:
-                    _import_without_cuda(self.networks)
-                yield
-        finally:
-            for path in paths:
-                sys.path.remove(path)
+        with on_path(str(package(requirement)) for requirement in NEEDED), super().active():
+            if self.networks not in sys.modules:
+                _import_without_cuda(self.networks)
+            yield
 
     def generator(
         self,
@@ -59,7 +53,7 @@ class LucidrainsHost(Host):
     ) -> Any:
         """min(channel_max, channel_base / resolution) channels in the last block, twice as many in each before."""
         if c_dim:
-            raise NotImplementedError("this host has no classes")
+            raise ValueError("this host has no classes: c_dim has to be 0")
         module = importlib.import_module(self.networks)
         capacity = channel_base // (2 * resolution)
         G = module.Generator(resolution, w_dim, network_capacity=capacity, fmap_max=channel_max, **kwargs)
