@@ -127,7 +127,7 @@ def _start(source: Optional[str], wish: Wish, folder: Path, say: Say) -> Start:
         say(f"squeeze_patch: {source} is squeezed already; training goes on with its plan ({now})")
         return Start({"plan": now.plan.to_dict()}, str(path))
     target = folder / f"squeezed-{path.name}"
-    say(f"squeeze_patch: {source} is dense; squeezing its generators (a minute or two at the official sizes)")
+    say(f"squeeze_patch: {source} is dense; squeezing its generators (about a minute at the official sizes)")
     done = checkpoint.convert(path, target, trust=True, force=True, **wish)
     say(f"squeeze_patch: squeezed from the trained weights ({done.plan})")
     return Start({"plan": done.plan.to_dict()}, str(target))

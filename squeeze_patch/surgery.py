@@ -60,7 +60,7 @@ def apply(
         plan: a Plan instead, from `squeeze_patch.plan` or from a file.
         allocate: "spectral" spends the same number of parameters where G's images need them; see `plan`.
         init: "calibrated" = start from G's trained weights, fitted block by block to what they make of random latents
-            (at the official sizes a minute or two on a CPU); "weights" = simpler statistics of the same weights, in
+            (at the official sizes about a minute on two cores); "weights" = simpler statistics of the same weights, in
             seconds; "random" = fresh conv1, torgb and excite, to train from scratch.
         keep_original: keep the dense blocks beside G, so that `remove` can put them back (G's memory grows by them;
             they are neither pickled nor copied with G). False saves that memory, for training.
