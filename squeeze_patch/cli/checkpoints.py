@@ -139,7 +139,7 @@ def convert(
     check_target(Path(source), target, force)
     path = local(source, trust)
     if to is not None:
-        if reduction is not None or ratio is not None or allocate != "uniform":
+        if reduction is not None or ratio is not None or allocate != "uniform" or init != "calibrated":
             raise PlanError(
                 "--to carries generators over as they are; squeeze them in a step of its own, before or after"
             )
