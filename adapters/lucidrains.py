@@ -29,21 +29,23 @@ generator need squeeze_patch installed; for files, `lucidrains_state` states wha
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Collection, Dict, List, Mapping, Optional
 
 import torch
 
 from squeeze_patch.adapters import lucidrains_state
-from squeeze_patch.adapters.base import Adapter, Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.base import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.layers import class_named, fill_excite, is_parametrised, refuse_hooks, value
-from squeeze_patch.adapters.lucidrains_block import NARROWED, SqueezedGeneratorBlock, squeeze_block
+from squeeze_patch.adapters.lucidrains_block import NARROWED, SqueezedGeneratorBlock, dense_block_like, squeeze_block
+from squeeze_patch.adapters.lucidrains_run import RunsLucidrains
 from squeeze_patch.errors import UnsupportedModelError
 
 _RANDOM = "Use init='random' and train"
 _CONVS = {"conv1": ("to_style1", "to_noise1"), "conv2": ("to_style2", "to_noise2")}
 
 
-class LucidrainsAdapter(Adapter):
+class LucidrainsAdapter(RunsLucidrains):
     """Replaces GeneratorBlocks by SqueezedGeneratorBlocks; ``network`` is the Generator."""
 
     name = "lucidrains"
@@ -83,19 +85,6 @@ class LucidrainsAdapter(Adapter):
             noise="uniform",
         )
 
-    def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
-        mappings: List[Any] = [module for module in root.modules() if class_named(module, "StyleVectorizer")]
-        if len(mappings) != 1:
-            raise UnsupportedModelError(
-                f"a trained start needs the generator's styles, but {type(root).__name__} holds {len(mappings)} "
-                "mapping networks (StyleVectorizer). Pass the StyleGAN2 wrapper, which squeezes G and GE alike, or "
-                "torch.nn.ModuleDict({'S': S, 'G': G}), or use init='random' and train"
-            )
-        weight = next(mappings[0].parameters())
-        z = torch.randn([n, weight.shape[1]], generator=torch.Generator().manual_seed(seed))
-        with torch.no_grad():
-            return value(mappings[0](z.to(device=weight.device, dtype=weight.dtype)))
-
     def build(self, network: Any, name: str, width: int) -> SqueezedGeneratorBlock:
         block = self.block(network, name)
         self.check_replaceable(block, name)
@@ -117,6 +106,16 @@ class LucidrainsAdapter(Adapter):
             new.to_rgb.to_style.bias.copy_(start.rgb_style.bias - 1)
             new.rgb_bias.copy_(start.rgb_bias[:, None, None])
             fill_excite(getattr(new, "excite", None), start)
+
+    def dense_like(self, root: torch.nn.Module, network: Any) -> torch.nn.Module:
+        """Of the host's own blocks, where its module is at hand, else of ours."""
+        copied = copy.deepcopy(root)
+        generator = next(module for module in copied.modules() if _is_generator(module))
+        for spec in self.specs(network):
+            if spec.width is not None:
+                self.put(generator, spec.name, dense_block_like(self.block(network, spec.name), spec, network))
+        self.unmark(copied, generator)
+        return copied
 
     def from_state(
         self, state: Mapping[str, torch.Tensor], squeezed: Optional[Collection[str]] = None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import sys
 from typing import Any, Dict, Optional, Tuple
 
 import torch
 
+from squeeze_patch.adapters.base import BlockSpec
 from squeeze_patch.adapters.layers import HOOKS, copy_flags
+from squeeze_patch.adapters.lucidrains_layers import Block
 from squeeze_patch.connection import Excite
 
 #: {child: {parameter: the dimension along which the squeezed channels lie}}; the other children are the dense block's
@@ -93,6 +96,22 @@ def squeeze_block(block: Any, width: int, is_last: bool) -> SqueezedGeneratorBlo
         if hasattr(block, hooks) and hasattr(new, hooks):
             object.__setattr__(new, hooks, getattr(block, hooks))
     return new
+
+
+def dense_block_like(block: Any, spec: BlockSpec, network: torch.nn.Module) -> torch.nn.Module:
+    """A dense block of the size of the squeezed ``block``, with random weights, as the host builds it."""
+    first, rgb = block.conv1.weight.shape, block.to_rgb.conv.weight.shape
+    host_class = getattr(sys.modules.get(type(network).__module__), "GeneratorBlock", None)
+    is_first = spec.in_channels == 0
+    if host_class is None:
+        second = torch.Size([spec.channels, *first[:1], *first[2:]])
+        new: torch.nn.Module = Block(
+            spec.w_dim, first, second, torch.Size([rgb[0], spec.channels, 1, 1]), is_first, spec.is_last
+        )
+    else:
+        new = host_class(spec.w_dim, first[1], spec.channels, not is_first, not spec.is_last, rgba=rgb[0] == 4)
+    reference = block.conv1.weight
+    return new.to(device=reference.device, dtype=reference.dtype).train(block.training)
 
 
 def _narrowed(block: Any, child: str, width: int) -> torch.nn.Module:

@@ -13,11 +13,11 @@ from typing import Any, Dict, List, Mapping, Optional
 import torch
 
 from squeeze_patch.adapters.lucidrains_block import SqueezedGeneratorBlock
+from squeeze_patch.adapters.lucidrains_layers import SLOPE, Block
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import StateError, UnsupportedModelError
 
 LR_MLP = 0.1
-SLOPE = 0.2
 #: {generator: {beginning of a name in its own state: in the wrapper's}}
 PARTS = {"GE": {"S.": "SE.", "G.": "GE."}, "G": {"S.": "S.", "G.": "G."}}
 _MARKS = ("net.0.weight", "initial_conv.weight")
@@ -74,7 +74,7 @@ class StyleVectorizer(torch.nn.Module):
 
 
 class Generator(torch.nn.Module):
-    """Parameters and buffers under the host's names; no forward."""
+    """Parameters and buffers under the host's names; run by the host's arithmetic."""
 
     def __init__(self, state: State) -> None:
         super().__init__()
@@ -85,51 +85,45 @@ class Generator(torch.nn.Module):
         out, into, size, _ = state["initial_conv.weight"].shape
         self.initial_conv = torch.nn.Conv2d(into, out, size, padding=size // 2)
         count = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-        self.blocks = torch.nn.ModuleList(_block(state, f"blocks.{k}.", is_last=k == count - 1) for k in range(count))
+        self.blocks = torch.nn.ModuleList(_block(state, k, count) for k in range(count))
         attention = [_below(state, f"attns.{k}.") for k in range(count)]
         self.attns = torch.nn.ModuleList([_tree(part) if part else None for part in attention])  # type: ignore[misc]
 
-    def forward(self, *_: Any, **__: Any) -> Any:
-        raise StateError(
-            "a state dict makes no images: build the host's StyleGAN2 and load the file with squeeze_patch.load"
-        )
+    def forward(self, styles: torch.Tensor, input_noise: torch.Tensor) -> torch.Tensor:
+        """Styles [N, blocks, w_dim], noise [N, R, R, 1] -> images [N, img_channels, R, R].
+
+        Raises:
+            StateError: the generator has attention layers or ``no_const``, which only the host computes.
+        """
+        if not hasattr(self, "initial_block") or any(part is not None for part in self.attns):
+            raise StateError(
+                "a state dict with attention layers or no_const makes no images: build the host's StyleGAN2 and load "
+                "the file with squeeze_patch.load"
+            )
+        x, rgb = self.initial_conv(self.initial_block.expand(len(styles), -1, -1, -1)), None
+        for w, block in zip(styles.unbind(dim=1), self.blocks):
+            x, rgb = block(x, rgb, w, input_noise)
+        assert rgb is not None
+        return rgb  # type: ignore[no-any-return]
 
 
-def _block(whole: State, name: str, is_last: bool) -> torch.nn.Module:
+def _block(whole: State, index: int, count: int) -> torch.nn.Module:
     """A block, squeezed where it has what only squeezed ones have."""
-    state = _below(whole, name)
-    img_channels = state["to_rgb.conv.weight"].shape[0]
-    block: Any = SqueezedGeneratorBlock(img_channels) if "rgb_bias" in state else torch.nn.Module()
-    block.upsample = None
-    block.to_style1, block.to_noise1 = _linear(state, "to_style1"), _linear(state, "to_noise1")
-    block.conv1 = _conv(state, "conv1")
-    block.to_style2, block.to_noise2 = _linear(state, "to_style2"), _linear(state, "to_noise2")
-    block.conv2 = _conv(state, "conv2")
-    block.activation = torch.nn.LeakyReLU(SLOPE)
-    block.to_rgb = torch.nn.Module()
-    block.to_rgb.input_channel = state["to_rgb.conv.weight"].shape[1]
-    block.to_rgb.to_style = _linear(state, "to_rgb.to_style")
-    block.to_rgb.conv = _conv(state, "to_rgb.conv")
-    if not is_last:
-        block.to_rgb.upsample = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Module())
-        block.to_rgb.upsample[1].register_buffer("f", torch.empty(state["to_rgb.upsample.1.f"].shape))
+    state = _below(whole, f"blocks.{index}.")
+    first, second, rgb = (state[f"{name}.weight"].shape for name in ("conv1", "conv2", "to_rgb.conv"))
+    dense = Block(state["to_style1.weight"].shape[1], first, second, rgb, index == 0, index == count - 1)
+    if "rgb_bias" not in state:
+        return dense
+    block: Any = SqueezedGeneratorBlock(rgb[0])
+    for name, child in dense._modules.items():
+        setattr(block, name, child)
+    if index == 0:
+        block.upsample = None
     if "excite.weight" in state:
         out, into = state["excite.weight"].shape[:2]
         block.excite = Excite(into, out)
         block.excite.weight_gain = 1.0
     return block  # type: ignore[no-any-return]
-
-
-def _linear(state: State, name: str) -> torch.nn.Linear:
-    out, into = state[f"{name}.weight"].shape
-    return torch.nn.Linear(into, out)
-
-
-def _conv(state: State, name: str) -> torch.nn.Module:
-    conv: Any = torch.nn.Module()
-    conv.weight = torch.nn.Parameter(torch.empty(state[f"{name}.weight"].shape))
-    conv.demod, conv.filters = True, conv.weight.shape[0]
-    return conv  # type: ignore[no-any-return]
 
 
 def _tree(state: State) -> torch.nn.Module:

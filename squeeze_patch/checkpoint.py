@@ -27,7 +27,7 @@ from squeeze_patch.state import Status, status
 from squeeze_patch.surgery import squeeze
 
 #: the generator on which channels are chosen: its weights are the averaged ones
-REFERENCES = ("G_ema", "g_ema")
+REFERENCES = ("G_ema", "g_ema", "params_ema", "GAN.GE")
 #: readable from Python 3.4 on, as the hosts' own files are
 PICKLE_PROTOCOL = 4
 

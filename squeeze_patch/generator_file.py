@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 import torch
 
-from squeeze_patch.checkpoint import PathLike, read
+from squeeze_patch.checkpoint import REFERENCES, PathLike, read
 from squeeze_patch.errors import CheckpointError, MeasurementError, UnsupportedModelError
 from squeeze_patch.state import status
 
 
-def load_generator(source: PathLike, key: str = "G_ema", *, trust: bool) -> Any:
-    """The network stored under ``key`` in a file, or the file's only one where it is no dict.
+def load_generator(source: PathLike, key: Optional[str] = None, *, trust: bool) -> Any:
+    """The network stored under ``key`` in a file, or the file's only one where it is no dict; by default the averaged
+    generator, under whichever of `checkpoint.REFERENCES` the file has.
 
     Capitals count only where another name is spelt like ``key`` but for them: rosinality's files have g and g_ema. Of a
     state dict, the network is a stand-in that makes the same images.
@@ -26,7 +27,9 @@ def load_generator(source: PathLike, key: str = "G_ema", *, trust: bool) -> Any:
     data = read(source, trust=trust)
     found = data
     if isinstance(data, dict):
-        alike = (name for name in data if str(name).lower() == key.lower())
+        key = key or next((name for name in REFERENCES if name in data), REFERENCES[0])
+        wanted = key.lower()
+        alike = (name for name in data if str(name).lower() == wanted)
         found = data.get(key if key in data else next(alike, key))
     if not isinstance(found, torch.nn.Module):
         entries = data.items() if isinstance(data, dict) else []

@@ -159,7 +159,7 @@ def test_what_a_trained_start_needs(lucidrains: LucidrainsHost) -> None:
             squeeze_patch.apply(root)
         assert {name: id(module) for name, module in root.named_modules()} == before
 
-    refused(lucidrains.generator()["G"], "Generator holds 0 mapping networks .*Pass the StyleGAN2 wrapper")
+    refused(lucidrains.generator()["G"], "Generator holds 0 mapping networks .*apply takes the StyleGAN2 wrapper")
     refused(lucidrains.generator(attn_layers=[2]), r"attention in front of blocks\.2 \(attns\.2\)")
     refused(lucidrains.generator(no_const=True), "no_const: blocks.0 starts from styles")
     G = lucidrains.generator()

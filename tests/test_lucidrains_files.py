@@ -110,8 +110,6 @@ def test_stand_ins_are_the_hosts(lucidrains: LucidrainsHost, tmp_path: Path, kwa
             adapter, network = locate(ours)
             styles = adapter.sample_w(ours, network, 5, seed=0)
             assert torch.equal(styles, adapter.sample_w(theirs, locate(theirs)[1], 5, seed=0))
-            with pytest.raises(squeeze_patch.StateError, match=r"a state dict makes no images.*squeeze_patch\.load"):
-                ours["G"](None, None)
         with open(tmp_path / "again.pt", "wb") as stream:
             archive.save(stream)
         assert same(torch.load(tmp_path / "again.pt", weights_only=True)["GAN"], gan.state_dict())
@@ -126,7 +124,7 @@ def test_files_that_are_nearly_the_hosts(lucidrains: LucidrainsHost, tmp_path: P
     assert [name for name, entry in entries.items() if entry.status is not None] == ["GAN.GE", "GAN.G"]
     for name, match in (  # left out, or, where there is none, added
         ("G.blocks.1.conv2.weight", "it has no conv2.weight"),
-        ("GE.blocks.0.to_rgb.upsample.1.f", "it has no to_rgb.upsample.1.f"),
+        ("GE.blocks.0.to_rgb.upsample.1.f", r"is another network's: .*blocks\.0\.to_rgb\.upsample\.1\.f"),
         ("GE.unknown", "but is another network's"),
     ):
         state = gan.state_dict()

@@ -1,0 +1,81 @@
+"""How lucidrains' generators are run: on one style vector a block and one noise image, which the caller brings."""
+
+from __future__ import annotations
+
+from typing import Any, List
+
+import torch
+
+from squeeze_patch.adapters.base import Adapter, Sampler
+from squeeze_patch.adapters.layers import class_named, value
+from squeeze_patch.errors import UnsupportedModelError
+
+#: latents whose mean style truncation moves towards, which the host draws anew for every model; it stores no mean
+CENTRE_SAMPLES, CENTRE_SEED = 2000, 0
+#: of the noise of noise_mode "const": the host stores none. Every place in a batch has an image of its own, drawn with
+#: this seed: a generator that learns on one noise image alone learns that image
+NOISE_SEED = 0
+
+
+class RunsLucidrains(Adapter):
+    """The part of the family's adapter that runs generators; ``network`` is the Generator.
+
+    The host's images lie about 0 to 1; here, as for all families, about -1 to 1.
+    """
+
+    def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
+        mapping = _mapping(root)
+        z = torch.randn([n, _latent_size(mapping)], generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            return value(_styles(mapping, z))
+
+    def num_ws(self, network: Any) -> int:
+        return len(network.blocks)
+
+    def synthesis(self, network: Any, ws: torch.Tensor, noise_mode: str) -> torch.Tensor:
+        """``noise_mode`` "none" is the mean of the uniform noise, which its weights are trained around."""
+        reference = network.initial_conv.weight
+        size = [len(ws), *[4 * 2 ** (len(network.blocks) - 1)] * 2, 1]
+        if noise_mode == "const":
+            noise = torch.rand(size, generator=torch.Generator().manual_seed(NOISE_SEED))
+        else:
+            noise = torch.full(size, 0.5)
+        images: torch.Tensor = network(ws.to(reference), noise.to(reference))
+        return images.float() * 2 - 1
+
+    def sampler(self, root: torch.nn.Module, network: Any) -> Sampler:
+        """Truncation moves styles towards the mean style of latents drawn with a fixed seed, computed at the first call
+        that truncates."""
+        mapping, specs = _mapping(root), self.specs(network)
+        centre: List[torch.Tensor] = []
+
+        def images(z: torch.Tensor, c: torch.Tensor, noise_mode: str, truncation: float) -> torch.Tensor:
+            w = _styles(mapping, z)
+            if truncation != 1:
+                centre.extend([] if centre else [self.sample_w(root, network, CENTRE_SAMPLES, CENTRE_SEED).mean(0)])
+                w = centre[0].to(w) + truncation * (w - centre[0].to(w))
+            return self.synthesis(network, w[:, None].expand(-1, len(specs), -1), noise_mode)
+
+        return Sampler(_latent_size(mapping), 0, specs[-1].resolution, images)
+
+
+def _mapping(root: torch.nn.Module) -> Any:
+    """The one mapping network in ``root``."""
+    found: List[Any] = [module for module in root.modules() if class_named(module, "StyleVectorizer")]
+    if len(found) != 1:
+        raise UnsupportedModelError(
+            f"this needs the generator's styles, but {type(root).__name__} holds {len(found)} mapping networks "
+            "(StyleVectorizer). Pass torch.nn.ModuleDict({'S': GAN.SE, 'G': GAN.GE}); apply takes the StyleGAN2 "
+            "wrapper, too, or init='random' for a generator alone"
+        )
+    return found[0]
+
+
+def _latent_size(mapping: torch.nn.Module) -> int:
+    return int(next(mapping.parameters()).shape[1])
+
+
+def _styles(mapping: torch.nn.Module, z: torch.Tensor) -> torch.Tensor:
+    """[N, z_dim] on any device -> [N, w_dim] on the mapping network's."""
+    w: torch.Tensor = mapping(z.to(next(mapping.parameters())))
+    return w
