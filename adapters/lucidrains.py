@@ -24,7 +24,8 @@ optimiser G_opt gets the new parameters in the place of those that are gone, wit
 has no mapping network, so it takes ``init="random"`` only; ``ModuleDict({"S": S, "G": G})`` is enough for the others.
 
 Limits: generators with attention layers or ``no_const`` take ``init="random"`` only; copies and pickles of a squeezed
-generator need squeeze_patch installed; for files, `lucidrains_state` states what is assumed.
+generator need squeeze_patch installed; for files, `lucidrains_state` states what is assumed. Training: the host's
+command is run in the tests from scratch, resumed, from a dense model, and on two processes (`lucidrains_training`).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from typing import Any, Collection, Dict, List, Mapping, Optional
 
 import torch
 
-from squeeze_patch.adapters import lucidrains_state
-from squeeze_patch.adapters.base import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters import lucidrains_state, lucidrains_training
+from squeeze_patch.adapters.base import Affine, BlockSpec, ConvWeights, DenseBlock, PrepareStart, SqueezedStart
 from squeeze_patch.adapters.layers import class_named, fill_excite, is_parametrised, refuse_hooks, value
 from squeeze_patch.adapters.lucidrains_block import NARROWED, SqueezedGeneratorBlock, dense_block_like, squeeze_block
 from squeeze_patch.adapters.lucidrains_run import RunsLucidrains
@@ -116,6 +117,9 @@ class LucidrainsAdapter(RunsLucidrains):
                 self.put(generator, spec.name, dense_block_like(self.block(network, spec.name), spec, network))
         self.unmark(copied, generator)
         return copied
+
+    def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
+        return lucidrains_training.hook_training(module, prepare)
 
     def from_state(
         self, state: Mapping[str, torch.Tensor], squeezed: Optional[Collection[str]] = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def train(
     squeezed already; a dense file is converted first.
 
     Args:
-        arguments: the host's script and its own options.
+        arguments: the host's script, or its installed command, and its own options.
         reduction, ratio: as for `squeeze_patch.apply`.
         init_from: checkpoint (path or URL) for the weights of G, D and G_ema, without the changes that some hosts make
             to their settings with ``--resume``.
@@ -62,9 +63,7 @@ def train(
     Raises:
         SqueezeError: no adapter knows how the script builds its generator, or a file does not fit the wish.
     """
-    script = Path(arguments[0]).resolve()
-    if not script.is_file():
-        raise SqueezeError(f"{arguments[0]}: there is no such script; name the host's train.py")
+    script = find_script(arguments[0])
     os.environ[SCRIPT_VARIABLE] = str(script)
     wish: Wish = {key: value for key, value in (("reduction", reduction), ("ratio", ratio)) if value is not None}
     module = _host_module()
@@ -72,7 +71,7 @@ def train(
 
         def prepare(resume: Optional[str]) -> Start:
             if resume and init_from:
-                raise SqueezeError("--init-from and the script's own --resume name two starts; give one of them")
+                raise SqueezeError(f"--init-from is one start, {resume} (the script's own) another; give one of them")
             return _start(resume or init_from, wish, Path(folder), say)
 
         if not any(adapter.hook_training(module, prepare) for adapter in adapters()):
@@ -86,6 +85,18 @@ def train(
             module.subprocess_fn = run_process
         sys.argv = [str(arguments[0]), *arguments[1:]]
         module.main()
+
+
+def find_script(name: str) -> Path:
+    """The host's script: a file, or an installed command.
+
+    Raises:
+        SqueezeError: there is none.
+    """
+    command = name if Path(name).is_file() else shutil.which(name)
+    if command is None:
+        raise SqueezeError(f"{name}: there is no such script or command; name the host's train.py")
+    return Path(command).resolve()
 
 
 def run_process(*arguments: Any, **keywords: Any) -> None:

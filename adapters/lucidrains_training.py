@@ -1,0 +1,129 @@
+"""How lucidrains' command, stylegan2_pytorch, builds and resumes generators.
+
+The command builds a Trainer in every process, and that the training wrapper StyleGAN2, which makes the optimisers; then
+the Trainer loads models/NAME/model_N.pt, the last one where nobody says which. So the wrapper is squeezed when it has
+been built, and what the Trainer loads is a squeezed file. What a run begins with is decided once, in the first process,
+and handed to the others by the environment.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional
+
+import torch
+
+from squeeze_patch.adapters.base import PrepareStart
+from squeeze_patch.errors import StateError
+
+PACKAGE = "stylegan2_pytorch"
+#: {"wish": arguments of apply, "checkpoint": file to begin with or None, "resume": whether the Trainer loads it}
+VARIABLE = "SQUEEZE_PATCH_LUCIDRAINS"
+
+
+def hook_training(module: Any, prepare: PrepareStart) -> bool:
+    """Squeeze what the command builds; ``module`` is the host's package, whose ``main`` becomes the command."""
+    if module.__name__ != PACKAGE:
+        return False
+    cli: Any = importlib.import_module(f"{PACKAGE}.cli")
+    command = cli.train_from_folder
+
+    @functools.wraps(command)  # the command line is made from the signature
+    def train_squeezed(*args: Any, **options: Any) -> Any:
+        bound = inspect.signature(command).bind(*args, **options)
+        bound.apply_defaults()
+        chosen = bound.arguments
+        path = None if chosen["new"] else stored_model(chosen)
+        start = prepare(None if path is None else str(path))
+        job = {"wish": dict(start.wish), "checkpoint": start.checkpoint, "resume": path is not None}
+        os.environ[VARIABLE] = json.dumps(job)
+        hook_classes()
+        return command(*args, **options)
+
+    cli.train_from_folder = train_squeezed
+    cli.squeeze_patch_original = cli.run_training
+    cli.run_training = run_training  # spawned processes find it by its name
+    module.main = cli.main
+    return True
+
+
+def run_training(*arguments: Any) -> Any:
+    """One training process: the host's own function, with its classes hooked."""
+    cli = importlib.import_module(f"{PACKAGE}.cli")
+    hook_classes()
+    return getattr(cli, "squeeze_patch_original", cli.run_training)(*arguments)
+
+
+def stored_model(options: Mapping[str, Any]) -> Optional[Path]:
+    """The file that the command would go on from, None where there is none."""
+    folder = Path(options["models_dir"]) / str(options["name"])
+    if options["load_from"] != -1:
+        return folder / f"model_{options['load_from']}.pt"
+    numbers = [int(path.stem.split("_")[1]) for path in folder.glob("model_*.pt")]
+    return folder / f"model_{max(numbers)}.pt" if numbers else None
+
+
+def hook_classes() -> None:
+    """Once a process: the wrapper squeezes itself when built, the Trainer loads the file of the job."""
+    networks = importlib.import_module(f"{PACKAGE}.{PACKAGE}")
+    if getattr(networks.StyleGAN2, "squeeze_patch", False):
+        return
+    job = json.loads(os.environ[VARIABLE])
+    build, load = networks.StyleGAN2.__init__, networks.Trainer.load
+
+    @functools.wraps(build)
+    def build_squeezed(self: Any, *args: Any, **kwargs: Any) -> None:
+        build(self, *args, **kwargs)
+        _squeeze(self, job["wish"])
+        if job["checkpoint"] and not job["resume"]:
+            _restore(self, job["checkpoint"])
+
+    @functools.wraps(load)
+    def load_squeezed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not job["resume"]:
+            return load(self, *args, **kwargs)
+        self.model_name = lambda number: job["checkpoint"]
+        try:
+            result = load(self, *args, **kwargs)
+        finally:
+            del self.model_name
+        job.update(resume=False, checkpoint=None)  # from now on it loads what it saved itself
+        _say_restored(self.GAN)
+        return result
+
+    networks.StyleGAN2.__init__, networks.Trainer.load = build_squeezed, load_squeezed
+    networks.StyleGAN2.squeeze_patch = True
+
+
+def _squeeze(wrapper: torch.nn.Module, wish: Dict[str, Any]) -> None:
+    from squeeze_patch.planner import Plan
+    from squeeze_patch.state import status
+    from squeeze_patch.surgery import apply
+
+    wish = dict(wish)
+    if "plan" in wish:
+        wish["plan"] = Plan.from_dict(wish["plan"])
+    apply(wrapper, init="random", keep_original=False, **wish)
+    print(f"squeeze_patch: {status(wrapper)}")
+
+
+def _restore(wrapper: torch.nn.Module, checkpoint: str) -> None:
+    """All tensors of both generators, their mapping networks and the discriminator."""
+    from squeeze_patch.archive import read_entries
+
+    state = read_entries(Path(checkpoint), trust=True).get("GAN", {})
+    try:
+        wrapper.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise StateError(f"{checkpoint} does not fit the generator: {' '.join(str(error).split())[:300]}") from error
+    _say_restored(wrapper)
+
+
+def _say_restored(wrapper: torch.nn.Module) -> None:
+    count = len(wrapper.state_dict())
+    print(f"squeeze_patch: restored {count} of {count} parameters and buffers of the squeezed generators and the rest")

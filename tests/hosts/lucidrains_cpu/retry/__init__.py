@@ -1,0 +1,1 @@
+"""What the command needs of it: calling something again after certain errors."""

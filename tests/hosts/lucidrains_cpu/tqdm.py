@@ -1,0 +1,9 @@
+"""No progress bar."""
+
+
+class tqdm:
+    def __init__(self, initial=0, total=None, **_):
+        self.n = initial
+
+    def refresh(self):
+        pass

@@ -1,0 +1,125 @@
+"""squeeze-patch train in front of lucidrains' own command, stylegan2_pytorch: the real one, on a CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import squeeze_patch
+from squeeze_patch.archive import read_archive
+from squeeze_patch.checkpoint import convert
+from tests.hosts import HERE, package
+from tests.hosts.lucidrains import LUCIDRAINS, NEEDED
+
+SIZE = 16
+#: its command line, and what that is made with
+COMMAND_LINE = ("fire==0.7.0", "termcolor==2.5.0")
+
+
+def environment(gpus: int) -> Dict[str, str]:
+    folders = [package(requirement) for requirement in (LUCIDRAINS, *NEEDED, *COMMAND_LINE)]
+    paths = [str(HERE / "lucidrains_cpu"), *map(str, folders)]
+    path = os.pathsep.join([str(package(LUCIDRAINS) / "bin"), os.environ["PATH"]])
+    extra = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1", "PATH": path, "GPUS": str(gpus)}
+    return {**os.environ, **extra}
+
+
+def start(cwd: Path, before: List[str], *options: str, gpus: int = 1) -> Any:
+    fixed = ["--data=images", f"--image_size={SIZE}", "--network_capacity=4", "--batch_size=2", "--num_workers=0"]
+    fixed += ["--gradient_accumulate_every=1", "--save_every=3", "--num_image_tiles=2"]
+    return subprocess.run(
+        [sys.executable, *before, *fixed, *options],
+        cwd=cwd,
+        env=environment(gpus),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def train(cwd: Path, wish: List[str], *options: str, gpus: int = 1) -> str:
+    before = ["-m", "squeeze_patch", "train", *wish, "--", "stylegan2_pytorch"]
+    done = start(cwd, before, *options, gpus=gpus)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return str(done.stdout + done.stderr)
+
+
+def state(path: Path) -> Dict[str, torch.Tensor]:
+    found: Dict[str, torch.Tensor] = torch.load(path, weights_only=True)["GAN"]
+    return found
+
+
+def same(a: Dict[str, torch.Tensor], b: Dict[str, torch.Tensor]) -> bool:
+    return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    random = np.random.default_rng(0)
+    for n in range(4):
+        pixels = random.integers(0, 256, [SIZE, SIZE, 3], dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{n}.png")
+    return tmp_path
+
+
+def test_from_scratch_and_resumed(workspace: Path) -> None:
+    said = train(workspace, ["--ratio", "2"], "--name=first", "--num_train_steps=3")
+    assert "squeeze_patch: squeezed: 3 of 3 blocks" in said
+    last = workspace / "models" / "first" / "model_1.pt"
+    found = read_archive(last, trust=False)
+    for name in ("GAN.GE", "GAN.G"):
+        plan = squeeze_patch.status(found[name]).plan
+        assert plan is not None
+        assert plan.same_widths(squeeze_patch.plan(found[name], ratio=2))
+    before = state(last)
+
+    said = train(workspace, [], "--name=first", "--num_train_steps=3")  # nothing left to do
+    assert "model_1.pt is squeezed already; training goes on with its plan" in said
+    assert f"restored {len(before)} of {len(before)} parameters and buffers" in said
+    assert same(state(last), before)
+
+    train(workspace, [], "--name=first", "--num_train_steps=6")
+    after = state(workspace / "models" / "first" / "model_2.pt")
+    assert all(torch.isfinite(tensor).all() for tensor in after.values())
+    moved = [name for name in after if name.startswith("G.") and not torch.equal(after[name], before[name])]
+    parameters = [name for name, _ in found["GAN.G"]["G"].named_parameters()]
+    assert {f"G.{name}" for name in parameters} <= set(moved)  # every one learns
+
+
+def test_from_a_dense_model_and_from_a_file(workspace: Path) -> None:
+    """A dense model is squeezed where it stands; another run begins with a file."""
+    script = str(package(LUCIDRAINS) / "bin" / "stylegan2_pytorch")
+    done = start(workspace, [script], "--name=mine", "--num_train_steps=1")  # the host alone
+    assert done.returncode == 0, done.stdout + done.stderr
+    dense, squeezed = workspace / "models" / "mine" / "model_0.pt", workspace / "squeezed.pt"
+    convert(dense, squeezed, ratio=2)
+    said = train(workspace, ["--ratio", "2"], "--name=mine", "--num_train_steps=0")
+    assert f"{dense.relative_to(workspace)} is dense; squeezing its generators" in said
+    assert same(state(dense), state(squeezed))
+
+    from_file = ["--init-from", "squeezed.pt"]
+    assert "restored" in train(workspace, from_file, "--name=other", "--num_train_steps=0")
+    assert same(state(workspace / "models" / "other" / "model_0.pt"), state(squeezed))
+
+    # the last model of a run is written by all of its processes at once, which is the host's; so it is not read here
+    said = train(workspace, from_file, "--name=two", "--num_train_steps=1", "--multi_gpus", gpus=2)
+    assert said.count(f"restored {len(state(squeezed))} of {len(state(squeezed))} parameters and buffers") == 2
+
+    before = ["-m", "squeeze_patch", "train", *from_file, "--", "stylegan2_pytorch", "--num_train_steps=0"]
+    done = start(workspace, before, "--name=other")  # which has a model by now
+    assert done.returncode == 2
+    assert "give one of them" in done.stderr
+    done = start(workspace, before, "--name=larger", "--network_capacity=8")
+    assert done.returncode == 2
+    assert "the plan does not fit this generator" in done.stderr
+    assert not (workspace / "models" / "larger" / "model_0.pt").exists()
