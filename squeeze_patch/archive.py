@@ -14,7 +14,7 @@ from typing import IO, Any, ContextManager, Dict, Mapping, Optional, Tuple
 import torch
 
 from squeeze_patch.adapters import adapters, locate
-from squeeze_patch.errors import CheckpointError
+from squeeze_patch.errors import CheckpointError, UnsupportedModelError
 from squeeze_patch.planner import BlockPlan, Plan, dense_parameters
 
 #: entry of a file that holds the Plan, as a plain dict
@@ -104,7 +104,7 @@ def read_archive(source: Path, *, trust: bool) -> Archive:
             taken = tuple(outer for beginnings in found.values() for outer in beginnings.values())
             archive[name] = {key: tensor for key, tensor in value.items() if not key.startswith(taken)}
             continue
-        body = stand_in(value, plan)
+        body = stand_in(value, plan, f"{source}: {name}: ")
         archive[name] = value if body is None else body
         states += [] if body is None else [str(name)]
     archive.states, archive.parts = tuple(states), parts
@@ -138,18 +138,24 @@ def stored_plan(data: Mapping[Any, Any]) -> Optional[Plan]:
     return Plan.from_dict(plan) if isinstance(plan, dict) else None
 
 
-def stand_in(value: Any, plan: Optional[Plan] = None) -> Optional[torch.nn.Module]:
+def stand_in(value: Any, plan: Optional[Plan] = None, where: str = "") -> Optional[torch.nn.Module]:
     """A body for ``value`` if it is the state dict of a generator of a known family, else None; squeezed with its Plan
     on it where the state is.
 
     The Plan is ``plan`` where that is what the shapes of ``value`` say, else it is made from them: hosts that go on
     training from a squeezed file store no Plan.
+
+    Raises:
+        UnsupportedModelError: an adapter's, behind ``where``.
     """
     if not is_state(value):
         return None
     squeezed = None if plan is None else [block.name for block in plan.blocks]
     for adapter in adapters():
-        body = adapter.from_state(value, squeezed)
+        try:
+            body = adapter.from_state(value, squeezed)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{where}{error}") from error
         if body is not None:
             found = plan_from_shapes(body)
             if found is not None:

@@ -66,7 +66,8 @@ def plan(
     as_json: bool,
 ) -> None:
     """Show what convert would do to the generator in FILE, and write nothing."""
-    from squeeze_patch.checkpoint import dense_generators, host_path, read, reference_name
+    from squeeze_patch.adapters import reference_name
+    from squeeze_patch.checkpoint import dense_generators, host_path, read
     from squeeze_patch.planner import describe_reduction
     from squeeze_patch.planner import plan as make_plan
     from squeeze_patch.report import report, table
