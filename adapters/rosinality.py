@@ -13,6 +13,12 @@ What is patched, by its name in rosinality's Generator (basicsr and gfpgan: ``st
 everything else             untouched: mapping, constant, up-convolutions, noise buffers, the list API of latents
 ==========================  =================================================================================
 
+Files: rosinality's ``.pt`` with ``g`` and ``g_ema``, basicsr's and gfpgan's ``.pth`` with ``params`` and
+``params_ema``, or a bare state dict. The stand-ins for them (`flat_state`) assume what no tensor says: the mapping
+network's ``lr_mlp`` of 0.01 (gfpgan's has none; other magnitudes are refused), and basicsr's ``resample_kernel`` of
+[1, 3, 3, 1]. gfpgan's StyleGAN2GeneratorBilinear has the very names and shapes of basicsr's StyleGAN2Generator, for
+which it is taken in a file. Restoration networks around a generator (``stylegan_decoder.*``) are refused as files.
+
 A block's name in plans and messages is the path of its second convolution.
 
 Limits: copies of a squeezed generator and pickles of it need squeeze_patch installed; calling a layer's ``forward``

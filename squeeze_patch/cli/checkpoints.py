@@ -130,6 +130,7 @@ def convert(
       squeeze-patch convert ffhq.pkl ffhq-squeezed.pkl --host stylegan2-ada-pytorch --trust
       squeeze-patch convert ffhq.pkl half.pkl --ratio 2 --host stylegan2-ada-pytorch --trust
       squeeze-patch convert 550000.pt squeezed.pt
+      squeeze-patch convert net_g_latest.pth squeezed.pth
       squeeze-patch convert ffhq.pkl ffhq.pt --to rosinality --host stylegan2-ada-pytorch --trust
     """
     from squeeze_patch.checkpoint import check_target
