@@ -97,7 +97,7 @@ def read_archive(source: Path, *, trust: bool) -> Archive:
     for name, value in data.items():
         found = {} if name == WHOLE else parts_of_state(value)
         for part, beginnings in found.items():
-            body = stand_in(state_of_part(value, beginnings), plan)
+            body = stand_in(state_of_part(value, beginnings), plan, f"{source}: {name}.{part}: ")
             if body is None:
                 raise CheckpointError(f"{source}: {name}.{part} is not the generator that its wrapper should hold")
             archive[f"{name}.{part}"] = body

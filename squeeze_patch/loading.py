@@ -26,8 +26,7 @@ def load(G: Module, source: Union[str, Path, State], *, entry: Optional[str] = N
             same way already.
         source: a file of torch.save that `squeeze_patch.convert` wrote or that a training script wrote later, or one
             squeezed state dict.
-        entry: which of the file's generators; default: the moving average ("g_ema", "params_ema"), or the
-            first.
+        entry: which of the file's generators; default: the moving average (g_ema, params_ema), or the first.
         trust: needed where the file holds more than tensors, plain values and argparse.Namespace, since loading it
             then runs code stored in it.
 
