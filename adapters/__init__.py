@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import torch
 
@@ -46,6 +46,18 @@ def _group(points: Any) -> Iterable[Any]:
     if sys.version_info >= (3, 10):
         return points.select(group=GROUP)  # type: ignore[no-any-return]
     return points.get(GROUP, [])  # type: ignore[no-any-return]
+
+
+def roles() -> Dict[str, str]:
+    """{name of an entry in some family's files: "G" or "G_ema"}; see `Adapter.roles`."""
+    return {name: role for adapter in adapters() for name, role in adapter.roles.items()}
+
+
+def reference_name(names: Iterable[str]) -> str:
+    """Which of the generators of a file stands for it, and has channels chosen on it: the moving average, whose weights
+    are the smoother ones, or the first."""
+    ordered, known = list(names), roles()
+    return next((name for name in ordered if known.get(name) == "G_ema"), ordered[0])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Protocol, Tuple, Union
 
 import torch
@@ -162,6 +163,8 @@ class Adapter(abc.ABC):
     name: str
     #: whether the family's files hold state dicts (torch.save), rather than whole generators (pickle)
     saves_states: bool = False
+    #: {name of an entry in the family's files: "G", the generator that is trained, or "G_ema", its moving average}
+    roles: Mapping[str, str] = MappingProxyType({})
 
     @abc.abstractmethod
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters.layers import class_named
+from squeeze_patch.adapters.layers import class_named, value
 from squeeze_patch.errors import UnsupportedModelError
 
 #: key of excite among a layer's forward pre-hooks. A word, not one of torch's numbers: those start anew in every
@@ -26,6 +26,7 @@ class Layout:
     """Names of one lineage of flat generators.
 
     Attributes:
+        host: where the lineage is from, and its class, in words.
         classes: names of the generator class.
         const: parameter [1, c, 4, 4].
         first_conv: the convolution at 4x4; its toRGB is ``to_rgb1`` everywhere.
@@ -34,10 +35,12 @@ class Layout:
         modulated: the modulated convolution inside a conv or toRGB layer.
         noise: noise strength [1] of a conv layer.
         bias: of a conv layer, [c] or [1, c, 1, 1].
+        stored_noise: beginning of the names of its noise buffers, which are numbered from 0.
         plain_upsampling: upsamples bilinearly, then convolves, where the others use a transposed convolution and a
             blur; the convolution's output is multiplied with sqrt(2) ahead of noise and bias instead of behind them.
     """
 
+    host: str
     classes: Tuple[str, ...]
     const: str
     first_conv: str
@@ -46,15 +49,34 @@ class Layout:
     modulated: str
     noise: str
     bias: str
+    stored_noise: str = "noises.noise"
     plain_upsampling: bool = False
 
 
 ROSINALITY = Layout(
-    ("Generator",), "input.input", "conv1", "convs", "style", "conv", noise="noise.weight", bias="activate.bias"
+    "rosinality's Generator",
+    ("Generator",),
+    "input.input",
+    "conv1",
+    "convs",
+    "style",
+    "conv",
+    noise="noise.weight",
+    bias="activate.bias",
+    stored_noise="noises.noise_",
 )
 _BASICSR = ("constant_input.weight", "style_conv1", "style_convs", "style_mlp", "modulated_conv")
-BASICSR = Layout(("StyleGAN2Generator",), *_BASICSR, noise="weight", bias="activate.bias")
-CLEAN = Layout(("StyleGAN2GeneratorClean",), *_BASICSR, noise="weight", bias="bias", plain_upsampling=True)
+BASICSR = Layout(
+    "basicsr's StyleGAN2Generator", ("StyleGAN2Generator",), *_BASICSR, noise="weight", bias="activate.bias"
+)
+CLEAN = Layout(
+    "gfpgan's StyleGAN2GeneratorClean",
+    ("StyleGAN2GeneratorClean",),
+    *_BASICSR,
+    noise="weight",
+    bias="bias",
+    plain_upsampling=True,
+)
 LAYOUTS = (ROSINALITY, BASICSR, CLEAN)
 
 
@@ -170,6 +192,13 @@ def get(root: Any, path: str) -> Any:
     for name in filter(None, path.split(".")):
         root = getattr(root, name)
     return root
+
+
+def filter_of(up: Any, layout: Layout) -> Optional[torch.Tensor]:
+    """The filter behind an up-convolution, its gain of four included; None where it has none."""
+    modulated = getattr(up, layout.modulated)
+    kernel = getattr(getattr(modulated, "blur", getattr(modulated, "smooth", None)), "kernel", None)
+    return value(kernel) if isinstance(kernel, torch.Tensor) else None
 
 
 def stored_noise(network: Any) -> List[torch.Tensor]:

@@ -31,6 +31,7 @@ command is run in the tests from scratch, resumed, from a dense model, and on tw
 from __future__ import annotations
 
 import copy
+from types import MappingProxyType
 from typing import Any, Collection, Dict, List, Mapping, Optional
 
 import torch
@@ -50,6 +51,7 @@ class LucidrainsAdapter(RunsLucidrains):
     """Replaces GeneratorBlocks by SqueezedGeneratorBlocks; ``network`` is the Generator."""
 
     name = "lucidrains"
+    roles = MappingProxyType({"GAN.G": "G", "GAN.GE": "G_ema"})
 
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
         return [module for module in root.modules() if _is_generator(module) and _complaint(module) is None]

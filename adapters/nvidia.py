@@ -47,6 +47,7 @@ class NvidiaAdapter(RunsNvidia):
     """Replaces whole blocks by `connection.SqueezedBlock`, made persistent with the host's own decorator."""
 
     name = "nvidia"
+    roles = types.MappingProxyType({"G": "G", "G_ema": "G_ema"})
 
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
         return [module for module in root.modules() if _is_network(module) and _complaint(module) is None]

@@ -13,6 +13,12 @@ What is patched, by its name in rosinality's Generator (basicsr and gfpgan: ``st
 everything else             untouched: mapping, constant, up-convolutions, noise buffers, the list API of latents
 ==========================  =================================================================================
 
+Files: rosinality's ``.pt`` with ``g`` and ``g_ema``, basicsr's and gfpgan's ``.pth`` with ``params`` and
+``params_ema``, or a bare state dict. The stand-ins for them (`flat_state`) assume what no tensor says: the mapping
+network's ``lr_mlp`` of 0.01 (gfpgan's has none; other magnitudes are refused), and basicsr's ``resample_kernel`` of
+[1, 3, 3, 1]. gfpgan's StyleGAN2GeneratorBilinear has the very names and shapes of basicsr's StyleGAN2Generator, for
+which it is taken in a file. Restoration networks around a generator (``stylegan_decoder.*``) are refused as files.
+
 A block's name in plans and messages is the path of its second convolution.
 
 Limits: copies of a squeezed generator and pickles of it need squeeze_patch installed; calling a layer's ``forward``
@@ -28,19 +34,20 @@ import functools
 import importlib
 import math
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters import rosinality_exchange, rosinality_state
+from squeeze_patch.adapters import flat_state, rosinality_exchange
 from squeeze_patch.adapters.base import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.common_names import resolutions, widths
 from squeeze_patch.adapters.flat import (
     LAYOUTS,
-    ROSINALITY,
     FlatBlock,
     Layout,
     Place,
+    filter_of,
     get,
     known_layout,
     layout_of,
@@ -62,6 +69,7 @@ class RosinalityAdapter(RunsFlat):
 
     name = "rosinality"
     saves_states = True
+    roles = MappingProxyType({"g": "G", "g_ema": "G_ema", "params": "G", "params_ema": "G_ema"})
 
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
         return [module for module in root.modules() if layout_of(module) and _complaint(module) is None]
@@ -135,7 +143,7 @@ class RosinalityAdapter(RunsFlat):
     def from_state(
         self, state: Mapping[str, torch.Tensor], squeezed: Optional[Collection[str]] = None
     ) -> Optional[torch.nn.Module]:
-        return rosinality_state.from_state(state, squeezed)
+        return flat_state.from_state(state, squeezed)
 
     def dense_like(self, root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
         """Made without the generator's constructor: the layers' classes build full ones as they build narrow ones."""
@@ -151,8 +159,6 @@ class RosinalityAdapter(RunsFlat):
         return dense
 
     def to_common(self, root: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.Tensor]:
-        if known_layout(network) is not ROSINALITY:
-            return super().to_common(root, network)
         return rosinality_exchange.to_common(network)
 
     def from_common(self, state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
@@ -160,7 +166,7 @@ class RosinalityAdapter(RunsFlat):
         sizes = resolutions(state)
         paths = ["conv1", *(f"convs.{2 * k + 1}" for k in range(len(sizes) - 1))]
         squeezed = [path for size, path in zip(sizes, paths) if size in widths(state)]
-        body = rosinality_state.from_state(found, squeezed)
+        body = flat_state.from_state(found, squeezed)
         assert body is not None  # it has all of the names that tell the family
         return body
 
@@ -299,15 +305,9 @@ def _fir(up: Any, layout: Layout, where: str) -> torch.Tensor:
     """The filter of an up-convolution at gain one."""
     if up is None or layout.plain_upsampling:
         return _FIR
-    kernel = _blur_kernel(getattr(up, layout.modulated))
+    kernel = filter_of(up, layout)
     if kernel is None or kernel.shape != (4, 4):
         raise UnsupportedModelError(
             f"{where} has no blur kernel of 4x4; a trained start knows no other. Use init='random' and train"
         )
     return kernel / kernel.sum()
-
-
-def _blur_kernel(modulated: Any) -> Optional[torch.Tensor]:
-    blur = getattr(modulated, "blur", getattr(modulated, "smooth", None))
-    kernel = getattr(blur, "kernel", None)
-    return value(kernel) if isinstance(kernel, torch.Tensor) else None

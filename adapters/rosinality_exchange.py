@@ -1,4 +1,4 @@
-"""rosinality's generators to and from common names (`common_names`)."""
+"""rosinality's and basicsr's generators to common names (`common_names`), and rosinality's from them."""
 
 from __future__ import annotations
 
@@ -8,56 +8,64 @@ from typing import Any, Dict, Iterator, Mapping, Tuple
 import torch
 
 from squeeze_patch.adapters.common_names import MAPPING_LR, CommonState, channels, mapping_layers, resolutions
-from squeeze_patch.adapters.flat import ROSINALITY, get, places
+from squeeze_patch.adapters.flat import ROSINALITY, Layout, filter_of, get, known_layout, places
 from squeeze_patch.errors import UnsupportedModelError
 
-_CONV = {
-    "weight": "conv.weight",
-    "style.weight": "conv.modulation.weight",
-    "style.bias": "conv.modulation.bias",
-    "noise_strength": "noise.weight",
-    "bias": "activate.bias",
-}
-_TORGB = {**{name: _CONV[name] for name in ("weight", "style.weight", "style.bias")}, "bias": "bias"}
 #: what the hosts' scripts build a generator with, beside its size: {resolution: channels / channel_multiplier} above 32
 _WIDE = {64: 256, 128: 128, 256: 64, 512: 32, 1024: 16}
 
 
-def names(sizes: Any, layers: int, squeezed: Any) -> Iterator[Tuple[str, str]]:
-    """(common name, rosinality's name) of a generator's tensors.
+def names(sizes: Any, layers: int, squeezed: Any, layout: Layout = ROSINALITY) -> Iterator[Tuple[str, str]]:
+    """(common name, the lineage's name) of a generator's tensors.
 
     Args:
         sizes: resolutions of the blocks, ascending.
         layers: of the mapping network.
         squeezed: resolutions that have an excite.
+        layout: of the lineage.
     """
+    convs, inner = layout.convs, layout.modulated
+    weights = {"weight": f"{inner}.weight"}
+    weights.update({f"style.{what}": f"{inner}.modulation.{what}" for what in ("weight", "bias")})
+    of_conv = {**weights, "noise_strength": layout.noise, "bias": layout.bias}
     for index in range(layers):
         for what in ("weight", "bias"):
-            yield f"mapping.{index}.{what}", f"style.{index + 1}.{what}"
-    yield "const", "input.input"
+            yield f"mapping.{index}.{what}", f"{layout.mapping}.{index + 1}.{what}"
+    yield "const", layout.const
     for k, size in enumerate(sizes):
-        parts = {"conv1": f"convs.{2 * k - 1}", "conv0": f"convs.{2 * k - 2}"} if k else {"conv1": "conv1"}
-        for part, path in parts.items():
-            yield from ((f"{size}.{part}.{to}", f"{path}.{name}") for to, name in _CONV.items())
-            yield f"{size}.{part}.noise", f"noises.noise_{2 * k - (part == 'conv0')}"
+        last = {"conv1": f"{convs}.{2 * k - 1}", "conv0": f"{convs}.{2 * k - 2}"}
+        for part, path in last.items() if k else [("conv1", layout.first_conv)]:
+            yield from ((f"{size}.{part}.{to}", f"{path}.{name}") for to, name in of_conv.items())
+            yield f"{size}.{part}.noise", f"{layout.stored_noise}{2 * k - (part == 'conv0')}"
         torgb = f"to_rgbs.{k - 1}" if k else "to_rgb1"
-        yield from ((f"{size}.torgb.{to}", f"{torgb}.{name}") for to, name in _TORGB.items())
+        yield from ((f"{size}.torgb.{to}", f"{torgb}.{name}") for to, name in {**weights, "bias": "bias"}.items())
         if size in squeezed:
-            yield from ((f"{size}.excite.{what}", f"convs.{2 * k}.excite.{what}") for what in ("weight", "bias"))
+            yield from ((f"{size}.excite.{what}", f"{convs}.{2 * k}.excite.{what}") for what in ("weight", "bias"))
 
 
 def to_common(G: Any) -> Dict[str, torch.Tensor]:
-    """The tensors of a generator, or of the stand-in for its state dict, dense or squeezed."""
-    found = places(G, ROSINALITY)
+    """The tensors of a generator, or of the stand-in for its state dict, dense or squeezed.
+
+    Raises:
+        UnsupportedModelError: it is not StyleGAN2 as published, so that no other family has the same network.
+    """
+    layout = known_layout(G)
+    if layout.plain_upsampling:
+        raise UnsupportedModelError(
+            f"{layout.host} cannot be carried to another family: it upsamples bilinearly, which the others do not"
+        )
+    found = places(G, layout)
     sizes = [place.resolution for place in found]
     squeezed = [place.resolution for place in found if place.reader and hasattr(get(G, place.reader), "excite")]
-    layers = len(list(G.style.children())) - 1
+    layers = len(list(get(G, layout.mapping).children())) - 1
     own = G.state_dict()
     result = {}
-    for common, name in names(sizes, layers, squeezed):
+    for common, name in names(sizes, layers, squeezed, layout):
+        if name not in own:
+            raise UnsupportedModelError(f"{type(G).__name__} has no {name}, which other families' generators have")
         tensor = own[name].detach().to(device="cpu", dtype=torch.float32)
         result[common] = tensor.reshape(_common_shape(common, tensor))
-    _check(G, found)
+    _check(G, layout)
     return result
 
 
@@ -120,14 +128,14 @@ def _common_shape(common: str, tensor: torch.Tensor) -> Tuple[int, ...]:
     return () if what.endswith("noise_strength") else shape
 
 
-def _check(G: Any, found: Any) -> None:
-    for place in found:
-        if place.up is not None:
-            taps = get(G, f"{place.up}.conv.blur.kernel")
-            one = torch.tensor([1.0, 3.0, 3.0, 1.0], device=taps.device)
-            if taps.shape != (4, 4) or not torch.allclose(taps.float(), torch.outer(one, one) / 16):
-                raise UnsupportedModelError(f"{place.up} upsamples with another filter than [1, 3, 3, 1]")
-    for layer in list(G.style.children())[1:]:
+def _check(G: Any, layout: Layout) -> None:
+    one = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    for place in places(G, layout):
+        taps = filter_of(get(G, place.up), layout) if place.up else None
+        known = taps is not None and taps.shape == (4, 4) and torch.allclose(taps, torch.outer(one, one) / 16)
+        if place.up and not known:
+            raise UnsupportedModelError(f"{place.up} upsamples with another filter than [1, 3, 3, 1]")
+    for layer in list(get(G, layout.mapping).children())[1:]:
         rate = float(getattr(layer, "lr_mul", math.nan))
         if not math.isclose(rate, MAPPING_LR):
             raise UnsupportedModelError(

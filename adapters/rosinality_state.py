@@ -8,124 +8,18 @@ network's learning-rate multiplier, which multiplies its weights at run time: it
 from __future__ import annotations
 
 import math
-from typing import Any, Collection, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, ClassVar, Collection, Optional, Type
 
 import torch
 
-from squeeze_patch.adapters.flat import ROSINALITY, FlatBlock, get, places, stored_noise, write_block
-from squeeze_patch.connection import Excite, upsample2d
+from squeeze_patch.adapters.flat import ROSINALITY, Layout, get
+from squeeze_patch.adapters.flat_body import FlatBody, Kernel, State, give_parameter
+from squeeze_patch.connection import upsample2d
 from squeeze_patch.errors import UnsupportedModelError
 
-MARKS = {"input.input", "conv1.conv.weight", "conv1.noise.weight", "to_rgb1.conv.weight", "style.1.weight"}
 LR_MLP = 0.01
-_OTHER = "this looks like the state of rosinality's generator, but is another network's"
-
-State = Mapping[str, torch.Tensor]
-
-
-def from_state(state: State, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:
-    """A stand-in for the generator of ``state``, dense or squeezed; None where it is no state of rosinality's.
-
-    Args:
-        state: of the whole generator.
-        squeezed: names of the squeezed blocks, where they are known; else told from shapes.
-
-    Raises:
-        UnsupportedModelError: it has tensors that rosinality's generator does not have, or lacks some.
-    """
-    if not set(state) >= MARKS:
-        return None
-    try:
-        with torch.random.fork_rng(devices=[]):
-            G = Generator(state, squeezed)
-    except KeyError as error:
-        raise UnsupportedModelError(f"{_OTHER}: it has no {error.args[0]}") from error
-    try:
-        G.load_state_dict(dict(state), strict=True)
-    except RuntimeError as error:
-        raise UnsupportedModelError(f"{_OTHER}: {' '.join(str(error).split())[:300]}") from error
-    return G
-
-
-class Generator(torch.nn.Module):
-    """Parameters and buffers under the host's names, in the host's order."""
-
-    def __init__(self, state: State, squeezed: Optional[Collection[str]]) -> None:
-        super().__init__()
-        w_dim = state["conv1.conv.modulation.weight"].shape[1]
-        self.style = MappingLayers(_count(state, "style."), w_dim)
-        self.input = _Holder(input=torch.nn.Parameter(torch.empty(state["input.input"].shape)))
-        self.conv1 = Conv(*_conv_shape(state, "conv1"), w_dim)
-        self.to_rgb1 = ToRGB(state["to_rgb1.conv.weight"].shape[2], w_dim, False)
-        self.convs, self.to_rgbs = torch.nn.ModuleList(), torch.nn.ModuleList()
-        for i in range(_count(state, "convs.")):
-            kernel = state.get(f"convs.{i}.conv.blur.kernel")
-            self.convs.append(Conv(*_conv_shape(state, f"convs.{i}"), w_dim, kernel))
-        for k in range(_count(state, "to_rgbs.")):
-            self.to_rgbs.append(ToRGB(state[f"to_rgbs.{k}.conv.weight"].shape[2], w_dim, True))
-            self.to_rgbs[k].upsample = _Kernel(state[f"to_rgbs.{k}.upsample.kernel"])
-        self.noises = torch.nn.Module()
-        for name, noise in state.items():
-            if name.startswith("noises."):
-                self.noises.register_buffer(name[len("noises.") :], torch.empty(noise.shape))
-        self.to(state["input.input"].dtype)
-        _squeeze_as(self, state, squeezed)
-
-    def forward(
-        self, styles: Sequence[torch.Tensor], input_is_latent: bool = False, noise: Any = None
-    ) -> Tuple[torch.Tensor, None]:
-        """The part of the host's call that this family is run by.
-
-        Args:
-            styles: a list of one: latents z [N, w_dim], or styles [N, w_dim] or [N, layers, w_dim].
-            input_is_latent: they are styles.
-            noise: inputs [1 or N, 1, R, R] of every convolution; default the stored ones.
-
-        Returns:
-            images [N, 3, R, R], None.
-        """
-        w = styles[0] if input_is_latent else self.style(styles[0])
-        w = w if w.ndim == 3 else w[:, None].expand(-1, 2 * len(self.to_rgbs) + 2, -1)
-        inputs = stored_noise(self) if noise is None else noise
-        const: Any = self.input.input
-        x = self.conv1(const.expand(len(w), -1, -1, -1), w[:, 0], inputs[0])
-        image = self.to_rgb1(x, w[:, 1], None)
-        for k, to_rgb in enumerate(self.to_rgbs):
-            x = self.convs[2 * k](x, w[:, 2 * k + 1], inputs[2 * k + 1])
-            x = self.convs[2 * k + 1](x, w[:, 2 * k + 2], inputs[2 * k + 2])
-            image = to_rgb(x, w[:, 2 * k + 3], image)
-        return image, None
-
-
-def _squeeze_as(G: Generator, state: State, squeezed: Optional[Collection[str]]) -> None:
-    """Mark the squeezed blocks, and give them the excite that ``state`` has."""
-    found: List[str] = []
-    for place in places(G, ROSINALITY):
-        conv1: Any = get(G, place.conv1)
-        width, channels = conv1.conv.weight.shape[1:3]
-        name = f"{place.reader}.excite.weight"
-        # The last block has no excite: at full width nothing in it tells squeezed from dense, but its fellows do.
-        alike = place.reader is None and len(found) > 0 and len(found) == len(G.to_rgbs)
-        if name in state or width < channels or (alike if squeezed is None else place.conv1 in squeezed):
-            found.append(place.conv1)
-            conv1.squeezed = True
-            excite = Excite(width, channels).to(conv1.conv.weight.dtype) if name in state else None
-            write_block(G, FlatBlock(place, conv1, get(G, place.torgb), excite))
-
-
-class _Holder(torch.nn.Module):
-    def __init__(self, **parameters: torch.nn.Parameter) -> None:
-        super().__init__()
-        for name, parameter in parameters.items():
-            setattr(self, name, parameter)
-
-
-class _Kernel(torch.nn.Module):
-    kernel: torch.Tensor
-
-    def __init__(self, like: torch.Tensor) -> None:
-        super().__init__()
-        self.register_buffer("kernel", torch.empty(like.shape))
+#: the hosts' default filter, of gain 4, as after zeros are inserted
+FILTER = torch.outer(torch.tensor([1.0, 3.0, 3.0, 1.0]), torch.tensor([1.0, 3.0, 3.0, 1.0])) / 16
 
 
 class Linear(torch.nn.Module):
@@ -155,7 +49,7 @@ class MappingLayers(torch.nn.Sequential):
             size = float(layer.weight.detach().std()) * LR_MLP  # type: ignore[operator,arg-type]
             if not 0.1 < size < 10:
                 raise UnsupportedModelError(
-                    f"the mapping network's weights are {size:.2g} times what rosinality's lr_mlp={LR_MLP} makes, so "
+                    f"the mapping network's weights are {size:.2g} times what the host's lr_mlp={LR_MLP} makes, so "
                     "its styles cannot be told from the file alone. Load it into the host's Generator and go on with "
                     "that in Python (squeeze_patch.apply, recover, compare), or convert with init='random'"
                 )
@@ -164,16 +58,20 @@ class MappingLayers(torch.nn.Sequential):
 
 
 class Modulated(torch.nn.Module):
-    """Convolution of styled features, upsampling by two where there is a blur kernel (its gain of four included)."""
+    """Convolution of styled features, upsampling by two where there is a filter (its gain of four included)."""
+
+    #: name of the module that holds the filter, and whether it is in the state dict
+    holder: ClassVar[str] = "blur"
+    stored: ClassVar[bool] = True
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, w_dim: int, blur: Optional[torch.Tensor] = None
+        self, in_channels: int, out_channels: int, kernel_size: int, w_dim: int, kernel: Optional[torch.Tensor] = None
     ) -> None:
         super().__init__()
-        if blur is not None:
-            self.blur = _Kernel(blur)
+        if kernel is not None:
+            self.add_module(self.holder, Kernel(kernel, self.stored))
         self.weight = torch.nn.Parameter(torch.randn(1, out_channels, in_channels, kernel_size, kernel_size))
-        self.modulation = Linear(w_dim, in_channels, 1, 1)
+        self.modulation: torch.nn.Module = Linear(w_dim, in_channels, 1, 1)
         self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, demodulate: bool) -> torch.Tensor:
@@ -183,15 +81,18 @@ class Modulated(torch.nn.Module):
         of its own.
         """
         style, weight = self.modulation(w), self.weight[0] * self.scale
-        x = x * style[:, :, None, None]
-        if hasattr(self, "blur"):
-            x = _up_convolve(x, weight, self.blur.kernel)
-        else:
-            x = torch.nn.functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        x = self.convolve(x * style[:, :, None, None], weight)
         if not demodulate:
             return x
         power = style.square() @ weight.square().sum(dim=[2, 3]).t()
         return x * (power + 1e-8).rsqrt()[:, :, None, None]
+
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """With effective weights [out, in, k, k], between the two scalings."""
+        up: Any = getattr(self, self.holder, None)
+        if up is not None:
+            return _up_convolve(x, weight, up.kernel)
+        return torch.nn.functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
 
 
 def _up_convolve(x: torch.Tensor, weight: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
@@ -208,42 +109,63 @@ def _up_convolve(x: torch.Tensor, weight: torch.Tensor, kernel: torch.Tensor) ->
 class Conv(torch.nn.Module):
     """Modulated convolution, noise strength, bias with leaky ReLU."""
 
+    layout: ClassVar[Layout] = ROSINALITY
+    modulated_class: ClassVar[Type[Modulated]] = Modulated
+
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, w_dim: int, blur: Optional[torch.Tensor] = None
+        self, in_channels: int, out_channels: int, kernel_size: int, w_dim: int, kernel: Optional[torch.Tensor] = None
     ) -> None:
         super().__init__()
-        self.conv = Modulated(in_channels, out_channels, kernel_size, w_dim, blur)
-        self.noise = _Holder(weight=torch.nn.Parameter(torch.zeros(1)))
-        activate: Any = _Holder(bias=torch.nn.Parameter(torch.zeros(out_channels)))
+        inner = self.modulated_class(in_channels, out_channels, kernel_size, w_dim, kernel)
+        self.add_module(self.layout.modulated, inner)
+        give_parameter(self, self.layout.noise, torch.zeros(1))
+        give_parameter(self, self.layout.bias, torch.zeros(out_channels))
+        activate: Any = self.activate
         activate.negative_slope, activate.scale = 0.2, math.sqrt(2)
-        self.activate = activate
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        strength: Any = self.noise.weight
-        x = self.conv(x, w, demodulate=True) + strength * noise + self.activate.bias[:, None, None]
-        return torch.nn.functional.leaky_relu(x, self.activate.negative_slope) * self.activate.scale
+        """[N, in_channels, h, w], styles [N, w_dim], noise [1 or N, 1, H, W] -> [N, out_channels, H, W]."""
+        activate: Any = self.activate
+        x = get(self, self.layout.modulated)(x, w, demodulate=True)
+        x = x + get(self, self.layout.noise) * noise + activate.bias[:, None, None]
+        return torch.nn.functional.leaky_relu(x, activate.negative_slope) * activate.scale
 
 
 class ToRGB(torch.nn.Module):
+    """Modulated 1x1 convolution without demodulation, and the image so far, upsampled."""
+
+    layout: ClassVar[Layout] = ROSINALITY
+    modulated_class: ClassVar[Type[Modulated]] = Modulated
+
     def __init__(self, in_channels: int, w_dim: int, upsample: bool) -> None:
         super().__init__()
-        if upsample:
-            self.upsample = _Kernel(torch.empty(4, 4))
-        self.conv = Modulated(in_channels, 3, 1, w_dim)
+        self.upsample: Any = Kernel(FILTER, self.modulated_class.stored) if upsample else None
+        self.add_module(self.layout.modulated, self.modulated_class(in_channels, 3, 1, w_dim))
         self.bias = torch.nn.Parameter(torch.zeros(1, 3, 1, 1))
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, image: Optional[torch.Tensor]) -> torch.Tensor:
         """The image so far [N, 3, h/2, w/2], None at first -> [N, 3, h, w]."""
-        rgb = self.conv(x, w, demodulate=False) + self.bias
-        return rgb if image is None else rgb + upsample2d(image, self.upsample.kernel / 4)  # its gain is in the kernel
+        rgb: torch.Tensor = get(self, self.layout.modulated)(x, w, demodulate=False) + self.bias
+        return rgb if image is None else rgb + self.enlarged(image)
+
+    def enlarged(self, image: torch.Tensor) -> torch.Tensor:
+        """[N, 3, h, w] -> [N, 3, 2h, 2w]."""
+        return upsample2d(image, self.upsample.kernel / 4)  # its gain is in the kernel
 
 
-def _conv_shape(state: State, name: str) -> Tuple[int, int, int]:
-    """[in channels, out channels, kernel size]."""
-    _, out, into, size, _ = state[f"{name}.conv.weight"].shape
-    return into, out, size
+class Generator(FlatBody):
+    """Parameters and buffers under the host's names, in the host's order; filters are those of the state dict."""
 
+    layout = ROSINALITY
+    conv_class = Conv
+    torgb_class = ToRGB
+    mapping_class = MappingLayers
 
-def _count(state: State, prefix: str) -> int:
-    """How many numbered entries there are under ``prefix``."""
-    return len({name.split(".")[1] for name in state if name.startswith(prefix)})
+    def __init__(self, state: State, squeezed: Optional[Collection[str]]) -> None:
+        super().__init__(state, squeezed)
+        for k, to_rgb in enumerate(self.to_rgbs):
+            kernel = state[f"to_rgbs.{k}.upsample.kernel"]
+            to_rgb.upsample = Kernel(kernel, stored=True)
+
+    def upsampling(self, state: State, index: int) -> Optional[torch.Tensor]:
+        return state.get(f"convs.{index}.conv.blur.kernel")

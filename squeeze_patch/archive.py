@@ -14,11 +14,13 @@ from typing import IO, Any, ContextManager, Dict, Mapping, Optional, Tuple
 import torch
 
 from squeeze_patch.adapters import adapters, locate
-from squeeze_patch.errors import CheckpointError
+from squeeze_patch.errors import CheckpointError, UnsupportedModelError
 from squeeze_patch.planner import BlockPlan, Plan, dense_parameters
 
 #: entry of a file that holds the Plan, as a plain dict
 PLAN_ENTRY = "squeeze_plan"
+#: name of the one entry of a file that is a bare state dict
+WHOLE = ""
 #: what a file of torch.save begins with: a zip archive, or since before torch 1.6 a pickled magic number
 _BEGINNINGS = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
 
@@ -36,7 +38,8 @@ class Archive(Dict[str, Any]):
     parts: Mapping[str, Tuple[str, Mapping[str, str]]] = MappingProxyType({})
 
     def save(self, stream: IO[bytes]) -> None:
-        """Write the file as its host would, with the Plan of its generators as one entry more."""
+        """Write the file as its host would, with the Plan of its generators as one entry more; a bare state dict has no
+        place for it, but its shapes tell."""
         entries: Dict[str, Any] = dict(self)
         for name in self.states:
             adapter, network = locate(self[name])
@@ -50,7 +53,7 @@ class Archive(Dict[str, Any]):
             wrapper, beginnings = self.parts[name]
             del entries[name]
             entries[wrapper] = {**entries[wrapper], **_renamed(state, beginnings)}
-        torch.save(entries, stream)
+        torch.save(entries.get(WHOLE, entries), stream)
 
 
 def is_archive(source: Path) -> bool:
@@ -60,7 +63,7 @@ def is_archive(source: Path) -> bool:
 
 
 def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
-    """The entries of a file of torch.save, all tensors on the CPU.
+    """The entries of a file of torch.save, all tensors on the CPU; a bare state dict is its only entry, `WHOLE`.
 
     Tensors, plain values and argparse.Namespace are read without running code from the file; anything else needs
     ``trust``.
@@ -82,7 +85,7 @@ def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
         raise CheckpointError(f"{source}: no readable file of torch.save ({error}); is it complete?") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{source}: this file of torch.save holds a {type(data).__name__}, not a dict")
-    return data
+    return {WHOLE: data} if is_state(data) else data
 
 
 def read_archive(source: Path, *, trust: bool) -> Archive:
@@ -92,9 +95,9 @@ def read_archive(source: Path, *, trust: bool) -> Archive:
     archive = Archive()
     states, parts = [], {}
     for name, value in data.items():
-        found = parts_of_state(value)
+        found = {} if name == WHOLE else parts_of_state(value)
         for part, beginnings in found.items():
-            body = stand_in(state_of_part(value, beginnings), plan)
+            body = stand_in(state_of_part(value, beginnings), plan, f"{source}: {name}.{part}: ")
             if body is None:
                 raise CheckpointError(f"{source}: {name}.{part} is not the generator that its wrapper should hold")
             archive[f"{name}.{part}"] = body
@@ -104,7 +107,7 @@ def read_archive(source: Path, *, trust: bool) -> Archive:
             taken = tuple(outer for beginnings in found.values() for outer in beginnings.values())
             archive[name] = {key: tensor for key, tensor in value.items() if not key.startswith(taken)}
             continue
-        body = stand_in(value, plan)
+        body = stand_in(value, plan, f"{source}: {name}: " if name else f"{source}: ")
         archive[name] = value if body is None else body
         states += [] if body is None else [str(name)]
     archive.states, archive.parts = tuple(states), parts
@@ -138,18 +141,24 @@ def stored_plan(data: Mapping[Any, Any]) -> Optional[Plan]:
     return Plan.from_dict(plan) if isinstance(plan, dict) else None
 
 
-def stand_in(value: Any, plan: Optional[Plan] = None) -> Optional[torch.nn.Module]:
+def stand_in(value: Any, plan: Optional[Plan] = None, where: str = "") -> Optional[torch.nn.Module]:
     """A body for ``value`` if it is the state dict of a generator of a known family, else None; squeezed with its Plan
     on it where the state is.
 
     The Plan is ``plan`` where that is what the shapes of ``value`` say, else it is made from them: hosts that go on
     training from a squeezed file store no Plan.
+
+    Raises:
+        UnsupportedModelError: an adapter's, behind ``where``.
     """
     if not is_state(value):
         return None
     squeezed = None if plan is None else [block.name for block in plan.blocks]
     for adapter in adapters():
-        body = adapter.from_state(value, squeezed)
+        try:
+            body = adapter.from_state(value, squeezed)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{where}{error}") from error
         if body is not None:
             found = plan_from_shapes(body)
             if found is not None:

@@ -9,11 +9,11 @@ import pickle
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Dict, Iterable, Iterator, Mapping, Optional, Tuple, Union
+from typing import IO, Any, Dict, Iterator, Mapping, Optional, Tuple, Union
 
 import torch
 
-from squeeze_patch.adapters import locate, refusal
+from squeeze_patch.adapters import locate, reference_name, refusal
 from squeeze_patch.archive import Archive, is_archive, read_archive
 from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelError
 from squeeze_patch.files import atomic_write
@@ -26,8 +26,6 @@ from squeeze_patch.starts import check_init
 from squeeze_patch.state import Status, status
 from squeeze_patch.surgery import squeeze
 
-#: the generator on which channels are chosen: its weights are the averaged ones
-REFERENCES = ("G_ema", "g_ema", "params_ema", "GAN.GE")
 #: readable from Python 3.4 on, as the hosts' own files are
 PICKLE_PROTOCOL = 4
 
@@ -79,9 +77,9 @@ def convert(
 ) -> Conversion:
     """Squeeze every generator in a checkpoint file and write the result, which the untouched host loads.
 
-    All generators of one shape keep the same channels, chosen on G_ema. The state of a generator's optimiser, where the
-    file has it, follows the kept channels. Discriminators, w_avg and everything else are carried over as they are. The
-    target appears whole or not at all.
+    All generators of one shape keep the same channels, chosen on the moving average. The state of a generator's
+    optimiser, where the file has it, follows the kept channels. Discriminators, w_avg and everything else are carried
+    over as they are. The target appears whole or not at all.
 
     Args:
         source: a host's pickle, or a file of torch.save with state dicts of a known family.
@@ -292,12 +290,6 @@ def _cure(module: Optional[str]) -> str:
     if name in ("torch_utils", "dnnlib", "training", "legacy", "pg_modules"):
         return f"The pickle was made in a host's checkout and needs its {name}: name that folder with --host DIR"
     return f"Install {name}, or name the host's checkout with --host DIR"
-
-
-def reference_name(names: Iterable[str]) -> str:
-    """Which of the generators of a file channels are chosen on: the averaged one, or the first."""
-    ordered = list(names)
-    return next((name for name in REFERENCES if name in ordered), ordered[0])
 
 
 def check_target(source: Path, target: Path, force: bool) -> None:

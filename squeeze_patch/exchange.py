@@ -8,10 +8,10 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 import torch
 
-from squeeze_patch.adapters import adapters, locate
+from squeeze_patch.adapters import adapters, locate, reference_name, roles
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.archive import PLAN_ENTRY, Archive, plan_from_shapes
-from squeeze_patch.checkpoint import check_target, generators, host_path, read, reference_name, write
+from squeeze_patch.checkpoint import check_target, generators, host_path, read, write
 from squeeze_patch.errors import CheckpointError, PlanError
 from squeeze_patch.files import atomic_write
 from squeeze_patch.state import status
@@ -19,9 +19,6 @@ from squeeze_patch.state import status
 PathLike = Union[str, Path]
 #: latents behind the mean style of files that store none, as many as stylegan2-pytorch by rosinality takes
 LATENTS = 4096
-#: names of a file's entries -> what they are: the averaged generator, or the one that is trained
-_ROLES = {"G": "G", "g": "G", "G_ema": "G_ema", "g_ema": "G_ema", "": "G_ema"}
-
 #: entries that are carried over in another form
 _CARRIED = ("latent_avg", PLAN_ENTRY)
 
@@ -83,12 +80,13 @@ def exchange(
     check_target(source, target, force)
     with host_path(host):
         data = read(source, trust=trust)
-        found = {name: G for name, G in generators(data).items() if name in _ROLES}
+        known = {"": "G_ema", **roles()}  # a file's only generator is taken for a moving average
+        found = {name: G for name, G in generators(data).items() if name in known}
         if not found:
-            raise CheckpointError(f"{source}: no generator in this file (looked for {', '.join(filter(None, _ROLES))})")
+            raise CheckpointError(f"{source}: no generator in this file (looked for {', '.join(filter(None, known))})")
         reference = found[reference_name(found)]
         origin, _ = locate(reference)
-        states, computed = _common(found, data)
+        states, computed = _common(found, known, data)
         made = {role: _made(family, state) for role, state in states.items()}
         w_avg = states.get("G_ema", next(iter(states.values())))["w_avg"]
         entries = family.pack(made, w_avg)
@@ -108,7 +106,9 @@ def _family(name: str) -> Adapter:
     return known[name]
 
 
-def _common(found: Mapping[str, torch.nn.Module], data: Any) -> Tuple[Dict[str, Dict[str, torch.Tensor]], bool]:
+def _common(
+    found: Mapping[str, torch.nn.Module], known: Mapping[str, str], data: Any
+) -> Tuple[Dict[str, Dict[str, torch.Tensor]], bool]:
     """{role: tensors under common names, w_avg among them}, and whether w_avg had to be computed."""
     states, computed = {}, False
     stored = data.get("latent_avg") if isinstance(data, dict) else None
@@ -119,7 +119,7 @@ def _common(found: Mapping[str, torch.nn.Module], data: Any) -> Tuple[Dict[str, 
             state["w_avg"] = stored.detach().float().reshape(-1)
         if "w_avg" not in state:
             state["w_avg"], computed = adapter.sample_w(G, network, LATENTS, seed=0).mean(dim=0), True
-        states[_ROLES[name]] = state
+        states[known[name]] = state
     return states, computed
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import torch
 
-from squeeze_patch.checkpoint import REFERENCES, PathLike, read
+from squeeze_patch.adapters import reference_name, roles
+from squeeze_patch.checkpoint import PathLike, read
 from squeeze_patch.errors import CheckpointError, MeasurementError, UnsupportedModelError
 from squeeze_patch.state import status
 
 
 def load_generator(source: PathLike, key: Optional[str] = None, *, trust: bool) -> Any:
-    """The network stored under ``key`` in a file, or the file's only one where it is no dict; by default the averaged
-    generator, under whichever of `checkpoint.REFERENCES` the file has.
+    """The network stored under ``key`` in a file, or the file's only one where it is no dict.
 
-    Capitals count only where another name is spelt like ``key`` but for them: rosinality's files have g and g_ema. Of a
-    state dict, the network is a stand-in that makes the same images.
+    ``key`` names an entry, also but for capitals, or what it is: "G" and "G_ema" are "params" and "params_ema" in
+    basicsr's files. None = the moving average, or the only generator. Of a state dict, the network is a stand-in that
+    makes the same images.
 
     Returns:
         The network on the CPU, in evaluation mode, without gradients.
@@ -27,16 +28,27 @@ def load_generator(source: PathLike, key: Optional[str] = None, *, trust: bool) 
     data = read(source, trust=trust)
     found = data
     if isinstance(data, dict):
-        key = key or next((name for name in REFERENCES if name in data), REFERENCES[0])
-        wanted = key.lower()
-        alike = (name for name in data if str(name).lower() == wanted)
-        found = data.get(key if key in data else next(alike, key))
+        networks = {str(name): value for name, value in data.items() if isinstance(value, torch.nn.Module)}
+        name = _entry(list(networks), key)
+        if name is None:
+            what = "generator of a usual name" if key is None else f"network {key}"
+            has = f"it has {', '.join(networks)}; choose one with --key" if networks else "it has no networks"
+            raise CheckpointError(f"{source}: there is no {what} in this file; {has}")
+        found = networks[name]
     if not isinstance(found, torch.nn.Module):
-        entries = data.items() if isinstance(data, dict) else []
-        names = [str(name) for name, value in entries if isinstance(value, torch.nn.Module)]
-        has = f"it has {', '.join(names)}; choose one with --key" if names else "it has no networks"
-        raise CheckpointError(f"{source}: there is no network {key} in this file; {has}")
+        raise CheckpointError(f"{source}: there is no network in this file; it holds a {type(found).__name__}")
     return found.eval().requires_grad_(False)
+
+
+def _entry(names: Sequence[str], key: Optional[str]) -> Optional[str]:
+    """The one of a file's networks that ``key`` means, None where it means none."""
+    known = roles()
+    if key is None:
+        usual = [name for name in names if name in known] or (list(names) if len(names) == 1 else [])
+        return reference_name(usual) if usual else None
+    alike = [name for name in names if name.lower() == key.lower()]
+    same_role = [name for name in names if key in known and known.get(name) == known[key]]
+    return next((name for name in (key, *alike, *same_role) if name in names), None)
 
 
 def describe(G: torch.nn.Module) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Optional, Sequence
 import torch
 
 from squeeze_patch import checkpoint
-from squeeze_patch.adapters import adapters
+from squeeze_patch.adapters import adapters, reference_name
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.files import fetch, is_url
 from squeeze_patch.planner import plan as make_plan
@@ -129,7 +129,7 @@ def _start(source: Optional[str], wish: Wish, folder: Path, say: Say) -> Start:
     found = checkpoint.generators(checkpoint.read(path, trust=True))
     if not found:
         raise CheckpointError(f"{source}: no generator in this file that can be squeezed")
-    G = found[checkpoint.reference_name(found)]
+    G = found[reference_name(found)]
     now = status(G)
     if now.state == "squeezed":
         assert now.plan is not None

@@ -7,9 +7,8 @@ from typing import Any, Dict, Mapping, Optional, Tuple, TypeVar, Union
 
 import torch
 
-from squeeze_patch.adapters import together
+from squeeze_patch.adapters import reference_name, together
 from squeeze_patch.archive import is_archive, parts_of_state, read_entries, stand_in, state_of_part, stored_plan
-from squeeze_patch.checkpoint import reference_name
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.planner import Plan
 from squeeze_patch.state import status
@@ -27,7 +26,7 @@ def load(G: Module, source: Union[str, Path, State], *, entry: Optional[str] = N
             same way already.
         source: a file of torch.save that `squeeze_patch.convert` wrote or that a training script wrote later, or one
             squeezed state dict.
-        entry: which of the file's generators; default: the averaged one ("g_ema"), or the first.
+        entry: which of the file's generators; default: the moving average (g_ema, params_ema), or the first.
         trust: needed where the file holds more than tensors, plain values and argparse.Namespace, since loading it
             then runs code stored in it.
 
@@ -81,7 +80,7 @@ def _find(source: Union[str, Path, State], entry: Optional[str], trust: bool, wh
     for name, value in data.items():
         parts = {f"{name}.{part}": state_of_part(value, at) for part, at in parts_of_state(value).items()}
         for key, state in (parts or {str(name): value}).items():
-            body = stand_in(state, plan)
+            body = stand_in(state, plan, f"{where}: ")
             if body is not None and (parts or not whole):
                 states[str(name) if whole else key] = value if whole else state
                 bodies.setdefault(str(name) if whole else key, body)

@@ -73,7 +73,12 @@ def _plan_of_files(arguments: Sequence[str]) -> Optional[Plan]:
         if not path.is_file() or not is_archive(path):
             continue
         data = read_entries(path, trust=True)  # the user asks the script to load this very file
-        bodies = [body for value in data.values() for body in [stand_in(value, stored_plan(data))] if body is not None]
+        bodies = [
+            body
+            for value in data.values()
+            for body in [stand_in(value, stored_plan(data), f"{path}: ")]
+            if body is not None
+        ]
         found = [plan for body in bodies for plan in [status(body).plan] if plan is not None]
         if bodies and not found:
             raise CheckpointError(

@@ -66,7 +66,8 @@ def plan(
     as_json: bool,
 ) -> None:
     """Show what convert would do to the generator in FILE, and write nothing."""
-    from squeeze_patch.checkpoint import dense_generators, host_path, read, reference_name
+    from squeeze_patch.adapters import reference_name
+    from squeeze_patch.checkpoint import dense_generators, host_path, read
     from squeeze_patch.planner import describe_reduction
     from squeeze_patch.planner import plan as make_plan
     from squeeze_patch.report import report, table
@@ -129,6 +130,7 @@ def convert(
       squeeze-patch convert ffhq.pkl ffhq-squeezed.pkl --host stylegan2-ada-pytorch --trust
       squeeze-patch convert ffhq.pkl half.pkl --ratio 2 --host stylegan2-ada-pytorch --trust
       squeeze-patch convert 550000.pt squeezed.pt
+      squeeze-patch convert net_g_latest.pth squeezed.pth
       squeeze-patch convert ffhq.pkl ffhq.pt --to rosinality --host stylegan2-ada-pytorch --trust
     """
     from squeeze_patch.checkpoint import check_target

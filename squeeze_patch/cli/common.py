@@ -78,7 +78,9 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Write the figures as JSON; without FILE or with -, to stdout in place of the table.",
         ),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...; auto = cuda if any."),
-        click.option("--key", help="Which network of a checkpoint.  [default: the averaged one: G_ema, g_ema, GAN.GE]"),
+        click.option(
+            "--key", help="Which network of a checkpoint.  [default: the moving average, or the only generator]"
+        ),
     ]
     return functools.reduce(lambda wrapped, option: option(wrapped), options, command)
 

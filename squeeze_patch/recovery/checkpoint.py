@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterator, Optional
 
 import torch
 
+from squeeze_patch.adapters import reference_name
 from squeeze_patch.checkpoint import (
     PathLike,
     check_target,
@@ -20,7 +21,6 @@ from squeeze_patch.checkpoint import (
     generators,
     host_path,
     read,
-    reference_name,
     write,
 )
 from squeeze_patch.errors import CheckpointError, StateError
@@ -66,9 +66,10 @@ def recover_file(
 ) -> Recovery:
     """Write ``squeezed`` with generators that make the dense ones' images again.
 
-    The dense file's G_ema is the teacher, the squeezed one's G_ema the student; G becomes a copy of the recovered
-    G_ema where it is squeezed alike, everything else is carried over. A state file beside the target lets a run that
-    was broken off go on; it is deleted at the end, unless the time ran out. G's optimiser, where a file has one, stays.
+    The dense file's moving average is the teacher, the squeezed one's the student; the generator that is
+    trained becomes a copy of the recovered one where it is squeezed alike, everything else is carried over, its
+    optimiser, too. A state file beside the target lets a run that was broken off go on; it is deleted at the end,
+    unless the time ran out.
 
     Args:
         dense: a host's pickle, or a file of torch.save with state dicts of a known family.

@@ -1,0 +1,134 @@
+"""What the stand-ins for flat generators have in common: a generator made of the names and shapes of a state dict."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Collection, List, Mapping, Optional, Sequence, Tuple, Type
+
+import torch
+
+from squeeze_patch.adapters.flat import FlatBlock, Layout, get, places, stored_noise, write_block
+from squeeze_patch.connection import Excite
+
+State = Mapping[str, torch.Tensor]
+
+
+class FlatBody(torch.nn.Module):
+    """Parameters and buffers under the names of one lineage, in its host's order.
+
+    Subclasses name the lineage and its layers: ``conv_class(in, out, kernel size, w_dim, upsampling)``,
+    ``torgb_class(in, w_dim, upsample)`` and ``mapping_class(number of layers, w_dim)``.
+
+    Args:
+        state: of the whole generator.
+        squeezed: names of the squeezed blocks, where they are known; else told from shapes.
+    """
+
+    layout: ClassVar[Layout]
+    conv_class: ClassVar[Type[torch.nn.Module]]
+    torgb_class: ClassVar[Type[torch.nn.Module]]
+    mapping_class: ClassVar[Type[torch.nn.Module]]
+
+    def __init__(self, state: State, squeezed: Optional[Collection[str]]) -> None:
+        super().__init__()
+        layout = self.layout
+        w_dim = state[f"{layout.first_conv}.{layout.modulated}.modulation.weight"].shape[1]
+        self.add_module(layout.mapping, self.mapping_class(_count(state, layout.mapping), w_dim))
+        give_parameter(self, layout.const, torch.empty(state[layout.const].shape))
+        self.add_module(layout.first_conv, self.conv_class(*self._conv_shape(state, layout.first_conv), w_dim, None))
+        self.to_rgb1 = self.torgb_class(self._read_by(state, "to_rgb1"), w_dim, False)
+        convs = torch.nn.ModuleList()
+        self.add_module(layout.convs, convs)
+        self.to_rgbs = torch.nn.ModuleList()
+        for i in range(_count(state, layout.convs)):
+            shape = self._conv_shape(state, f"{layout.convs}.{i}")
+            convs.append(self.conv_class(*shape, w_dim, self.upsampling(state, i)))
+        for k in range(_count(state, "to_rgbs")):
+            self.to_rgbs.append(self.torgb_class(self._read_by(state, f"to_rgbs.{k}"), w_dim, True))
+        self.noises = torch.nn.Module()
+        for name, noise in state.items():
+            if name.startswith("noises."):
+                self.noises.register_buffer(name[len("noises.") :], torch.empty(noise.shape))
+        self.to(state[layout.const].dtype)
+        _squeeze_as(self, state, squeezed)
+
+    def upsampling(self, state: State, index: int) -> Any:
+        """What makes convolution ``index`` of the list an up-convolution; None where it is none."""
+        raise NotImplementedError
+
+    def forward(
+        self, styles: Sequence[torch.Tensor], input_is_latent: bool = False, noise: Any = None
+    ) -> Tuple[torch.Tensor, None]:
+        """The part of the host's call that this family is run by.
+
+        Args:
+            styles: a list of one: latents z [N, w_dim], or styles [N, w_dim] or [N, layers, w_dim].
+            input_is_latent: they are styles.
+            noise: inputs [1 or N, 1, R, R] of every convolution; default the stored ones.
+
+        Returns:
+            images [N, 3, R, R], None.
+        """
+        layout = self.layout
+        w = styles[0] if input_is_latent else get(self, layout.mapping)(styles[0])
+        w = w if w.ndim == 3 else w[:, None].expand(-1, 2 * len(self.to_rgbs) + 2, -1)
+        inputs = stored_noise(self) if noise is None else noise
+        convs = get(self, layout.convs)
+        const = get(self, layout.const).expand(len(w), -1, -1, -1)
+        x = get(self, layout.first_conv)(const, w[:, 0], inputs[0])
+        image = self.to_rgb1(x, w[:, 1], None)
+        for k, to_rgb in enumerate(self.to_rgbs):
+            x = convs[2 * k](x, w[:, 2 * k + 1], inputs[2 * k + 1])
+            x = convs[2 * k + 1](x, w[:, 2 * k + 2], inputs[2 * k + 2])
+            image = to_rgb(x, w[:, 2 * k + 3], image)
+        return image, None
+
+    def _conv_shape(self, state: State, name: str) -> Tuple[int, int, int]:
+        """[in channels, out channels, kernel size]."""
+        _, out, into, size, _ = state[f"{name}.{self.layout.modulated}.weight"].shape
+        return into, out, size
+
+    def _read_by(self, state: State, torgb: str) -> int:
+        """Channels that a toRGB layer reads."""
+        return state[f"{torgb}.{self.layout.modulated}.weight"].shape[2]
+
+
+class Kernel(torch.nn.Module):
+    """Holds a filter [k, k]; where the host stores it, so does the state dict."""
+
+    kernel: torch.Tensor
+
+    def __init__(self, kernel: torch.Tensor, stored: bool) -> None:
+        super().__init__()
+        self.register_buffer("kernel", kernel.clone(), persistent=stored)
+
+
+def give_parameter(module: torch.nn.Module, path: str, value: torch.Tensor) -> None:
+    """A new parameter of ``module`` at a dotted path, inside plain modules that are made where they are missing."""
+    *holders, leaf = path.split(".")
+    for name in holders:
+        if name not in module._modules:
+            module.add_module(name, torch.nn.Module())
+        module = get(module, name)
+    module.register_parameter(leaf, torch.nn.Parameter(value))
+
+
+def _squeeze_as(G: FlatBody, state: State, squeezed: Optional[Collection[str]]) -> None:
+    """Mark the squeezed blocks, and give them the excite that ``state`` has."""
+    found: List[str] = []
+    for place in places(G, G.layout):
+        conv1 = get(G, place.conv1)
+        weight = getattr(conv1, G.layout.modulated).weight
+        width, channels = weight.shape[1:3]
+        name = f"{place.reader}.excite.weight"
+        # The last block has no excite: at full width nothing in it tells squeezed from dense, but its fellows do.
+        alike = place.reader is None and len(found) > 0 and len(found) == len(G.to_rgbs)
+        if name in state or width < channels or (alike if squeezed is None else place.conv1 in squeezed):
+            found.append(place.conv1)
+            conv1.squeezed = True
+            excite = Excite(width, channels).to(weight.dtype) if name in state else None
+            write_block(G, FlatBlock(place, conv1, get(G, place.torgb), excite))
+
+
+def _count(state: State, prefix: str) -> int:
+    """How many numbered entries there are under ``prefix``."""
+    return len({name.split(".")[1] for name in state if name.startswith(f"{prefix}.")})

@@ -1,0 +1,65 @@
+"""Which flat generator a state dict is of, and a body for it that is squeezed and run in the host's place."""
+
+from __future__ import annotations
+
+from typing import Collection, Optional, Set, Tuple, Type
+
+import torch
+
+from squeeze_patch.adapters.basicsr_state import StyleGAN2Generator, StyleGAN2GeneratorClean
+from squeeze_patch.adapters.flat import Layout
+from squeeze_patch.adapters.flat_body import FlatBody, State
+from squeeze_patch.adapters.rosinality_state import Generator
+from squeeze_patch.errors import UnsupportedModelError
+
+BODIES: Tuple[Type[FlatBody], ...] = (Generator, StyleGAN2Generator, StyleGAN2GeneratorClean)
+#: what the names in the states of gfpgan's restoration networks begin with, as far as their generator goes
+RESTORATION = "stylegan_decoder."
+
+
+def from_state(state: State, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:
+    """A stand-in for the generator of ``state``, dense or squeezed; None where it is of no lineage of this family.
+
+    Args:
+        state: of the whole generator.
+        squeezed: names of the squeezed blocks, where they are known; else told from shapes.
+
+    Raises:
+        UnsupportedModelError: it has tensors that the lineage's generator does not have, or lacks some; or it is of a
+            restoration network around a generator.
+    """
+    if any(name.startswith(RESTORATION) for name in state):
+        raise UnsupportedModelError(
+            "this is the state of a restoration network of gfpgan's, whose generator (stylegan_decoder) wants "
+            "conditions from the rest; files of generators alone can be squeezed. Load it into the host's network and "
+            "squeeze that in Python: squeeze_patch.apply(network.stylegan_decoder)"
+        )
+    body = _body(state)
+    if body is None:
+        return None
+    other = f"this looks like the state of {body.layout.host}, but is another network's"
+    try:
+        with torch.random.fork_rng(devices=[]):
+            G = body(state, squeezed)
+    except KeyError as error:
+        raise UnsupportedModelError(f"{other}: it has no {error.args[0]}") from error
+    except ValueError as error:  # a weight of fewer dimensions
+        raise UnsupportedModelError(f"{other}: its convolutions have other shapes ({error})") from error
+    try:
+        G.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        raise UnsupportedModelError(f"{other}: {' '.join(str(error).split())[:300]}") from error
+    return G
+
+
+def _body(state: State) -> Optional[Type[FlatBody]]:
+    """By a generator's most telling names; basicsr's and gfpgan's differ in where a convolution's bias is."""
+    found = [body for body in BODIES if _marks(body.layout) <= set(state)]
+    exact = [body for body in found if f"{body.layout.first_conv}.{body.layout.bias}" in state]
+    return next(iter([*exact, *found]), None)
+
+
+def _marks(layout: Layout) -> Set[str]:
+    first, inner = layout.first_conv, layout.modulated
+    convs = {f"{first}.{inner}.weight", f"{first}.{layout.noise}", f"to_rgb1.{inner}.weight"}
+    return {layout.const, f"{layout.mapping}.1.weight", *convs}
