@@ -154,12 +154,27 @@ class Activated(Excite):
         return torch.nn.functional.leaky_relu(super().forward(x), 0.2) * math.sqrt(2)
 
 
-def activated(dense: Dense) -> Any:
-    G = squeezed()(dense)
-    for block in squeezed_blocks(G).values():
-        if not block.is_last:
-            block.excite = Activated(block.excite.in_channels, block.excite.out_channels)
-    return G
+class Sloped(Excite):
+    """Excite with a leaky ReLU behind it whose slope is learned, for each channel; at slope 1 it is the plain excite."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels)
+        self.slope = torch.nn.Parameter(torch.full([out_channels], 0.2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gain = (2 / (1 + self.slope.square())).sqrt()[:, None, None]
+        return torch.nn.functional.prelu(super().forward(x), self.slope) * gain
+
+
+def activated(kind: type = Activated) -> Variant:
+    def build(dense: Dense) -> Any:
+        G = squeezed()(dense)
+        for block in squeezed_blocks(G).values():
+            if not block.is_last:
+                block.excite = kind(block.excite.in_channels, block.excite.out_channels)
+        return G
+
+    return build
 
 
 def placed(strengths: Callable[[int, int], float]) -> Variant:
@@ -193,7 +208,8 @@ ABLATION: Dict[str, Variant] = {
     "excite learns threefold": learning_rate(3),
     "excite starts identity-like": changed(identity_like),
     "excite starts orthogonal": changed(orthogonal),
-    "excite activated": activated,
+    "excite activated": activated(),
+    "excite activated with learned slope": activated(Sloped),
     "torgb reads behind excite": rgb_behind_excite,
     "torgb demodulated": demodulated_torgb,
     "first block dense": placed(lambda i, n: float(i > 0)),
