@@ -155,7 +155,7 @@ class Activated(Excite):
 
 
 class Sloped(Excite):
-    """Excite with a leaky ReLU behind it whose slope is learned, for each channel; at slope 1 it is the plain excite."""
+    """Excite with a leaky ReLU behind it whose slope is learned for each channel; at slope 1 it is the plain excite."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels)
