@@ -102,7 +102,7 @@ def test_errors(draggan: Host, workspace: Path) -> None:
     assert "no such script" in error("--", "nothing.py")
     (workspace / "other.py").write_text("def main(): pass\n")
     assert "no adapter knows" in error("--", "other.py")
-    assert "two starts" in error("--init-from=a.pkl", "--", "train.py", "--outdir=x", "--resume=b.pkl")
+    assert "give one of them" in error("--init-from=a.pkl", "--", "train.py", "--outdir=x", "--resume=b.pkl")
     assert "no such file" in error("--", "train.py", "--outdir=x", "--resume=b.pkl")
     assert "ratio is c / q" in error("--ratio=0.2", "--", "train.py", "--outdir=x")
     squeezed_train(draggan, workspace, ["--ratio", "2"], "--outdir=first", "--steps=0")
