@@ -13,7 +13,8 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters.base import Adapter, Sampler
+from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.adapters.lucidrains import LucidrainsAdapter
 from squeeze_patch.adapters.nvidia import NvidiaAdapter
 from squeeze_patch.adapters.rosinality import RosinalityAdapter

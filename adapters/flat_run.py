@@ -7,7 +7,8 @@ from typing import Any, Callable, Dict, List
 
 import torch
 
-from squeeze_patch.adapters.base import Adapter, Sampler
+from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.adapters.flat import get, known_layout, places, silence, stored_noise
 from squeeze_patch.adapters.layers import value
 from squeeze_patch.errors import UnsupportedModelError

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from squeeze_patch.adapters.base import SqueezedStart
+from squeeze_patch.adapters.content import SqueezedStart
 from squeeze_patch.errors import StateError
 
 HOOKS = (

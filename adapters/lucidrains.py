@@ -37,7 +37,8 @@ from typing import Any, Collection, Dict, List, Mapping, Optional
 import torch
 
 from squeeze_patch.adapters import lucidrains_state, lucidrains_training
-from squeeze_patch.adapters.base import Affine, BlockSpec, ConvWeights, DenseBlock, PrepareStart, SqueezedStart
+from squeeze_patch.adapters.base import PrepareStart
+from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.layers import class_named, fill_excite, is_parametrised, refuse_hooks, value
 from squeeze_patch.adapters.lucidrains_block import NARROWED, SqueezedGeneratorBlock, dense_block_like, squeeze_block
 from squeeze_patch.adapters.lucidrains_run import RunsLucidrains

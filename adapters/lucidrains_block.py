@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters.base import BlockSpec
+from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.adapters.layers import HOOKS, copy_flags
 from squeeze_patch.adapters.lucidrains_layers import Block
 from squeeze_patch.connection import Excite

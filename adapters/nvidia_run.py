@@ -6,7 +6,8 @@ from typing import Any, Dict
 
 import torch
 
-from squeeze_patch.adapters.base import Adapter, Sampler
+from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.errors import UnsupportedModelError
 
 

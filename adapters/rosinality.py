@@ -40,8 +40,8 @@ from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Tup
 import torch
 
 from squeeze_patch.adapters import flat_state, rosinality_exchange
-from squeeze_patch.adapters.base import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.common_names import resolutions, widths
+from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.flat import (
     LAYOUTS,
     FlatBlock,

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.variants import count
 from squeeze_patch.adapters import locate
-from squeeze_patch.adapters.base import ConvWeights
+from squeeze_patch.adapters.content import ConvWeights
 from squeeze_patch.sampling import sample
 
 #: latents behind a score

@@ -20,7 +20,7 @@ from typing import Callable, ContextManager, Dict, List, Mapping, Optional, Sequ
 import torch
 
 from squeeze_patch import simulation
-from squeeze_patch.adapters.base import Affine, BlockSpec, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import Affine, BlockSpec, DenseBlock, SqueezedStart
 from squeeze_patch.initialize import (
     Progress,
     fit_excite,

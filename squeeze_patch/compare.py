@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import torch
 
 from squeeze_patch.adapters import sampler
-from squeeze_patch.adapters.base import Sampler
+from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.descriptors import PATCHES, RandomNetwork, normalised, patches, pyramid
 from squeeze_patch.errors import MeasurementError, UnsupportedModelError
 from squeeze_patch.features import FeatureDistance, Taps

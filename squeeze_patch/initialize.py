@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from squeeze_patch import simulation
-from squeeze_patch.adapters.base import Affine, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import Affine, ConvWeights, DenseBlock, SqueezedStart
 
 #: weight of the image against the next block's features when channels are chosen
 IMAGE_WEIGHT = 0.05

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
-from squeeze_patch.adapters.base import BlockSpec
+from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.errors import PlanError
 
 #: the paper's figure: 12.1 % fewer generator parameters

@@ -8,7 +8,7 @@ from typing import Any, Iterator, Tuple
 import torch
 
 from squeeze_patch.adapters import sampler
-from squeeze_patch.adapters.base import Sampler
+from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.errors import MeasurementError
 
 #: whose noise does not change from call to call, so that two generators can be set side by side

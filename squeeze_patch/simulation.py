@@ -14,7 +14,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 
-from squeeze_patch.adapters.base import ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.connection import upsample2d
 
 #: height and width of the windows

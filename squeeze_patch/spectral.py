@@ -6,7 +6,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import torch
 
-from squeeze_patch.adapters.base import Adapter, BlockSpec
+from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.calibrate import statistics
 from squeeze_patch.initialize import rank_channels
 from squeeze_patch.planner import FEW, MULTIPLE, TOLERANCE, Plan, saved_parameters, solve

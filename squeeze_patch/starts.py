@@ -6,7 +6,8 @@ from typing import Dict, Mapping, Optional
 
 import torch
 
-from squeeze_patch.adapters.base import Adapter, SqueezedStart
+from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.content import SqueezedStart
 from squeeze_patch.calibrate import calibrated_starts
 from squeeze_patch.errors import PlanError, SqueezeError
 from squeeze_patch.initialize import Progress, one_thread, starts_from_weights

@@ -10,7 +10,8 @@ from typing import Dict, Iterator, List, Mapping, Optional, TypeVar
 import torch
 
 from squeeze_patch.adapters import EmaPair, locate, together
-from squeeze_patch.adapters.base import Adapter, SqueezedStart
+from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.content import SqueezedStart
 from squeeze_patch.errors import PlanError, SqueezeError, StateError
 from squeeze_patch.fingerprint import Fingerprint
 from squeeze_patch.initialize import Progress, one_thread

@@ -13,7 +13,7 @@ import squeeze_patch
 from benchmarks.fidelity import images_of
 from squeeze_patch import calibrate, simulation
 from squeeze_patch.adapters import locate
-from squeeze_patch.adapters.base import BlockSpec
+from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.initialize import fit_excite, fit_image
 from squeeze_patch.planner import saved_parameters

@@ -12,7 +12,8 @@ from typing import Any, List, Optional, Tuple
 import lumen
 import torch
 
-from squeeze_patch.adapters.base import Adapter, Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.layers import copy_flags, fill_excite, refuse_hooks, value
 from squeeze_patch.connection import Excite
 
