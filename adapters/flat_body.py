@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any, ClassVar, Collection, List, Mapping, Optional, Sequence, Tuple, Type
 
 import torch
@@ -12,7 +13,7 @@ from squeeze_patch.connection import Excite
 State = Mapping[str, torch.Tensor]
 
 
-class FlatBody(torch.nn.Module):
+class FlatBody(torch.nn.Module, abc.ABC):
     """Parameters and buffers under the names of one lineage, in its host's order.
 
     Subclasses name the lineage and its layers: ``conv_class(in, out, kernel size, w_dim, upsampling)``,
@@ -51,9 +52,9 @@ class FlatBody(torch.nn.Module):
         self.to(state[layout.const].dtype)
         _squeeze_as(self, state, squeezed)
 
+    @abc.abstractmethod
     def upsampling(self, state: State, index: int) -> Any:
         """What makes convolution ``index`` of the list an up-convolution; None where it is none."""
-        raise NotImplementedError
 
     def forward(
         self, styles: Sequence[torch.Tensor], input_is_latent: bool = False, noise: Any = None

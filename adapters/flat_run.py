@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict
 
 import torch
 
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.adapters.flat import get, known_layout, places, silence, stored_noise
-from squeeze_patch.adapters.layers import value
+from squeeze_patch.adapters.layers import truncation, value
 from squeeze_patch.errors import UnsupportedModelError
 
 #: latents whose mean style truncation moves towards: as many as the hosts' scripts take; they store no mean
@@ -51,13 +51,10 @@ class RunsFlat(Adapter):
         """``network`` is run, also where ``root`` is more than it. Truncation moves styles towards the mean style of
         latents drawn with a fixed seed, computed at the first call that truncates."""
         num_ws, specs = self.num_ws(network), self.specs(network)
-        centre: List[torch.Tensor] = []
+        truncated = truncation(lambda: self.sample_w(root, network, CENTRE_SAMPLES, CENTRE_SEED).mean(dim=0))
 
-        def images(z: torch.Tensor, c: torch.Tensor, noise_mode: str, truncation: float) -> torch.Tensor:
-            w = _styles(network, z)
-            if truncation != 1:
-                centre.extend([] if centre else [self.sample_w(root, network, CENTRE_SAMPLES, CENTRE_SEED).mean(0)])
-                w = centre[0].to(w) + truncation * (w - centre[0].to(w))
+        def images(z: torch.Tensor, c: torch.Tensor, noise_mode: str, psi: float) -> torch.Tensor:
+            w = truncated(_styles(network, z), psi)
             return self.synthesis(network, w[:, None].expand(-1, num_ws, -1), noise_mode)
 
         return Sampler(specs[0].w_dim, 0, specs[-1].resolution, images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable, List
 
 import torch
 
@@ -29,6 +29,20 @@ def value(tensor: torch.Tensor) -> torch.Tensor:
     """A detached float32 copy on the CPU, or the tensor itself where it is one already."""
     found = tensor.detach().to(device="cpu", dtype=torch.float32)
     return found.clone() if found.is_inference() else found  # inference tensors are no part of any gradient
+
+
+def truncation(mean: Callable[[], torch.Tensor]) -> Callable[[torch.Tensor, float], torch.Tensor]:
+    """(styles [N, w_dim], psi) -> styles moved towards the mean style [w_dim], for hosts that store none (Karras et al.
+    2019, section 4, appendix B). ``mean`` is called once, at the first psi that is not 1."""
+    found: List[torch.Tensor] = []
+
+    def truncated(w: torch.Tensor, psi: float) -> torch.Tensor:
+        if psi == 1:
+            return w
+        found.extend([] if found else [mean()])
+        return found[0].to(w) + psi * (w - found[0].to(w))
+
+    return truncated
 
 
 def fill_excite(excite: Any, start: SqueezedStart) -> None:

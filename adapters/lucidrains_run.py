@@ -8,7 +8,7 @@ import torch
 
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import Sampler
-from squeeze_patch.adapters.layers import class_named, value
+from squeeze_patch.adapters.layers import class_named, truncation, value
 from squeeze_patch.errors import UnsupportedModelError
 
 #: latents whose mean style truncation moves towards, which the host draws anew for every model; it stores no mean
@@ -48,13 +48,10 @@ class RunsLucidrains(Adapter):
         """Truncation moves styles towards the mean style of latents drawn with a fixed seed, computed at the first call
         that truncates."""
         mapping, specs = _mapping(root), self.specs(network)
-        centre: List[torch.Tensor] = []
+        truncated = truncation(lambda: self.sample_w(root, network, CENTRE_SAMPLES, CENTRE_SEED).mean(dim=0))
 
-        def images(z: torch.Tensor, c: torch.Tensor, noise_mode: str, truncation: float) -> torch.Tensor:
-            w = _styles(mapping, z)
-            if truncation != 1:
-                centre.extend([] if centre else [self.sample_w(root, network, CENTRE_SAMPLES, CENTRE_SEED).mean(0)])
-                w = centre[0].to(w) + truncation * (w - centre[0].to(w))
+        def images(z: torch.Tensor, c: torch.Tensor, noise_mode: str, psi: float) -> torch.Tensor:
+            w = truncated(_styles(mapping, z), psi)
             return self.synthesis(network, w[:, None].expand(-1, len(specs), -1), noise_mode)
 
         return Sampler(_latent_size(mapping), 0, specs[-1].resolution, images)

@@ -14,12 +14,12 @@ import inspect
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Mapping, Optional
 
 import torch
 
 from squeeze_patch.adapters.base import PrepareStart
-from squeeze_patch.errors import StateError
+from squeeze_patch.adapters.training import squeeze_new
 
 PACKAGE = "stylegan2_pytorch"
 #: {"wish": arguments of apply, "checkpoint": file to begin with or None, "resume": whether the Trainer loads it}
@@ -70,6 +70,9 @@ def stored_model(options: Mapping[str, Any]) -> Optional[Path]:
 
 def hook_classes() -> None:
     """Once a process: the wrapper squeezes itself when built, the Trainer loads the file of the job."""
+    from squeeze_patch.loading import load as load_file
+    from squeeze_patch.state import status
+
     networks = importlib.import_module(f"{PACKAGE}.{PACKAGE}")
     if getattr(networks.StyleGAN2, "squeeze_patch", False):
         return
@@ -79,9 +82,10 @@ def hook_classes() -> None:
     @functools.wraps(build)
     def build_squeezed(self: Any, *args: Any, **kwargs: Any) -> None:
         build(self, *args, **kwargs)
-        _squeeze(self, job["wish"])
+        print(f"squeeze_patch: {status(squeeze_new(self, job['wish']))}")
         if job["checkpoint"] and not job["resume"]:
-            _restore(self, job["checkpoint"])
+            load_file(self, job["checkpoint"], trust=True)  # the user has named it
+            _say_restored(self)
 
     @functools.wraps(load)
     def load_squeezed(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -98,30 +102,6 @@ def hook_classes() -> None:
 
     networks.StyleGAN2.__init__, networks.Trainer.load = build_squeezed, load_squeezed
     networks.StyleGAN2.squeeze_patch = True
-
-
-def _squeeze(wrapper: torch.nn.Module, wish: Dict[str, Any]) -> None:
-    from squeeze_patch.planner import Plan
-    from squeeze_patch.state import status
-    from squeeze_patch.surgery import apply
-
-    wish = dict(wish)
-    if "plan" in wish:
-        wish["plan"] = Plan.from_dict(wish["plan"])
-    apply(wrapper, init="random", keep_original=False, **wish)
-    print(f"squeeze_patch: {status(wrapper)}")
-
-
-def _restore(wrapper: torch.nn.Module, checkpoint: str) -> None:
-    """All tensors of both generators, their mapping networks and the discriminator."""
-    from squeeze_patch.archive import read_entries
-
-    state = read_entries(Path(checkpoint), trust=True).get("GAN", {})
-    try:
-        wrapper.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise StateError(f"{checkpoint} does not fit the generator: {' '.join(str(error).split())[:300]}") from error
-    _say_restored(wrapper)
 
 
 def _say_restored(wrapper: torch.nn.Module) -> None:

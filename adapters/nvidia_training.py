@@ -25,6 +25,7 @@ from typing import Any, Callable, Dict
 import torch
 
 from squeeze_patch.adapters.base import PrepareStart
+from squeeze_patch.adapters.training import squeeze_new
 from squeeze_patch.errors import StateError
 
 BUILDER = "squeeze_patch.adapters.nvidia_training.build_generator"
@@ -78,16 +79,10 @@ def build_generator(*args: Any, generator_class: str, squeeze_wish: Dict[str, An
         squeeze_wish: arguments of `squeeze_patch.apply`, a plan as a plain dict.
         args, kwargs: the host's.
     """
-    from squeeze_patch.planner import Plan
-    from squeeze_patch.surgery import apply
-
-    wish = dict(squeeze_wish)
-    if "plan" in wish:
-        wish["plan"] = Plan.from_dict(wish["plan"])
     util = importlib.import_module("dnnlib").util
     G = util.construct_class_by_name(*args, class_name=generator_class, **kwargs)
     _check_copies(importlib.import_module("torch_utils.misc"))
-    return apply(G, init="random", keep_original=False, **wish)
+    return squeeze_new(G, squeeze_wish)
 
 
 def _check_copies(misc: Any) -> None:

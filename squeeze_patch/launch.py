@@ -21,6 +21,7 @@ from squeeze_patch import checkpoint
 from squeeze_patch.adapters import adapters, reference_name
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.files import fetch, is_url
+from squeeze_patch.planner import check_wish
 from squeeze_patch.planner import plan as make_plan
 from squeeze_patch.state import status
 
@@ -63,6 +64,7 @@ def train(
     Raises:
         SqueezeError: no adapter knows how the script builds its generator, or a file does not fit the wish.
     """
+    check_wish(reduction, ratio)  # before the script could delete what an earlier run made
     script = find_script(arguments[0])
     os.environ[SCRIPT_VARIABLE] = str(script)
     wish: Wish = {key: value for key, value in (("reduction", reduction), ("ratio", ratio)) if value is not None}

@@ -144,6 +144,18 @@ def saved_parameters(spec: BlockSpec, width: int) -> int:
     return (c - q) * per_channel - excite - spec.added_parameters
 
 
+def check_wish(
+    reduction: Optional[float] = None, ratio: Optional[float] = None, widths: Optional[Mapping[int, int]] = None
+) -> None:
+    """Raise `PlanError` for what no generator could be given: several wishes, or one that is out of range."""
+    if sum(wish is not None for wish in (reduction, ratio, widths)) > 1:
+        raise PlanError("give one of reduction, ratio and widths, not several")
+    if ratio is not None and not (math.isfinite(ratio) and ratio >= 1):
+        raise PlanError(f"ratio is c / q: a number from 1 (all channels kept, excite added) upwards, not {ratio}")
+    if reduction is not None and not reduction < 1:
+        raise PlanError(f"a reduction of {reduction:.1%} is out of reach (a reduction is a share: 0.121 means 12.1 %)")
+
+
 def solve(
     specs: Sequence[BlockSpec],
     parameters: int,
@@ -161,8 +173,7 @@ def solve(
     Raises:
         PlanError: contradictory or impossible wishes; the message states what can be reached.
     """
-    if sum(wish is not None for wish in (reduction, ratio, widths)) > 1:
-        raise PlanError("give one of reduction, ratio and widths, not several")
+    check_wish(reduction, ratio, widths)
     if multiple is not None and multiple < 1:
         raise PlanError(f"multiple has to be a positive whole number, not {multiple}")
 
@@ -177,8 +188,6 @@ def solve(
     if widths is not None:
         return build(_checked_widths(specs, widths), None)
     if ratio is not None:
-        if not (math.isfinite(ratio) and ratio >= 1):
-            raise PlanError(f"ratio is c / q: a number from 1 (all channels kept, excite added) upwards, not {ratio}")
         return uniform(float(ratio), multiple)
     target = DEFAULT_REDUCTION if reduction is None else float(reduction)
     return _nearest(uniform, [s.channels for s in specs], multiple, target)
@@ -220,7 +229,6 @@ def _nearest(
         raise PlanError(
             f"a reduction of {target:.1%} is out of reach: this generator can be made {min(reached):.1%} to "
             f"{max(reached):.1%} smaller by one ratio for all blocks"
-            + (" (a reduction is a share: 0.121 means 12.1 %)" if target >= 1 else "")
         )
     return best
 

@@ -13,7 +13,7 @@ import torch
 from squeeze_patch.adapters import adapters
 from squeeze_patch.archive import is_archive, read_entries, stand_in, stored_plan
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
-from squeeze_patch.planner import Plan
+from squeeze_patch.planner import Plan, check_wish
 from squeeze_patch.state import status
 from squeeze_patch.surgery import apply
 
@@ -44,6 +44,7 @@ def run(
     script = Path(arguments[0]).resolve()
     if not script.is_file():
         raise SqueezeError(f"{arguments[0]}: there is no such script")
+    check_wish(reduction, ratio)  # before the script begins its work
     wish: Dict[str, Any] = {key: v for key, v in (("reduction", reduction), ("ratio", ratio)) if v is not None}
     plan = _plan_of_files(arguments[1:])
     if plan is not None and wish:

@@ -1,1 +1,0 @@
-"""What rosinality's generate.py needs of torchvision."""
