@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.adapters import locate, sampler
+from squeeze_patch.adapters import locate
 from squeeze_patch.archive import read_entries, stand_in
 from squeeze_patch.checkpoint import convert, inspect
 from squeeze_patch.compare import compare
@@ -22,6 +22,7 @@ from tests.conftest import FLAT_HOSTS
 from tests.hosts import Host
 from tests.hosts.flat import FlatHost
 from tests.test_cli import run
+from tests.test_flat_run import check_images
 
 SMALL: Dict[str, Any] = {"resolution": 8, "w_dim": 16}
 
@@ -89,14 +90,7 @@ def test_a_state_dict_makes_the_hosts_images(host: FlatHost, ratio: Any) -> None
     assert type(body).__name__ == type(G).__name__
     assert list(body.state_dict()) == list(G.state_dict())
     assert [name for name, _ in body.named_parameters()] == [name for name, _ in G.named_parameters()]
-    z, c = host.latents(G)
-    seen = []
-    for noise in ("none", "const"):
-        expected = host.images(G, z, c, noise=noise).detach()
-        found = sampler(body).images(z, c, noise, 1.0).detach()
-        assert (found - expected).abs().max() <= float_error(G, expected), noise
-        seen.append(expected)
-    assert (seen[0] - seen[1]).abs().max() > 100 * float_error(G, expected)  # the noise matters
+    check_images(host, G, body)
 
 
 def test_gradients_are_the_hosts(host: FlatHost) -> None:

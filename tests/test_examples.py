@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from tests.hosts import SHIMS, Host
+from tests.processes import environment_with
 from tests.test_checkpoint import write_checkpoint
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -26,7 +26,7 @@ def test_side_by_side(full_host: Host, tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, "--ratio", "2", "--images", "3"],
         cwd=full_host.folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(SHIMS), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=environment_with(*SHIMS),
         capture_output=True,
         text=True,
         check=False,

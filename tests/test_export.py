@@ -6,7 +6,6 @@ What a host's operations do not allow, its dense generators cannot do either.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sysconfig
 from pathlib import Path
@@ -121,7 +120,6 @@ def test_compiled_in_parts() -> None:
         assert graphs != []
 
 
-@pytest.mark.skipif(not os.environ.get("SQUEEZE_SLOW"), reason="compiles for half a minute: SQUEEZE_SLOW=1")
 @pytest.mark.skipif(VERSION < (2, 0), reason="torch.compile came with torch 2.0")
 @pytest.mark.skipif(not COMPILER, reason="inductor needs a C++ compiler and Python's headers")
 @pytest.mark.filterwarnings("ignore")

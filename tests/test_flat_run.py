@@ -28,6 +28,18 @@ def mapping_of(G: Any) -> Any:
     return getattr(G, "style", None) or G.style_mlp
 
 
+def check_images(host: FlatHost, G: Any, body: Any) -> None:
+    """``body`` makes the images of the host's ``G``, without noise and with the stored one."""
+    z, c = host.latents(G)
+    seen = []
+    for noise in ("none", "const"):
+        expected = host.images(G, z, c, noise=noise).detach()
+        found = sampler(body).images(z, c, noise, 1.0).detach()
+        assert (found - expected).abs().max() <= float_error(G, expected), noise
+        seen.append(expected)
+    assert (seen[0] - seen[1]).abs().max() > 100 * float_error(G, expected)  # the noise matters
+
+
 @pytest.mark.parametrize("name", ORIGINALS)
 @pytest.mark.parametrize("ratio", [None, 2])
 @pytest.mark.parametrize("kernel", [[1, 3, 3, 1], [1, 2, 4, 1]])
@@ -40,14 +52,7 @@ def test_a_state_dict_makes_the_hosts_images(name: str, ratio: Any, kernel: Any)
             squeeze_patch.apply(G, ratio=ratio)
         body = stand_in(G.state_dict())
         assert type(body).__module__.startswith("squeeze_patch.")
-        z, c = host.latents(G)
-        seen = []
-        for noise in ("none", "const"):
-            expected = host.images(G, z, c, noise=noise).detach()
-            found = sampler(body).images(z, c, noise, 1.0).detach()
-            assert (found - expected).abs().max() <= float_error(G, expected), noise
-            seen.append(expected)
-        assert (seen[0] - seen[1]).abs().max() > 100 * float_error(G, expected)  # the noise matters
+        check_images(host, G, body)
 
 
 def test_gradients_of_a_state_dicts_images_are_the_hosts(rosinality: FlatHost) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -20,14 +18,12 @@ from squeeze_patch.checkpoint import read
 from squeeze_patch.testing import trained
 from tests.conftest import HOSTS
 from tests.hosts import HERE, SHIMS, Host
+from tests.processes import environment_with, python
 
 
 def command(host: Host, cwd: Path, *arguments: str, cpu: bool = False) -> Any:
-    paths = [str(host.folder), *([str(HERE / "cpu")] if cpu else []), *SHIMS]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=900, check=False
-    )
+    shims = [HERE / "cpu", HERE / "bare"] if cpu else []
+    return python(*arguments, cwd=cwd, env=environment_with(host.folder, *shims, *SHIMS))
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -18,6 +16,7 @@ from squeeze_patch.archive import read_archive
 from squeeze_patch.checkpoint import convert
 from tests.hosts import HERE, package
 from tests.hosts.lucidrains import LUCIDRAINS, NEEDED
+from tests.processes import environment_with, python
 
 SIZE = 16
 #: its command line, and what that is made with
@@ -26,24 +25,14 @@ COMMAND_LINE = ("fire==0.7.0", "termcolor==2.5.0")
 
 def environment(gpus: int) -> Dict[str, str]:
     folders = [package(requirement) for requirement in (LUCIDRAINS, *NEEDED, *COMMAND_LINE)]
-    paths = [str(HERE / "lucidrains_cpu"), *map(str, folders)]
     path = os.pathsep.join([str(package(LUCIDRAINS) / "bin"), os.environ["PATH"]])
-    extra = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1", "PATH": path, "GPUS": str(gpus)}
-    return {**os.environ, **extra}
+    return environment_with(HERE / "lucidrains_cpu", HERE / "bare", *folders, PATH=path, GPUS=str(gpus))
 
 
 def start(cwd: Path, before: List[str], *options: str, gpus: int = 1) -> Any:
     fixed = ["--data=images", f"--image_size={SIZE}", "--network_capacity=4", "--batch_size=2", "--num_workers=0"]
     fixed += ["--gradient_accumulate_every=1", "--save_every=3", "--num_image_tiles=2"]
-    return subprocess.run(
-        [sys.executable, *before, *fixed, *options],
-        cwd=cwd,
-        env=environment(gpus),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return python(*before, *fixed, *options, cwd=cwd, env=environment(gpus))
 
 
 def train(cwd: Path, wish: List[str], *options: str, gpus: int = 1) -> str:
@@ -123,3 +112,9 @@ def test_from_a_dense_model_and_from_a_file(workspace: Path) -> None:
     assert done.returncode == 2
     assert "the plan does not fit this generator" in done.stderr
     assert not (workspace / "models" / "larger" / "model_0.pt").exists()
+
+    before = ["-m", "squeeze_patch", "train", "--ratio=0.5", "--", "stylegan2_pytorch", "--new"]
+    done = start(workspace, before, "--name=mine")  # --new deletes the models of that name
+    assert done.returncode == 2
+    assert "ratio is c / q" in done.stderr
+    assert same(state(dense), state(squeezed))

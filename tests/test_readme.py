@@ -19,7 +19,7 @@ import squeeze_patch
 from squeeze_patch.checkpoint import convert, read
 from squeeze_patch.report import report
 from squeeze_patch.testing import float_error, trained
-from tests.hosts import HERE, SHIMS, Host
+from tests.hosts import HERE, Host
 from tests.hosts.flat import FlatHost
 from tests.test_run import SCRIPT, script_environment
 
@@ -132,8 +132,7 @@ def test_measure_block(workspace: Path) -> None:
 
 def test_train_block(draggan: Host, tmp_path: Path) -> None:
     shutil.copy(HERE / "mini_train.py", tmp_path / "train.py")
-    paths = [str(draggan.folder), *SHIMS]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = draggan.environment()
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-ec", BLOCKS["train"]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

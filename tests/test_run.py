@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -20,6 +18,7 @@ from squeeze_patch.testing import float_error, trained
 from tests.conftest import FLAT_HOSTS
 from tests.hosts import HERE
 from tests.hosts.flat import FlatHost, optimiser_step
+from tests.processes import environment_with, python
 
 #: What the hosts' scripts do with their Generator, for the host that ships none
 SCRIPT = """
@@ -45,20 +44,11 @@ torch.save({"g_ema": g.state_dict(), "image": image.detach(), "steps": steps}, "
 
 
 def script_environment(host: FlatHost) -> Dict[str, str]:
-    paths = [str(HERE / "rosinality_cpu"), str(host.folder)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+    return environment_with(HERE / "rosinality_cpu", HERE / "bare", host.folder)
 
 
 def run_script(folder: Path, host: FlatHost, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "squeeze_patch", "run", *arguments],
-        cwd=folder,
-        env=script_environment(host),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return python("-m", "squeeze_patch", "run", *arguments, cwd=folder, env=script_environment(host))
 
 
 def test_run_a_script(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,14 +137,7 @@ def test_run_the_hosts_own_train(host: FlatHost, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert set(steps("squeezed").values()) == {4}
 
-    dense = subprocess.run(
-        [sys.executable, *options],
-        cwd=tmp_path,
-        env=script_environment(host),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    dense = python(*options, cwd=tmp_path, env=script_environment(host))
     assert dense.returncode == 0, dense.stderr
     assert set(steps("dense").values()) == {2}
     convert(file, tmp_path / "000000.pt")

@@ -15,6 +15,8 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 import torch
 
+from tests.processes import environment_with
+
 HERE = Path(__file__).parent
 #: stands in for what this Python lacks and the hosts import
 SHIMS = [] if importlib.util.find_spec("pkg_resources") else [str(HERE / "shims")]
@@ -130,8 +132,7 @@ class Host:
 
     def environment(self) -> Dict[str, str]:
         """For a process of the host's own, without squeeze_patch on the path."""
-        paths = [str(self.folder), *SHIMS]
-        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+        return environment_with(self.folder, *SHIMS)
 
 
 def take_clashing() -> Dict[str, ModuleType]:

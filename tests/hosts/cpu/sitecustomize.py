@@ -1,5 +1,6 @@
 """Lets the hosts' training loops, which ask for CUDA at every turn, run on a CPU; seen by test processes only."""
 
+import on_gloo
 import torch
 
 _device = torch.device
@@ -29,24 +30,11 @@ class _Event:
         return 0.0
 
 
-_init_process_group = torch.distributed.init_process_group
-_wrap = torch.nn.parallel.DistributedDataParallel.__init__
-
-
-def _gloo(backend=None, **kwargs):
-    return _init_process_group(backend="gloo", **kwargs)
-
-
-def _wrap_without_devices(self, module, device_ids=None, **kwargs):
-    _wrap(self, module, **kwargs)
-
-
 torch.device = _Device
 torch.cuda.Event = _Event
 torch.cuda.reset_peak_memory_stats = lambda *_: None
 torch.cuda.current_stream = lambda *_: None
 torch.cuda.max_memory_allocated = lambda *_: 0
 torch.Tensor.pin_memory = lambda self, *_: self
-torch.distributed.init_process_group = _gloo
-torch.nn.parallel.DistributedDataParallel.__init__ = _wrap_without_devices
+on_gloo.install()
 torch.set_num_threads(1)

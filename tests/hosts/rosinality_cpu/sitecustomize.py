@@ -1,5 +1,4 @@
-"""Lets rosinality's scripts, which compile CUDA operations, run on a CPU; seen by test processes only, like the bare
-torchvision and tqdm beside it."""
+"""Lets rosinality's scripts, which compile CUDA operations, run on a CPU; seen by test processes only."""
 
 import torch
 import torch.utils.cpp_extension

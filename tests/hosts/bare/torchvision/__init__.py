@@ -1,4 +1,4 @@
-"""What lucidrains' data set and sample pictures ask of torchvision."""
+"""What hosts' scripts ask of torchvision, for pictures that have the size of the training already."""
 
 from torchvision import transforms, utils
 

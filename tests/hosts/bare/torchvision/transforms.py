@@ -1,5 +1,3 @@
-"""For pictures that have the size of the training already."""
-
 import numpy as np
 import torch
 
@@ -28,8 +26,17 @@ def _checked(size):
     return same
 
 
+def RandomHorizontalFlip():
+    return lambda image: image
+
+
 def ToTensor():
     return lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def Normalize(mean, std, inplace):
+    assert mean == std == (0.5, 0.5, 0.5)
+    return lambda x: 2 * x - 1
 
 
 def Compose(steps):
