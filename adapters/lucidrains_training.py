@@ -8,11 +8,13 @@ and handed to the others by the environment.
 
 from __future__ import annotations
 
+import filecmp
 import functools
 import importlib
 import inspect
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
@@ -20,6 +22,7 @@ import torch
 
 from squeeze_patch.adapters.base import PrepareStart
 from squeeze_patch.adapters.training import squeeze_new
+from squeeze_patch.errors import StateError
 
 PACKAGE = "stylegan2_pytorch"
 #: {"wish": arguments of apply, "checkpoint": file to begin with or None, "resume": whether the Trainer loads it}
@@ -40,6 +43,8 @@ def hook_training(module: Any, prepare: PrepareStart) -> bool:
         chosen = bound.arguments
         path = None if chosen["new"] else stored_model(chosen)
         start = prepare(None if path is None else str(path))
+        if path is not None and start.checkpoint != str(path):
+            keep_dense(path)
         job = {"wish": dict(start.wish), "checkpoint": start.checkpoint, "resume": path is not None}
         os.environ[VARIABLE] = json.dumps(job)
         hook_classes()
@@ -66,6 +71,24 @@ def stored_model(options: Mapping[str, Any]) -> Optional[Path]:
         return folder / f"model_{options['load_from']}.pt"
     numbers = [int(path.stem.split("_")[1]) for path in folder.glob("model_*.pt")]
     return folder / f"model_{max(numbers)}.pt" if numbers else None
+
+
+def keep_dense(path: Path) -> None:
+    """Copy a dense model to where the host neither looks for models nor writes one, as it may save a squeezed one under
+    the same number.
+
+    Raises:
+        StateError: another file is there already.
+    """
+    from squeeze_patch.files import atomic_write
+
+    copy = path.with_name(f"dense_{path.name}")
+    if not copy.exists():
+        with open(path, "rb") as source, atomic_write(copy) as stream:
+            shutil.copyfileobj(source, stream)
+    elif not filecmp.cmp(path, copy, shallow=False):
+        raise StateError(f"{copy}: there is another dense model here, which {path.name} would replace; move it away")
+    print(f"squeeze_patch: the dense model is kept as {copy}")
 
 
 def hook_classes() -> None:

@@ -130,7 +130,7 @@ def compare(
             equal numbers only.
         seed: of the latents, the random network and the patches.
         noise_mode: "const" or "none". "const" takes each generator's own noise, which `apply` and `convert` keep.
-        truncation: psi, 1 = none; towards w_avg, or, in families that store none, the mean style of 4,096 latents.
+        truncation: psi, 1 = none; towards w_avg, or, in families that store none, the mean of thousands of styles.
         batch: images at a time; default 16, fewer above 256x256.
         fid: also FID, KID, precision and recall, through torch-fidelity (``pip install squeeze-patch[fid]``).
         progress: called with ("images", done, in all).

@@ -43,7 +43,7 @@ def test_scores_by_hand() -> None:
     assert by_activation_energy(G)["b8", "conv0"][4] > 0
 
 
-@pytest.mark.parametrize("row", ["squeezed, random", "pruned by activation energy"])
+@pytest.mark.parametrize("row", ["squeezed, random", *PRUNED])
 def test_poor_starts_learn_in_three_steps(row: str) -> None:
     dense = trained_generator()
     G, pair = student_of(row, dense, 0.25, seed=0)

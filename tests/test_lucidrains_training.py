@@ -92,9 +92,19 @@ def test_from_a_dense_model_and_from_a_file(workspace: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     dense, squeezed = workspace / "models" / "mine" / "model_0.pt", workspace / "squeezed.pt"
     convert(dense, squeezed, ratio=2)
+    original = dense.read_bytes()
     said = train(workspace, ["--ratio", "2"], "--name=mine", "--num_train_steps=0")
     assert f"{dense.relative_to(workspace)} is dense; squeezing its generators" in said
     assert same(state(dense), state(squeezed))
+    kept = dense.with_name("dense_model_0.pt")
+    assert kept.read_bytes() == original
+    kept.write_bytes(b"another")
+    dense.write_bytes(original)
+    before = ["-m", "squeeze_patch", "train", "--ratio=2", "--", "stylegan2_pytorch", "--num_train_steps=0"]
+    done = start(workspace, before, "--name=mine")
+    assert done.returncode == 2
+    assert "move it away" in done.stderr
+    assert (dense.read_bytes(), kept.read_bytes()) == (original, b"another")
 
     from_file = ["--init-from", "squeezed.pt"]
     assert "restored" in train(workspace, from_file, "--name=other", "--num_train_steps=0")
@@ -117,4 +127,4 @@ def test_from_a_dense_model_and_from_a_file(workspace: Path) -> None:
     done = start(workspace, before, "--name=mine")  # --new deletes the models of that name
     assert done.returncode == 2
     assert "ratio is c / q" in done.stderr
-    assert same(state(dense), state(squeezed))
+    assert dense.read_bytes() == original
