@@ -82,6 +82,11 @@ class Adapter(abc.ABC):
         float16; differentiable. ``noise_mode`` is "const" (the stored noise) or "none"."""
         raise UnsupportedModelError(_CANNOT_RUN + self.name)
 
+    def equalised(self, network: torch.nn.Module) -> bool:
+        """Whether weights are kept at unit scale, with a gain at run time (equalised learning rate, Karras et al. 2018,
+        section 4.1), rather than at the size that they work with: training steps are as large as the weights."""
+        return True
+
     def style_parameters(self, root: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.nn.Parameter]:
         """{name: parameter} of what makes style vectors of latents, which neither squeezing nor recovery changes; here
         all that is in ``root`` beside ``network``."""

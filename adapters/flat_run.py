@@ -9,7 +9,7 @@ import torch
 
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import Sampler
-from squeeze_patch.adapters.flat import get, known_layout, places, silence, stored_noise
+from squeeze_patch.adapters.flat import CLEAN, get, known_layout, places, silence, stored_noise
 from squeeze_patch.adapters.layers import truncation, value
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -34,6 +34,9 @@ class RunsFlat(Adapter):
         noise = stored_noise(network) if noise_mode == "const" else silence(network)
         images, _ = network([ws.to(reference)], input_is_latent=True, noise=noise)
         return images.float()  # type: ignore[no-any-return]
+
+    def equalised(self, network: torch.nn.Module) -> bool:
+        return known_layout(network) is not CLEAN
 
     def style_parameters(self, root: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.nn.Parameter]:
         """The mapping network is part of ``network`` here."""

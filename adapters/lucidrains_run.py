@@ -30,6 +30,9 @@ class RunsLucidrains(Adapter):
         with torch.no_grad():
             return value(_styles(mapping, z))
 
+    def equalised(self, network: torch.nn.Module) -> bool:
+        return False
+
     def num_ws(self, network: Any) -> int:
         return len(network.blocks)
 

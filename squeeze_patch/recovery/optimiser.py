@@ -40,10 +40,19 @@ def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised momentum. Parameters [m, ...] count as matrices [m, n], m and n above 1."""
+    """Orthogonalised momentum. Parameters [m, ...] count as matrices [m, n], m and n above 1.
 
-    def __init__(self, parameters: Sequence[torch.nn.Parameter], lr: float) -> None:
-        super().__init__(list(parameters), {"lr": lr})
+    Args:
+        parameters: the matrices.
+        lr: their learning rate.
+        relative: steps are in units of each matrix's root mean square at the start, instead of 1.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], lr: float, relative: bool = False) -> None:
+        groups: List[Any] = list(parameters)
+        if relative:
+            groups = [{"params": [p], "scale": float(p.detach().square().mean().sqrt())} for p in parameters]
+        super().__init__(groups, {"lr": lr, "scale": 1.0})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -59,18 +68,21 @@ class Muon(torch.optim.Optimizer):
                 momentum.lerp_(parameter.grad, 1 - MOMENTUM)
                 direction = orthogonalised(parameter.grad.lerp(momentum, MOMENTUM).flatten(1))
                 size = STEP_SIZE * math.sqrt(max(direction.shape))
-                parameter.sub_(direction.reshape_as(parameter), alpha=group["lr"] * size)
+                parameter.sub_(direction.reshape_as(parameter), alpha=group["lr"] * group["scale"] * size)
 
 
 class Optimiser:
-    """Muon for the matrices among ``parameters``, Adam for vectors and numbers; one learning rate for both."""
+    """Muon for the matrices among ``parameters``, Adam for vectors and numbers; one learning rate for both.
 
-    def __init__(self, parameters: Sequence[torch.nn.Parameter], lr: float) -> None:
+    It suits weights at unit scale (equalised learning rate); others want ``relative``.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], lr: float, relative: bool = False) -> None:
         matrices = [p for p in parameters if p.ndim > 1 and min(p.flatten(1).shape) > 1]
         taken = {id(parameter) for parameter in matrices}
         others = [parameter for parameter in parameters if id(parameter) not in taken]
         self.parts: List[torch.optim.Optimizer] = [
-            *([Muon(matrices, lr)] if matrices else []),
+            *([Muon(matrices, lr, relative)] if matrices else []),
             *([torch.optim.Adam(others, lr=lr, betas=BETAS)] if others else []),
         ]
 

@@ -89,7 +89,7 @@ def recover(
         teacher: the dense generator; not changed.
         steps: length; the learning rate falls to zero over it.
         batch: latents in a step, over all processes together.
-        learning_rate: highest learning rate; the weights are at unit scale (equalised learning rate).
+        learning_rate: highest learning rate, for weights at unit scale; see `recovery.settings.Settings`.
         seed: of the latents, 0 or more.
         noise_mode: "const" or "none", of both generators.
         lpips_weight: weight of LPIPS (package lpips) in the loss; 0 = without.

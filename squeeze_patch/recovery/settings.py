@@ -45,7 +45,8 @@ class Settings:
     Attributes:
         steps: length of the run; the learning rate falls to zero over it.
         batch: latents in a step, over all processes together.
-        learning_rate: highest learning rate; weights of the NVIDIA family are kept at unit scale.
+        learning_rate: highest learning rate, for weights at unit scale (equalised learning rate); in families that have
+            none, in units of each weight's own size.
         seed: of the latents.
         noise_mode: noise inputs of both generators in training: "const" (the same stored noise) or "none".
         feature_weight: weight of the blocks' features in the loss at the start, beside 1 for the images; it fades to 0.

@@ -35,7 +35,8 @@ class Training:
         self.objective = Objective(pair, settings, feature_power(self.targets, probe), distance)
         self.parameters = self._trained(probe[:2])
         self.average = copies(self.parameters)
-        self.optimiser = Optimiser(self.parameters, settings.learning_rate)
+        relative = not pair.adapter.equalised(pair.student_network)
+        self.optimiser = Optimiser(self.parameters, settings.learning_rate, relative)
         self.parallel = processes.parallel(self.objective)
 
     def _trained(self, w: torch.Tensor) -> List[torch.nn.Parameter]:
