@@ -16,13 +16,15 @@ import resource
 import statistics
 import subprocess
 import sys
+from dataclasses import asdict
 from typing import Any, Callable, Dict, List, Optional
 
 import click
 import torch
 
 import squeeze_patch
-from benchmarks.common import SIZES, find, interleaved, machine, ratio, show
+from benchmarks.common import SIZES, find, machine
+from squeeze_patch.latency import interleaved, paired_ratio
 from tests.hosts import Host
 from tests.hosts.training import accumulate, loss_of
 
@@ -57,8 +59,8 @@ def phases(host: Host, size: str, batch: int, variant: str) -> Dict[str, Callabl
     return {phase: lambda phase=phase: act(phase) for phase in PHASES}
 
 
-def time_of(host: Host, size: str, batch: int, repeats: int) -> Dict[str, Dict[str, float]]:
-    """Ratio of seconds, squeezed / dense, of every phase and of the whole step."""
+def time_of(host: Host, size: str, batch: int, repeats: int) -> Dict[str, Any]:
+    """Quartiles of seconds, squeezed / dense, of every phase and of the whole step; and the dense one's median."""
     with host.active():
         both = {variant: phases(host, size, batch, variant) for variant in VARIANTS}
         turns = {f"{v} {phase}": both[v][phase] for phase in PHASES for v in VARIANTS}
@@ -67,10 +69,9 @@ def time_of(host: Host, size: str, batch: int, repeats: int) -> Dict[str, Dict[s
         v: [sum(share * seconds[f"{v} {phase}"][i] for phase, share in PHASES.items()) for i in range(repeats)]
         for v in VARIANTS
     }
-    result = {phase: ratio(seconds[f"squeezed {phase}"], seconds[f"dense {phase}"]) for phase in PHASES}
-    result["whole step"] = ratio(whole["squeezed"], whole["dense"])
-    result["seconds, dense"] = {"median": statistics.median(whole["dense"])}
-    return result
+    single = {phase: paired_ratio(seconds[f"squeezed {phase}"], seconds[f"dense {phase}"]) for phase in PHASES}
+    average = paired_ratio(whole["squeezed"], whole["dense"])
+    return {**single, "whole step": average, "seconds, dense": statistics.median(whole["dense"])}
 
 
 def resident() -> int:
@@ -123,8 +124,8 @@ def main(host_name: str, sizes: str, batch: int, repeats: int, memory: bool, chi
         else:
             results[size] = time_of(host, size, batch, repeats)
             for phase in (*PHASES, "whole step"):
-                click.echo(f"{size:>10}  {phase:<10}  {show(results[size][phase])}")
-    click.echo(json.dumps(results))
+                click.echo(f"{size:>10}  {phase:<10}  {results[size][phase]}")
+    click.echo(json.dumps(results, default=asdict))
 
 
 if __name__ == "__main__":
