@@ -99,11 +99,9 @@ def _up_convolve(x: torch.Tensor, weight: torch.Tensor, kernel: torch.Tensor) ->
     """Zeros between the pixels, convolution with ``weight`` [out, in, 3, 3], filter ``kernel`` [k, k], as large as 2h x
     2w: the transposed convolution makes one row more, and the filter takes k - 1."""
     x = torch.nn.functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-    n, c, height, width = x.shape
-    taps = kernel.shape[-1]
+    channels, taps = x.shape[1], kernel.shape[-1]
     x = torch.nn.functional.pad(x, [(taps - 1) // 2, (taps - 2) // 2] * 2)
-    x = x.reshape(n * c, 1, *x.shape[2:])
-    return torch.nn.functional.conv2d(x, kernel.flip([0, 1])[None, None]).reshape(n, c, height - 1, width - 1)
+    return torch.nn.functional.conv2d(x, kernel.flip([0, 1]).expand(channels, 1, -1, -1), groups=channels)
 
 
 class Conv(torch.nn.Module):

@@ -254,9 +254,8 @@ def _reflect(x: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
 
 def _filter(x: torch.Tensor, kernel: torch.Tensor, padding: int = 0) -> torch.Tensor:
     """Every channel correlated with ``kernel`` [k, k]."""
-    n, c, height, width = x.shape
-    x = torch.nn.functional.conv2d(x.reshape(n * c, 1, height, width), kernel[None, None], padding=padding)
-    return x.reshape(n, c, *x.shape[2:])
+    channels = x.shape[1]
+    return torch.nn.functional.conv2d(x, kernel.expand(channels, 1, -1, -1), padding=padding, groups=channels)
 
 
 def _cut(x: torch.Tensor, crops: torch.Tensor, border: str = "constant") -> torch.Tensor:

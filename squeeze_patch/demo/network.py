@@ -23,9 +23,8 @@ def _binomial_filter() -> torch.Tensor:
 
 def _filter(x: torch.Tensor, kernel: torch.Tensor, gain: float, padding: int) -> torch.Tensor:
     """Filter every channel alone with a symmetric kernel."""
-    n, c, height, width = x.shape
-    x = functional.conv2d(x.reshape(n * c, 1, height, width), kernel[None, None] * gain, padding=padding)
-    return x.reshape(n, c, x.shape[2], x.shape[3])
+    channels = x.shape[1]
+    return functional.conv2d(x, (kernel * gain).expand(channels, 1, -1, -1), padding=padding, groups=channels)
 
 
 class FullyConnectedLayer(torch.nn.Module):
