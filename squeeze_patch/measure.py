@@ -83,13 +83,14 @@ def pair(
     reduction: Optional[float] = None,
     ratio: Optional[float] = None,
     plan: Optional[Plan] = None,
+    allocate: str = "uniform",
 ) -> Tuple[Any, Any]:
     """(dense, squeezed) to measure, from either one. The other gets random weights: cost does not depend on them.
 
     Args:
         G: dense, to be squeezed in a copy; or squeezed.
         against: the dense generator of a squeezed G; default: one is made by G's own constructor call.
-        reduction, ratio, plan: as for `squeeze_patch.apply`, for a dense G.
+        reduction, ratio, plan, allocate: as for `squeeze_patch.apply`, for a dense G.
 
     Raises:
         PlanError, UnsupportedModelError: as for `squeeze_patch.apply`, or no dense generator can be made.
@@ -103,12 +104,13 @@ def pair(
         if now.state == "dense":
             if against is not None:
                 raise StateError("the generator is dense; a dense one to measure against belongs to a squeezed one")
-            other = apply(
-                copy.deepcopy(G), reduction=reduction, ratio=ratio, plan=plan, init="random", keep_original=False
-            )
+            wish: Dict[str, Any] = {"reduction": reduction, "ratio": ratio, "plan": plan, "allocate": allocate}
+            other = apply(copy.deepcopy(G), **wish, init="random", keep_original=False)
             return G, other.eval().requires_grad_(False)
-        if not (reduction is None and ratio is None and plan is None):
-            raise StateError(f"the generator is squeezed already ({now}); a ratio, reduction or plan is for dense ones")
+        if not (reduction is None and ratio is None and plan is None and allocate == "uniform"):
+            raise StateError(
+                f"the generator is squeezed already ({now}); a ratio, reduction, plan or allocation is for dense ones"
+            )
         if against is None:
             against = _dense_like(G).to(device).eval().requires_grad_(False)
     _check_pair(against, G)

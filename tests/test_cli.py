@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 
 import squeeze_patch
 from squeeze_patch.cli import main
+from squeeze_patch.demo import trained_generator
 from squeeze_patch.testing import trained
 from tests.hosts import SHIMS, Host
 from tests.test_checkpoint import write_checkpoint
@@ -39,7 +41,11 @@ def test_demo(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["dense.pkl", "samples.png", "squeezed.pkl"]
     with Image.open(tmp_path / "demo" / "samples.png") as image:
         assert image.size == (16 * 32 * 2, 3 * (32 * 2 + 16))
-    assert run("demo", "--out", tmp_path / "demo")[0] == 0  # again, into the same folder
+    decibels = [float(re.search(r"([\d.]+) dB PSNR", out)[1])]  # type: ignore[index]
+    code, out, _ = run("demo", "--out", tmp_path / "demo", "--allocate", "spectral")  # again, into the same folder
+    assert code == 0
+    decibels.append(float(re.search(r"([\d.]+) dB PSNR", out)[1]))  # type: ignore[index]
+    assert decibels[1] > decibels[0] + 3  # tests/test_calibrate.py says why
 
 
 def test_info(snapshot: Path) -> None:
@@ -147,9 +153,24 @@ def test_report(snapshot: Path, tmp_path: Path) -> None:
         data = json.loads(out)
         assert data["cost"]["parameters_after"] == json.loads(plan.read_text())["parameters_after"]
         assert data["memory_after"]["weights"] < data["memory_before"]["weights"]
-    code, _, err = run("report", squeezed, "--trust", "--ratio", "2")
-    assert code == 2
-    assert "squeezed already" in err
+    for wish in (["--ratio", "2"], ["--allocate", "spectral"]):
+        code, _, err = run("report", squeezed, "--trust", *wish)
+        assert code == 2
+        assert "squeezed already" in err
+
+
+def test_spectral_widths_are_the_same_in_every_command(tmp_path: Path) -> None:
+    """plan, report of a dense file, and convert; on a trained generator, where they differ from uniform ones."""
+    dense, squeezed = tmp_path / "dense.pkl", tmp_path / "squeezed.pkl"
+    dense.write_bytes(pickle.dumps({"G_ema": trained_generator()}))
+    wish = ["--trust", "--allocate", "spectral", "--json"]
+    planned = json.loads(run("plan", dense, *wish)[1])
+    converted = json.loads(run("convert", dense, squeezed, *wish)[1])["plan"]
+    reported = json.loads(run("report", dense, *wish, "--repeats", "2")[1])["cost"]["blocks"]
+    widths = {block["resolution"]: block["width"] for block in planned["blocks"]}
+    assert {block["resolution"]: block["width"] for block in converted["blocks"]} == widths
+    assert {row["resolution"]: row["width"] for row in reported if row["resolution"] in widths} == widths
+    assert widths != squeeze_patch.plan(trained_generator()).widths
 
 
 ERRORS: List[Tuple[List[str], str]] = [

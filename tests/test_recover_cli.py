@@ -81,7 +81,8 @@ def test_the_untouched_host_loads_it(draggan: Host, folder: Path) -> None:
 
 
 def test_a_dense_file_alone_is_squeezed_first(folder: Path) -> None:
-    code, _, err = recover(folder, "--ratio", "2")
+    convert(folder / "dense.pkl", folder / "squeezed.pkl", trust=True, ratio=2, allocate="spectral", force=True)
+    code, _, err = recover(folder, "--ratio", "2", "--allocate", "spectral")
     assert code == 0, err
     assert names(folder) == ["dense.pkl", "out.jsonl", "out.pkl", "squeezed.pkl"]
     assert recover(folder, str(folder / "squeezed.pkl"), out="second.pkl")[0] == 0
@@ -95,6 +96,7 @@ def test_errors_are_one_line_and_nothing_is_written(folder: Path) -> None:
     cases: Dict[str, List[str]] = {
         "G_ema is not squeezed": [dense],
         "squeezed.pkl is squeezed already": [squeezed, "--ratio", "3"],
+        "or a ratio, reduction or allocation for": [squeezed, "--allocate", "spectral"],
         "learning_rate has to be above 0": [squeezed, "--lr", "0"],
         "minutes has to be above 0": [squeezed, "--minutes", "0"],
         "none.pkl: there is no such file": ["none.pkl"],

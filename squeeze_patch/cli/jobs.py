@@ -8,7 +8,15 @@ from typing import Any, Optional, Tuple
 import click
 
 from squeeze_patch.cli.checkpoints import print_conversion
-from squeeze_patch.cli.common import clean_termination, file_options, local, one_line_errors, wish_options
+from squeeze_patch.cli.common import (
+    allocate_option,
+    clean_termination,
+    file_options,
+    local,
+    one_line_errors,
+    progress_bar,
+    wish_options,
+)
 from squeeze_patch.recovery.command import options as recovery_options
 
 
@@ -21,12 +29,13 @@ from squeeze_patch.recovery.command import options as recovery_options
     help="Folder for the files.",
 )
 @wish_options
+@allocate_option
 @one_line_errors
-def demo(out: Path, reduction: Optional[float], ratio: Optional[float]) -> None:
+def demo(out: Path, reduction: Optional[float], ratio: Optional[float], allocate: str) -> None:
     """Run the whole job on a small built-in generator: convert, report, and a side-by-side picture."""
     from squeeze_patch.demo import run_demo
 
-    result = run_demo(out, reduction=reduction, ratio=ratio)
+    result = run_demo(out, reduction=reduction, ratio=ratio, allocate=allocate)
     print_conversion(result.conversion)
     click.echo(
         f"images      {result.comparison.psnr:.1f} dB PSNR to the dense generator's on "
@@ -81,12 +90,14 @@ def run(arguments: Tuple[str, ...], reduction: Optional[float], ratio: Optional[
 @click.argument("squeezed", metavar="[SQUEEZED]", required=False)
 @recovery_options
 @wish_options
+@allocate_option
 @file_options
 @one_line_errors
 def recover(dense: str, squeezed: Optional[str], trust: bool, **arguments: Any) -> None:
     """Train SQUEEZED to make the images of DENSE again, without a data set, and write it to OUT.
 
-    Without SQUEEZED, DENSE is squeezed first. A run that was broken off goes on when the same command is given again.
+    Without SQUEEZED, DENSE is squeezed first, as --ratio, --reduction and --allocate say. A run that was broken off
+    goes on when the same command is given again.
 
     \b
     Examples:
@@ -96,5 +107,6 @@ def recover(dense: str, squeezed: Optional[str], trust: bool, **arguments: Any) 
     """
     from squeeze_patch.recovery.command import recover as run
 
+    files = local(dense, trust), local(squeezed, trust) if squeezed else None
     with clean_termination():
-        run(local(dense, trust), local(squeezed, trust) if squeezed else None, trust=trust, **arguments)
+        run(*files, trust=trust, squeezing=progress_bar, **arguments)

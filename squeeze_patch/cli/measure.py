@@ -8,6 +8,7 @@ from typing import Optional
 import click
 
 from squeeze_patch.cli.common import (
+    allocate_option,
     check_folder,
     emit,
     file_options,
@@ -83,6 +84,7 @@ def compare(
 @click.argument("file", metavar="FILE")
 @click.option("--against", metavar="DENSE", help="The dense file of a squeezed FILE.  [default: FILE's constructor]")
 @wish_options
+@allocate_option
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="Squeeze by this Plan (plan --json).")
 @click.option("--batch", default=1, show_default=True, help="Images a call.")
 @click.option("--repeats", default=20, show_default=True, help="Timed pairs of calls.")
@@ -94,6 +96,7 @@ def report(
     against: Optional[str],
     reduction: Optional[float],
     ratio: Optional[float],
+    allocate: str,
     plan_file: Optional[Path],
     batch: int,
     repeats: int,
@@ -123,7 +126,7 @@ def report(
     files = [local(source, trust) for source in (file, against) if source is not None]
     with host_path(host):
         G, *other = (load_generator(path, key, trust=trust).to(where) for path in files)
-        dense, squeezed = pair(G, *other, reduction=reduction, ratio=ratio, plan=plan)
+        dense, squeezed = pair(G, *other, reduction=reduction, ratio=ratio, plan=plan, allocate=allocate)
         with progress_bar("measuring") as step:
             result = measure(dense, squeezed, batch, repeats, progress=step)
     emit(str(result), {"file": file, "against": against, "key": key, **result.to_dict()}, json_target)

@@ -53,7 +53,7 @@ def run_demo(folder: Path, **wish: Any) -> Demo:
 
     Args:
         folder: made where it does not exist; files of an earlier run are overwritten.
-        wish: ``reduction`` or ``ratio``, as for `squeeze_patch.apply`.
+        wish: ``reduction`` or ``ratio``, and ``allocate``, as for `squeeze_patch.apply`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     dense = trained_generator()

@@ -8,7 +8,7 @@ import glob
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Callable, ContextManager, Dict, Iterator, Optional
 
 import torch
 
@@ -25,6 +25,7 @@ from squeeze_patch.checkpoint import (
 )
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.files import atomic_write
+from squeeze_patch.initialize import Progress as Squeezing
 from squeeze_patch.recovery import processes as parallel
 from squeeze_patch.recovery.run import Recovery, run
 from squeeze_patch.recovery.session import Budget, Progress
@@ -59,10 +60,12 @@ def recover_file(
     source: Optional[Source] = None,
     reduction: Optional[float] = None,
     ratio: Optional[float] = None,
+    allocate: str = "uniform",
     force: bool = False,
     log: Optional[PathLike] = None,
     device: Optional[str] = None,
     progress: Optional[Progress] = None,
+    squeezing: Callable[[], ContextManager[Optional[Squeezing]]] = contextlib.nullcontext,
 ) -> Recovery:
     """Write ``squeezed`` with generators that make the dense ones' images again.
 
@@ -73,13 +76,15 @@ def recover_file(
 
     Args:
         dense: a host's pickle, or a file of torch.save with state dicts of a known family.
-        squeezed: the same, converted; None = convert ``dense`` first, as ``reduction`` or ``ratio`` says.
+        squeezed: the same, converted; None = convert ``dense`` first, as ``reduction``, ``ratio`` and ``allocate`` say.
         target: the file to write, whole or not at all.
         settings, budget, progress: as for `squeeze_patch.recover`.
         source: whether the pickles are trusted, and the host's folder.
         force: overwrite ``target`` where it exists.
         log: file of the evaluations; default ``target`` with .jsonl.
         device: "cpu", "cuda", ...; default a GPU where there is one. torchrun's processes share the work.
+        squeezing: makes what is told of the conversion, for its length, as `squeeze_patch.checkpoint.convert`'s
+            ``progress`` (in the first process).
 
     Raises:
         CheckpointError: a file cannot be read or written, or holds no generator.
@@ -90,11 +95,15 @@ def recover_file(
     for path in (dense, *([Path(squeezed)] if squeezed else [])):
         check_target(path, target, force=True)  # neither source may be overwritten
     check_target(dense, target, force or memory.exists())  # a state is of an earlier run, which asked already
-    if squeezed is not None and not (reduction is None and ratio is None):
-        raise CheckpointError(f"{squeezed} is squeezed already; give it, or a ratio or reduction for the dense file")
+    if squeezed is not None and not (reduction is None and ratio is None and allocate == "uniform"):
+        raise CheckpointError(
+            f"{squeezed} is squeezed already; give it, or a ratio, reduction or allocation for the dense file"
+        )
+    wish: Dict[str, Any] = {"reduction": reduction, "ratio": ratio, "allocate": allocate}
     with parallel.joined(device) as place, host_path(source.host):
         teacher = _reference(dense_generators(dense, read(dense, trust=source.trust))).to(place)
-        with _squeezed_file(dense, squeezed, source, {"reduction": reduction, "ratio": ratio}) as path:
+        told = squeezing if parallel.current().first else contextlib.nullcontext
+        with _squeezed_file(dense, squeezed, source, wish, told) as path:
             data = read(path, trust=source.trust)
         found = _squeezed_generators(path, data)
         student = _reference(found).to(place)
@@ -114,7 +123,11 @@ def recover_file(
 
 @contextlib.contextmanager
 def _squeezed_file(
-    dense: Path, squeezed: Optional[PathLike], source: Source, wish: Dict[str, Optional[float]]
+    dense: Path,
+    squeezed: Optional[PathLike],
+    source: Source,
+    wish: Dict[str, Any],
+    squeezing: Callable[[], ContextManager[Optional[Squeezing]]],
 ) -> Iterator[Path]:
     """The squeezed file, or one made from the dense file."""
     if squeezed is not None:
@@ -122,7 +135,8 @@ def _squeezed_file(
         return
     with tempfile.TemporaryDirectory(prefix="squeeze_patch_") as folder:
         path = Path(folder) / f"squeezed-{dense.name}"
-        convert(dense, path, trust=source.trust, reduction=wish["reduction"], ratio=wish["ratio"])
+        with squeezing() as progress:
+            convert(dense, path, trust=source.trust, progress=progress, **wish)
         yield path
 
 
