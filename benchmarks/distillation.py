@@ -3,7 +3,8 @@
     python -m benchmarks.distillation --out FOLDER [--weights FILE.pt] [--steps 0,100,300,1000] [--seeds 3]
 
 Without --weights the demo's generator is used, else a small one from a state dict in the NVIDIA family's names. All
-rows of a reduction have the same number of parameters, to what whole channels allow. Every cell is a training of its
+rows of a reduction have the same number of parameters, to what whole channels allow; the table says how many
+multiply-adds an image takes, too (torch's counter, resampling filters included). Every cell is a training of its
 own, of that length, by the steps of `squeeze_patch.recover` on the same latents; the pruned generators learn the
 features of the channels that they keep. PSNR in dB and the squared Frechet distance on a fixed random network
 (`squeeze_patch.compare`), 1,000 unseen latents, noise off. Cells are kept in FOLDER: the same command computes what is
@@ -20,6 +21,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import click
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import squeeze_patch
 from benchmarks.common import machine
@@ -83,14 +85,34 @@ def measure(row: str, dense: Any, reduction: float, steps: int, seed: int) -> Di
     if steps:
         distil(pair, steps, seed)
     found = squeeze_patch.compare(dense, G, samples=SAMPLES, seed=SEED, noise_mode="none")
-    return {"psnr": found.psnr, "frechet": found.frechet.value, "parameters": count(G)}
+    return {"psnr": found.psnr, "frechet": found.frechet.value}
 
 
-def table(cells: Dict[str, Dict[str, float]], reduction: float, steps: List[int], seeds: int) -> List[str]:
-    """A line a row: parameters, then the mean over the seeds of PSNR (lowest to highest) and Frechet distance."""
-    lines = [f"{f'{reduction:.1%} fewer':<28} parameters " + " ".join(f"{f'{n} steps':>27}" for n in steps)]
-    for row in ROWS:
-        entries, sizes = [], [""]
+def cost(row: str, dense: Any, reduction: float) -> str:
+    """Parameters, and multiply-adds as a share of the dense generator's."""
+    G, _ = student_of(row, dense, reduction, 0)
+    return f"{count(G):,} {multiply_adds(G) / multiply_adds(dense):9.2f}"
+
+
+def multiply_adds(G: Any) -> float:
+    """Of the synthesis network's convolutions for one image; excite is a matrix product on the CPU."""
+    adapter, network = locate(G)
+    ws = adapter.sample_w(G, network, 1, SEED)[:, None].expand(-1, adapter.num_ws(network), -1)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        adapter.synthesis(network, ws, "none")
+    found = counter.get_flop_counts()["Global"]
+    return sum(found.get(operation, 0) for operation in (torch.ops.aten.convolution, torch.ops.aten.baddbmm)) / 2
+
+
+def table(
+    cells: Dict[str, Dict[str, float]], costs: Dict[str, str], reduction: float, steps: List[int], seeds: int
+) -> List[str]:
+    """A line a row: costs, then the mean over the seeds of PSNR (lowest to highest) and Frechet distance."""
+    lines = [
+        f"{f'{reduction:.1%} fewer':<28} {'parameters, x-adds':>18} " + " ".join(f"{f'{n} steps':>27}" for n in steps)
+    ]
+    for row in costs:
+        entries = []
         for n in steps:
             found = [
                 cells[key(row, reduction, n, seed)] for seed in range(seeds) if key(row, reduction, n, seed) in cells
@@ -102,8 +124,7 @@ def table(cells: Dict[str, Dict[str, float]], reduction: float, steps: List[int]
             spread = f" ({min(psnr):.1f} to {max(psnr):.1f})" if len(found) > 1 else ""
             distance = statistics.fmean(cell["frechet"] for cell in found)
             entries.append(f"{f'{statistics.fmean(psnr):.1f}{spread}, {distance:.2g}':>27}")
-            sizes = [f"{int(found[0]['parameters']):,}"]
-        lines.append(f"{row:<28} {sizes[0]:>10} " + " ".join(entries))
+        lines.append(f"{row:<28} {costs[row]:>18} " + " ".join(entries))
     return lines
 
 
@@ -140,7 +161,8 @@ def main(out: Path, weights: Optional[Path], reductions: str, steps: str, seeds:
                 stream.write(json.dumps({"machine": machine(), "cells": cells}, indent=1).encode())
             click.echo(f"{name}: {found['psnr']:.1f} dB, Frechet {found['frechet']:.3g}")
     for reduction in wanted:
-        click.echo("\n".join(table(cells, reduction, lengths, seeds)))
+        costs = {row: cost(row, dense, reduction) for row in chosen}
+        click.echo("\n".join(table(cells, costs, reduction, lengths, seeds)))
 
 
 if __name__ == "__main__":

@@ -157,6 +157,7 @@ def chosen(G: Any, plan: squeeze_patch.Plan, selection: Selection, seed: int) ->
 @click.option("--seeds", default=3, show_default=True, help="Of the latents behind the statistics.")
 def main(weights: Optional[Path], reductions: str, seeds: int) -> None:
     """Measure and print the table: mean (lowest to highest) over the seeds."""
+    torch.set_num_threads(1)
     dense = generator_from(weights)
     images = images_of(dense)
     plans = [squeeze_patch.plan(dense, reduction=float(reduction)) for reduction in reductions.split(",")]

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 import squeeze_patch
-from benchmarks.distillation import PRUNED, ROWS, distil, key, student_of, table
+from benchmarks.distillation import PRUNED, ROWS, distil, key, multiply_adds, student_of, table
 from benchmarks.fidelity import images_of
 from benchmarks.pruning import by_activation_energy, by_weight_norm, prune, pruned_to
 from benchmarks.variants import count
 from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
+from squeeze_patch.planner import DEFAULT_REDUCTION
+from squeeze_patch.report import report
 from squeeze_patch.similarity import psnr
 
 
@@ -61,10 +63,17 @@ def test_rows_have_one_size() -> None:
     assert max(sizes.values()) / min(sizes.values()) < 1.02  # as above
 
 
+def test_multiply_adds_are_those_of_the_report() -> None:
+    """But for the images' filter in squeezed blocks, a transposed convolution, which counts at input resolution."""
+    dense = trained_generator()
+    squeezed, _ = student_of(ROWS[0], dense, DEFAULT_REDUCTION, 0)
+    assert multiply_adds(dense) == report(squeezed).multiply_adds_before
+    pixels = 8**2 + 16**2 + 32**2
+    assert multiply_adds(squeezed) == report(squeezed).multiply_adds_after - 16 * (pixels - pixels // 4)
+
+
 def test_table() -> None:
-    cells = {
-        key(ROWS[0], 0.25, 0, seed): {"psnr": 20.0 + seed, "frechet": 1.0, "parameters": 1000} for seed in range(3)
-    }
-    lines = table(cells, 0.25, [0, 100], 3)
-    assert lines[1].split() == ["squeezed,", "calibrated", "1,000", "21.0", "(20.0", "to", "22.0),", "1"]
-    assert all(line.split() == row.split() for line, row in zip(lines[2:], ROWS[1:]))
+    cells = {key(ROWS[0], 0.25, 0, seed): {"psnr": 20.0 + seed, "frechet": 1.0} for seed in range(3)}
+    lines = table(cells, dict.fromkeys(ROWS, "1,000 0.50"), 0.25, [0, 100], 3)
+    assert lines[1].split() == ["squeezed,", "calibrated", "1,000", "0.50", "21.0", "(20.0", "to", "22.0),", "1"]
+    assert all(line.split() == [*row.split(), "1,000", "0.50"] for line, row in zip(lines[2:], ROWS[1:]))
