@@ -21,7 +21,6 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import click
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import squeeze_patch
 from benchmarks.common import machine
@@ -96,6 +95,8 @@ def cost(row: str, dense: Any, reduction: float) -> str:
 
 def multiply_adds(G: Any) -> float:
     """Of the synthesis network's convolutions for one image; excite is a matrix product on the CPU."""
+    from torch.utils.flop_counter import FlopCounterMode  # torch 2.1 and up; the oldest supported has none
+
     adapter, network = locate(G)
     ws = adapter.sample_w(G, network, 1, SEED)[:, None].expand(-1, adapter.num_ws(network), -1)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
