@@ -7,8 +7,8 @@ rows of a reduction have the same number of parameters, to what whole channels a
 multiply-adds an image takes, too (torch's counter, resampling filters included). Every cell is a training of its
 own, of that length, by the steps of `squeeze_patch.recover` on the same latents; the pruned generators learn the
 features of the channels that they keep. PSNR in dB and the squared Frechet distance on a fixed random network
-(`squeeze_patch.compare`), 1,000 unseen latents, noise off. Cells are kept in FOLDER: the same command computes what is
-missing.
+(`squeeze_patch.compare`), 1,000 unseen latents, noise off. Cells are kept in FOLDER, with a picture of them: the same
+command computes what is missing.
 """
 
 from __future__ import annotations
@@ -115,9 +115,7 @@ def table(
     for row in costs:
         entries = []
         for n in steps:
-            found = [
-                cells[key(row, reduction, n, seed)] for seed in range(seeds) if key(row, reduction, n, seed) in cells
-            ]
+            found = found_in(cells, row, reduction, n, seeds)
             if not found:
                 entries.append(f"{'':>27}")
                 continue
@@ -127,6 +125,47 @@ def table(
             entries.append(f"{f'{statistics.fmean(psnr):.1f}{spread}, {distance:.2g}':>27}")
         lines.append(f"{row:<28} {costs[row]:>18} " + " ".join(entries))
     return lines
+
+
+def found_in(
+    cells: Dict[str, Dict[str, float]], row: str, reduction: float, steps: int, seeds: int
+) -> List[Dict[str, float]]:
+    keys = (key(row, reduction, steps, seed) for seed in range(seeds))
+    return [cells[name] for name in keys if name in cells]
+
+
+def draw(
+    cells: Dict[str, Dict[str, float]],
+    costs: Dict[float, Dict[str, str]],
+    steps: List[int],
+    seeds: int,
+    title: str,
+    file: Path,
+) -> None:
+    """PSNR over steps, a panel a reduction, a line a row with the range of its seeds, as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * len(costs), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    for axes, (reduction, rows) in zip(panels, costs.items()):
+        for row, (_, share) in ((row, text.split()) for row, text in rows.items()):
+            known = {n: [cell["psnr"] for cell in found_in(cells, row, reduction, n, seeds)] for n in steps}
+            known = {n: psnr for n, psnr in known.items() if psnr}
+            style = "o-" if row in (SPECTRAL, *SQUEEZED) else "s--"
+            axes.plot(list(known), [statistics.fmean(psnr) for psnr in known.values()], style, label=f"{row}, x{share}")
+            axes.fill_between(
+                list(known), [min(psnr) for psnr in known.values()], [max(psnr) for psnr in known.values()], alpha=0.15
+            )
+        axes.set_xscale("symlog", linthresh=100)
+        axes.set(xlabel="steps", title=f"{reduction:.1%} fewer parameters (x: multiply-adds)")
+        axes.set_xticks(steps, [f"{n:,}" for n in steps])
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small", loc="lower right", framealpha=0.6)
+    panels[0].set_ylabel("PSNR in dB")
+    figure.suptitle(title)
+    with atomic_write(file) as stream:
+        FigureCanvasAgg(figure).print_png(stream)
 
 
 def key(row: str, reduction: float, steps: int, seed: int) -> str:
@@ -161,9 +200,10 @@ def main(out: Path, weights: Optional[Path], reductions: str, steps: str, seeds:
             with atomic_write(file) as stream:
                 stream.write(json.dumps({"machine": machine(), "cells": cells}, indent=1).encode())
             click.echo(f"{name}: {found['psnr']:.1f} dB, Frechet {found['frechet']:.3g}")
+    costs = {reduction: {row: cost(row, dense, reduction) for row in chosen} for reduction in wanted}
     for reduction in wanted:
-        costs = {row: cost(row, dense, reduction) for row in chosen}
-        click.echo("\n".join(table(cells, costs, reduction, lengths, seeds)))
+        click.echo("\n".join(table(cells, costs[reduction], reduction, lengths, seeds)))
+    draw(cells, costs, lengths, seeds, weights.stem if weights else "the demo's digits", file.with_suffix(".png"))
 
 
 if __name__ == "__main__":
