@@ -81,6 +81,21 @@ def test_images_come_back(host: Host, c_dim: int) -> None:
     assert squeeze_patch.status(student).state == "squeezed"
 
 
+def test_the_features_part_of_the_loss_goes_by_its_weight(draggan: Host) -> None:
+    """The first step's loss is that of the images plus, times the weight, that of the features."""
+    losses = []
+    for weight in (0.0, 1.0, 3.0):
+        student, dense = pair(draggan)
+        first: List[float] = []
+        squeeze_patch.recover(
+            student, dense, feature_weight=weight, progress=lambda step, to=first: to.append(step.loss), **QUICK
+        )
+        losses.append(first[0])
+    images, one, three = losses
+    assert one > images > 0
+    assert three - images == pytest.approx(3 * (one - images), rel=1e-4)  # float32 losses of about 1
+
+
 def test_it_never_makes_the_start_worse(draggan: Host) -> None:
     student, dense = pair(draggan)
     start = tensors(student)
@@ -188,6 +203,7 @@ def test_pairs_that_do_not_belong_together(draggan: Host) -> None:
         ("learning_rate", math.nan),
         ("seed", -1),
         ("noise_mode", "random"),
+        ("feature_weight", -1.0),
         ("lpips_weight", -1.0),
         ("evaluate_every", 0),
         ("minutes", 0),

@@ -23,6 +23,12 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--batch", default=Settings.batch, show_default=True, help="Images a step, all processes."),
             click.option("--lr", default=Settings.learning_rate, show_default=True, help="Highest learning rate."),
             click.option("--seed", default=Settings.seed, show_default=True, help="Of the latents."),
+            click.option(
+                "--feature-weight",
+                default=Settings.feature_weight,
+                show_default=True,
+                help="Weight of the blocks' features at the start, beside 1 for the images; it fades to 0.",
+            ),
             click.option("--lpips", default=Settings.lpips_weight, show_default=True, help="Weight of LPIPS."),
             click.option("--every", default=Settings.evaluate_every, show_default=True, help="Steps to an evaluation."),
             click.option("--log", type=path, help="File of the evaluations.  [default: OUT with .jsonl]"),
@@ -45,6 +51,7 @@ def recover(
     batch: int,
     lr: float,
     seed: int,
+    feature_weight: float,
     lpips: float,
     every: int,
     trust: bool,
@@ -56,7 +63,15 @@ def recover(
     from squeeze_patch.recovery.line import Line
     from squeeze_patch.recovery.session import Budget
 
-    settings = Settings(steps=steps, batch=batch, learning_rate=lr, seed=seed, lpips_weight=lpips, evaluate_every=every)
+    settings = Settings(
+        steps=steps,
+        batch=batch,
+        learning_rate=lr,
+        seed=seed,
+        feature_weight=feature_weight,
+        lpips_weight=lpips,
+        evaluate_every=every,
+    )
     result = recover_file(
         dense,
         squeezed,

@@ -63,6 +63,7 @@ def recover(
     learning_rate: float = Settings.learning_rate,
     seed: int = Settings.seed,
     noise_mode: str = Settings.noise_mode,
+    feature_weight: float = Settings.feature_weight,
     lpips_weight: float = Settings.lpips_weight,
     evaluate_every: int = Settings.evaluate_every,
     minutes: Optional[float] = None,
@@ -92,6 +93,7 @@ def recover(
         learning_rate: highest learning rate, for weights at unit scale; see `recovery.settings.Settings`.
         seed: of the latents, 0 or more.
         noise_mode: "const" or "none", of both generators.
+        feature_weight: weight of the blocks' features in the loss at the start, beside 1 for the images; fades to 0.
         lpips_weight: weight of LPIPS (package lpips) in the loss; 0 = without.
         evaluate_every: steps between two evaluations.
         minutes: stop after this time.
@@ -115,6 +117,7 @@ def recover(
         learning_rate=learning_rate,
         seed=seed,
         noise_mode=noise_mode,
+        feature_weight=feature_weight,
         lpips_weight=lpips_weight,
         evaluate_every=evaluate_every,
     )
