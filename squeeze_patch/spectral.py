@@ -6,12 +6,12 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import torch
 
+from squeeze_patch import starts
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.calibrate import statistics
 from squeeze_patch.initialize import rank_channels
 from squeeze_patch.planner import FEW, MULTIPLE, TOLERANCE, Plan, saved_parameters, solve
-from squeeze_patch.starts import SEED
 
 
 def allocate(
@@ -29,7 +29,7 @@ def allocate(
     specs = adapter.specs(network)
     with torch.inference_mode(False):
         blocks = [adapter.dense_block(network, spec.name) for spec in specs]
-        seen = statistics(blocks, lambda n: adapter.sample_w(root, network, n, SEED))
+        seen = statistics(blocks, lambda n: adapter.sample_w(root, network, n, starts.SEED))
     errors = {
         spec.name: rank_channels(seen.covariance[spec.name], seen.importance[spec.name], spec.channels)[1].tolist()
         for spec in specs

@@ -11,7 +11,7 @@ import torch
 
 import squeeze_patch
 from benchmarks.fidelity import images_of
-from squeeze_patch import calibrate, simulation
+from squeeze_patch import calibrate, simulation, starts
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.demo import trained_generator
@@ -36,6 +36,16 @@ def test_calibrated_start_beats_the_weights_alone(capsys: pytest.CaptureFixture[
         with capsys.disabled():
             print(f"\nPSNR of the start at ratio {ratio}: { ({k: round(v, 1) for k, v in near.items()}) }")
         assert near["calibrated"] > near["weights"] + 1
+
+
+def test_the_start_is_not_fitted_to_what_users_look_at() -> None:
+    """Seeds of images are small numbers; compare's default is 0."""
+    G = trained_generator()
+    adapter, network = locate(G)
+    fitted = adapter.sample_w(G, network, 256, starts.SEED)
+    for seed in range(100):
+        seen = adapter.sample_w(G, network, 256, seed)
+        assert torch.cdist(fitted, seen).min() > 0
 
 
 def test_spectral_allocation_keeps_more_at_the_same_size(capsys: pytest.CaptureFixture[str]) -> None:

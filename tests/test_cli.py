@@ -42,7 +42,11 @@ def test_demo(tmp_path: Path) -> None:
     with Image.open(tmp_path / "demo" / "samples.png") as image:
         assert image.size == (16 * 32 * 2, 3 * (32 * 2 + 16))
     decibels = [float(re.search(r"([\d.]+) dB PSNR", out)[1])]  # type: ignore[index]
-    code, out, _ = run("demo", "--out", tmp_path / "demo", "--allocate", "spectral")  # again, into the same folder
+    again = ("demo", "--out", tmp_path / "demo", "--allocate", "spectral")
+    code, _, err = run(*again)
+    assert code == 2
+    assert "dense.pkl: the file exists; --force overwrites it" in err
+    code, out, _ = run(*again, "--force")
     assert code == 0
     decibels.append(float(re.search(r"([\d.]+) dB PSNR", out)[1]))  # type: ignore[index]
     assert decibels[1] > decibels[0] + 3  # tests/test_calibrate.py says why
@@ -189,6 +193,9 @@ ERRORS: List[Tuple[List[str], str]] = [
     (["compare", "{dense}", "{dense}", "--trust", "--grid", "{folder}/no/out.png"], "in a folder that exists"),
     (["compare", "{dense}", "{dense}", "--trust", "--device", "abacus"], "device abacus cannot be used"),
     (["report", "{dense}", "--trust", "--json", "{folder}"], "in a folder that exists"),
+    (["report", "{dense}", "--trust", "--json", "{dense}"], "this file is read; it would be lost"),
+    (["compare", "{dense}", "{dense}", "--trust", "--json", "{dense}"], "this file is read; it would be lost"),
+    (["compare", "{dense}", "{dense}", "--trust", "--grid", "{dense}"], "this file is read; it would be lost"),
     (["report", "{dense}", "--trust", "--repeats", "1"], "repeats 2 or more, not 1 and 1"),
     (["report", "{dense}", "--trust", "--against", "{dense}"], "the generator is dense"),
     (["report", "{dense}", "--trust", "--ratio", "2", "--reduction", "0.1"], "one of"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 import squeeze_patch
-from benchmarks.kill import disturb
+from benchmarks.kill import command, disturb, write_pair
 from squeeze_patch.checkpoint import convert, read
 from squeeze_patch.initialize import one_thread
 from squeeze_patch.recovery.line import Line, duration
@@ -101,6 +102,10 @@ def test_errors_are_one_line_and_nothing_is_written(folder: Path) -> None:
         "minutes has to be above 0": [squeezed, "--minutes", "0"],
         "none.pkl: there is no such file": ["none.pkl"],
         "source and target are the same file": [squeezed, "--out", squeezed],
+        "squeezed.pkl: source and target are the same file": [squeezed, "--log", squeezed],
+        "another file of the same recovery": [squeezed, "--log", str(folder / "out.pkl.state")],
+        "there is no folder": [squeezed, "--log", str(folder / "none" / "log")],
+        "device nonsense cannot be used": [squeezed, "--device", "nonsense"],
         "diverged. Try a lower learning rate": [squeezed, "--lr", "1e30"],
     }
     for message, arguments in cases.items():
@@ -113,6 +118,39 @@ def test_errors_are_one_line_and_nothing_is_written(folder: Path) -> None:
         for path in ("out.jsonl", "out.pkl.state"):  # a run that had begun
             (folder / path).unlink(missing_ok=True)
         assert names(folder) == before, message
+
+
+def test_swapped_files_are_told(folder: Path) -> None:
+    with one_thread():
+        code, _, err = run(
+            "recover", folder / "squeezed.pkl", folder / "dense.pkl", "--out", folder / "out.pkl", *QUICK
+        )
+    assert code == 2
+    assert "The dense file, which is the teacher, comes first" in err
+
+
+def test_only_logs_are_overwritten(folder: Path) -> None:
+    (folder / "out.jsonl").write_text("my notes\n")
+    code, _, err = recover(folder, str(folder / "squeezed.pkl"))
+    assert code == 2
+    assert "out.jsonl: the file exists and is no log of a recovery" in err
+    assert (folder / "out.jsonl").read_text() == "my notes\n"
+    assert recover(folder, str(folder / "squeezed.pkl"), "--force")[0] == 0
+    (folder / "out.pkl").unlink()
+    assert recover(folder, str(folder / "squeezed.pkl"))[0] == 0  # over the log of the run before
+
+
+def test_interrupted_it_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    write_pair(tmp_path)
+    with subprocess.Popen(command(tmp_path, "out.pkl", 10_000), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # of the first evaluation, whose state is written next
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 1
+    assert f"interrupted {tmp_path / 'out.pkl.state'} is kept; the same command goes on" in rest
 
 
 def same_file(folder: Path) -> Any:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence
 
 import click
 
@@ -98,11 +99,16 @@ def emit(text: str, figures: Dict[str, Any], json_target: Optional[str]) -> None
             stream.write((json.dumps(figures, indent=2) + "\n").encode())
 
 
-def check_folder(*targets: Optional[str]) -> None:
-    """Before long work: raise `MeasurementError` where a file to be written has no folder, or is one."""
-    for target in targets:
-        if target not in (None, "-") and (Path(target).is_dir() or not Path(target).parent.is_dir()):
+def check_outputs(*targets: Optional[str], sources: Sequence[Path]) -> None:
+    """Before long work: raise `MeasurementError` where a file to be written has no folder that can be written to, is a
+    folder, or is one of the files that are read."""
+    for target in (Path(name) for name in targets if name not in (None, "-")):
+        if target.is_dir() or not target.parent.is_dir():
             raise MeasurementError(f"{target}: this has to be a file in a folder that exists")
+        if not os.access(target.parent, os.W_OK):
+            raise MeasurementError(f"{target}: nothing can be written into the folder {target.parent}")
+        if target.exists() and any(source.exists() and target.samefile(source) for source in sources):
+            raise MeasurementError(f"{target}: this file is read; it would be lost. Write to another one")
 
 
 def local(source: str, trust: bool) -> Path:

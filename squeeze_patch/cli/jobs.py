@@ -19,23 +19,26 @@ from squeeze_patch.cli.common import (
 )
 from squeeze_patch.recovery.command import options as recovery_options
 
+DEMO_FOLDER = Path("squeeze-demo")
+
 
 @click.command()
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("squeeze-demo"),
+    default=DEMO_FOLDER,
     show_default=True,
     help="Folder for the files.",
 )
+@click.option("--force", is_flag=True, help="Overwrite files in OUT; in the default folder they always are.")
 @wish_options
 @allocate_option
 @one_line_errors
-def demo(out: Path, reduction: Optional[float], ratio: Optional[float], allocate: str) -> None:
+def demo(out: Path, force: bool, reduction: Optional[float], ratio: Optional[float], allocate: str) -> None:
     """Run the whole job on a small built-in generator: convert, report, and a side-by-side picture."""
     from squeeze_patch.demo import run_demo
 
-    result = run_demo(out, reduction=reduction, ratio=ratio, allocate=allocate)
+    result = run_demo(out, force or out == DEMO_FOLDER, reduction=reduction, ratio=ratio, allocate=allocate)
     print_conversion(result.conversion)
     click.echo(
         f"images      {result.comparison.psnr:.1f} dB PSNR to the dense generator's on "

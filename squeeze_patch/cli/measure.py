@@ -9,7 +9,7 @@ import click
 
 from squeeze_patch.cli.common import (
     allocate_option,
-    check_folder,
+    check_outputs,
     emit,
     file_options,
     local,
@@ -59,9 +59,9 @@ def compare(
     from squeeze_patch.compare import compare as compare_generators
     from squeeze_patch.generator_file import describe, device_named, load_generator
 
-    check_folder(json_target, grid)
     where = device_named(device)
     files = [local(source, trust) for source in (a, b)]
+    check_outputs(json_target, grid, sources=files)
     with host_path(host):
         first, second = (load_generator(path, key, trust=trust).to(where) for path in files)
         with progress_bar("comparing") as step:
@@ -120,10 +120,10 @@ def report(
     from squeeze_patch.measure import measure, pair
     from squeeze_patch.planner import Plan
 
-    check_folder(json_target)
     where = device_named(device)
     plan = None if plan_file is None else Plan.from_json(plan_file.read_text(encoding="utf-8"))
     files = [local(source, trust) for source in (file, against) if source is not None]
+    check_outputs(json_target, sources=[*files, *([plan_file] if plan_file else [])])
     with host_path(host):
         G, *other = (load_generator(path, key, trust=trust).to(where) for path in files)
         dense, squeezed = pair(G, *other, reduction=reduction, ratio=ratio, plan=plan, allocate=allocate)

@@ -13,8 +13,10 @@ import torch
 from squeeze_patch.checkpoint import Conversion, convert, read, write
 from squeeze_patch.compare import Comparison, compare
 from squeeze_patch.demo.network import Generator
+from squeeze_patch.errors import CheckpointError
 from squeeze_patch.files import atomic_write
 from squeeze_patch.pictures import grid
+from squeeze_patch.planner import check_wish
 from squeeze_patch.sampling import sample
 
 WEIGHTS = Path(__file__).with_name("weights.npz")
@@ -48,14 +50,19 @@ def trained_generator() -> Generator:
     return G.eval().requires_grad_(False)
 
 
-def run_demo(folder: Path, **wish: Any) -> Demo:
+def run_demo(folder: Path, force: bool = False, **wish: Any) -> Demo:
     """Write dense.pkl, convert it to squeezed.pkl, compare both and draw samples.png, all in ``folder``.
 
     Args:
-        folder: made where it does not exist; files of an earlier run are overwritten.
+        folder: made where it does not exist.
+        force: overwrite files of these names, of an earlier run, say.
         wish: ``reduction`` or ``ratio``, and ``allocate``, as for `squeeze_patch.apply`.
     """
+    check_wish(wish.get("reduction"), wish.get("ratio"))
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("dense.pkl", "squeezed.pkl", "samples.png"):
+        if (folder / name).exists() and not force:
+            raise CheckpointError(f"{folder / name}: the file exists; --force overwrites it")
     dense = trained_generator()
     with atomic_write(folder / "dense.pkl") as stream:
         write({"G": copy.deepcopy(dense), "G_ema": dense}, stream)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import glob
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ import torch
 from squeeze_patch.adapters import reference_name
 from squeeze_patch.checkpoint import (
     PathLike,
-    check_target,
     convert,
     dense_generators,
     generators,
@@ -27,6 +25,7 @@ from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.files import atomic_write
 from squeeze_patch.initialize import Progress as Squeezing
 from squeeze_patch.recovery import processes as parallel
+from squeeze_patch.recovery.paths import check_paths, log_path, state_path, sweep
 from squeeze_patch.recovery.run import Recovery, run
 from squeeze_patch.recovery.session import Budget, Progress
 from squeeze_patch.recovery.settings import Settings
@@ -39,15 +38,6 @@ class Source:
 
     trust: bool = False
     host: Optional[PathLike] = None
-
-
-def state_path(target: Path) -> Path:
-    """The state file of a recovery that writes ``target``."""
-    return target.with_name(f"{target.name}.state")
-
-
-def log_path(target: Path) -> Path:
-    return target.with_suffix(".jsonl")
 
 
 def recover_file(
@@ -91,25 +81,22 @@ def recover_file(
         SqueezeError: as for `squeeze_patch.recover`; ``target`` is not written.
     """
     dense, target, source = Path(dense), Path(target), source or Source()
-    memory = state_path(target)
-    for path in (dense, *([Path(squeezed)] if squeezed else [])):
-        check_target(path, target, force=True)  # neither source may be overwritten
-    check_target(dense, target, force or memory.exists())  # a state is of an earlier run, which asked already
+    memory, journal = state_path(target), Path(log) if log else log_path(target)
+    check_paths(dense, None if squeezed is None else Path(squeezed), target, journal, force)
     if squeezed is not None and not (reduction is None and ratio is None and allocate == "uniform"):
         raise CheckpointError(
             f"{squeezed} is squeezed already; give it, or a ratio, reduction or allocation for the dense file"
         )
     wish: Dict[str, Any] = {"reduction": reduction, "ratio": ratio, "allocate": allocate}
     with parallel.joined(device) as place, host_path(source.host):
-        teacher = _reference(dense_generators(dense, read(dense, trust=source.trust))).to(place)
+        teacher = _reference(_dense_generators(dense, read(dense, trust=source.trust))).to(place)
         told = squeezing if parallel.current().first else contextlib.nullcontext
         with _squeezed_file(dense, squeezed, source, wish, told) as path:
             data = read(path, trust=source.trust)
         found = _squeezed_generators(path, data)
         student = _reference(found).to(place)
-        journal = Path(log) if log else log_path(target)
         if parallel.current().first:
-            _sweep(memory, journal, target)
+            sweep([memory, journal, target])
         result = run(student, teacher, settings, budget or Budget(), memory, journal, progress)
         student.to("cpu")
         _follow(found, student)
@@ -140,6 +127,17 @@ def _squeezed_file(
         yield path
 
 
+def _dense_generators(path: Path, data: Any) -> Dict[str, torch.nn.Module]:
+    found = generators(data)
+    for name, G in found.items():
+        if status(G).state != "dense":
+            raise StateError(
+                f"{path}: {name or 'the generator'} is not dense ({status(G)}). The dense file, which is the teacher, "
+                "comes first: recover DENSE SQUEEZED"
+            )
+    return dense_generators(path, data)
+
+
 def _squeezed_generators(path: Path, data: Any) -> Dict[str, torch.nn.Module]:
     found = generators(data)
     if not found:
@@ -152,13 +150,6 @@ def _squeezed_generators(path: Path, data: Any) -> Dict[str, torch.nn.Module]:
             "squeeze the dense one first, or convert it"
         )
     return squeezed
-
-
-def _sweep(*paths: Path) -> None:
-    """Delete what runs that were killed while they wrote have left beside their files."""
-    for path in paths:
-        for rest in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-            rest.unlink()
 
 
 def _reference(found: Dict[str, torch.nn.Module]) -> torch.nn.Module:

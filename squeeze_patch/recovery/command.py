@@ -59,8 +59,10 @@ def recover(
     **others: Any,
 ) -> None:
     """Run the command and print what it did; ``others`` are arguments of `recover_file`."""
-    from squeeze_patch.recovery.checkpoint import Source, recover_file, state_path
+    from squeeze_patch.generator_file import device_named
+    from squeeze_patch.recovery.checkpoint import Source, recover_file
     from squeeze_patch.recovery.line import Line
+    from squeeze_patch.recovery.paths import state_path
     from squeeze_patch.recovery.session import Budget
 
     settings = Settings(
@@ -72,17 +74,25 @@ def recover(
         lpips_weight=lpips,
         evaluate_every=every,
     )
-    result = recover_file(
-        dense,
-        squeezed,
-        target,
-        settings,
-        budget=Budget(minutes, patience),
-        source=Source(trust, host),
-        progress=Line(),
-        **others,
-    )
-    if os.environ.get("RANK", "0") != "0":  # torchrun: one process speaks
+    if others["device"] is not None:
+        device_named(others["device"])
+    first = os.environ.get("RANK", "0") == "0"  # torchrun: one process speaks
+    try:
+        result = recover_file(
+            dense,
+            squeezed,
+            target,
+            settings,
+            budget=Budget(minutes, patience),
+            source=Source(trust, host),
+            progress=Line(),
+            **others,
+        )
+    except KeyboardInterrupt:
+        if first and state_path(target).exists():
+            click.echo(f"\ninterrupted {state_path(target)} is kept; the same command goes on", err=True)
+        raise
+    if not first:
         return
     click.echo(str(result))
     click.echo(f"written     {target}")

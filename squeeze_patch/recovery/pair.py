@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Dict, List
 
 import torch
 
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.errors import StateError
 from squeeze_patch.state import status
 
@@ -66,7 +67,7 @@ def pair_of(student: torch.nn.Module, teacher: torch.nn.Module) -> Pair:
     mine = [replace(spec, width=None) for spec in adapter.specs(student_network)]
     theirs = other.specs(teacher_network)
     if mine != theirs or adapter.name != other.name:
-        different = next((f"{a} against {b}" for a, b in zip(mine, theirs) if a != b), "other blocks")
+        different = next((_difference(a, b) for a, b in zip(mine, theirs) if a != b), "other blocks")
         raise StateError(f"the generators differ in more than the squeezed blocks: {different}. {CURE}")
     _check_mapping(adapter.style_parameters(student, student_network), other.style_parameters(teacher, teacher_network))
     devices = {parameter.device for G in (student, teacher) for parameter in G.parameters()}
@@ -74,6 +75,13 @@ def pair_of(student: torch.nn.Module, teacher: torch.nn.Module) -> Pair:
         raise StateError("the generators are on different devices; move both to the same one")
     tapped = [spec.name for spec in theirs if not spec.is_last]
     return Pair(adapter, student, teacher, student_network, teacher_network, tapped)
+
+
+def _difference(student: BlockSpec, teacher: BlockSpec) -> str:
+    """What two blocks differ in, the first thing."""
+    pairs = ((field.name, getattr(student, field.name), getattr(teacher, field.name)) for field in fields(student))
+    name, mine, theirs = next(entry for entry in pairs if entry[1] != entry[2])
+    return f"{name} of block {student.name} is {mine} in the squeezed one, {theirs} in the dense one"
 
 
 def _check_states(student: torch.nn.Module, teacher: torch.nn.Module) -> None:

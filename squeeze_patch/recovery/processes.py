@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Optional, TypeVar
 
@@ -48,7 +49,10 @@ class Processes:
         """``module``, its gradients averaged over all processes; parameters start as the first process has them."""
         if self.size == 1:
             return module
-        return torch.nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # torch 2.13 deprecates the argument, whose successor would overwrite buffers; older releases lack that one
+            warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+            return torch.nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
 
     def from_first(self, make: Callable[[], Value]) -> Value:
         """What ``make`` returns in the first process, in all of them; its error is raised in all of them."""

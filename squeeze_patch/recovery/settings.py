@@ -79,14 +79,18 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "evaluate_every", "held_out"):
-            _demand(getattr(self, name) >= 1, name, self, "1 or more")
-        _demand(self.seed >= 0, "seed", self, "0 or more")
+            _demand(_whole(self, name) and getattr(self, name) >= 1, name, self, "a whole number, 1 or more")
+        _demand(_whole(self, "seed") and self.seed >= 0, "seed", self, "a whole number, 0 or more")
         _demand(0 < self.learning_rate < math.inf, "learning_rate", self, "above 0")
         for name in ("feature_weight", "lpips_weight"):
             _demand(0 <= getattr(self, name) < math.inf, name, self, "0 or more")
         for name in ("mixed", "truncated"):
             _demand(0 <= getattr(self, name) <= 1, name, self, "0 to 1")
         _demand(self.noise_mode in NOISE_MODES, "noise_mode", self, " or ".join(NOISE_MODES))
+
+
+def _whole(settings: Settings, name: str) -> bool:
+    return isinstance(getattr(settings, name), int)
 
 
 def _demand(fulfilled: bool, name: str, settings: Settings, wanted: str) -> None:
