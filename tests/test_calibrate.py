@@ -24,18 +24,22 @@ from tests.conftest import latents
 from tests.hosts import Host
 
 
-def test_calibrated_start_beats_the_weights_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """By half of what `python -m benchmarks.fidelity` shows (2 dB at ratio 1.5 and 2 on the demo's generator)."""
+def test_calibrated_start_beats_the_weights_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By half of what `python -m benchmarks.fidelity` shows (2 dB at ratio 1.5 on the demo generator), on average over
+    three seeds of its latents."""
     dense = trained_generator()
     images = images_of(dense)
-    for ratio in (1.5, 2.0):
-        near = {
-            init: psnr(images, images_of(squeeze_patch.apply(copy.deepcopy(dense), ratio=ratio, init=init)))
-            for init in ("calibrated", "weights")
-        }
-        with capsys.disabled():
-            print(f"\nPSNR of the start at ratio {ratio}: { ({k: round(v, 1) for k, v in near.items()}) }")
-        assert near["calibrated"] > near["weights"] + 1
+    near: Dict[str, List[float]] = {"calibrated": [], "weights": []}
+    for seed in range(3):
+        monkeypatch.setattr(starts, "SEED", seed)
+        for init, found in near.items():
+            G = squeeze_patch.apply(copy.deepcopy(dense), ratio=1.5, init=init, keep_original=False)
+            found.append(psnr(images, images_of(G)))
+    with capsys.disabled():
+        print(f"\nPSNR of the start at ratio 1.5: { ({k: [round(p, 1) for p in v] for k, v in near.items()}) }")
+    assert sum(near["calibrated"]) / 3 > sum(near["weights"]) / 3 + 1
 
 
 def test_the_start_is_not_fitted_to_what_users_look_at() -> None:

@@ -193,6 +193,7 @@ ERRORS: List[Tuple[List[str], str]] = [
     (["compare", "{dense}", "{dense}", "--trust", "--grid", "{folder}/no/out.png"], "in a folder that exists"),
     (["compare", "{dense}", "{dense}", "--trust", "--device", "abacus"], "device abacus cannot be used"),
     (["report", "{dense}", "--trust", "--json", "{folder}"], "in a folder that exists"),
+    (["recover", "{dense}", "--trust", "--out", "{folder}/out.pkl", "--device", "nonsense"], "device nonsense cannot"),
     (["report", "{dense}", "--trust", "--json", "{dense}"], "this file is read; it would be lost"),
     (["compare", "{dense}", "{dense}", "--trust", "--json", "{dense}"], "this file is read; it would be lost"),
     (["compare", "{dense}", "{dense}", "--trust", "--grid", "{dense}"], "this file is read; it would be lost"),

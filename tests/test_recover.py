@@ -181,7 +181,7 @@ def test_pairs_that_do_not_belong_together(draggan: Host) -> None:
     cases = [
         ((dense, student), "teacher has to be a dense generator.*Name the dense checkpoint"),
         ((dense, dense), "student has to be a squeezed generator.*Squeeze it first"),
-        ((wider, dense), "w_dim=24.* against .*w_dim=16.*Name the dense checkpoint"),
+        ((wider, dense), "w_dim of block b4 is 24 .* 16 .*Name the dense checkpoint"),
         ((larger, dense), "differ in more than the squeezed blocks"),
         ((student, wider_dense), "differ in more than the squeezed blocks"),
         ((student, stranger), "the same latent has another style.*mapping network differ.*convert it anew"),

@@ -71,7 +71,7 @@ def test_images_come_back(flat_host: FlatHost) -> None:
 
 
 def test_a_broken_run_goes_on_to_the_bit(flat_host: FlatHost, tmp_path: Path) -> None:
-    arguments: Dict[str, Any] = {"steps": 20, "batch": 4, "evaluate_every": 5}
+    arguments: Dict[str, Any] = {"steps": 20, "batch": 4, "evaluate_every": 5, "learning_rate": 3e-3}
     whole, dense = pair(flat_host)
     assert squeeze_patch.recover(whole, dense, **arguments).improved
 
