@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 from dataclasses import asdict, dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -150,6 +151,9 @@ def check_wish(
     """Raise `PlanError` for what no generator could be given: several wishes, or one that is out of range."""
     if sum(wish is not None for wish in (reduction, ratio, widths)) > 1:
         raise PlanError("give one of reduction, ratio and widths, not several")
+    for name, wish in (("ratio", ratio), ("reduction", reduction)):
+        if wish is not None and not isinstance(wish, numbers.Real):
+            raise PlanError(f"{name} has to be a number, not {wish!r}")
     if ratio is not None and not (math.isfinite(ratio) and ratio >= 1):
         raise PlanError(f"ratio is c / q: a number from 1 (all channels kept, excite added) upwards, not {ratio}")
     if reduction is not None and not reduction < 1:
@@ -197,8 +201,10 @@ def _checked_widths(specs: Sequence[BlockSpec], widths: Mapping[int, int]) -> Di
     by_resolution = {spec.resolution: spec for spec in specs}
     if not widths:
         raise PlanError("widths is empty: nothing would be squeezed")
-    chosen = {}
+    chosen: Dict[str, int] = {}
     for resolution, width in widths.items():
+        if not (isinstance(resolution, numbers.Integral) and isinstance(width, numbers.Real)):
+            raise PlanError(f"widths are {{resolution: channels}} in whole numbers, not {resolution!r}: {width!r}")
         spec = by_resolution.get(int(resolution))
         if spec is None:
             raise PlanError(f"widths names resolution {resolution}; this generator has {sorted(by_resolution)}")

@@ -82,6 +82,9 @@ def test_widths_by_resolution_leave_the_others_dense() -> None:
         ({"widths": {8: 65}}, "1 to 64"),
         ({"widths": {8: 0}}, "1 to 64"),
         ({"multiple": 0}, "positive"),
+        ({"ratio": "2"}, "ratio has to be a number, not '2'"),
+        ({"reduction": "a lot"}, "reduction has to be a number"),
+        ({"widths": {"b4": 10}}, "in whole numbers, not 'b4': 10"),
     ],
 )
 def test_bad_wishes(wish: dict, message: str) -> None:  # type: ignore[type-arg]

@@ -97,6 +97,7 @@ def emit(text: str, figures: Dict[str, Any], json_target: Optional[str]) -> None
 
         with atomic_write(Path(json_target)) as stream:
             stream.write((json.dumps(figures, indent=2) + "\n").encode())
+        click.echo(f"{'figures':<24} {json_target}")
 
 
 def check_outputs(*targets: Optional[str], sources: Sequence[Path]) -> None:

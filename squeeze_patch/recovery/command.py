@@ -18,7 +18,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         [
             click.option("--out", "target", type=path, required=True, help="File to write."),
             click.option("--steps", default=Settings.steps, show_default=True, help="Length of the training."),
-            click.option("--minutes", type=float, help="Stop after this time; the same command with more goes on."),
+            click.option("--minutes", type=float, help="Stop after this time, earlier runs included; more goes on."),
             click.option("--patience", type=int, help="Stop after so many evaluations without gain."),
             click.option("--batch", default=Settings.batch, show_default=True, help="Images a step, all processes."),
             click.option("--lr", default=Settings.learning_rate, show_default=True, help="Highest learning rate."),
