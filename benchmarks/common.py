@@ -1,12 +1,14 @@
-"""What the benchmarks share: a real host's generator, and the machine's name."""
+"""What the benchmarks share: a real host's generator, seeds of starts, and the machine's name."""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import Any, Iterator
 
 import click
 import torch
 
+from squeeze_patch import starts
 from squeeze_patch.latency import device_name
 from tests.hosts import Host, nvidia_hosts
 
@@ -26,6 +28,17 @@ def find(name: str) -> Host:
     if name not in hosts:
         raise click.UsageError(f"no host {name} at hand; there are {', '.join(hosts)} (tests/hosts/README.md)")
     return hosts[name]
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Trained starts fitted on other latents, and random layers drawn anew, for the length of a ``with`` block."""
+    before, starts.SEED = starts.SEED, seed
+    try:
+        torch.manual_seed(seed)
+        yield
+    finally:
+        starts.SEED = before
 
 
 def machine() -> str:

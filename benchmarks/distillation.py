@@ -23,11 +23,10 @@ import click
 import torch
 
 import squeeze_patch
-from benchmarks.common import machine
+from benchmarks.common import machine, seeded
 from benchmarks.fidelity import generator_from
 from benchmarks.pruning import Pruned, by_activation_energy, by_weight_norm, pruned_to
 from benchmarks.variants import count
-from squeeze_patch import starts
 from squeeze_patch.adapters import locate
 from squeeze_patch.files import atomic_write
 from squeeze_patch.recovery import processes
@@ -45,13 +44,12 @@ ROWS = (*SQUEEZED, *PRUNED, SPECTRAL)
 
 def student_of(row: str, dense: Any, reduction: float, seed: int) -> Tuple[Any, Pair]:
     """The start of one row, and what its distillation needs."""
-    starts.SEED = seed
-    torch.manual_seed(seed)
-    plan = squeeze_patch.plan(dense, reduction=reduction, allocate="spectral" if row == SPECTRAL else "uniform")
-    if row not in PRUNED:
-        init = SQUEEZED.get(row, "calibrated")
-        G = squeeze_patch.apply(copy.deepcopy(dense), plan=plan, init=init, keep_original=False)
-        return G, pair_of(G, dense)
+    with seeded(seed):
+        plan = squeeze_patch.plan(dense, reduction=reduction, allocate="spectral" if row == SPECTRAL else "uniform")
+        if row not in PRUNED:
+            init = SQUEEZED.get(row, "calibrated")
+            G = squeeze_patch.apply(copy.deepcopy(dense), plan=plan, init=init, keep_original=False)
+            return G, pair_of(G, dense)
     pruned = pruned_to(dense, plan.parameters_after, PRUNED[row])
     return pruned.G, pruned_pair(pruned, copy.deepcopy(dense))
 

@@ -19,7 +19,8 @@ import click
 import torch
 
 import squeeze_patch
-from squeeze_patch import starts, surgery
+from benchmarks.common import seeded
+from squeeze_patch import surgery
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.sampling import sample
@@ -115,10 +116,9 @@ def main(weights: Optional[Path], ratios: str, seeds: int) -> None:
         for plan in plans.values():
             values = []
             for seed in range(seeds):
-                starts.SEED = seed
-                torch.manual_seed(seed)
                 G = copy.deepcopy(dense)
-                make(G, plan)
+                with seeded(seed):
+                    make(G, plan)
                 values.append(psnr(images, images_of(G)))
             cells.append(f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})")
         click.echo(f"{start:>18} " + " ".join(f"{cell:>20}" for cell in cells))

@@ -23,8 +23,9 @@ import scipy.linalg.interpolative
 import torch
 
 import squeeze_patch
+from benchmarks.common import seeded
 from benchmarks.fidelity import generator_from, images_of
-from squeeze_patch import calibrate, starts, surgery
+from squeeze_patch import calibrate, surgery
 from squeeze_patch.adapters import locate
 from squeeze_patch.initialize import rank_channels
 from squeeze_patch.similarity import psnr
@@ -168,9 +169,9 @@ def main(weights: Optional[Path], reductions: str, seeds: int) -> None:
         for plan in plans:
             values = []
             for seed in range(seeds):
-                starts.SEED = seed
                 G = copy.deepcopy(dense)
-                surgery.squeeze(G, plan, "calibrated", kept=chosen(G, plan, selection, seed))
+                with seeded(seed):
+                    surgery.squeeze(G, plan, "calibrated", kept=chosen(G, plan, selection, seed))
                 values.append(psnr(images, images_of(G)))
             cells.append(f"{statistics.fmean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
         click.echo(f"{name:<38}" + "".join(f"{cell:>24}" for cell in cells))
