@@ -17,7 +17,7 @@ import copy
 import json
 import statistics
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import click
 import torch
@@ -68,27 +68,33 @@ def pruned_pair(pruned: Pruned, teacher: Any) -> Pair:
     return Pair(Watched(), pruned.G, teacher, pruned.G.synthesis, network, tapped)
 
 
-def distil(pair: Pair, steps: int, seed: int) -> None:
+def distil(pair: Pair, steps: int, seed: int, feature_weight: float = Settings.feature_weight) -> None:
     """As `squeeze_patch.recover` trains, for pairs of any kind; the student ends with its best weights."""
     with training_mode(pair):
-        training = Training(pair, Settings(steps=steps, seed=seed), processes.current())
+        training = Training(pair, Settings(steps=steps, seed=seed, feature_weight=feature_weight), processes.current())
         session = Session(training, Budget(), Files(None, None, ""), None)
         session.train(None)
         training.put(session.state.best)
 
 
-def measure(row: str, dense: Any, reduction: float, steps: int, seed: int) -> Dict[str, float]:
+def measure(row: str, dense: Any, reduction: float, steps: int, seed: int, feature_weight: float) -> Dict[str, float]:
     G, pair = student_of(row, dense, reduction, seed)
     if steps:
-        distil(pair, steps, seed)
+        distil(pair, steps, seed, feature_weight)
     found = squeeze_patch.compare(dense, G, samples=SAMPLES, seed=SEED, noise_mode="none")
     return {"psnr": found.psnr, "frechet": found.frechet.value}
 
 
-def cost(row: str, dense: Any, reduction: float) -> str:
-    """Parameters, and multiply-adds as a share of the dense generator's."""
+class Cost(NamedTuple):
+    """Of one row: parameters, and multiply-adds as a share of the dense generator's."""
+
+    parameters: int
+    multiply_adds: float
+
+
+def cost(row: str, dense: Any, reduction: float) -> Cost:
     G, _ = student_of(row, dense, reduction, 0)
-    return f"{count(G):,} {multiply_adds(G) / multiply_adds(dense):9.2f}"
+    return Cost(count(G), multiply_adds(G) / multiply_adds(dense))
 
 
 def multiply_adds(G: Any) -> float:
@@ -104,13 +110,13 @@ def multiply_adds(G: Any) -> float:
 
 
 def table(
-    cells: Dict[str, Dict[str, float]], costs: Dict[str, str], reduction: float, steps: List[int], seeds: int
+    cells: Dict[str, Dict[str, float]], costs: Dict[str, Cost], reduction: float, steps: List[int], seeds: int
 ) -> List[str]:
     """A line a row: costs, then the mean over the seeds of PSNR (lowest to highest) and Frechet distance."""
     lines = [
         f"{f'{reduction:.1%} fewer':<28} {'parameters, x-adds':>18} " + " ".join(f"{f'{n} steps':>27}" for n in steps)
     ]
-    for row in costs:
+    for row, size in costs.items():
         entries = []
         for n in steps:
             found = found_in(cells, row, reduction, n, seeds)
@@ -121,7 +127,7 @@ def table(
             spread = f" ({min(psnr):.1f} to {max(psnr):.1f})" if len(found) > 1 else ""
             distance = statistics.fmean(cell["frechet"] for cell in found)
             entries.append(f"{f'{statistics.fmean(psnr):.1f}{spread}, {distance:.2g}':>27}")
-        lines.append(f"{row:<28} {costs[row]:>18} " + " ".join(entries))
+        lines.append(f"{row:<28} {size.parameters:>9,} {size.multiply_adds:8.2f} " + " ".join(entries))
     return lines
 
 
@@ -134,7 +140,7 @@ def found_in(
 
 def draw(
     cells: Dict[str, Dict[str, float]],
-    costs: Dict[float, Dict[str, str]],
+    costs: Dict[float, Dict[str, Cost]],
     steps: List[int],
     seeds: int,
     title: str,
@@ -147,11 +153,12 @@ def draw(
     figure = Figure(figsize=(5.2 * len(costs), 4.2), layout="constrained")
     panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     for axes, (reduction, rows) in zip(panels, costs.items()):
-        for row, (_, share) in ((row, text.split()) for row, text in rows.items()):
+        for row, size in rows.items():
             known = {n: [cell["psnr"] for cell in found_in(cells, row, reduction, n, seeds)] for n in steps}
             known = {n: psnr for n, psnr in known.items() if psnr}
             style = "o-" if row in (SPECTRAL, *SQUEEZED) else "s--"
-            axes.plot(list(known), [statistics.fmean(psnr) for psnr in known.values()], style, label=f"{row}, x{share}")
+            label = f"{row}, x{size.multiply_adds:.2f}"
+            axes.plot(list(known), [statistics.fmean(psnr) for psnr in known.values()], style, label=label)
             axes.fill_between(
                 list(known), [min(psnr) for psnr in known.values()], [max(psnr) for psnr in known.values()], alpha=0.15
             )
@@ -177,11 +184,23 @@ def key(row: str, reduction: float, steps: int, seed: int) -> str:
 @click.option("--steps", default="0,100,300,1000", show_default=True)
 @click.option("--seeds", default=3, show_default=True, help="Of random layers, statistics and latents.")
 @click.option("--rows", default=",".join(str(n) for n in range(len(ROWS))), show_default=True, help="Numbers of rows.")
-def main(out: Path, weights: Optional[Path], reductions: str, steps: str, seeds: int, rows: str) -> None:
+@click.option(
+    "--feature-weight", default=Settings.feature_weight, show_default=True, help="As of squeeze-patch recover."
+)
+def main(
+    out: Path,
+    weights: Optional[Path],
+    reductions: str,
+    steps: str,
+    seeds: int,
+    rows: str,
+    feature_weight: float,
+) -> None:
     """Compute what is missing, cheap cells first, and print the tables."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
-    file = out / f"distillation-{weights.stem if weights else 'demo'}.json"
+    other = "" if feature_weight == Settings.feature_weight else f"-features-{feature_weight:g}"
+    file = out / f"distillation-{weights.stem if weights else 'demo'}{other}.json"
     cells: Dict[str, Dict[str, float]] = json.loads(file.read_text())["cells"] if file.exists() else {}
     dense = generator_from(weights)
     lengths = sorted(int(n) for n in steps.split(","))
@@ -192,7 +211,7 @@ def main(out: Path, weights: Optional[Path], reductions: str, steps: str, seeds:
     ):
         name = key(row, reduction, n, seed)
         if name not in cells:
-            found = measure(row, dense, reduction, n, seed)
+            found = measure(row, dense, reduction, n, seed, feature_weight)
             # another process may have written since
             cells = {**(json.loads(file.read_text())["cells"] if file.exists() else {}), **cells, name: found}
             with atomic_write(file) as stream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Set, Tuple
 
 import pytest
 import torch
@@ -27,29 +27,33 @@ from tests.hosts import Host
 def test_calibrated_start_beats_the_weights_alone(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By half of what `python -m benchmarks.fidelity` shows (2 dB at ratio 1.5 on the demo generator), on average over
-    three seeds of its latents."""
+    """By half of what `python -m benchmarks.fidelity` shows on the demo's generator (2.2 dB at ratio 1.5, 1.5 at 2), on
+    average over the same three seeds of latents: single ones differ by some tenths."""
     dense = trained_generator()
     images = images_of(dense)
-    near: Dict[str, List[float]] = {"calibrated": [], "weights": []}
-    for seed in range(3):
-        monkeypatch.setattr(starts, "SEED", seed)
-        for init, found in near.items():
-            G = squeeze_patch.apply(copy.deepcopy(dense), ratio=1.5, init=init, keep_original=False)
-            found.append(psnr(images, images_of(G)))
-    with capsys.disabled():
-        print(f"\nPSNR of the start at ratio 1.5: { ({k: [round(p, 1) for p in v] for k, v in near.items()}) }")
-    assert sum(near["calibrated"]) / 3 > sum(near["weights"]) / 3 + 1
+    for ratio, gain in ((1.5, 2.2), (2.0, 1.5)):
+        near: Dict[str, List[float]] = {"calibrated": [], "weights": []}
+        for seed in range(3):
+            monkeypatch.setattr(starts, "SEED", seed)
+            for init, found in near.items():
+                G = squeeze_patch.apply(copy.deepcopy(dense), ratio=ratio, init=init, keep_original=False)
+                found.append(psnr(images, images_of(G)))
+        with capsys.disabled():
+            print(f"\nPSNR of the start at ratio {ratio}: { ({k: [round(p, 1) for p in v] for k, v in near.items()}) }")
+        assert sum(near["calibrated"]) / 3 > sum(near["weights"]) / 3 + gain / 2
 
 
 def test_the_start_is_not_fitted_to_what_users_look_at() -> None:
     """Seeds of images are small numbers; compare's default is 0."""
     G = trained_generator()
     adapter, network = locate(G)
-    fitted = adapter.sample_w(G, network, 256, starts.SEED)
-    for seed in range(100):
-        seen = adapter.sample_w(G, network, 256, seed)
-        assert torch.cdist(fitted, seen).min() > 0
+
+    def styles(seed: int) -> Set[Tuple[float, ...]]:
+        return {tuple(w) for w in adapter.sample_w(G, network, 256, seed).tolist()}
+
+    fitted = styles(starts.SEED)
+    assert len(fitted & styles(starts.SEED)) == 256  # equal styles are seen as equal
+    assert not any(fitted & styles(seed) for seed in range(100))
 
 
 def test_spectral_allocation_keeps_more_at_the_same_size(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import squeeze_patch
-from benchmarks.distillation import PRUNED, ROWS, distil, key, multiply_adds, student_of, table
+from benchmarks.distillation import PRUNED, ROWS, Cost, distil, key, multiply_adds, student_of, table
 from benchmarks.fidelity import images_of
 from benchmarks.pruning import by_activation_energy, by_weight_norm, prune, pruned_to
 from benchmarks.variants import count
@@ -75,6 +75,6 @@ def test_multiply_adds_are_those_of_the_report() -> None:
 
 def test_table() -> None:
     cells = {key(ROWS[0], 0.25, 0, seed): {"psnr": 20.0 + seed, "frechet": 1.0} for seed in range(3)}
-    lines = table(cells, dict.fromkeys(ROWS, "1,000 0.50"), 0.25, [0, 100], 3)
+    lines = table(cells, dict.fromkeys(ROWS, Cost(1000, 0.5)), 0.25, [0, 100], 3)
     assert lines[1].split() == ["squeezed,", "calibrated", "1,000", "0.50", "21.0", "(20.0", "to", "22.0),", "1"]
     assert all(line.split() == [*row.split(), "1,000", "0.50"] for line, row in zip(lines[2:], ROWS[1:]))
