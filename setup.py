@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name="squeeze-patch",
@@ -13,12 +13,9 @@ setup(
     license="MIT",
     python_requires=">=3.9",
     packages=[
-        "squeeze_patch",
-        "squeeze_patch.cli",
-        "squeeze_patch.demo",
-        "squeeze_patch.recovery",
-        "squeeze_patch.testing",
+        *find_packages(include=["squeeze_patch", "squeeze_patch.*"]),
         "squeeze_patch.adapters",
+        *(f"squeeze_patch.adapters.{name}" for name in find_packages("adapters")),
     ],
     package_dir={"squeeze_patch.adapters": "adapters"},
     package_data={"squeeze_patch": ["py.typed"], "squeeze_patch.demo": ["*.npz", "*.md"]},

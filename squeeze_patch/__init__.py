@@ -1,12 +1,28 @@
 """The image squeeze connection for existing StyleGAN2 generators."""
 
+import importlib.util as _util
+import sys as _sys
 from pathlib import Path as _Path
+from typing import Any as _Any
 
-# In the source tree adapters/ lies beside this folder; installing puts it inside. Serve both, so that the tree's own
-# folder can be imported from, whether squeeze_patch is installed too or not.
-_here = _Path(__file__).parent
-if not (_here / "adapters").is_dir():
-    __path__.append(str(_here.parent))
+
+class _AdaptersOfTheSourceTree:
+    """Finds squeeze_patch.adapters where adapters/ lies beside this folder, as in the source tree; installing puts it
+    inside. Nothing else beside this folder (tests, benchmarks) becomes importable as a part of squeeze_patch."""
+
+    folder = _Path(__file__).parent.parent / "adapters"
+
+    @classmethod
+    def find_spec(cls, name: str, _path: _Any = None, _target: _Any = None) -> _Any:
+        if name != f"{__name__}.adapters":
+            return None
+        return _util.spec_from_file_location(
+            name, cls.folder / "__init__.py", submodule_search_locations=[str(cls.folder)]
+        )
+
+
+if not (_Path(__file__).parent / "adapters").is_dir():
+    _sys.meta_path.insert(0, _AdaptersOfTheSourceTree)
 
 # The function stands in front of its module; ``from squeeze_patch.compare import ...`` still reaches the module.
 from squeeze_patch.compare import Comparison, compare

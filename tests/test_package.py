@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -35,10 +36,8 @@ def test_contents(wheel: Path) -> None:
         names = set(archive.namelist())
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
         scripts = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
-    sources = {f"squeeze_patch/{path.name}" for path in (ROOT / "squeeze_patch").glob("*.py")}
-    sources |= {f"squeeze_patch/adapters/{path.name}" for path in (ROOT / "adapters").glob("*.py")}
-    for package in ("cli", "demo", "recovery", "testing"):
-        sources |= {f"squeeze_patch/{package}/{path.name}" for path in (ROOT / "squeeze_patch" / package).glob("*.py")}
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "squeeze_patch").rglob("*.py")}
+    sources |= {f"squeeze_patch/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "adapters").rglob("*.py")}
     assert sources <= names
     assert {"squeeze_patch/py.typed", "squeeze_patch/demo/weights.npz"} <= names
     assert not any(name.startswith(("tests", "adapters", "benchmarks")) for name in names)
@@ -93,6 +92,12 @@ def test_it_runs_in_the_source_tree(wheel: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()) == ROOT / "adapters" / "__init__.py"
+
+
+def test_nothing_else_of_the_source_tree_is_part_of_the_package() -> None:
+    for name in ("tests", "benchmarks"):
+        assert importlib.util.find_spec(name) is not None
+        assert importlib.util.find_spec(f"squeeze_patch.{name}") is None
 
 
 def test_testing_says_what_it_needs() -> None:

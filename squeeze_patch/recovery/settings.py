@@ -18,8 +18,8 @@ second decay of 0.99 (200 steps: 37.5 for 37.6). Mixed and truncated inputs cost
 
 How long features should count differs by generator (spectral widths, steps of 32, one seed; three seeds without
 features: benchmarks/README.md). A with 25 % fewer parameters is better off with less of them: 100 steps 33.4, without
-features 33.7; 1,000 steps 36.4, fading within half of the run 37.2, within a fifth or without 37.5. B with 12.1 % fewer is
-not: 300 steps 36.4, within half 36.0, without 35.4.
+features 33.7; 1,000 steps 36.4, fading within half of the run 37.2, within a fifth or without 37.5. B with 12.1 % fewer
+is not: 300 steps 36.4, within half 36.0, without 35.4.
 Features weighed by what the image sees of them (calibrate's Gauss-Newton matrix and a tenth of the plain weight),
 uniform widths, 100 steps: A 33.4 for 33.1, B 30.1 for 30.1, which is not worth what it takes to compute.
 """
