@@ -16,7 +16,7 @@ def squeeze_new(G: Module, wish: Dict[str, Any]) -> Module:
         G: before optimisers see it; changed in place.
         wish: arguments of `squeeze_patch.apply`, a plan as a plain dict, as `launch.Start` has them.
     """
-    from squeeze_patch.planner import Plan
+    from squeeze_patch.planning.planner import Plan
     from squeeze_patch.surgery import apply
 
     plan = {"plan": Plan.from_dict(wish["plan"])} if "plan" in wish else {}

@@ -36,7 +36,7 @@ from squeeze_patch.errors import (
     UnsupportedModelError,
 )
 from squeeze_patch.loading import load
-from squeeze_patch.planner import Plan, plan
+from squeeze_patch.planning.planner import Plan, plan
 from squeeze_patch.recovery import Recovery, recover
 from squeeze_patch.state import Status, status
 from squeeze_patch.surgery import apply, remove, squeezed

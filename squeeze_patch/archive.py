@@ -15,7 +15,7 @@ import torch
 
 from squeeze_patch.adapters import adapters, locate
 from squeeze_patch.errors import CheckpointError, UnsupportedModelError
-from squeeze_patch.planner import BlockPlan, Plan, dense_parameters
+from squeeze_patch.planning.planner import BlockPlan, Plan, dense_parameters
 
 #: entry of a file that holds the Plan, as a plain dict
 PLAN_ENTRY = "squeeze_plan"

@@ -19,9 +19,9 @@ from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelEr
 from squeeze_patch.files import atomic_write
 from squeeze_patch.initialize import Progress
 from squeeze_patch.moments import follow_all, parameters_of
-from squeeze_patch.planner import Plan
-from squeeze_patch.planner import plan as make_plan
-from squeeze_patch.report import Report, report
+from squeeze_patch.planning.cost import Report, report
+from squeeze_patch.planning.planner import Plan
+from squeeze_patch.planning.planner import plan as make_plan
 from squeeze_patch.starts import check_init
 from squeeze_patch.state import Status, status
 from squeeze_patch.surgery import squeeze

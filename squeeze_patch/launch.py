@@ -21,8 +21,8 @@ from squeeze_patch import checkpoint
 from squeeze_patch.adapters import adapters, reference_name
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.files import fetch, is_url
-from squeeze_patch.planner import check_wish
-from squeeze_patch.planner import plan as make_plan
+from squeeze_patch.planning.planner import check_wish
+from squeeze_patch.planning.planner import plan as make_plan
 from squeeze_patch.state import status
 
 #: names the host's script to spawned processes

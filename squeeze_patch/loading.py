@@ -10,7 +10,7 @@ import torch
 from squeeze_patch.adapters import reference_name, together
 from squeeze_patch.archive import is_archive, parts_of_state, read_entries, stand_in, state_of_part, stored_plan
 from squeeze_patch.errors import CheckpointError, StateError
-from squeeze_patch.planner import Plan
+from squeeze_patch.planning.planner import Plan
 from squeeze_patch.state import status
 from squeeze_patch.surgery import apply, forget_original, remove
 

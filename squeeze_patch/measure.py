@@ -14,8 +14,8 @@ from squeeze_patch.errors import MeasurementError, StateError
 from squeeze_patch.initialize import Progress
 from squeeze_patch.latency import REPEATS, Latency, Quartiles, latency
 from squeeze_patch.memory import Memory, memory
-from squeeze_patch.planner import Plan, describe_reduction
-from squeeze_patch.report import Report, amount, report, table
+from squeeze_patch.planning.cost import Report, amount, report, table
+from squeeze_patch.planning.planner import Plan, describe_reduction
 from squeeze_patch.state import status
 from squeeze_patch.surgery import apply
 

@@ -13,7 +13,7 @@ import torch
 from squeeze_patch.adapters import adapters
 from squeeze_patch.archive import is_archive, read_entries, stand_in, stored_plan
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
-from squeeze_patch.planner import Plan, check_wish
+from squeeze_patch.planning.planner import Plan, check_wish
 from squeeze_patch.state import status
 from squeeze_patch.surgery import apply
 

@@ -11,7 +11,7 @@ from squeeze_patch.adapters.content import SqueezedStart
 from squeeze_patch.calibrate import calibrated_starts
 from squeeze_patch.errors import PlanError, SqueezeError
 from squeeze_patch.initialize import Progress, one_thread, starts_from_weights
-from squeeze_patch.planner import Plan
+from squeeze_patch.planning.planner import Plan
 
 INITS = ("calibrated", "weights", "random")
 #: of the latents of a trained start: a number that nobody takes for images, so that these are not what was fitted

@@ -9,7 +9,7 @@ import torch
 
 from squeeze_patch.adapters import EmaPair, locate, together
 from squeeze_patch.errors import PlanError
-from squeeze_patch.planner import Plan, dense_parameters, describe_reduction
+from squeeze_patch.planning.planner import Plan, dense_parameters, describe_reduction
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.initialize import fit_excite, fit_image
-from squeeze_patch.planner import saved_parameters
+from squeeze_patch.planning.planner import saved_parameters
+from squeeze_patch.planning.spectral import spend
 from squeeze_patch.similarity import psnr
-from squeeze_patch.spectral import spend
 from squeeze_patch.testing import float_error, trained
 from tests.conftest import latents
 from tests.hosts import Host

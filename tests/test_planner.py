@@ -9,7 +9,7 @@ import pytest
 
 import squeeze_patch
 from squeeze_patch.demo.network import Generator
-from squeeze_patch.planner import Plan, width_for
+from squeeze_patch.planning.planner import Plan, width_for
 
 
 def generator(channel_max: int = 64, resolution: int = 32) -> Generator:

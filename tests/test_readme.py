@@ -17,7 +17,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.checkpoint import convert, read
-from squeeze_patch.report import report
+from squeeze_patch.planning.cost import report
 from squeeze_patch.testing import float_error, trained
 from tests.hosts import HERE, Host
 from tests.hosts.flat import FlatHost

@@ -8,7 +8,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
-from squeeze_patch.report import amount, report, table
+from squeeze_patch.planning.cost import amount, report, table
 from tests.hosts import Host
 
 #: resolution, channel_base: multiply-adds of the squeezed generator (ratio 1.5) as a share of the dense one

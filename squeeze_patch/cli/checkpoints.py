@@ -68,9 +68,9 @@ def plan(
     """Show what convert would do to the generator in FILE, and write nothing."""
     from squeeze_patch.adapters import reference_name
     from squeeze_patch.checkpoint import dense_generators, host_path, read
-    from squeeze_patch.planner import describe_reduction
-    from squeeze_patch.planner import plan as make_plan
-    from squeeze_patch.report import report, table
+    from squeeze_patch.planning.cost import report, table
+    from squeeze_patch.planning.planner import describe_reduction
+    from squeeze_patch.planning.planner import plan as make_plan
 
     path = local(file, trust)
     with host_path(host):
@@ -193,8 +193,8 @@ STARTS = {
 
 
 def print_conversion(done: Any) -> None:
-    from squeeze_patch.planner import describe_reduction
-    from squeeze_patch.report import amount, table
+    from squeeze_patch.planning.cost import amount, table
+    from squeeze_patch.planning.planner import describe_reduction
 
     cost = done.cost
     click.echo(table(cost))

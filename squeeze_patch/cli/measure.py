@@ -118,7 +118,7 @@ def report(
     from squeeze_patch.checkpoint import host_path
     from squeeze_patch.generator_file import device_named, load_generator
     from squeeze_patch.measure import measure, pair
-    from squeeze_patch.planner import Plan
+    from squeeze_patch.planning.planner import Plan
 
     where = device_named(device)
     plan = None if plan_file is None else Plan.from_json(plan_file.read_text(encoding="utf-8"))

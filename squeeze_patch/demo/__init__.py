@@ -16,7 +16,7 @@ from squeeze_patch.demo.network import Generator
 from squeeze_patch.errors import CheckpointError
 from squeeze_patch.files import atomic_write
 from squeeze_patch.pictures import grid
-from squeeze_patch.planner import check_wish
+from squeeze_patch.planning.planner import check_wish
 from squeeze_patch.sampling import sample
 
 WEIGHTS = Path(__file__).with_name("weights.npz")

@@ -28,7 +28,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.layers import HOOKS
-from squeeze_patch.planner import Plan
+from squeeze_patch.planning.planner import Plan
 from squeeze_patch.testing.generators import float_error, trained
 
 

@@ -290,7 +290,7 @@ def plan(
         raise PlanError("widths say what each block gets; allocate='spectral' would choose it. Give one of them")
     if any(spec.width is not None for spec in specs):
         raise PlanError("allocate='spectral' reads a dense generator's activations; this one is squeezed already")
-    from squeeze_patch.spectral import allocate as spend
+    from squeeze_patch.planning.spectral import allocate as spend
 
     return spend(adapter, G, network, uniform, multiple)
 

@@ -11,7 +11,7 @@ from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.calibrate import statistics
 from squeeze_patch.initialize import rank_channels
-from squeeze_patch.planner import FEW, MULTIPLE, TOLERANCE, Plan, saved_parameters, solve
+from squeeze_patch.planning.planner import FEW, MULTIPLE, TOLERANCE, Plan, saved_parameters, solve
 
 
 def allocate(

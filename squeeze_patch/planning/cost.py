@@ -9,7 +9,7 @@ import torch
 
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.content import BlockSpec
-from squeeze_patch.planner import Plan, dense_parameters, saved_parameters
+from squeeze_patch.planning.planner import Plan, dense_parameters, saved_parameters
 
 #: taps of StyleGAN2's resampling filter [1, 3, 3, 1] x [1, 3, 3, 1]
 FIR_TAPS = 16
