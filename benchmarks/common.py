@@ -8,7 +8,7 @@ from typing import Any, Iterator
 import click
 import torch
 
-from squeeze_patch import starts
+from squeeze_patch.initialization import registry as starts
 from squeeze_patch.latency import device_name
 from tests.hosts import Host, nvidia_hosts
 

@@ -18,7 +18,7 @@ from squeeze_patch.descriptors import PATCHES, RandomNetwork, normalised, patche
 from squeeze_patch.errors import MeasurementError, UnsupportedModelError
 from squeeze_patch.features import FeatureDistance, Taps
 from squeeze_patch.inception import InceptionDistances, InceptionNetwork
-from squeeze_patch.initialize import Progress
+from squeeze_patch.initialization.from_weights import Progress
 from squeeze_patch.metrics import NEIGHBOURS, frechet_distance, sliced_wasserstein
 from squeeze_patch.sampling import NOISE_MODES, draw, evaluation, latents
 from squeeze_patch.similarity import WINDOW, decibels, psnr, ssim

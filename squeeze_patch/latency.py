@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 import torch
 
 from squeeze_patch.adapters import sampler
-from squeeze_patch.initialize import Progress
+from squeeze_patch.initialization.from_weights import Progress
 from squeeze_patch.sampling import draw, evaluation, latents
 
 REPEATS = 20

@@ -11,7 +11,7 @@ import torch
 import squeeze_patch
 from benchmarks.fidelity import images_of, mean_image, norm_start, random_start
 from squeeze_patch.demo import trained_generator
-from squeeze_patch.initialize import regress, select_channels
+from squeeze_patch.initialization.from_weights import regress, select_channels
 from squeeze_patch.similarity import psnr
 
 

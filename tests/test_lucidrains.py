@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch import simulation
 from squeeze_patch.adapters import locate
-from squeeze_patch.simulation import WINDOW
+from squeeze_patch.initialization import simulation
+from squeeze_patch.initialization.simulation import WINDOW
 from squeeze_patch.testing import float_error, trained
 from tests.hosts.lucidrains import LucidrainsHost
 from tests.test_simulation import compare_windows

@@ -15,7 +15,7 @@ from squeeze_patch.adapters import locate, sampler
 from squeeze_patch.archive import stand_in
 from squeeze_patch.compare import compare
 from squeeze_patch.errors import SqueezeError
-from squeeze_patch.initialize import one_thread
+from squeeze_patch.initialization.from_weights import one_thread
 from squeeze_patch.sampling import sample
 from squeeze_patch.testing import float_error, trained
 from tests.hosts.lucidrains import LucidrainsHost

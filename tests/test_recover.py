@@ -15,7 +15,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.compare import compare
-from squeeze_patch.initialize import one_thread
+from squeeze_patch.initialization.from_weights import one_thread
 from squeeze_patch.recovery import sampling
 from squeeze_patch.recovery.optimiser import Optimiser, orthogonalised
 from squeeze_patch.recovery.pair import pair_of

@@ -17,7 +17,7 @@ import torch
 import squeeze_patch
 from benchmarks.kill import command, disturb, write_pair
 from squeeze_patch.checkpoint import convert, read
-from squeeze_patch.initialize import one_thread
+from squeeze_patch.initialization.from_weights import one_thread
 from squeeze_patch.recovery.line import Line, duration
 from squeeze_patch.recovery.session import Step
 from squeeze_patch.recovery.state import Evaluation

@@ -14,7 +14,7 @@ import squeeze_patch
 from squeeze_patch.archive import read_entries
 from squeeze_patch.checkpoint import convert
 from squeeze_patch.compare import compare
-from squeeze_patch.initialize import one_thread
+from squeeze_patch.initialization.from_weights import one_thread
 from squeeze_patch.recovery import sampling
 from squeeze_patch.recovery.pair import pair_of
 from squeeze_patch.recovery.settings import Settings

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch import simulation
 from squeeze_patch.adapters import locate
-from squeeze_patch.initialize import starts_from_weights
+from squeeze_patch.initialization import simulation
+from squeeze_patch.initialization.from_weights import starts_from_weights
 from squeeze_patch.testing import float_error, trained
 from tests.hosts import Host
 from tests.hosts.flat import FlatHost

@@ -7,10 +7,10 @@ from typing import Any, Dict, List
 import pytest
 import torch
 
-from squeeze_patch import simulation
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.content import DenseBlock
-from squeeze_patch.simulation import WINDOW
+from squeeze_patch.initialization import simulation
+from squeeze_patch.initialization.simulation import WINDOW
 from squeeze_patch.testing import float_error, trained
 from tests.hosts import Host
 

@@ -6,11 +6,11 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import torch
 
-from squeeze_patch import starts
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import BlockSpec
-from squeeze_patch.calibrate import statistics
-from squeeze_patch.initialize import rank_channels
+from squeeze_patch.initialization import registry as starts
+from squeeze_patch.initialization.calibrated import statistics
+from squeeze_patch.initialization.from_weights import rank_channels
 from squeeze_patch.planning.planner import FEW, MULTIPLE, TOLERANCE, Plan, saved_parameters, solve
 
 

@@ -23,7 +23,7 @@ from squeeze_patch.checkpoint import (
 )
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.files import atomic_write
-from squeeze_patch.initialize import Progress as Squeezing
+from squeeze_patch.initialization.from_weights import Progress as Squeezing
 from squeeze_patch.recovery import processes as parallel
 from squeeze_patch.recovery.paths import check_paths, log_path, state_path, sweep
 from squeeze_patch.recovery.run import Recovery, run

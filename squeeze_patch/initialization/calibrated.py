@@ -19,9 +19,9 @@ from typing import Callable, ContextManager, Dict, List, Mapping, Optional, Sequ
 
 import torch
 
-from squeeze_patch import simulation
 from squeeze_patch.adapters.content import Affine, BlockSpec, DenseBlock, SqueezedStart
-from squeeze_patch.initialize import (
+from squeeze_patch.initialization import simulation
+from squeeze_patch.initialization.from_weights import (
     Progress,
     fit_excite,
     fit_image,
@@ -30,7 +30,7 @@ from squeeze_patch.initialize import (
     refit_torgb,
     select_channels,
 )
-from squeeze_patch.simulation import Step
+from squeeze_patch.initialization.simulation import Step
 
 #: positions sampled for a block, per channel; the regressions have one unknown per kept channel and output
 ROWS_PER_CHANNEL = 64

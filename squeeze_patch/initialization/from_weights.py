@@ -12,8 +12,8 @@ from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence
 import numpy as np
 import torch
 
-from squeeze_patch import simulation
 from squeeze_patch.adapters.content import Affine, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.initialization import simulation
 
 #: weight of the image against the next block's features when channels are chosen
 IMAGE_WEIGHT = 0.05

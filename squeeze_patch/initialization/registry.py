@@ -8,9 +8,9 @@ import torch
 
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import SqueezedStart
-from squeeze_patch.calibrate import calibrated_starts
 from squeeze_patch.errors import PlanError, SqueezeError
-from squeeze_patch.initialize import Progress, one_thread, starts_from_weights
+from squeeze_patch.initialization.calibrated import calibrated_starts
+from squeeze_patch.initialization.from_weights import Progress, one_thread, starts_from_weights
 from squeeze_patch.planning.planner import Plan
 
 INITS = ("calibrated", "weights", "random")
