@@ -94,7 +94,7 @@ def keep_dense(path: Path) -> None:
 def hook_classes() -> None:
     """Once a process: the wrapper squeezes itself when built, the Trainer loads the file of the job."""
     from squeeze_patch.loading import load as load_file
-    from squeeze_patch.state import status
+    from squeeze_patch.surgery.status import status
 
     networks = importlib.import_module(f"{PACKAGE}.{PACKAGE}")
     if getattr(networks.StyleGAN2, "squeeze_patch", False):

@@ -17,7 +17,7 @@ def squeeze_new(G: Module, wish: Dict[str, Any]) -> Module:
         wish: arguments of `squeeze_patch.apply`, a plan as a plain dict, as `launch.Start` has them.
     """
     from squeeze_patch.planning.planner import Plan
-    from squeeze_patch.surgery import apply
+    from squeeze_patch.surgery.apply import apply
 
     plan = {"plan": Plan.from_dict(wish["plan"])} if "plan" in wish else {}
     return apply(G, init="random", keep_original=False, **{**wish, **plan})

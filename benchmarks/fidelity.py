@@ -20,11 +20,11 @@ import torch
 
 import squeeze_patch
 from benchmarks.common import seeded
-from squeeze_patch import surgery
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.sampling import sample
 from squeeze_patch.similarity import psnr
+from squeeze_patch.surgery import apply as surgery
 
 
 def generator_from(weights: Optional[Path]) -> Any:

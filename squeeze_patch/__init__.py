@@ -38,8 +38,8 @@ from squeeze_patch.errors import (
 from squeeze_patch.loading import load
 from squeeze_patch.planning.planner import Plan, plan
 from squeeze_patch.recovery import Recovery, recover
-from squeeze_patch.state import Status, status
-from squeeze_patch.surgery import apply, remove, squeezed
+from squeeze_patch.surgery.apply import apply, remove, squeezed
+from squeeze_patch.surgery.status import Status, status
 
 __version__ = "0.1.0"
 

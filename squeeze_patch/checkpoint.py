@@ -23,8 +23,8 @@ from squeeze_patch.moments import follow_all, parameters_of
 from squeeze_patch.planning.cost import Report, report
 from squeeze_patch.planning.planner import Plan
 from squeeze_patch.planning.planner import plan as make_plan
-from squeeze_patch.state import Status, status
-from squeeze_patch.surgery import squeeze
+from squeeze_patch.surgery.apply import squeeze
+from squeeze_patch.surgery.status import Status, status
 
 #: readable from Python 3.4 on, as the hosts' own files are
 PICKLE_PROTOCOL = 4

@@ -14,7 +14,7 @@ from squeeze_patch.archive import PLAN_ENTRY, Archive, plan_from_shapes
 from squeeze_patch.checkpoint import check_target, generators, host_path, read, write
 from squeeze_patch.errors import CheckpointError, PlanError
 from squeeze_patch.files import atomic_write
-from squeeze_patch.state import status
+from squeeze_patch.surgery.status import status
 
 PathLike = Union[str, Path]
 #: latents behind the mean style of files that store none, as many as stylegan2-pytorch by rosinality takes

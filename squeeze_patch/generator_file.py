@@ -9,7 +9,7 @@ import torch
 from squeeze_patch.adapters import reference_name, roles
 from squeeze_patch.checkpoint import PathLike, read
 from squeeze_patch.errors import CheckpointError, MeasurementError, UnsupportedModelError
-from squeeze_patch.state import status
+from squeeze_patch.surgery.status import status
 
 
 def load_generator(source: PathLike, key: Optional[str] = None, *, trust: bool) -> Any:

@@ -23,7 +23,7 @@ from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.files import fetch, is_url
 from squeeze_patch.planning.planner import check_wish
 from squeeze_patch.planning.planner import plan as make_plan
-from squeeze_patch.state import status
+from squeeze_patch.surgery.status import status
 
 #: names the host's script to spawned processes
 SCRIPT_VARIABLE = "SQUEEZE_PATCH_SCRIPT"

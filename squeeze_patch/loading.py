@@ -11,8 +11,8 @@ from squeeze_patch.adapters import reference_name, together
 from squeeze_patch.archive import is_archive, parts_of_state, read_entries, stand_in, state_of_part, stored_plan
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.planning.planner import Plan
-from squeeze_patch.state import status
-from squeeze_patch.surgery import apply, forget_original, remove
+from squeeze_patch.surgery.apply import apply, forget_original, remove
+from squeeze_patch.surgery.status import status
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 State = Mapping[str, torch.Tensor]

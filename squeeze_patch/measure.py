@@ -16,8 +16,8 @@ from squeeze_patch.latency import REPEATS, Latency, Quartiles, latency
 from squeeze_patch.memory import Memory, memory
 from squeeze_patch.planning.cost import Report, amount, report, table
 from squeeze_patch.planning.planner import Plan, describe_reduction
-from squeeze_patch.state import status
-from squeeze_patch.surgery import apply
+from squeeze_patch.surgery.apply import apply
+from squeeze_patch.surgery.status import status
 
 
 @dataclass(frozen=True)

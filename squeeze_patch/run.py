@@ -14,8 +14,8 @@ from squeeze_patch.adapters import adapters
 from squeeze_patch.archive import is_archive, read_entries, stand_in, stored_plan
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.planning.planner import Plan, check_wish
-from squeeze_patch.state import status
-from squeeze_patch.surgery import apply
+from squeeze_patch.surgery.apply import apply
+from squeeze_patch.surgery.status import status
 
 Say = Callable[[str], None]
 

@@ -96,7 +96,7 @@ def test_dead_channels_do_no_harm() -> None:
 
 def test_averaging_two_starts_with_the_same_channels_makes_sense() -> None:
     """G and G_ema of a checkpoint are averaged as training goes on: the start of the middle is the middle of starts."""
-    from squeeze_patch.surgery import squeeze
+    from squeeze_patch.surgery.apply import squeeze
 
     a = trained_generator()
     b = copy.deepcopy(a)

@@ -29,7 +29,7 @@ from squeeze_patch.recovery.paths import check_paths, log_path, state_path, swee
 from squeeze_patch.recovery.run import Recovery, run
 from squeeze_patch.recovery.session import Budget, Progress
 from squeeze_patch.recovery.settings import Settings
-from squeeze_patch.state import status
+from squeeze_patch.surgery.status import status
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.errors import StateError
-from squeeze_patch.state import status
+from squeeze_patch.surgery.status import status
 
 CURE = "Name the dense checkpoint that the squeezed one was converted from"
 

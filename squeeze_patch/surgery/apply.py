@@ -13,12 +13,12 @@ from squeeze_patch.adapters import EmaPair, locate, together
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import SqueezedStart
 from squeeze_patch.errors import PlanError, SqueezeError, StateError
-from squeeze_patch.fingerprint import Fingerprint
 from squeeze_patch.initialization.from_weights import Progress, one_thread
 from squeeze_patch.initialization.registry import check_init, trained_starts
 from squeeze_patch.planning.planner import TOLERANCE, Plan
 from squeeze_patch.planning.planner import plan as make_plan
-from squeeze_patch.state import status
+from squeeze_patch.surgery.fingerprint import Fingerprint
+from squeeze_patch.surgery.status import status
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 

@@ -1,0 +1,1 @@
+"""What is done to a generator in memory: apply, remove, status."""
