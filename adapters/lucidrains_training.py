@@ -80,7 +80,7 @@ def keep_dense(path: Path) -> None:
     Raises:
         StateError: another file is there already.
     """
-    from squeeze_patch.files import atomic_write
+    from squeeze_patch.checkpoints.io import atomic_write
 
     copy = path.with_name(f"dense_{path.name}")
     if not copy.exists():
@@ -93,7 +93,7 @@ def keep_dense(path: Path) -> None:
 
 def hook_classes() -> None:
     """Once a process: the wrapper squeezes itself when built, the Trainer loads the file of the job."""
-    from squeeze_patch.loading import load as load_file
+    from squeeze_patch.checkpoints.load import load as load_file
     from squeeze_patch.surgery.status import status
 
     networks = importlib.import_module(f"{PACKAGE}.{PACKAGE}")

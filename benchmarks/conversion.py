@@ -21,7 +21,8 @@ import click
 import torch
 
 from benchmarks.common import find, generator, machine
-from squeeze_patch import checkpoint, files
+from squeeze_patch.checkpoints import convert as checkpoint
+from squeeze_patch.checkpoints import io as files
 from squeeze_patch.latency import paired_ratio
 from tests.hosts import Host
 

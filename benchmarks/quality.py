@@ -26,7 +26,7 @@ from benchmarks.common import find, machine
 from benchmarks.data import load, train_classifier
 from benchmarks.training import Evaluation, Run, Settings, train
 from benchmarks.variants import ABLATION, MAIN, count, variant
-from squeeze_patch.files import atomic_write
+from squeeze_patch.checkpoints.io import atomic_write
 
 Curve = List[Dict[str, float]]
 FIGURES = {

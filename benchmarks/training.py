@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List
 import torch
 
 from benchmarks.data import Classifier, Data
-from squeeze_patch.files import atomic_write
+from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.metrics import frechet_distance, precision_recall, sliced_wasserstein
 from squeeze_patch.sampling import sample
 from tests.hosts import Host

@@ -25,6 +25,7 @@ if not (_Path(__file__).parent / "adapters").is_dir():
     _sys.meta_path.insert(0, _AdaptersOfTheSourceTree)
 
 # The function stands in front of its module; ``from squeeze_patch.compare import ...`` still reaches the module.
+from squeeze_patch.checkpoints.load import load
 from squeeze_patch.compare import Comparison, compare
 from squeeze_patch.errors import (
     CheckpointError,
@@ -35,7 +36,6 @@ from squeeze_patch.errors import (
     StateError,
     UnsupportedModelError,
 )
-from squeeze_patch.loading import load
 from squeeze_patch.planning.planner import Plan, plan
 from squeeze_patch.recovery import Recovery, recover
 from squeeze_patch.surgery.apply import apply, remove, squeezed

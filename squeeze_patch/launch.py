@@ -17,10 +17,10 @@ from typing import Any, Callable, Dict, Optional, Sequence
 
 import torch
 
-from squeeze_patch import checkpoint
 from squeeze_patch.adapters import adapters, reference_name
+from squeeze_patch.checkpoints import convert as checkpoint
+from squeeze_patch.checkpoints.io import fetch, is_url
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
-from squeeze_patch.files import fetch, is_url
 from squeeze_patch.planning.planner import check_wish
 from squeeze_patch.planning.planner import plan as make_plan
 from squeeze_patch.surgery.status import status

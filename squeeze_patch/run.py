@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import torch
 
 from squeeze_patch.adapters import adapters
-from squeeze_patch.archive import is_archive, read_entries, stand_in, stored_plan
+from squeeze_patch.checkpoints.state_dicts import is_archive, read_entries, stand_in, stored_plan
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.planning.planner import Plan, check_wish
 from squeeze_patch.surgery.apply import apply

@@ -13,10 +13,10 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate
-from squeeze_patch.archive import read_entries, stand_in
-from squeeze_patch.checkpoint import convert, inspect
+from squeeze_patch.checkpoints.convert import convert, inspect
+from squeeze_patch.checkpoints.state_dicts import read_entries, stand_in
+from squeeze_patch.checkpoints.transfer import exchange
 from squeeze_patch.compare import compare
-from squeeze_patch.exchange import exchange
 from squeeze_patch.testing import AdapterContract, float_error, trained
 from tests.conftest import FLAT_HOSTS
 from tests.hosts import Host

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch import checkpoint
-from squeeze_patch.checkpoint import convert, generators, inspect, read
+from squeeze_patch.checkpoints import convert as checkpoint
+from squeeze_patch.checkpoints.convert import convert, generators, inspect, read
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.testing import trained
 from tests.conftest import latents

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 import squeeze_patch
 from squeeze_patch.adapters import locate
+from squeeze_patch.checkpoints.transfer import exchange
 from squeeze_patch.cli import main
-from squeeze_patch.exchange import exchange
 from squeeze_patch.testing import float_error, trained
 from tests.conftest import FLAT_HOSTS
 from tests.hosts import HERE, Host

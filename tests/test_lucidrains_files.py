@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.archive import read_archive
-from squeeze_patch.checkpoint import convert, inspect
+from squeeze_patch.checkpoints.convert import convert, inspect
+from squeeze_patch.checkpoints.state_dicts import read_archive
 from squeeze_patch.testing import trained
 from tests.hosts.lucidrains import LucidrainsHost
 

@@ -12,7 +12,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate, sampler
-from squeeze_patch.archive import stand_in
+from squeeze_patch.checkpoints.state_dicts import stand_in
 from squeeze_patch.compare import compare
 from squeeze_patch.errors import SqueezeError
 from squeeze_patch.initialization.from_weights import one_thread

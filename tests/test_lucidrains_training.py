@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 import squeeze_patch
-from squeeze_patch.archive import read_archive
-from squeeze_patch.checkpoint import convert
+from squeeze_patch.checkpoints.convert import convert
+from squeeze_patch.checkpoints.state_dicts import read_archive
 from tests.hosts import HERE, package
 from tests.hosts.lucidrains import LUCIDRAINS, NEEDED
 from tests.processes import environment_with, python

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.checkpoint import convert, read
+from squeeze_patch.checkpoints.convert import convert, read
 from squeeze_patch.planning.cost import report
 from squeeze_patch.testing import float_error, trained
 from tests.hosts import HERE, Host

@@ -16,7 +16,7 @@ import torch
 
 import squeeze_patch
 from benchmarks.kill import command, disturb, write_pair
-from squeeze_patch.checkpoint import convert, read
+from squeeze_patch.checkpoints.convert import convert, read
 from squeeze_patch.initialization.from_weights import one_thread
 from squeeze_patch.recovery.line import Line, duration
 from squeeze_patch.recovery.session import Step

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.archive import read_entries
-from squeeze_patch.checkpoint import convert
+from squeeze_patch.checkpoints.convert import convert
+from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.compare import compare
 from squeeze_patch.initialization.from_weights import one_thread
 from squeeze_patch.recovery import sampling

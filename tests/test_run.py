@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.archive import read_entries, stand_in
-from squeeze_patch.checkpoint import convert
+from squeeze_patch.checkpoints.convert import convert
+from squeeze_patch.checkpoints.state_dicts import read_entries, stand_in
 from squeeze_patch.run import run
 from squeeze_patch.testing import float_error, trained
 from tests.conftest import FLAT_HOSTS

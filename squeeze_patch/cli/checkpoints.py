@@ -26,7 +26,7 @@ from squeeze_patch.cli.common import (
 @one_line_errors
 def info(file: str, trust: bool, host: Optional[str], as_json: bool) -> None:
     """Say what networks FILE (a path or a URL) holds, and whether they are squeezed."""
-    from squeeze_patch.checkpoint import inspect
+    from squeeze_patch.checkpoints.convert import inspect
 
     found = inspect(local(file, trust), trust=trust, host=host)
     if as_json:
@@ -67,7 +67,7 @@ def plan(
 ) -> None:
     """Show what convert would do to the generator in FILE, and write nothing."""
     from squeeze_patch.adapters import reference_name
-    from squeeze_patch.checkpoint import dense_generators, host_path, read
+    from squeeze_patch.checkpoints.convert import dense_generators, host_path, read
     from squeeze_patch.planning.cost import report, table
     from squeeze_patch.planning.planner import describe_reduction
     from squeeze_patch.planning.planner import plan as make_plan
@@ -133,10 +133,10 @@ def convert(
       squeeze-patch convert net_g_latest.pth squeezed.pth
       squeeze-patch convert ffhq.pkl ffhq.pt --to rosinality --host stylegan2-ada-pytorch --trust
     """
-    from squeeze_patch.checkpoint import check_target
-    from squeeze_patch.checkpoint import convert as convert_file
+    from squeeze_patch.checkpoints.convert import check_target
+    from squeeze_patch.checkpoints.convert import convert as convert_file
+    from squeeze_patch.checkpoints.transfer import exchange
     from squeeze_patch.errors import PlanError
-    from squeeze_patch.exchange import exchange
 
     check_target(Path(source), target, force)
     path = local(source, trust)

@@ -93,7 +93,7 @@ def emit(text: str, figures: Dict[str, Any], json_target: Optional[str]) -> None
     if json_target == "-":
         click.echo(json.dumps(figures, indent=2))
     elif json_target is not None:
-        from squeeze_patch.files import atomic_write
+        from squeeze_patch.checkpoints.io import atomic_write
 
         with atomic_write(Path(json_target)) as stream:
             stream.write((json.dumps(figures, indent=2) + "\n").encode())
@@ -114,8 +114,8 @@ def check_outputs(*targets: Optional[str], sources: Sequence[Path]) -> None:
 
 def local(source: str, trust: bool) -> Path:
     """The file behind a path or a URL; a URL is downloaded once, and only if its file may be loaded."""
-    from squeeze_patch.checkpoint import check_trust
-    from squeeze_patch.files import fetch, is_url
+    from squeeze_patch.checkpoints.convert import check_trust
+    from squeeze_patch.checkpoints.io import fetch, is_url
 
     if not is_url(source):
         return Path(source)

@@ -55,9 +55,9 @@ def compare(
     Example:
       squeeze-patch compare dense.pkl squeezed.pkl --grid out.png --host path/to/stylegan2-ada-pytorch --trust
     """
-    from squeeze_patch.checkpoint import host_path
+    from squeeze_patch.checkpoints.convert import host_path
+    from squeeze_patch.checkpoints.generators import describe, device_named, load_generator
     from squeeze_patch.compare import compare as compare_generators
-    from squeeze_patch.generator_file import describe, device_named, load_generator
 
     where = device_named(device)
     files = [local(source, trust) for source in (a, b)]
@@ -69,7 +69,7 @@ def compare(
                 first, second, samples, seed, noise, truncation=truncation, batch=batch, fid=fid, progress=step
             )
         if grid is not None:
-            from squeeze_patch.files import atomic_write
+            from squeeze_patch.checkpoints.io import atomic_write
             from squeeze_patch.pictures import side_by_side
 
             picture = side_by_side(first, second, (f"A: {a}", f"B: {b}"), samples, seed, noise, truncation)
@@ -115,8 +115,8 @@ def report(
       squeeze-patch report dense.pkl --ratio 2 --batch 8 --host path/to/stylegan2-ada-pytorch --trust
       squeeze-patch report squeezed.pkl --against dense.pkl --host path/to/stylegan2-ada-pytorch --trust
     """
-    from squeeze_patch.checkpoint import host_path
-    from squeeze_patch.generator_file import device_named, load_generator
+    from squeeze_patch.checkpoints.convert import host_path
+    from squeeze_patch.checkpoints.generators import device_named, load_generator
     from squeeze_patch.measure import measure, pair
     from squeeze_patch.planning.planner import Plan
 

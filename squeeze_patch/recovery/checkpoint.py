@@ -12,7 +12,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, Optional
 import torch
 
 from squeeze_patch.adapters import reference_name
-from squeeze_patch.checkpoint import (
+from squeeze_patch.checkpoints.convert import (
     PathLike,
     convert,
     dense_generators,
@@ -21,8 +21,8 @@ from squeeze_patch.checkpoint import (
     read,
     write,
 )
+from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.errors import CheckpointError, StateError
-from squeeze_patch.files import atomic_write
 from squeeze_patch.initialization.from_weights import Progress as Squeezing
 from squeeze_patch.recovery import processes as parallel
 from squeeze_patch.recovery.paths import check_paths, log_path, state_path, sweep
@@ -34,7 +34,7 @@ from squeeze_patch.surgery.status import status
 
 @dataclass(frozen=True)
 class Source:
-    """How hosts' pickles are read: see `squeeze_patch.checkpoint.convert`."""
+    """How hosts' pickles are read: see `squeeze_patch.checkpoints.convert.convert`."""
 
     trust: bool = False
     host: Optional[PathLike] = None
@@ -73,7 +73,7 @@ def recover_file(
         force: overwrite ``target`` where it exists.
         log: file of the evaluations; default ``target`` with .jsonl.
         device: "cpu", "cuda", ...; default a GPU where there is one. torchrun's processes share the work.
-        squeezing: makes what is told of the conversion, for its length, as `squeeze_patch.checkpoint.convert`'s
+        squeezing: makes what is told of the conversion, for its length, as `squeeze_patch.checkpoints.convert.convert`'s
             ``progress`` (in the first process).
 
     Raises:

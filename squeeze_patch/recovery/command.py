@@ -59,7 +59,7 @@ def recover(
     **others: Any,
 ) -> None:
     """Run the command and print what it did; ``others`` are arguments of `recover_file`."""
-    from squeeze_patch.generator_file import device_named
+    from squeeze_patch.checkpoints.generators import device_named
     from squeeze_patch.recovery.checkpoint import Source, recover_file
     from squeeze_patch.recovery.line import Line
     from squeeze_patch.recovery.paths import state_path

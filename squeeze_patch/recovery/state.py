@@ -12,8 +12,8 @@ from typing import Any, Dict, List, Optional
 
 import torch
 
+from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.errors import RecoveryError
-from squeeze_patch.files import atomic_write
 from squeeze_patch.recovery.pair import Pair
 from squeeze_patch.recovery.settings import Settings
 

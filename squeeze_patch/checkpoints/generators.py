@@ -7,7 +7,7 @@ from typing import Any, Optional, Sequence
 import torch
 
 from squeeze_patch.adapters import reference_name, roles
-from squeeze_patch.checkpoint import PathLike, read
+from squeeze_patch.checkpoints.convert import PathLike, read
 from squeeze_patch.errors import CheckpointError, MeasurementError, UnsupportedModelError
 from squeeze_patch.surgery.status import status
 

@@ -10,10 +10,10 @@ import torch
 
 from squeeze_patch.adapters import adapters, locate, reference_name, roles
 from squeeze_patch.adapters.base import Adapter
-from squeeze_patch.archive import PLAN_ENTRY, Archive, plan_from_shapes
-from squeeze_patch.checkpoint import check_target, generators, host_path, read, write
+from squeeze_patch.checkpoints.convert import check_target, generators, host_path, read, write
+from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, Archive, plan_from_shapes
 from squeeze_patch.errors import CheckpointError, PlanError
-from squeeze_patch.files import atomic_write
 from squeeze_patch.surgery.status import status
 
 PathLike = Union[str, Path]

@@ -8,7 +8,14 @@ from typing import Any, Dict, Mapping, Optional, Tuple, TypeVar, Union
 import torch
 
 from squeeze_patch.adapters import reference_name, together
-from squeeze_patch.archive import is_archive, parts_of_state, read_entries, stand_in, state_of_part, stored_plan
+from squeeze_patch.checkpoints.state_dicts import (
+    is_archive,
+    parts_of_state,
+    read_entries,
+    stand_in,
+    state_of_part,
+    stored_plan,
+)
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.planning.planner import Plan
 from squeeze_patch.surgery.apply import apply, forget_original, remove

@@ -14,12 +14,12 @@ from typing import IO, Any, Dict, Iterator, Mapping, Optional, Tuple, Union
 import torch
 
 from squeeze_patch.adapters import locate, reference_name, refusal
-from squeeze_patch.archive import Archive, is_archive, read_archive
+from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.optimizer_state import follow_all, parameters_of
+from squeeze_patch.checkpoints.state_dicts import Archive, is_archive, read_archive
 from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelError
-from squeeze_patch.files import atomic_write
 from squeeze_patch.initialization.from_weights import Progress
 from squeeze_patch.initialization.registry import check_init
-from squeeze_patch.moments import follow_all, parameters_of
 from squeeze_patch.planning.cost import Report, report
 from squeeze_patch.planning.planner import Plan
 from squeeze_patch.planning.planner import plan as make_plan

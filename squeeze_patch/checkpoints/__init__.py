@@ -1,0 +1,1 @@
+"""Files that hold generators: read, converted, loaded, carried to another family."""
