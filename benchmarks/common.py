@@ -8,8 +8,8 @@ from typing import Any, Iterator
 import click
 import torch
 
+from squeeze_patch.evaluation.latency import device_name
 from squeeze_patch.initialization import registry as starts
-from squeeze_patch.latency import device_name
 from tests.hosts import Host, nvidia_hosts
 
 #: resolution, channel_base, mapping layers of the sizes that papers and hosts use (z = w = 512, 3 channels)

@@ -23,7 +23,7 @@ import torch
 from benchmarks.common import find, generator, machine
 from squeeze_patch.checkpoints import convert as checkpoint
 from squeeze_patch.checkpoints import io as files
-from squeeze_patch.latency import paired_ratio
+from squeeze_patch.evaluation.latency import paired_ratio
 from tests.hosts import Host
 
 

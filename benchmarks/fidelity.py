@@ -22,8 +22,8 @@ import squeeze_patch
 from benchmarks.common import seeded
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
+from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.sampling import sample
-from squeeze_patch.similarity import psnr
 from squeeze_patch.surgery import apply as surgery
 
 

@@ -19,7 +19,7 @@ import torch
 
 import squeeze_patch
 from benchmarks.common import find, generator, machine
-from squeeze_patch.latency import interleaved, paired_ratio
+from squeeze_patch.evaluation.latency import interleaved, paired_ratio
 from tests.hosts import Host
 
 FLAGS: Dict[str, Dict[str, Any]] = {

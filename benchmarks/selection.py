@@ -26,9 +26,9 @@ import squeeze_patch
 from benchmarks.common import seeded
 from benchmarks.fidelity import generator_from, images_of
 from squeeze_patch.adapters import locate
+from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.initialization import calibrated as calibrate
 from squeeze_patch.initialization.from_weights import rank_channels
-from squeeze_patch.similarity import psnr
 from squeeze_patch.surgery import apply as surgery
 
 #: interchanges of strong RRQR go on while one of them raises the volume by more than this (Gu and Eisenstat's f)

@@ -24,7 +24,7 @@ import torch
 
 import squeeze_patch
 from benchmarks.common import SIZES, find, machine
-from squeeze_patch.latency import interleaved, paired_ratio
+from squeeze_patch.evaluation.latency import interleaved, paired_ratio
 from tests.hosts import Host
 from tests.hosts.training import accumulate, loss_of
 

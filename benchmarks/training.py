@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.data import Classifier, Data
 from squeeze_patch.checkpoints.io import atomic_write
-from squeeze_patch.metrics import frechet_distance, precision_recall, sliced_wasserstein
+from squeeze_patch.evaluation.distributions import frechet_distance, precision_recall, sliced_wasserstein
 from squeeze_patch.sampling import sample
 from tests.hosts import Host
 from tests.hosts.training import accumulate, loss_of

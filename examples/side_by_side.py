@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 import squeeze_patch
-from squeeze_patch.pictures import grid
+from squeeze_patch.evaluation.grids import grid
+from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.sampling import sample
-from squeeze_patch.similarity import psnr
 
 
 @click.command()

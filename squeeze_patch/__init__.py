@@ -24,9 +24,8 @@ class _AdaptersOfTheSourceTree:
 if not (_Path(__file__).parent / "adapters").is_dir():
     _sys.meta_path.insert(0, _AdaptersOfTheSourceTree)
 
-# The function stands in front of its module; ``from squeeze_patch.compare import ...`` still reaches the module.
+# The function stands in front of its module; ``from squeeze_patch.evaluation.compare import ...`` still reaches the module.
 from squeeze_patch.checkpoints.load import load
-from squeeze_patch.compare import Comparison, compare
 from squeeze_patch.errors import (
     CheckpointError,
     MeasurementError,
@@ -36,6 +35,7 @@ from squeeze_patch.errors import (
     StateError,
     UnsupportedModelError,
 )
+from squeeze_patch.evaluation.compare import Comparison, compare
 from squeeze_patch.planning.planner import Plan, plan
 from squeeze_patch.recovery import Recovery, recover
 from squeeze_patch.surgery.apply import apply, remove, squeezed

@@ -16,7 +16,7 @@ from squeeze_patch.adapters import locate
 from squeeze_patch.checkpoints.convert import convert, inspect
 from squeeze_patch.checkpoints.state_dicts import read_entries, stand_in
 from squeeze_patch.checkpoints.transfer import exchange
-from squeeze_patch.compare import compare
+from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.testing import AdapterContract, float_error, trained
 from tests.conftest import FLAT_HOSTS
 from tests.hosts import Host

@@ -14,13 +14,13 @@ from benchmarks.fidelity import images_of
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.demo import trained_generator
+from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.initialization import calibrated as calibrate
 from squeeze_patch.initialization import registry as starts
 from squeeze_patch.initialization import simulation
 from squeeze_patch.initialization.from_weights import fit_excite, fit_image
 from squeeze_patch.planning.planner import saved_parameters
 from squeeze_patch.planning.spectral import spend
-from squeeze_patch.similarity import psnr
 from squeeze_patch.testing import float_error, trained
 from tests.conftest import latents
 from tests.hosts import Host

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch import inception
 from squeeze_patch.demo import CONFIG, trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.errors import MeasurementError
-from squeeze_patch.memory import LiveTensors
+from squeeze_patch.evaluation import inception
+from squeeze_patch.evaluation.memory import LiveTensors
+from squeeze_patch.evaluation.pixels import psnr, ssim
 from squeeze_patch.sampling import sample
-from squeeze_patch.similarity import psnr, ssim
 from squeeze_patch.testing import trained
 from tests.hosts import Host
 
@@ -74,7 +74,7 @@ def test_streamed_figures_are_those_of_all_images_at_once(generators: Tuple[Any,
 def test_images_are_not_kept(generators: Tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """96 images more take 64 features of 4 bytes each, for two generators, their copies in one tensor and in double
     precision (at most 6 x 512 bytes); the images themselves would take 2 x 4,096 bytes each."""
-    monkeypatch.setattr(sys.modules["squeeze_patch.compare"], "MOST_PATCHES", 32)
+    monkeypatch.setattr(sys.modules["squeeze_patch.evaluation.compare"], "MOST_PATCHES", 32)
     peaks = []
     for samples in (32, 128):
         with LiveTensors() as live:

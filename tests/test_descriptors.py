@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from squeeze_patch.descriptors import RandomNetwork, _double, normalised, patches, pyramid
+from squeeze_patch.evaluation.descriptors import RandomNetwork, _double, normalised, patches, pyramid
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -12,9 +12,9 @@ from benchmarks.pruning import by_activation_energy, by_weight_norm, prune, prun
 from benchmarks.variants import count
 from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
+from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.planning.cost import report
 from squeeze_patch.planning.planner import DEFAULT_REDUCTION
-from squeeze_patch.similarity import psnr
 
 
 @pytest.mark.parametrize("score", PRUNED.values(), ids=PRUNED)

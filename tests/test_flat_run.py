@@ -179,7 +179,7 @@ def test_families_are_compared_with_one_another(draggan: Host) -> None:
 
 
 def test_measure(rosinality: FlatHost) -> None:
-    from squeeze_patch.measure import measure, pair
+    from squeeze_patch.evaluation.measure import measure, pair
 
     G = squeeze_patch.apply(trained(rosinality.generator()), ratio=2)
     random = torch.get_rng_state()

@@ -11,8 +11,8 @@ import torch
 import squeeze_patch
 from benchmarks.fidelity import images_of, mean_image, norm_start, random_start
 from squeeze_patch.demo import trained_generator
+from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.initialization.from_weights import regress, select_channels
-from squeeze_patch.similarity import psnr
 
 
 def test_start_is_near_the_dense_generator(capsys: pytest.CaptureFixture[str]) -> None:

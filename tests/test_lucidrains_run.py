@@ -13,8 +13,8 @@ import torch
 import squeeze_patch
 from squeeze_patch.adapters import locate, sampler
 from squeeze_patch.checkpoints.state_dicts import stand_in
-from squeeze_patch.compare import compare
 from squeeze_patch.errors import SqueezeError
+from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.initialization.from_weights import one_thread
 from squeeze_patch.sampling import sample
 from squeeze_patch.testing import float_error, trained

@@ -14,9 +14,9 @@ import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.errors import MeasurementError, StateError, UnsupportedModelError
-from squeeze_patch.latency import Latency, Quartiles, interleaved, latency, paired_ratio
-from squeeze_patch.measure import Measurement, measure, pair
-from squeeze_patch.memory import LiveTensors, memory
+from squeeze_patch.evaluation.latency import Latency, Quartiles, interleaved, latency, paired_ratio
+from squeeze_patch.evaluation.measure import Measurement, measure, pair
+from squeeze_patch.evaluation.memory import LiveTensors, memory
 from tests.hosts import Host
 
 

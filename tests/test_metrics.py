@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from squeeze_patch.metrics import frechet_distance, precision_recall, sliced_wasserstein
+from squeeze_patch.evaluation.distributions import frechet_distance, precision_recall, sliced_wasserstein
 
 
 def normal(n: int, d: int, seed: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.compare import compare
+from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.initialization.from_weights import one_thread
 from squeeze_patch.recovery import sampling
 from squeeze_patch.recovery.optimiser import Optimiser, orthogonalised

@@ -11,9 +11,9 @@ from skimage.metrics import structural_similarity
 from squeeze_patch.adapters import sampler
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.errors import MeasurementError
-from squeeze_patch.pictures import grid, side_by_side
+from squeeze_patch.evaluation.grids import grid, side_by_side
+from squeeze_patch.evaluation.pixels import K1, psnr, ssim
 from squeeze_patch.sampling import draw, evaluation, latents, sample
-from squeeze_patch.similarity import K1, psnr, ssim
 
 
 def images(n: int, channels: int, height: int, width: int, seed: int) -> torch.Tensor:

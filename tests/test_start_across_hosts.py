@@ -12,8 +12,8 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate
-from squeeze_patch.compare import compare
 from squeeze_patch.demo import trained_generator
+from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.testing import float_error
 from tests.conftest import FLAT_HOSTS
 from tests.hosts import Host

@@ -57,7 +57,7 @@ def compare(
     """
     from squeeze_patch.checkpoints.convert import host_path
     from squeeze_patch.checkpoints.generators import describe, device_named, load_generator
-    from squeeze_patch.compare import compare as compare_generators
+    from squeeze_patch.evaluation.compare import compare as compare_generators
 
     where = device_named(device)
     files = [local(source, trust) for source in (a, b)]
@@ -70,7 +70,7 @@ def compare(
             )
         if grid is not None:
             from squeeze_patch.checkpoints.io import atomic_write
-            from squeeze_patch.pictures import side_by_side
+            from squeeze_patch.evaluation.grids import side_by_side
 
             picture = side_by_side(first, second, (f"A: {a}", f"B: {b}"), samples, seed, noise, truncation)
             with atomic_write(Path(grid)) as stream:
@@ -117,7 +117,7 @@ def report(
     """
     from squeeze_patch.checkpoints.convert import host_path
     from squeeze_patch.checkpoints.generators import device_named, load_generator
-    from squeeze_patch.measure import measure, pair
+    from squeeze_patch.evaluation.measure import measure, pair
     from squeeze_patch.planning.planner import Plan
 
     where = device_named(device)

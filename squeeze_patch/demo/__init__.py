@@ -12,10 +12,10 @@ import torch
 
 from squeeze_patch.checkpoints.convert import Conversion, convert, read, write
 from squeeze_patch.checkpoints.io import atomic_write
-from squeeze_patch.compare import Comparison, compare
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.errors import CheckpointError
-from squeeze_patch.pictures import grid
+from squeeze_patch.evaluation.compare import Comparison, compare
+from squeeze_patch.evaluation.grids import grid
 from squeeze_patch.planning.planner import check_wish
 from squeeze_patch.sampling import sample
 

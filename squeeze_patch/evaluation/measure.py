@@ -11,9 +11,9 @@ import torch
 
 from squeeze_patch.adapters import locate, sampler
 from squeeze_patch.errors import MeasurementError, StateError
+from squeeze_patch.evaluation.latency import REPEATS, Latency, Quartiles, latency
+from squeeze_patch.evaluation.memory import Memory, memory
 from squeeze_patch.initialization.from_weights import Progress
-from squeeze_patch.latency import REPEATS, Latency, Quartiles, latency
-from squeeze_patch.memory import Memory, memory
 from squeeze_patch.planning.cost import Report, amount, report, table
 from squeeze_patch.planning.planner import Plan, describe_reduction
 from squeeze_patch.surgery.apply import apply

@@ -14,14 +14,14 @@ import torch
 
 from squeeze_patch.adapters import sampler
 from squeeze_patch.adapters.content import Sampler
-from squeeze_patch.descriptors import PATCHES, RandomNetwork, normalised, patches, pyramid
 from squeeze_patch.errors import MeasurementError, UnsupportedModelError
-from squeeze_patch.features import FeatureDistance, Taps
-from squeeze_patch.inception import InceptionDistances, InceptionNetwork
+from squeeze_patch.evaluation.block_features import FeatureDistance, Taps
+from squeeze_patch.evaluation.descriptors import PATCHES, RandomNetwork, normalised, patches, pyramid
+from squeeze_patch.evaluation.distributions import NEIGHBOURS, frechet_distance, sliced_wasserstein
+from squeeze_patch.evaluation.inception import InceptionDistances, InceptionNetwork
+from squeeze_patch.evaluation.pixels import WINDOW, decibels, psnr, ssim
 from squeeze_patch.initialization.from_weights import Progress
-from squeeze_patch.metrics import NEIGHBOURS, frechet_distance, sliced_wasserstein
 from squeeze_patch.sampling import NOISE_MODES, draw, evaluation, latents
-from squeeze_patch.similarity import WINDOW, decibels, psnr, ssim
 
 SAMPLES = 256
 #: patches a pyramid level in all; Karras et al. (2018) take 128 an image, as is done here up to 256 images

@@ -1,0 +1,1 @@
+"""Two generators set side by side: images, features, distributions, latency, memory."""
