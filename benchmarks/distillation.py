@@ -33,7 +33,7 @@ from squeeze_patch.recovery import processes
 from squeeze_patch.recovery.pair import Pair, pair_of
 from squeeze_patch.recovery.session import Budget, Files, Session
 from squeeze_patch.recovery.settings import Settings
-from squeeze_patch.recovery.training import Training, training_mode
+from squeeze_patch.recovery.trainer import Training, training_mode
 
 SAMPLES, SEED = 1000, 1000
 SQUEEZED = {"squeezed, calibrated": "calibrated", "squeezed, from the weights": "weights", "squeezed, random": "random"}

@@ -18,7 +18,7 @@ import squeeze_patch
 from benchmarks.common import machine
 from benchmarks.fidelity import generator_from, images_of
 from squeeze_patch.evaluation.pixels import psnr
-from squeeze_patch.recovery.line import Line
+from squeeze_patch.recovery.progress_line import Line
 
 
 @click.command()

@@ -16,12 +16,12 @@ import torch
 import squeeze_patch
 from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.initialization.from_weights import one_thread
-from squeeze_patch.recovery import sampling
+from squeeze_patch.recovery import inputs as sampling
 from squeeze_patch.recovery.optimiser import Optimiser, orthogonalised
 from squeeze_patch.recovery.pair import pair_of
 from squeeze_patch.recovery.session import LEAST_GAIN, gainless
 from squeeze_patch.recovery.settings import Settings, average_decay, learning_rate
-from squeeze_patch.recovery.state import Evaluation
+from squeeze_patch.recovery.state_file import Evaluation
 from squeeze_patch.testing import trained
 from tests.hosts import Host
 

@@ -18,9 +18,9 @@ import squeeze_patch
 from benchmarks.kill import command, disturb, write_pair
 from squeeze_patch.checkpoints.convert import convert, read
 from squeeze_patch.initialization.from_weights import one_thread
-from squeeze_patch.recovery.line import Line, duration
+from squeeze_patch.recovery.progress_line import Line, duration
 from squeeze_patch.recovery.session import Step
-from squeeze_patch.recovery.state import Evaluation
+from squeeze_patch.recovery.state_file import Evaluation
 from tests.hosts import SHIMS, Host
 from tests.test_checkpoint import write_checkpoint
 from tests.test_cli import run

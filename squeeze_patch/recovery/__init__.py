@@ -1,5 +1,5 @@
 """Self-distillation: a squeezed generator learns the images of the dense one that it came from, without data."""
 
-from squeeze_patch.recovery.run import Recovery, recover
+from squeeze_patch.recovery.distillation import Recovery, recover
 
 __all__ = ["Recovery", "recover"]

@@ -60,9 +60,9 @@ def recover(
 ) -> None:
     """Run the command and print what it did; ``others`` are arguments of `recover_file`."""
     from squeeze_patch.checkpoints.generators import device_named
-    from squeeze_patch.recovery.checkpoint import Source, recover_file
-    from squeeze_patch.recovery.line import Line
     from squeeze_patch.recovery.paths import state_path
+    from squeeze_patch.recovery.progress_line import Line
+    from squeeze_patch.recovery.recover_file import Source, recover_file
     from squeeze_patch.recovery.session import Budget
 
     settings = Settings(

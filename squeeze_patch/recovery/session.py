@@ -10,10 +10,10 @@ from typing import Callable, List, Optional
 import torch
 
 from squeeze_patch.errors import RecoveryError
-from squeeze_patch.recovery import state as files
+from squeeze_patch.recovery import state_file as files
 from squeeze_patch.recovery.settings import learning_rate
-from squeeze_patch.recovery.state import Evaluation, State
-from squeeze_patch.recovery.training import Training, copies
+from squeeze_patch.recovery.state_file import Evaluation, State
+from squeeze_patch.recovery.trainer import Training, copies
 
 #: longest time between two state files, in seconds
 SAVE_EVERY = 60.0

@@ -9,12 +9,12 @@ from typing import Optional, Tuple, Union
 import torch
 
 from squeeze_patch.recovery import processes as parallel
-from squeeze_patch.recovery import state as files
+from squeeze_patch.recovery import state_file as files
 from squeeze_patch.recovery.pair import pair_of
 from squeeze_patch.recovery.session import Budget, Files, Progress, Session
 from squeeze_patch.recovery.settings import Settings
-from squeeze_patch.recovery.state import Evaluation, State
-from squeeze_patch.recovery.training import Training, training_mode
+from squeeze_patch.recovery.state_file import Evaluation, State
+from squeeze_patch.recovery.trainer import Training, training_mode
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import torch
 
 from squeeze_patch.errors import SqueezeError
 from squeeze_patch.evaluation.pixels import decibels
-from squeeze_patch.recovery import sampling
+from squeeze_patch.recovery import inputs as sampling
 from squeeze_patch.recovery.objective import Objective, Targets, feature_power, lpips_distance
 from squeeze_patch.recovery.optimiser import Optimiser
 from squeeze_patch.recovery.pair import Pair
 from squeeze_patch.recovery.processes import Processes
 from squeeze_patch.recovery.settings import Settings, average_decay, feature_weight, learning_rate
-from squeeze_patch.recovery.state import State
+from squeeze_patch.recovery.state_file import State
 
 #: images that are made at a time where no gradient is needed
 EVALUATION_BATCH = 16

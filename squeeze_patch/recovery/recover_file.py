@@ -25,8 +25,8 @@ from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.initialization.from_weights import Progress as Squeezing
 from squeeze_patch.recovery import processes as parallel
+from squeeze_patch.recovery.distillation import Recovery, run
 from squeeze_patch.recovery.paths import check_paths, log_path, state_path, sweep
-from squeeze_patch.recovery.run import Recovery, run
 from squeeze_patch.recovery.session import Budget, Progress
 from squeeze_patch.recovery.settings import Settings
 from squeeze_patch.surgery.status import status
