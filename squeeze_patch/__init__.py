@@ -24,7 +24,6 @@ class _AdaptersOfTheSourceTree:
 if not (_Path(__file__).parent / "adapters").is_dir():
     _sys.meta_path.insert(0, _AdaptersOfTheSourceTree)
 
-# The function stands in front of its module; ``from squeeze_patch.evaluation.compare import ...`` still reaches the module.
 from squeeze_patch.checkpoints.load import load
 from squeeze_patch.errors import (
     CheckpointError,

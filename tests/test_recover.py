@@ -16,7 +16,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.initialization.from_weights import one_thread
-from squeeze_patch.recovery import inputs as sampling
+from squeeze_patch.recovery import inputs
 from squeeze_patch.recovery.optimiser import Optimiser, orthogonalised
 from squeeze_patch.recovery.pair import pair_of
 from squeeze_patch.recovery.session import LEAST_GAIN, gainless
@@ -266,13 +266,13 @@ def test_styles_follow_from_seed_and_step(draggan: Host) -> None:
     student, dense = pair(draggan, c_dim=3)
     both = pair_of(student, dense)
     settings = Settings(batch=400, mixed=0.25, truncated=0.5)
-    centre = sampling.mean_style(both, settings)
-    w = sampling.training_styles(both, settings, 3, centre)
+    centre = inputs.mean_style(both, settings)
+    w = inputs.training_styles(both, settings, 3, centre)
     torch.manual_seed(77)
-    assert torch.equal(sampling.training_styles(both, settings, 3, centre), w)
-    assert not torch.equal(sampling.training_styles(both, settings, 4, centre), w)
-    assert not torch.equal(sampling.training_styles(both, Settings(batch=400, seed=1), 3, centre), w)
-    plain = sampling.training_styles(both, Settings(batch=400, mixed=0, truncated=0), 3, centre)
+    assert torch.equal(inputs.training_styles(both, settings, 3, centre), w)
+    assert not torch.equal(inputs.training_styles(both, settings, 4, centre), w)
+    assert not torch.equal(inputs.training_styles(both, Settings(batch=400, seed=1), 3, centre), w)
+    plain = inputs.training_styles(both, Settings(batch=400, mixed=0, truncated=0), 3, centre)
     assert torch.equal(plain, plain[:, :1].expand_as(plain))
     mixed = (w != w[:, :1]).flatten(1).any(dim=1)
     truncated = (w[:, 0] != plain[:, 0]).any(dim=1)

@@ -15,7 +15,7 @@ from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.initialization.from_weights import one_thread
-from squeeze_patch.recovery import inputs as sampling
+from squeeze_patch.recovery import inputs
 from squeeze_patch.recovery.pair import pair_of
 from squeeze_patch.recovery.settings import Settings
 from squeeze_patch.testing import trained
@@ -107,12 +107,12 @@ def test_styles_are_mixed_and_truncated(flat_host: FlatHost) -> None:
     student, dense = pair(flat_host)
     both = pair_of(student, dense)
     settings = Settings(batch=40, mixed=0.5, truncated=0)
-    centre = sampling.mean_style(both, settings)
-    w = sampling.training_styles(both, settings, 3, centre)
+    centre = inputs.mean_style(both, settings)
+    w = inputs.training_styles(both, settings, 3, centre)
     assert w.shape == (40, 4, 16)
     mixed = (w != w[:, :1]).flatten(1).any(dim=1)
     assert 0 < mixed.sum() < 40  # all or none have a chance of 2 / 2**40
-    assert torch.equal(sampling.training_styles(both, settings, 3, centre), w)
+    assert torch.equal(inputs.training_styles(both, settings, 3, centre), w)
     assert centre.shape == (16,)
 
 

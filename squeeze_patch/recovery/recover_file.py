@@ -34,7 +34,7 @@ from squeeze_patch.surgery.status import status
 
 @dataclass(frozen=True)
 class Source:
-    """How hosts' pickles are read: see `squeeze_patch.checkpoints.convert.convert`."""
+    """How hosts' pickles are read: see `squeeze_patch.convert`."""
 
     trust: bool = False
     host: Optional[PathLike] = None
@@ -73,7 +73,7 @@ def recover_file(
         force: overwrite ``target`` where it exists.
         log: file of the evaluations; default ``target`` with .jsonl.
         device: "cpu", "cuda", ...; default a GPU where there is one. torchrun's processes share the work.
-        squeezing: makes what is told of the conversion, for its length, as `squeeze_patch.checkpoints.convert.convert`'s
+        squeezing: makes what is told of the conversion, for its length, as `squeeze_patch.convert`'s
             ``progress`` (in the first process).
 
     Raises:

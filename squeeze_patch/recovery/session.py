@@ -10,7 +10,7 @@ from typing import Callable, List, Optional
 import torch
 
 from squeeze_patch.errors import RecoveryError
-from squeeze_patch.recovery import state_file as files
+from squeeze_patch.recovery import state_file
 from squeeze_patch.recovery.settings import learning_rate
 from squeeze_patch.recovery.state_file import Evaluation, State
 from squeeze_patch.recovery.trainer import Training, copies
@@ -147,12 +147,12 @@ class Session:
         state, training = self.state, self.training
         state.weights, state.average = copies(training.parameters), training.average
         state.optimiser = training.optimiser.state_dict()
-        files.save(self.paths.state, state, self.settings, self.paths.origin)
+        state_file.save(self.paths.state, state, self.settings, self.paths.origin)
         self.saved_at = time.monotonic()
 
     def _write_log(self) -> None:
         if self.paths.log is not None and self.processes.first:
-            files.write_log(self.paths.log, self.state.history)
+            state_file.write_log(self.paths.log, self.state.history)
 
 
 def gainless(history: List[Evaluation], patience: int) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from squeeze_patch.errors import SqueezeError
 from squeeze_patch.evaluation.pixels import decibels
-from squeeze_patch.recovery import inputs as sampling
+from squeeze_patch.recovery import inputs
 from squeeze_patch.recovery.objective import Objective, Targets, feature_power, lpips_distance
 from squeeze_patch.recovery.optimiser import Optimiser
 from squeeze_patch.recovery.pair import Pair
@@ -27,8 +27,8 @@ class Training:
 
     def __init__(self, pair: Pair, settings: Settings, processes: Processes) -> None:
         self.pair, self.settings, self.processes = pair, settings, processes
-        self.centre = sampling.mean_style(pair, settings)
-        self.held_out = sampling.held_out_styles(pair, settings)
+        self.centre = inputs.mean_style(pair, settings)
+        self.held_out = inputs.held_out_styles(pair, settings)
         self.targets = Targets(pair, settings.noise_mode)
         probe = self.held_out[:EVALUATION_BATCH].to(pair.device)
         distance = lpips_distance(pair.device) if settings.lpips_weight else None
@@ -60,7 +60,7 @@ class Training:
         Raises:
             SqueezeError: the loss or its gradient is not finite; the weights are as they were before the step.
         """
-        w = sampling.training_styles(self.pair, self.settings, step, self.centre)
+        w = inputs.training_styles(self.pair, self.settings, step, self.centre)
         w = self.processes.share(w).to(self.pair.device)
         self.optimiser.zero_grad()
         with self.objective.taps.on(self.pair, self.pair.student_network):

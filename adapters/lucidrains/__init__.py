@@ -1,0 +1,1 @@
+"""lucidrains' stylegan2-pytorch."""

@@ -1,0 +1,1 @@
+"""NVIDIA's StyleGAN2 networks and their relatives."""

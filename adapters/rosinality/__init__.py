@@ -1,0 +1,1 @@
+"""rosinality's stylegan2-pytorch, basicsr and gfpgan."""
