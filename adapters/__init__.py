@@ -15,9 +15,9 @@ import torch
 
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import Sampler
-from squeeze_patch.adapters.lucidrains import LucidrainsAdapter
-from squeeze_patch.adapters.nvidia import NvidiaAdapter
-from squeeze_patch.adapters.rosinality import RosinalityAdapter
+from squeeze_patch.adapters.lucidrains.adapter import LucidrainsAdapter
+from squeeze_patch.adapters.nvidia.adapter import NvidiaAdapter
+from squeeze_patch.adapters.rosinality.adapter import RosinalityAdapter
 from squeeze_patch.errors import UnsupportedModelError
 
 GROUP = "squeeze_patch.adapters"

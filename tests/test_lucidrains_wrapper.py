@@ -104,7 +104,7 @@ def test_moments_of_parameters_that_stay(lucidrains: LucidrainsHost) -> None:
 
 
 def test_a_wrapper_is_squeezed_whole_or_not_at_all(lucidrains: LucidrainsHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    from squeeze_patch.adapters.lucidrains import LucidrainsAdapter
+    from squeeze_patch.adapters.lucidrains.adapter import LucidrainsAdapter
 
     gan = lucidrains.wrapper()
     modules = {name: id(module) for name, module in gan.named_modules()}

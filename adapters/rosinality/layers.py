@@ -6,8 +6,8 @@ from typing import Any, Dict, Mapping
 
 import torch
 
-from squeeze_patch.adapters.flat import Layout, get
 from squeeze_patch.adapters.layers import copy_flags
+from squeeze_patch.adapters.rosinality.layout import Layout, get
 from squeeze_patch.errors import UnsupportedModelError
 
 #: attributes of a modulated convolution, and of an activation, that users change behind the constructor's back

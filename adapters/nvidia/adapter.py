@@ -26,12 +26,13 @@ from typing import Any, Dict, List, Mapping, Optional
 import torch
 
 from squeeze_patch import connection
-from squeeze_patch.adapters import nvidia_exchange, nvidia_training
+from squeeze_patch.adapters import nvidia_training
 from squeeze_patch.adapters.base import PrepareStart
-from squeeze_patch.adapters.common_names import widths
 from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.interchange import widths
 from squeeze_patch.adapters.layers import HOOKS, class_named, fill_excite, is_parametrised, refuse_hooks, value
-from squeeze_patch.adapters.nvidia_run import RunsNvidia
+from squeeze_patch.adapters.nvidia import interchange as nvidia_exchange
+from squeeze_patch.adapters.nvidia.running import RunsNvidia
 from squeeze_patch.errors import UnsupportedModelError
 
 _SLOPES = {"lrelu": 0.2, "relu": 0.0, "linear": 1.0}

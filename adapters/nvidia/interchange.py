@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator, Mapping, Tuple
 
 import torch
 
-from squeeze_patch.adapters.common_names import (
+from squeeze_patch.adapters.interchange import (
     MAPPING_LR,
     SLOPE,
     CommonState,

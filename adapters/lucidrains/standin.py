@@ -12,8 +12,8 @@ from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 
-from squeeze_patch.adapters.lucidrains_block import SqueezedGeneratorBlock
-from squeeze_patch.adapters.lucidrains_layers import SLOPE, Block
+from squeeze_patch.adapters.lucidrains.block import SqueezedGeneratorBlock
+from squeeze_patch.adapters.lucidrains.layers import SLOPE, Block
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import StateError, UnsupportedModelError
 

@@ -12,9 +12,9 @@ from typing import Any, Optional
 
 import torch
 
-from squeeze_patch.adapters.flat import BASICSR, CLEAN
-from squeeze_patch.adapters.flat_body import FlatBody, State
-from squeeze_patch.adapters.rosinality_state import FILTER, Conv, MappingLayers, Modulated, ToRGB
+from squeeze_patch.adapters.rosinality.body import FlatBody, State
+from squeeze_patch.adapters.rosinality.layout import BASICSR, CLEAN
+from squeeze_patch.adapters.rosinality.standin import FILTER, Conv, MappingLayers, Modulated, ToRGB
 
 
 class StyleModulated(Modulated):

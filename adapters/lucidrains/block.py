@@ -10,7 +10,7 @@ import torch
 
 from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.adapters.layers import HOOKS, copy_flags
-from squeeze_patch.adapters.lucidrains_layers import Block
+from squeeze_patch.adapters.lucidrains.layers import Block
 from squeeze_patch.connection import Excite
 
 #: {child: {parameter: the dimension along which the squeezed channels lie}}; the other children are the dense block's

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Collection, Optional, Type
 
 import torch
 
-from squeeze_patch.adapters.flat import ROSINALITY, Layout, get
-from squeeze_patch.adapters.flat_body import FlatBody, Kernel, State, give_parameter
+from squeeze_patch.adapters.rosinality.body import FlatBody, Kernel, State, give_parameter
+from squeeze_patch.adapters.rosinality.layout import ROSINALITY, Layout, get
 from squeeze_patch.connection import upsample2d
 from squeeze_patch.errors import UnsupportedModelError
 

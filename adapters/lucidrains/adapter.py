@@ -36,12 +36,13 @@ from typing import Any, Collection, Dict, List, Mapping, Optional
 
 import torch
 
-from squeeze_patch.adapters import lucidrains_state, lucidrains_training
+from squeeze_patch.adapters import lucidrains_training
 from squeeze_patch.adapters.base import PrepareStart
 from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.layers import class_named, fill_excite, is_parametrised, refuse_hooks, value
-from squeeze_patch.adapters.lucidrains_block import NARROWED, SqueezedGeneratorBlock, dense_block_like, squeeze_block
-from squeeze_patch.adapters.lucidrains_run import RunsLucidrains
+from squeeze_patch.adapters.lucidrains import standin as lucidrains_state
+from squeeze_patch.adapters.lucidrains.block import NARROWED, SqueezedGeneratorBlock, dense_block_like, squeeze_block
+from squeeze_patch.adapters.lucidrains.running import RunsLucidrains
 from squeeze_patch.errors import UnsupportedModelError
 
 _RANDOM = "Use init='random' and train"

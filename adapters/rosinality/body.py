@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Collection, List, Mapping, Optional, Sequence,
 
 import torch
 
-from squeeze_patch.adapters.flat import FlatBlock, Layout, get, places, stored_noise, write_block
+from squeeze_patch.adapters.rosinality.layout import FlatBlock, Layout, get, places, stored_noise, write_block
 from squeeze_patch.connection import Excite
 
 State = Mapping[str, torch.Tensor]

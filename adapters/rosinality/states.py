@@ -6,10 +6,10 @@ from typing import Collection, Optional, Set, Tuple, Type
 
 import torch
 
-from squeeze_patch.adapters.basicsr_state import StyleGAN2Generator, StyleGAN2GeneratorClean
-from squeeze_patch.adapters.flat import Layout
-from squeeze_patch.adapters.flat_body import FlatBody, State
-from squeeze_patch.adapters.rosinality_state import Generator
+from squeeze_patch.adapters.rosinality.body import FlatBody, State
+from squeeze_patch.adapters.rosinality.layout import Layout
+from squeeze_patch.adapters.rosinality.standin import Generator
+from squeeze_patch.adapters.rosinality.standin_basicsr import StyleGAN2Generator, StyleGAN2GeneratorClean
 from squeeze_patch.errors import UnsupportedModelError
 
 BODIES: Tuple[Type[FlatBody], ...] = (Generator, StyleGAN2Generator, StyleGAN2GeneratorClean)

@@ -9,8 +9,8 @@ import torch
 
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import Sampler
-from squeeze_patch.adapters.flat import CLEAN, get, known_layout, places, silence, stored_noise
 from squeeze_patch.adapters.layers import truncation, value
+from squeeze_patch.adapters.rosinality.layout import CLEAN, get, known_layout, places, silence, stored_noise
 from squeeze_patch.errors import UnsupportedModelError
 
 #: latents whose mean style truncation moves towards: as many as the hosts' scripts take; they store no mean

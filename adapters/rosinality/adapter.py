@@ -39,10 +39,13 @@ from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Tup
 
 import torch
 
-from squeeze_patch.adapters import flat_state, rosinality_exchange
-from squeeze_patch.adapters.common_names import resolutions, widths
 from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
-from squeeze_patch.adapters.flat import (
+from squeeze_patch.adapters.interchange import resolutions, widths
+from squeeze_patch.adapters.layers import fill_excite, is_parametrised, refuse_hooks, value
+from squeeze_patch.adapters.rosinality import interchange as rosinality_exchange
+from squeeze_patch.adapters.rosinality import states as flat_state
+from squeeze_patch.adapters.rosinality.layers import conv_channels, narrow_conv, narrow_torgb, torgb_channels
+from squeeze_patch.adapters.rosinality.layout import (
     LAYOUTS,
     FlatBlock,
     Layout,
@@ -55,9 +58,7 @@ from squeeze_patch.adapters.flat import (
     read_block,
     write_block,
 )
-from squeeze_patch.adapters.flat_layers import conv_channels, narrow_conv, narrow_torgb, torgb_channels
-from squeeze_patch.adapters.flat_run import RunsFlat
-from squeeze_patch.adapters.layers import fill_excite, is_parametrised, refuse_hooks, value
+from squeeze_patch.adapters.rosinality.running import RunsFlat
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import UnsupportedModelError
 

@@ -7,8 +7,8 @@ from typing import Any, Dict, Iterator, Mapping, Tuple
 
 import torch
 
-from squeeze_patch.adapters.common_names import MAPPING_LR, CommonState, channels, mapping_layers, resolutions
-from squeeze_patch.adapters.flat import ROSINALITY, Layout, filter_of, get, known_layout, places
+from squeeze_patch.adapters.interchange import MAPPING_LR, CommonState, channels, mapping_layers, resolutions
+from squeeze_patch.adapters.rosinality.layout import ROSINALITY, Layout, filter_of, get, known_layout, places
 from squeeze_patch.errors import UnsupportedModelError
 
 #: what the hosts' scripts build a generator with, beside its size: {resolution: channels / channel_multiplier} above 32
