@@ -9,11 +9,11 @@ from typing import Optional, Tuple, Union
 import torch
 
 from squeeze_patch.recovery import processes as parallel
-from squeeze_patch.recovery import state_file
 from squeeze_patch.recovery.pair import pair_of
 from squeeze_patch.recovery.session import Budget, Files, Progress, Session
 from squeeze_patch.recovery.settings import Settings
-from squeeze_patch.recovery.state_file import Evaluation, State
+from squeeze_patch.recovery.state_file import Evaluation, State, fingerprint
+from squeeze_patch.recovery.state_file import load as load_state
 from squeeze_patch.recovery.trainer import Training, training_mode
 
 
@@ -137,7 +137,7 @@ def run(
     """As `recover`."""
     pair, processes = pair_of(student, teacher), parallel.current()
     processes.share(torch.empty([settings.batch]))  # raises before any work where the batch cannot be shared
-    origin = state_file.fingerprint(pair)
+    origin = fingerprint(pair)
     # The tensors at hand may have been made in inference mode, or be used in it later; the training is outside.
     with torch.inference_mode(False), torch.enable_grad(), training_mode(pair):
         training = Training(pair, settings, processes)
@@ -161,4 +161,4 @@ def run(
 
 
 def _stored(path: Optional[Path], settings: Settings, origin: str) -> Optional[State]:
-    return state_file.load(path, settings, origin) if path is not None and path.exists() else None
+    return load_state(path, settings, origin) if path is not None and path.exists() else None
