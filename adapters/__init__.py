@@ -1,28 +1,28 @@
-"""Adapters: one file a host family, found by the generator itself.
+"""Adapters: one folder a host family, found by the generator itself.
 
-Third parties add a family through the entry-point group ``squeeze_patch.adapters`` (each entry point names an
-`Adapter` subclass, constructed without arguments) or at run time with `register`.
+Third parties add a family through the entry-point group ``squeeze_patch.adapters`` (each entry point names an `Adapter`
+or a function without arguments that returns one), or at run time with `register`.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List
 
 import torch
 
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import Sampler
-from squeeze_patch.adapters.lucidrains.adapter import LucidrainsAdapter
-from squeeze_patch.adapters.nvidia.adapter import NvidiaAdapter
-from squeeze_patch.adapters.rosinality.adapter import RosinalityAdapter
+from squeeze_patch.adapters.located import Located, Target
+from squeeze_patch.adapters.lucidrains.adapter import LUCIDRAINS_ADAPTER
+from squeeze_patch.adapters.nvidia.adapter import NVIDIA_ADAPTER
+from squeeze_patch.adapters.rosinality.adapter import ROSINALITY_ADAPTER
 from squeeze_patch.errors import UnsupportedModelError
 
 GROUP = "squeeze_patch.adapters"
 
-_registered: List[Adapter] = [NvidiaAdapter(), RosinalityAdapter(), LucidrainsAdapter()]
+_registered: List[Adapter] = [NVIDIA_ADAPTER, ROSINALITY_ADAPTER, LUCIDRAINS_ADAPTER]
 _entry_points_read = False
 
 
@@ -37,7 +37,8 @@ def adapters() -> List[Adapter]:
     if not _entry_points_read:
         _entry_points_read = True
         for entry_point in _group(entry_points()):
-            adapter = entry_point.load()()
+            found = entry_point.load()
+            adapter = found if isinstance(found, Adapter) else found()
             if all(known.name != adapter.name for known in _registered):
                 register(adapter)
     return list(_registered)
@@ -49,59 +50,50 @@ def _group(points: Any) -> Iterable[Any]:
     return points.get(GROUP, [])  # type: ignore[no-any-return]
 
 
-def roles() -> Dict[str, str]:
-    """{name of an entry in some family's files: "G" or "G_ema"}; see `Adapter.roles`."""
-    return {name: role for adapter in adapters() for name, role in adapter.roles.items()}
+def entry_roles() -> Dict[str, str]:
+    """{name of an entry in some family's files: "G" or "G_ema"}; see `Adapter.entries`."""
+    return {name: role for adapter in adapters() for name, role in adapter.entries.items()}
 
 
 def reference_name(names: Iterable[str]) -> str:
     """Which of the generators of a file stands for it, and has channels chosen on it: the moving average, whose weights
     are the smoother ones, or the first."""
-    ordered, known = list(names), roles()
+    ordered, known = list(names), entry_roles()
     return next((name for name in ordered if known.get(name) == "G_ema"), ordered[0])
 
 
-@dataclass(frozen=True)
-class EmaPair:
-    """A generator inside a training wrapper and its moving average, each with its mapping network."""
+def search(root: torch.nn.Module) -> Target:
+    """The one generator that ``root`` is or holds, or both of a training wrapper that its adapter knows.
 
-    adapter: Adapter
-    average: torch.nn.Module
-    trained: torch.nn.Module
-
-
-def together(root: torch.nn.Module) -> Optional[EmaPair]:
-    """The two generators of a training wrapper that its adapter knows to belong together, None where there is none."""
+    Raises:
+        UnsupportedModelError: as for `locate`.
+    """
     for adapter in adapters():
-        parts = adapter.together(root)
-        if parts:
-            average, trained = parts
-            return EmaPair(adapter, average, trained)
-    return None
+        pair = adapter.wrapper.find_ema_pair(root) if adapter.wrapper is not None else []
+        if pair:
+            return Target(root, tuple(locate(part) for part in pair), adapter.wrapper)
+    return Target(root, (locate(root),))
 
 
-def locate(root: torch.nn.Module) -> Tuple[Adapter, torch.nn.Module]:
-    """The one generator that ``root`` is or holds.
-
-    Returns:
-        its adapter and its synthesis network.
+def locate(root: torch.nn.Module) -> Located:
+    """The one generator that ``root`` is or holds, with its adapter and its synthesis network.
 
     Raises:
         UnsupportedModelError: none is found, several are found, or ``root`` wraps it for parallel training.
     """
     if not isinstance(root, torch.nn.Module):
         raise UnsupportedModelError(f"expected a generator (torch.nn.Module), got {type(root).__name__}")
-    _refuse_wrappers(root)
-    found = [(adapter, network) for adapter in adapters() for network in adapter.find(root)]
+    _refuse_parallel(root)
+    found = [(adapter, network) for adapter in adapters() for network in adapter.surgery.find(root)]
     if len(found) == 1:
-        return found[0]
+        return Located.of(root, *found[0])
     if len(found) > 1:
         names = {id(module): name for name, module in root.named_modules()}
         paths = ", ".join(sorted(names[id(network)] or "(itself)" for _, network in found))
         raise UnsupportedModelError(
             f"{type(root).__name__} holds {len(found)} generators ({paths}); pass them one at a time"
         )
-    reason = refusal(root)
+    reason = unsupported_reason(root)
     if reason:
         raise UnsupportedModelError(reason)
     classes = sorted({type(module).__name__ for module in root.modules()})
@@ -113,27 +105,30 @@ def locate(root: torch.nn.Module) -> Tuple[Adapter, torch.nn.Module]:
 
 
 def sampler(root: torch.nn.Module) -> Sampler:
-    """How the generator ``root`` is run on latents. One that no adapter knows is called as NVIDIA's are.
+    """How the generator ``root`` is run on latents; also of one that no adapter knows, where it is called as those of a
+    known family are.
 
     Raises:
         UnsupportedModelError: it cannot be run; the message says what to do.
     """
     try:
-        adapter, network = locate(root)
-    except UnsupportedModelError as unknown:
-        try:
-            return NvidiaAdapter().sampler(root, root)
-        except UnsupportedModelError:
-            raise unknown from None
-    return adapter.sampler(root, network)
+        found = locate(root)
+    except UnsupportedModelError:
+        running = (adapter.running for adapter in adapters() if adapter.running is not None)
+        known = next((found for role in running for found in [role.sampler_of_unknown(root)] if found), None)
+        if known is None:
+            raise
+        return known
+    return found.sampler()
 
 
-def refusal(root: torch.nn.Module) -> str:
+def unsupported_reason(root: torch.nn.Module) -> str:
     """Why something in ``root`` looks like a known family but cannot be squeezed, '' where nothing does."""
-    return next((reason for adapter in adapters() for reason in [adapter.refuse(root)] if reason), "")
+    reasons = (adapter.surgery.refuse(root) for adapter in adapters())
+    return next((reason for reason in reasons if reason), "")
 
 
-def _refuse_wrappers(root: torch.nn.Module) -> None:
+def _refuse_parallel(root: torch.nn.Module) -> None:
     wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
     for name, module in root.named_modules():
         if isinstance(module, wrappers):

@@ -38,7 +38,7 @@ def mapping_layers(state: CommonState) -> int:
 def widths(state: CommonState) -> Dict[int, int]:
     """{resolution: q} of the squeezed blocks.
 
-    In the last one nothing but a smaller conv1 tells squeezed from dense; at full width its fellows do: where all
+    In the last one nothing but a smaller conv1 tells squeezed from dense; at full width the other blocks do: where all
     others are squeezed, it is, too.
     """
     sizes = resolutions(state)

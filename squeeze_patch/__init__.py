@@ -24,10 +24,12 @@ class _AdaptersOfTheSourceTree:
 if not (_Path(__file__).parent / "adapters").is_dir():
     _sys.meta_path.insert(0, _AdaptersOfTheSourceTree)
 
+from squeeze_patch.checkpoints.convert import Conversion, convert
 from squeeze_patch.checkpoints.load import load
 from squeeze_patch.errors import (
     CheckpointError,
     MeasurementError,
+    MissingPackageError,
     PlanError,
     RecoveryError,
     SqueezeError,
@@ -35,9 +37,11 @@ from squeeze_patch.errors import (
     UnsupportedModelError,
 )
 from squeeze_patch.evaluation.compare import Comparison, compare
-from squeeze_patch.planning.planner import Plan, plan
-from squeeze_patch.recovery import Recovery, recover
-from squeeze_patch.surgery.apply import apply, remove, squeezed
+from squeeze_patch.planning.planner import plan
+from squeeze_patch.planning.plans import Plan
+from squeeze_patch.recovery.distillation import Recovery, recover
+from squeeze_patch.surgery.apply import apply, squeezed
+from squeeze_patch.surgery.remove import remove
 from squeeze_patch.surgery.status import Status, status
 
 __version__ = "0.1.0"
@@ -45,7 +49,9 @@ __version__ = "0.1.0"
 __all__ = [
     "CheckpointError",
     "Comparison",
+    "Conversion",
     "MeasurementError",
+    "MissingPackageError",
     "Plan",
     "PlanError",
     "Recovery",
@@ -56,6 +62,7 @@ __all__ = [
     "UnsupportedModelError",
     "apply",
     "compare",
+    "convert",
     "load",
     "plan",
     "recover",

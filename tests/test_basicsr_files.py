@@ -13,9 +13,10 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate
-from squeeze_patch.checkpoints.convert import convert, inspect
+from squeeze_patch.checkpoints.convert import convert
+from squeeze_patch.checkpoints.generators import inspect
 from squeeze_patch.checkpoints.state_dicts import read_entries, stand_in
-from squeeze_patch.checkpoints.transfer import exchange
+from squeeze_patch.checkpoints.transfer import transfer
 from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.testing import AdapterContract, float_error, trained
 from tests.conftest import FLAT_HOSTS
@@ -97,11 +98,11 @@ def test_gradients_are_the_hosts(host: FlatHost) -> None:
     """In float64, where rounding (1e-16) is far below the tolerance, which is relative to the largest gradient."""
     G = squeeze_patch.apply(trained(host.generator(**SMALL)), ratio=2, init="weights").double()
     body: Any = stand_in(G.state_dict())
-    adapter, _ = locate(G)
-    ws, weight = torch.randn(2, adapter.num_ws(G), 16, dtype=torch.float64), torch.randn(2, 3, 8, 8)
+    found = locate(G)
+    ws, weight = torch.randn(2, found.running.num_ws(G), 16, dtype=torch.float64), torch.randn(2, 3, 8, 8)
     gradients = []
     for network in (G, body):
-        (adapter.synthesis(network, ws, "const") * weight).sum().backward()
+        (found.running.synthesis(network, ws, "const") * weight).sum().backward()
         gradients.append({n: p.grad for n, p in network.named_parameters() if not n.startswith("style_mlp.")})
     largest = max(gradient.abs().max() for gradient in gradients[0].values())
     for name, gradient in gradients[0].items():
@@ -218,7 +219,7 @@ def test_to_other_families(draggan: Host, basicsr: FlatHost, tmp_path: Path, rat
         squeeze_patch.load(G, source)
     z, c = basicsr.latents(G)
     images = basicsr.images(G, z, c)
-    done = exchange(source, tmp_path / "network.pt", "rosinality")
+    done = transfer(source, tmp_path / "network.pt", "rosinality")
     assert (done.origin, done.family, done.generators) == ("rosinality", "rosinality", ("params", "params_ema"))
     assert (done.left, done.mean_style) == ((), True)
     data = torch.load(tmp_path / "network.pt", weights_only=True)
@@ -232,7 +233,7 @@ def test_to_other_families(draggan: Host, basicsr: FlatHost, tmp_path: Path, rat
             ours.load_state_dict(data["g_ema"], strict=True)
         assert (flat.images(ours, z, c) - images).abs().max() <= float_error(G, images)
     with draggan.active():
-        exchange(source, tmp_path / "network.pkl", "nvidia", host=draggan.folder)
+        transfer(source, tmp_path / "network.pkl", "nvidia", host=draggan.folder)
         theirs = pickle.loads((tmp_path / "network.pkl").read_bytes())["G_ema"]
         assert (draggan.images(theirs, z, c) - images).abs().max() <= float_error(G, images)
 
@@ -261,7 +262,7 @@ class TestRefusals:
         with pytest.raises(squeeze_patch.UnsupportedModelError, match="restoration network"):
             squeeze_patch.load(gfpgan.generator(), tmp_path / "x.pth")
         with pytest.raises(squeeze_patch.UnsupportedModelError, match="restoration network"):
-            exchange(tmp_path / "x.pth", tmp_path / "out.pth", "rosinality")
+            transfer(tmp_path / "x.pth", tmp_path / "out.pth", "rosinality")
         squeeze_patch.apply(network.stylegan_decoder, init="weights")
         images, _ = network(torch.zeros(1, 3, 32, 32), return_rgb=False)
         assert images.shape == (1, 3, 32, 32)
@@ -288,6 +289,6 @@ class TestRefusals:
 
     def test_another_filter_in_memory(self, basicsr: FlatHost) -> None:
         """The filter is in no file; a generator at hand has one."""
-        adapter, _ = locate(G := basicsr.generator(resample_kernel=(1, 2, 2, 1)))
+        found = locate(G := basicsr.generator(resample_kernel=(1, 2, 2, 1)))
         with pytest.raises(squeeze_patch.UnsupportedModelError, match="another filter"):
-            adapter.to_common(G, G)
+            found.interchange.to_common(G, G)

@@ -12,7 +12,9 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.checkpoints import convert as checkpoint
-from squeeze_patch.checkpoints.convert import convert, generators, inspect, read
+from squeeze_patch.checkpoints.convert import convert
+from squeeze_patch.checkpoints.generators import generators, inspect
+from squeeze_patch.checkpoints.io import read
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.testing import trained
 from tests.conftest import latents

@@ -14,7 +14,7 @@ from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.planning.cost import report
-from squeeze_patch.planning.planner import DEFAULT_REDUCTION
+from squeeze_patch.planning.solver import DEFAULT_REDUCTION
 
 
 @pytest.mark.parametrize("score", PRUNED.values(), ids=PRUNED)

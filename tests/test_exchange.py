@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import squeeze_patch
 from squeeze_patch.adapters import locate
-from squeeze_patch.checkpoints.transfer import exchange
+from squeeze_patch.checkpoints.transfer import transfer
 from squeeze_patch.cli import main
 from squeeze_patch.testing import float_error, trained
 from tests.conftest import FLAT_HOSTS
@@ -52,7 +52,7 @@ def test_there_and_back(draggan: Host, rosinality: FlatHost, tmp_path: Path, wis
     z = torch.randn([2, 32], generator=torch.Generator().manual_seed(2))
     images = G(z, None, noise_mode="const", truncation_psi=0.7)
 
-    done = exchange(tmp_path / "network.pkl", tmp_path / "network.pt", "rosinality", trust=True)
+    done = transfer(tmp_path / "network.pkl", tmp_path / "network.pt", "rosinality", trust=True)
     assert (done.origin, done.family, done.generators) == ("nvidia", "rosinality", ("G", "G_ema"))
     assert done.left == ("D",)
     assert not done.mean_style
@@ -66,7 +66,7 @@ def test_there_and_back(draggan: Host, rosinality: FlatHost, tmp_path: Path, wis
     theirs, _ = flat([z], randomize_noise=False, truncation=0.7, truncation_latent=centre)
     assert (theirs - images).abs().max() <= float_error(G, images)
 
-    back = exchange(tmp_path / "network.pt", tmp_path / "back.pkl", "nvidia", host=draggan.folder)
+    back = transfer(tmp_path / "network.pt", tmp_path / "back.pkl", "nvidia", host=draggan.folder)
     assert back.left == ()
     returned = pickle.loads((tmp_path / "back.pkl").read_bytes())["G_ema"]
     assert torch.equal(returned(z, None, noise_mode="const", truncation_psi=0.7), images)
@@ -93,7 +93,7 @@ def test_every_host_takes_rosinalitys(full_host: Host, tmp_path: Path) -> None:
         G = squeeze_patch.apply(dense, ratio=2, init="weights", keep_original=False)
         images = flat.images(G, z, c)
         torch.save({"g_ema": G.state_dict()}, tmp_path / "network.pt")
-    exchange(tmp_path / "network.pt", tmp_path / "network.pkl", "nvidia", host=full_host.folder)
+    transfer(tmp_path / "network.pt", tmp_path / "network.pkl", "nvidia", host=full_host.folder)
     data = pickle.loads((tmp_path / "network.pkl").read_bytes())
     theirs = data["G_ema"](z, c, noise_mode="const", force_fp32=True)
     assert (theirs - images).abs().max() <= float_error(G, images)
@@ -105,11 +105,10 @@ def test_mean_style_is_computed_where_none_is_stored(
 ) -> None:
     flat = trained(rosinality.generator())
     torch.save({"g_ema": flat.state_dict()}, tmp_path / "network.pt")
-    done = exchange(tmp_path / "network.pt", tmp_path / "network.pkl", "nvidia", host=draggan.folder)
+    done = transfer(tmp_path / "network.pt", tmp_path / "network.pkl", "nvidia", host=draggan.folder)
     assert done.mean_style
     data = pickle.loads((tmp_path / "network.pkl").read_bytes())
-    adapter, network = locate(flat)
-    many = adapter.sample_w(flat, network, 20000, seed=7)
+    many = locate(flat).sample_w(20000, seed=7)
     w_avg = data["G_ema"].mapping.w_avg
     # the mean of 4,096 against that of 20,000: five standard errors of the former, and a little for the latter
     assert ((w_avg - many.mean(dim=0)).abs() <= 6 * many.std(dim=0) / 4096**0.5).all()
@@ -120,22 +119,22 @@ def test_refusals(draggan: Host, rosinality: FlatHost, tmp_path: Path) -> None:
     checkpoint(draggan, tmp_path / "network.pkl")
     target = tmp_path / "out"
     with pytest.raises(squeeze_patch.PlanError, match="nvidia, rosinality"):
-        exchange(tmp_path / "network.pkl", target, "stylegan", trust=True)
+        transfer(tmp_path / "network.pkl", target, "stylegan", trust=True)
     torch.save({"g": trained(draggan.generator(c_dim=3)).state_dict()}, tmp_path / "other.pt")
     with pytest.raises(squeeze_patch.CheckpointError, match="no generator"):
-        exchange(tmp_path / "other.pt", target, "nvidia")
+        transfer(tmp_path / "other.pt", target, "nvidia")
     G = trained(draggan.generator(w_dim=32, c_dim=3))
     (tmp_path / "classes.pkl").write_bytes(pickle.dumps(G))
     with pytest.raises(squeeze_patch.UnsupportedModelError, match="classes"):
-        exchange(tmp_path / "classes.pkl", target, "rosinality", trust=True)
+        transfer(tmp_path / "classes.pkl", target, "rosinality", trust=True)
     assert not target.exists()
 
 
 def test_relatives_with_other_layers_are_refused(gfpgan: FlatHost) -> None:
     G = gfpgan.generator()
-    adapter, network = locate(G)
+    found = locate(G)
     with pytest.raises(squeeze_patch.UnsupportedModelError, match="cannot be carried"):
-        adapter.to_common(G, network)
+        found.interchange.to_common(G, found.network)
 
 
 def test_a_host_is_needed_to_make_a_pickle(rosinality: FlatHost, tmp_path: Path) -> None:
@@ -168,6 +167,6 @@ def test_command(draggan: Host, rosinality: FlatHost, tmp_path: Path) -> None:
 def test_official_sizes_name_the_hosts_arguments(draggan: Host) -> None:
     for resolution, base, multiplier in ((256, 16384, 1), (256, 32768, 2)):
         G = draggan.sized(resolution, base, 8)
-        adapter, network = locate(G)
-        words = squeeze_patch.adapters.adapters()[1].built_by(adapter.to_common(G, network))
+        found = locate(G)
+        words = found.interchange.constructor_hint(found.interchange.to_common(G, found.network))
         assert words == f"Generator({resolution}, 512, 8, channel_multiplier={multiplier})"

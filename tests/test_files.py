@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 import squeeze_patch
-from squeeze_patch.checkpoints.io import atomic_write, fetch
+from squeeze_patch.checkpoints.downloads import fetch
+from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.cli import main
 
 CONTENT = os.urandom(3_000_000)

@@ -60,13 +60,13 @@ def test_gradients_of_a_state_dicts_images_are_the_hosts(rosinality: FlatHost) -
     largest gradient, and any error of a formula far above it."""
     G = squeeze_patch.apply(trained(rosinality.generator()), ratio=2).double()
     body: Any = stand_in(G.state_dict())
-    adapter, _ = locate(G)
-    ws = torch.randn(2, adapter.num_ws(G), 32, dtype=torch.float64)
+    found = locate(G)
+    ws = torch.randn(2, found.running.num_ws(G), 32, dtype=torch.float64)
     weight = torch.randn(2, 3, 32, 32)
     gradients = []
     for network in (G, body):
         network.zero_grad()
-        (adapter.synthesis(network, ws, "const") * weight).sum().backward()
+        (found.running.synthesis(network, ws, "const") * weight).sum().backward()
         gradients.append({name: p.grad for name, p in network.named_parameters()})
     assert {name for name, gradient in gradients[0].items() if gradient is None} == {
         f"style.{i}.{what}" for i in (1, 2) for what in ("weight", "bias")
@@ -85,8 +85,8 @@ def test_images_are_those_of_the_hosts_call(flat_host: FlatHost) -> None:
     for noise in ("const", "none"):
         images = flat_host.images(G, z, c, noise=noise)
         assert (source.images(z, c, noise, 1.0) - images).abs().max() <= float_error(G, images)
-    adapter, network = locate(G)
-    centre = adapter.sample_w(G, network, 4096, seed=0).mean(0, keepdim=True)
+    found = locate(G)
+    centre = found.sample_w(4096, seed=0).mean(0, keepdim=True)
     images, _ = G([z], truncation=0.5, truncation_latent=centre, randomize_noise=False)
     for _ in range(2):
         assert (source.images(z, c, "const", 0.5) - images).abs().max() <= float_error(G, images)
@@ -95,13 +95,13 @@ def test_images_are_those_of_the_hosts_call(flat_host: FlatHost) -> None:
 def test_styles_of_single_layers(flat_host: FlatHost) -> None:
     """Style mixing: the second latent's style from a layer on."""
     G = squeeze_patch.apply(trained(flat_host.generator()))
-    adapter, network = locate(G)
+    found = locate(G)
     z, _ = flat_host.latents(G)
     other, _ = flat_host.latents(G, seed=3)
     images, _ = G([z, other], inject_index=3, randomize_noise=False)
-    ws = torch.stack([mapping_of(G)(x) for x in (z, other)])[[0] * 3 + [1] * (adapter.num_ws(network) - 3)]
-    found = adapter.synthesis(network, ws.transpose(0, 1), "const")
-    assert (found - images).abs().max() <= float_error(G, images)
+    ws = torch.stack([mapping_of(G)(x) for x in (z, other)])[[0] * 3 + [1] * (found.running.num_ws(G) - 3)]
+    made = found.running.synthesis(G, ws.transpose(0, 1), "const")
+    assert (made - images).abs().max() <= float_error(G, images)
 
 
 def test_watched_features_are_what_the_next_block_reads(flat_host: FlatHost) -> None:
@@ -109,11 +109,12 @@ def test_watched_features_are_what_the_next_block_reads(flat_host: FlatHost) -> 
     G = trained(flat_host.generator())
 
     def features(G: Any) -> Dict[int, torch.Tensor]:
-        adapter, network = locate(G)
+        found = locate(G)
         seen: Dict[int, torch.Tensor] = {}
-        specs = [spec for spec in adapter.specs(network) if not spec.is_last]
+        specs = [spec for spec in found.specs if not spec.is_last]
         handles = [
-            adapter.watch(network, spec.name, lambda x, r=spec.resolution: seen.__setitem__(r, x)) for spec in specs
+            found.surgery.watch(found.network, spec.name, lambda x, r=spec.resolution: seen.__setitem__(r, x))
+            for spec in specs
         ]
         flat_host.images(G, *flat_host.latents(G))
         for handle in handles:

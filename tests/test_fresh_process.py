@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 import squeeze_patch
-from squeeze_patch.checkpoints.convert import convert, read
+from squeeze_patch.checkpoints.convert import convert
+from squeeze_patch.checkpoints.io import read
 from squeeze_patch.testing import trained
 from tests.conftest import HOSTS
 from tests.hosts import Host

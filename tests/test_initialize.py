@@ -10,9 +10,11 @@ import torch
 
 import squeeze_patch
 from benchmarks.fidelity import images_of, mean_image, norm_start, random_start
+from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.evaluation.pixels import psnr
-from squeeze_patch.initialization.from_weights import regress, select_channels
+from squeeze_patch.initialization.regression import regress
+from squeeze_patch.initialization.selection import select_channels
 
 
 def test_start_is_near_the_dense_generator(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,8 +106,8 @@ def test_averaging_two_starts_with_the_same_channels_makes_sense() -> None:
     for parameter in b.parameters():
         parameter.add_(0.02 * parameter.abs().mean() * torch.randn(parameter.shape, generator=random))
     plan = squeeze_patch.plan(a)
-    kept = squeeze(a, plan, "weights")
-    squeeze(b, plan, "weights", kept=kept)
+    kept = squeeze(locate(a), plan, "weights")
+    squeeze(locate(b), plan, "weights", kept=kept)
     middle = copy.deepcopy(a)
     for mine, other in zip(middle.parameters(), b.parameters()):
         mine.lerp_(other, 0.5)

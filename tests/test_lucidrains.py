@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List
 
 import pytest
 import torch
@@ -22,11 +22,6 @@ SIZES = {128: (16_726_688, 15_067_090), 256: (22_236_832, 19_892_709)}
 
 def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def dense_blocks(G: Any) -> Tuple[Any, Any, List[Any]]:
-    adapter, network = locate(G)
-    return adapter, network, [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -67,11 +62,13 @@ def test_windows_are_the_hosts_features_and_images(lucidrains: LucidrainsHost) -
         for name, parameter in G.named_parameters():
             if "to_noise" in name and name.endswith("weight"):
                 parameter.zero_()
-    adapter, network, blocks = dense_blocks(G)
-    ws = adapter.sample_w(G, network, 96, seed=0)
+    found = locate(G)
+    network: Any = found.network
+    blocks = found.dense_blocks()
+    ws = found.sample_w(96, seed=0)
     seen: Dict[str, torch.Tensor] = {}
     for block in blocks:
-        layer = adapter.block(network, block.spec.name)
+        layer = found.get_block(block.spec.name)
         layer.register_forward_hook(lambda _m, _i, out, name=block.spec.name: seen.update({name: out[0]}))
     image = network(ws[:, None].repeat(1, network.num_layers, 1), lucidrains.noise(G, 96))
     compare_windows(G, blocks, ws, seen, image)
@@ -80,9 +77,11 @@ def test_windows_are_the_hosts_features_and_images(lucidrains: LucidrainsHost) -
 def test_noise_is_what_the_step_says(lucidrains: LucidrainsHost) -> None:
     """One uniform image for both convolutions, with a weight for every channel; the host swaps its axes."""
     G = trained(lucidrains.generator(resolution=4))
-    adapter, network, (block,) = dense_blocks(G)
-    ws = adapter.sample_w(G, network, 2, seed=0)
-    (step,) = simulation.walk([block], [2], seed=0)
+    found = locate(G)
+    network: Any = found.network
+    (block,) = found.dense_blocks()
+    ws = found.sample_w(2, seed=0)
+    (step,) = simulation.sample_windows([block], [2], seed=0)
     assert torch.equal(step.noise0, step.noise1)
     assert 0 <= step.noise0.min() < step.noise0.max() < 1
     seen: List[torch.Tensor] = []
@@ -95,8 +94,8 @@ def test_noise_is_what_the_step_says(lucidrains: LucidrainsHost) -> None:
 
 def test_noise_windows_belong_together(lucidrains: LucidrainsHost) -> None:
     G = lucidrains.generator(resolution=32)
-    _, _, blocks = dense_blocks(G)
-    step = simulation.walk(blocks, [3] * len(blocks), seed=0)[-1]
+    blocks = locate(G).dense_blocks()
+    step = simulation.sample_windows(blocks, [3] * len(blocks), seed=0)[-1]
     assert step.noise0.shape[2:] == (WINDOW + 2, WINDOW + 2)
     assert torch.equal(step.noise0[:, :, 1:-1, 1:-1], step.noise1)
 

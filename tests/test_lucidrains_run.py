@@ -15,7 +15,7 @@ from squeeze_patch.adapters import locate, sampler
 from squeeze_patch.checkpoints.state_dicts import stand_in
 from squeeze_patch.errors import SqueezeError
 from squeeze_patch.evaluation.compare import compare
-from squeeze_patch.initialization.from_weights import one_thread
+from squeeze_patch.progress import one_thread
 from squeeze_patch.sampling import sample
 from squeeze_patch.testing import float_error, trained
 from tests.hosts.lucidrains import LucidrainsHost
@@ -64,13 +64,14 @@ def test_a_state_dict_makes_the_hosts_images(lucidrains: LucidrainsHost, ratio: 
 
 def test_truncation_moves_towards_the_mean_style(lucidrains: LucidrainsHost) -> None:
     G = trained(lucidrains.generator())
-    adapter, network = locate(G)
+    found = locate(G)
     z, c = lucidrains.latents(G)
-    mean = adapter.sample_w(G, network, 2000, 0).mean(dim=0)
+    mean = found.sample_w(2000, 0).mean(dim=0)
     w = mean + 0.7 * (G["S"](z) - mean)
-    expected = adapter.synthesis(network, w[:, None].expand(-1, adapter.num_ws(network), -1), "none").detach()
-    found = sampler(G).images(z, c, "none", 0.7).detach()
-    assert (found - expected).abs().max() <= float_error(G, expected)
+    ws = w[:, None].expand(-1, found.running.num_ws(found.network), -1)
+    expected = found.running.synthesis(found.network, ws, "none").detach()
+    made = sampler(G).images(z, c, "none", 0.7).detach()
+    assert (made - expected).abs().max() <= float_error(G, expected)
 
 
 def test_a_generator_without_its_mapping_says_so(lucidrains: LucidrainsHost) -> None:

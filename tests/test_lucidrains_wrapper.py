@@ -104,7 +104,7 @@ def test_moments_of_parameters_that_stay(lucidrains: LucidrainsHost) -> None:
 
 
 def test_a_wrapper_is_squeezed_whole_or_not_at_all(lucidrains: LucidrainsHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    from squeeze_patch.adapters.lucidrains.adapter import LucidrainsAdapter
+    from squeeze_patch.adapters.lucidrains.wrapper import LucidrainsWrapper
 
     gan = lucidrains.wrapper()
     modules = {name: id(module) for name, module in gan.named_modules()}
@@ -121,7 +121,7 @@ def test_a_wrapper_is_squeezed_whole_or_not_at_all(lucidrains: LucidrainsHost, m
         def failing(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        patched.setattr(LucidrainsAdapter, "refresh", failing)
+        patched.setattr(LucidrainsWrapper, "refresh_optimiser", failing)
         with pytest.raises(KeyboardInterrupt):
             squeeze_patch.apply(gan, init="random")
     assert {name: id(module) for name, module in gan.named_modules()} == modules

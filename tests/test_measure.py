@@ -142,7 +142,7 @@ def test_the_dense_counterpart_comes_from_the_constructor(host: Host) -> None:
         dense, same = pair(one)
         assert same is one
         assert squeeze_patch.status(dense).state == "dense"
-        assert locate(dense)[0].specs(locate(dense)[1]) == locate(G)[0].specs(locate(G)[1])
+        assert locate(dense).specs == locate(G).specs
         assert [x.shape for x in dense.parameters()] == [x.shape for x in G.parameters()]
         measure(dense, one, repeats=2)
 

@@ -9,7 +9,8 @@ import pytest
 
 import squeeze_patch
 from squeeze_patch.demo.network import Generator
-from squeeze_patch.planning.planner import Plan, width_for
+from squeeze_patch.planning.plans import Plan
+from squeeze_patch.planning.solver import width_for
 
 
 def generator(channel_max: int = 64, resolution: int = 32) -> Generator:

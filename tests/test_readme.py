@@ -16,7 +16,9 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.checkpoints.convert import convert, read
+from squeeze_patch.adapters import locate
+from squeeze_patch.checkpoints.convert import convert
+from squeeze_patch.checkpoints.io import read
 from squeeze_patch.planning.cost import report
 from squeeze_patch.testing import float_error, trained
 from tests.hosts import HERE, Host
@@ -227,7 +229,7 @@ def test_figures_of_the_table(draggan: Host) -> None:
     G = draggan.generator(256, w_dim=512, layers=8, channel_base=16384, channel_max=512)
     plan = squeeze_patch.plan(G)
     assert f"| {plan.parameters_before:,} | {plan.parameters_after:,} ({plan.reduction:.1%}".replace("%", " %") in TEXT
-    cost = report(G, plan)
+    cost = report(locate(G), plan)
     assert (
         f"| multiply-adds, 256x256, default | 1 | {cost.multiply_adds_after / cost.multiply_adds_before:.2f} |" in TEXT
     )

@@ -15,11 +15,11 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.evaluation.compare import compare
-from squeeze_patch.initialization.from_weights import one_thread
+from squeeze_patch.progress import one_thread
 from squeeze_patch.recovery import inputs
 from squeeze_patch.recovery.optimiser import Optimiser, orthogonalised
 from squeeze_patch.recovery.pair import pair_of
-from squeeze_patch.recovery.session import LEAST_GAIN, gainless
+from squeeze_patch.recovery.session import LEAST_GAIN, has_plateaued
 from squeeze_patch.recovery.settings import Settings, average_decay, learning_rate
 from squeeze_patch.recovery.state_file import Evaluation
 from squeeze_patch.testing import trained
@@ -239,15 +239,15 @@ def test_without_noise(draggan: Host) -> None:
     assert not any("noise" in name for name in moved)
 
 
-def test_gainless() -> None:
+def test_has_plateaued() -> None:
     def history(*psnr: float) -> List[Evaluation]:
         return [Evaluation(step, value, None, None, 0.0) for step, value in enumerate(psnr)]
 
-    assert not gainless(history(20, 19), patience=2)
-    assert gainless(history(20, 19, 20 + LEAST_GAIN / 2), patience=2)
-    assert not gainless(history(20, 19, 21), patience=2)
-    assert not gainless(history(20, 21, 19), patience=2)
-    assert gainless(history(20, 21, 19, 21), patience=2)
+    assert not has_plateaued(history(20, 19), patience=2)
+    assert has_plateaued(history(20, 19, 20 + LEAST_GAIN / 2), patience=2)
+    assert not has_plateaued(history(20, 19, 21), patience=2)
+    assert not has_plateaued(history(20, 21, 19), patience=2)
+    assert has_plateaued(history(20, 21, 19, 21), patience=2)
 
 
 def test_schedule() -> None:

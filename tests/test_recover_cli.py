@@ -16,8 +16,9 @@ import torch
 
 import squeeze_patch
 from benchmarks.kill import command, disturb, write_pair
-from squeeze_patch.checkpoints.convert import convert, read
-from squeeze_patch.initialization.from_weights import one_thread
+from squeeze_patch.checkpoints.convert import convert
+from squeeze_patch.checkpoints.io import read
+from squeeze_patch.progress import one_thread
 from squeeze_patch.recovery.progress_line import Line, duration
 from squeeze_patch.recovery.session import Step
 from squeeze_patch.recovery.state_file import Evaluation

@@ -14,7 +14,7 @@ import squeeze_patch
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.evaluation.compare import compare
-from squeeze_patch.initialization.from_weights import one_thread
+from squeeze_patch.progress import one_thread
 from squeeze_patch.recovery import inputs
 from squeeze_patch.recovery.pair import pair_of
 from squeeze_patch.recovery.settings import Settings

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import squeeze_patch
+from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.planning.cost import amount, report, table
@@ -19,7 +20,7 @@ SHARES = {(32, 32768): 0.75, (256, 16384): 0.80, (256, 32768): 0.80, (512, 32768
 def test_multiply_adds_of_official_sizes(size: tuple[int, int]) -> None:
     resolution, base = size
     G = Generator(512, 0, 512, resolution, 3, synthesis_kwargs={"channel_base": base})
-    result = report(G, squeeze_patch.plan(G, ratio=1.5))
+    result = report(locate(G), squeeze_patch.plan(G, ratio=1.5))
     assert round(result.multiply_adds_after / result.multiply_adds_before, 2) == SHARES[size]
 
 
@@ -43,13 +44,13 @@ def test_multiply_adds_are_those_of_the_convolutions(ratio: float | None, host: 
     G(torch.randn(1, 32), torch.zeros(1, 0))
     filters = sum(r * r * 16 * (G.synthesis.img_channels + getattr(G.synthesis, f"b{r}").conv0.weight.shape[0])
                   for r in (8, 16, 32))  # fmt: skip
-    assert report(G).multiply_adds_after == counted + filters
+    assert report(locate(G)).multiply_adds_after == counted + filters
 
 
 def test_report_of_a_squeezed_generator_is_that_of_its_plan() -> None:
     G = trained_generator()
-    planned = report(G, squeeze_patch.plan(G))
-    assert report(squeeze_patch.apply(G)) == planned
+    planned = report(locate(G), squeeze_patch.plan(G))
+    assert report(locate(squeeze_patch.apply(G))) == planned
     text = table(planned)
     assert len(text.splitlines()) == 1 + 4 + 2
     assert "up-convolutions count at input resolution" in text
@@ -75,7 +76,7 @@ def test_multiply_adds_are_those_that_torch_counts(ratio: float | None, host: Ho
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         G(torch.randn(1, 32), torch.zeros(1, 0), noise_mode="const")
     counts = counter.get_flop_counts()
-    for row in report(G).blocks:
+    for row in report(locate(G)).blocks:
         where = next(name for name in counts if name.endswith(f"synthesis.b{row.resolution}"))
         operations = {str(operator): count for operator, count in counts[where].items()}
         styles = operations.get("aten.addmm", 0)

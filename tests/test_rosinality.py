@@ -70,13 +70,13 @@ def test_own_features_are_the_hosts(flat_host: FlatHost) -> None:
     the others see zeros there; two convolutions carry that three pixels inwards, where its 8x8 features are compared.
     """
     G = trained(flat_host.generator(resolution=8))
-    adapter, network = locate(G)
+    found = locate(G)
     with torch.no_grad():
         for parameter in G.parameters():
             if parameter.shape == (1,):  # noise strength
                 parameter.zero_()
-    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
-    ws = adapter.sample_w(G, network, 4, seed=0)
+    blocks = found.dense_blocks()
+    ws = found.sample_w(4, seed=0)
     for block, _, own, _ in simulation.dense_run(blocks, [4] * len(blocks), ws, seed=0):
         seen = []
         size = block.spec.resolution
@@ -102,12 +102,12 @@ def test_starts_are_those_of_the_nvidia_family(draggan: Host) -> None:
         assert (flat.images(ours, z, c, noise="none") - images).abs().max() <= float_error(theirs, images)
         starts = []
         for G in (theirs, ours):
-            adapter, network = locate(G)
-            specs = adapter.specs(network)
-            blocks = [adapter.dense_block(network, spec.name) for spec in specs]
+            found = locate(G)
+            specs = found.specs
+            blocks = found.dense_blocks()
             widths = {spec.name: spec.channels // 2 for spec in specs}
-            found = starts_from_weights(blocks, widths, lambda n, a=adapter, s=network, G=G: a.sample_w(G, s, n, 0))
-            starts.append(list(found.values()))
+            made = starts_from_weights(blocks, widths, lambda n, found=found: found.sample_w(n, 0))
+            starts.append(list(made.values()))
     for a, b in zip(*starts):
         assert torch.equal(a.kept, b.kept)
         for name in ("excite_weight", "excite_bias", "rgb_weight", "rgb_bias"):

@@ -13,8 +13,8 @@ import torch
 import squeeze_patch
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.state_dicts import read_entries, stand_in
-from squeeze_patch.run import run
 from squeeze_patch.testing import float_error, trained
+from squeeze_patch.training.run import run
 from tests.conftest import FLAT_HOSTS
 from tests.hosts import HERE
 from tests.hosts.flat import FlatHost, optimiser_step

@@ -26,9 +26,10 @@ def without_noise(G: Any) -> Any:
 def test_windows_are_the_hosts_features_and_images(host: Host) -> None:
     """At 32x32 and 64x64 windows are cut out, at their edges, too: every value is the host's at that place."""
     G = without_noise(trained(host.generator(resolution=64)))
-    adapter, network = locate(G)
-    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
-    ws = adapter.sample_w(G, network, 48, seed=0)
+    found = locate(G)
+    network: Any = found.network
+    blocks = found.dense_blocks()
+    ws = found.sample_w(48, seed=0)
     seen: Dict[str, torch.Tensor] = {}
     for block in blocks:
         layer = getattr(network, block.spec.name).conv1
@@ -63,10 +64,11 @@ def at(x: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
 def test_noise_is_what_the_step_says(draggan: Host) -> None:
     """Strength times a standard normal, in front of bias and activation."""
     G = trained(draggan.generator(resolution=8))
-    adapter, network = locate(G)
-    block = adapter.dense_block(network, "b4")
-    ws = adapter.sample_w(G, network, 2, seed=0)
-    (step,) = simulation.walk([block], [2], seed=0)
+    found = locate(G)
+    network: Any = found.network
+    block = found.surgery.dense_block(found.network, "b4")
+    ws = found.sample_w(2, seed=0)
+    (step,) = simulation.sample_windows([block], [2], seed=0)
     network.b4.conv1.noise_const.copy_(step.noise1[1, 0])
     seen: List[torch.Tensor] = []
     network.b4.conv1.register_forward_hook(lambda _m, _i, out: seen.append(out))
@@ -79,9 +81,9 @@ def test_noise_is_what_the_step_says(draggan: Host) -> None:
 def test_windows_are_spread_over_the_map(draggan: Host) -> None:
     """At 32x32, any of the nine places in a row is as likely as the others; farther up, no place is left out."""
     G = draggan.generator(resolution=64)
-    adapter, network = locate(G)
-    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
-    steps = simulation.walk(blocks, [9000] * len(blocks), seed=0)
+    found = locate(G)
+    blocks = found.dense_blocks()
+    steps = simulation.sample_windows(blocks, [9000] * len(blocks), seed=0)
     at_32, at_64 = steps[3].crops, steps[4].crops
     assert at_32 is not None
     assert at_64 is not None
@@ -94,8 +96,8 @@ def test_windows_are_spread_over_the_map(draggan: Host) -> None:
 def test_enough_samples_and_no_more(draggan: Host, per_channel: int, samples: int, rows: int) -> None:
     """Every block gets its positions, from no more samples than the one before it."""
     G = draggan.generator(resolution=64)
-    adapter, network = locate(G)
-    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
+    found = locate(G)
+    blocks = found.dense_blocks()
     counts = simulation.counts(blocks, per_channel, samples, rows)
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] >= samples

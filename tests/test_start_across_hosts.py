@@ -103,10 +103,10 @@ def in_clean(basicsr: Any) -> Any:
 
 def effective(G: Any) -> List[torch.Tensor]:
     """Every trained tensor that the adapter reads of a generator, run-time gains included."""
-    adapter, network = locate(G)
+    found = locate(G)
     found = []
-    for spec in adapter.specs(network):
-        block = adapter.dense_block(network, spec.name)
+    for spec in found.specs:
+        block = found.surgery.dense_block(found.network, spec.name)
         found += [block.rgb_weight * block.rgb_style.bias, block.rgb_weight @ block.rgb_style.weight, block.rgb_bias]
         for conv in (block.conv0, block.conv1):
             found += [conv.weight, conv.bias, conv.style.weight, conv.style.bias] if conv else []

@@ -14,7 +14,8 @@ import torch
 from click.testing import CliRunner
 
 import squeeze_patch
-from squeeze_patch.checkpoints.convert import convert, inspect
+from squeeze_patch.checkpoints.convert import convert
+from squeeze_patch.checkpoints.generators import inspect
 from squeeze_patch.checkpoints.state_dicts import read_entries, stand_in
 from squeeze_patch.cli import main
 from squeeze_patch.testing import trained

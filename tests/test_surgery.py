@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.adapters import NvidiaAdapter
+from squeeze_patch.adapters.nvidia.adapter import NvidiaSurgery
 from squeeze_patch.demo import trained_generator
 from tests.conftest import latents
 from tests.hosts import Host
@@ -41,16 +41,16 @@ def test_status_sees_a_block_put_back_by_hand() -> None:
 def test_a_failing_apply_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     G = trained_generator()
     before = {name: id(module) for name, module in G.named_modules()}
-    put = NvidiaAdapter.put
+    set_block = NvidiaSurgery.set_block
     calls = []
 
     def failing(self: Any, network: Any, name: str, block: Any) -> None:
         calls.append(name)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        put(self, network, name, block)
+        set_block(self, network, name, block)
 
-    monkeypatch.setattr(NvidiaAdapter, "put", failing)
+    monkeypatch.setattr(NvidiaSurgery, "set_block", failing)
     with pytest.raises(KeyboardInterrupt):
         squeeze_patch.apply(G, init="weights")  # a calibrated start puts blocks into copies, too
     assert len(calls) > 3  # the blocks went back

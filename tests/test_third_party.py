@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from squeeze_patch import adapters
+from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.testing import AdapterContract
 
 ROOT = Path(__file__).parent.parent
@@ -86,24 +87,24 @@ class OnLumen(AdapterContract):
         return G(z)
 
 
-def check(adapter: Any, test: str, *arguments: Any) -> None:
-    adapters.register(adapter)
+def check(surgery: Any, test: str, *arguments: Any) -> None:
+    adapters.register(Adapter("lumen", surgery))
     torch.manual_seed(0)
     getattr(OnLumen(), test)(*arguments)
 
 
 def mistakes(lumen: Any) -> dict[str, tuple[Type[Any], tuple[Any, ...]]]:
-    """{what is wrong: (an adapter that does it, the test that has to find it and its arguments)}."""
-    base = lumen.LumenAdapter
+    """{what is wrong: (a surgery that does it, the test that has to find it and its arguments)}."""
+    base = lumen.LumenSurgery
 
     class OtherGain(base):  # type: ignore[misc,valid-type]
-        def fill(self, new: Any, dense: Any, start: Any) -> None:
-            super().fill(new, dense, start)
+        def load_start(self, new: Any, dense: Any, start: Any) -> None:
+            super().load_start(new, dense, start)
             if start.excite_weight is not None:
                 new.spread.weight.data.mul_(new.spread.weight_gain)
 
     class LeavesItsMark(base):  # type: ignore[misc,valid-type]
-        def unmark(self, root: Any, network: Any) -> None:
+        def detach_plan(self, root: Any, network: Any) -> None:
             network.squeeze_plan = None
 
     class LosesHooks(base):  # type: ignore[misc,valid-type]
@@ -112,7 +113,7 @@ def mistakes(lumen: Any) -> dict[str, tuple[Type[Any], tuple[Any, ...]]]:
 
     class UnusedExcite(base):  # type: ignore[misc,valid-type]
         def build(self, network: Any, name: str, width: int) -> Any:
-            return lumen.SqueezedStage(self.block(network, name), width, is_last=False)
+            return lumen.SqueezedStage(self.get_block(network, name), width, is_last=False)
 
     class DrawsRandomNumbers(base):  # type: ignore[misc,valid-type]
         def sample_w(self, root: Any, network: Any, n: int, seed: int) -> Any:
@@ -121,7 +122,7 @@ def mistakes(lumen: Any) -> dict[str, tuple[Type[Any], tuple[Any, ...]]]:
     class PutsInPlace(base):  # type: ignore[misc,valid-type]
         def build(self, network: Any, name: str, width: int) -> Any:
             new = super().build(network, name, width)
-            self.put(network, name, new)
+            self.set_block(network, name, new)
             return new
 
     class LosesFlags(base):  # type: ignore[misc,valid-type]
@@ -131,7 +132,7 @@ def mistakes(lumen: Any) -> dict[str, tuple[Type[Any], tuple[Any, ...]]]:
     class KeepsThePlanElsewhere(base):  # type: ignore[misc,valid-type]
         plans: dict[int, Any] = {}  # noqa: RUF012
 
-        def mark(self, root: Any, network: Any, plan: Any) -> None:
+        def attach_plan(self, root: Any, network: Any, plan: Any) -> None:
             self.plans[id(network)] = dict(plan)
 
         def plan_of(self, network: Any) -> Any:
@@ -139,7 +140,7 @@ def mistakes(lumen: Any) -> dict[str, tuple[Type[Any], tuple[Any, ...]]]:
 
     return {
         "gain": (OtherGain, ("test_ratio_1_changes_no_image", "weights")),
-        "unmark": (LeavesItsMark, ("test_apply_then_remove_restores_identity",)),
+        "detach_plan": (LeavesItsMark, ("test_apply_then_remove_restores_identity",)),
         "hooks": (LosesHooks, ("test_no_hook_is_lost",)),
         "unused parameters": (UnusedExcite, ("test_every_parameter_is_used_twice_differentiably",)),
         "random numbers": (DrawsRandomNumbers, ("test_random_numbers_are_left_alone",)),
@@ -149,7 +150,7 @@ def mistakes(lumen: Any) -> dict[str, tuple[Type[Any], tuple[Any, ...]]]:
     }
 
 
-MISTAKES = ("gain", "unmark", "hooks", "unused parameters", "random numbers", "half patched", "flags", "plan")
+MISTAKES = ("gain", "detach_plan", "hooks", "unused parameters", "random numbers", "half patched", "flags", "plan")
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -158,6 +159,6 @@ def test_the_suite_finds_mistakes(mistake: str, lumen: Any, monkeypatch: pytest.
     assert set(known) == set(MISTAKES)
     wrong, (test, *arguments) = known[mistake]
     arguments += [monkeypatch] if "interrupted" in test else []
-    check(lumen.LumenAdapter(), test, *arguments)
+    check(lumen.LumenSurgery(), test, *arguments)
     with pytest.raises(AssertionError):
         check(wrong(), test, *arguments)

@@ -2,7 +2,7 @@
 StyleVectorizer, stands beside it in the training wrapper StyleGAN2, which holds both twice: S, G, and their moving
 averages SE, GE.
 
-What is patched. ``blocks.{k}``, a GeneratorBlock, is replaced by `lucidrains_block.SqueezedGeneratorBlock`; the
+What is patched. ``blocks.{k}``, a GeneratorBlock, is replaced by `block.SqueezedGeneratorBlock`; the
 Generator's forward stays untouched. Within the block:
 
 =============================  ====================================================================================
@@ -24,54 +24,54 @@ optimiser G_opt gets the new parameters in the place of those that are gone, wit
 has no mapping network, so it takes ``init="random"`` only; ``ModuleDict({"S": S, "G": G})`` is enough for the others.
 
 Limits: generators with attention layers or ``no_const`` take ``init="random"`` only; copies and pickles of a squeezed
-generator need squeeze_patch installed; for files, `lucidrains_state` states what is assumed. Training: the host's
-command is run in the tests from scratch, resumed, from a dense model, and on two processes (`lucidrains_training`).
+generator need squeeze_patch installed; for files, `standin` states what is assumed. Training: the host's command is run
+in the tests from scratch, resumed, from a dense model, and on two processes (`squeeze_patch.training.lucidrains`).
 """
 
 from __future__ import annotations
 
 import copy
 from types import MappingProxyType
-from typing import Any, Collection, Dict, List, Mapping, Optional
+from typing import Any, List, Optional
 
 import torch
 
-from squeeze_patch.adapters import lucidrains_training
-from squeeze_patch.adapters.base import PrepareStart
+from squeeze_patch.adapters.base import Adapter, Surgery
 from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.layers import class_named, fill_excite, is_parametrised, refuse_hooks, value
-from squeeze_patch.adapters.lucidrains import standin as lucidrains_state
 from squeeze_patch.adapters.lucidrains.block import NARROWED, SqueezedGeneratorBlock, dense_block_like, squeeze_block
-from squeeze_patch.adapters.lucidrains.running import RunsLucidrains
+from squeeze_patch.adapters.lucidrains.running import LucidrainsRunning, sample_styles
+from squeeze_patch.adapters.lucidrains.standin import LucidrainsStates
+from squeeze_patch.adapters.lucidrains.wrapper import LucidrainsWrapper
 from squeeze_patch.errors import UnsupportedModelError
 
 _RANDOM = "Use init='random' and train"
 _CONVS = {"conv1": ("to_style1", "to_noise1"), "conv2": ("to_style2", "to_noise2")}
 
 
-class LucidrainsAdapter(RunsLucidrains):
+class LucidrainsSurgery(Surgery):
     """Replaces GeneratorBlocks by SqueezedGeneratorBlocks; ``network`` is the Generator."""
 
-    name = "lucidrains"
-    roles = MappingProxyType({"GAN.G": "G", "GAN.GE": "G_ema"})
-
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
-        return [module for module in root.modules() if _is_generator(module) and _complaint(module) is None]
+        return [module for module in root.modules() if _is_generator(module) and _unsupported_reason(module) is None]
 
     def refuse(self, root: torch.nn.Module) -> Optional[str]:
-        return next((_complaint(module) for module in root.modules() if _is_generator(module)), None)
+        return next((_unsupported_reason(module) for module in root.modules() if _is_generator(module)), None)
 
     def specs(self, network: Any) -> List[BlockSpec]:
         return [_spec(network, index) for index in range(len(network.blocks))]
 
-    def block(self, network: Any, name: str) -> Any:
+    def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
+        return sample_styles(root, n, seed)
+
+    def get_block(self, network: Any, name: str) -> Any:
         return network.blocks[_index(name)]
 
-    def put(self, network: Any, name: str, block: torch.nn.Module) -> None:
+    def set_block(self, network: Any, name: str, block: torch.nn.Module) -> None:
         network.blocks[_index(name)] = block
 
     def dense_block(self, network: Any, name: str) -> DenseBlock:
-        index, block = _index(name), self.block(network, name)
+        index, block = _index(name), self.get_block(network, name)
         if network.attns[index] is not None:
             raise UnsupportedModelError(f"attention in front of {name} (attns.{index}): no trained start. {_RANDOM}")
         if index == 0 and not hasattr(network, "initial_block"):
@@ -91,7 +91,7 @@ class LucidrainsAdapter(RunsLucidrains):
         )
 
     def build(self, network: Any, name: str, width: int) -> SqueezedGeneratorBlock:
-        block = self.block(network, name)
+        block = self.get_block(network, name)
         self.check_replaceable(block, name)
         return squeeze_block(block, width, is_last=_index(name) == len(network.blocks) - 1)
 
@@ -100,7 +100,7 @@ class LucidrainsAdapter(RunsLucidrains):
             if hasattr(block, child):
                 refuse_hooks(getattr(block, child), f"{name}.{child}")
 
-    def fill(self, new: Any, dense: Any, start: SqueezedStart) -> None:
+    def load_start(self, new: Any, dense: Any, start: SqueezedStart) -> None:
         kept = start.kept.to(dense.conv2.weight.device)
         with torch.no_grad():
             new.conv2.weight.copy_(dense.conv2.weight[kept])
@@ -118,42 +118,11 @@ class LucidrainsAdapter(RunsLucidrains):
         generator = next(module for module in copied.modules() if _is_generator(module))
         for spec in self.specs(network):
             if spec.width is not None:
-                self.put(generator, spec.name, dense_block_like(self.block(network, spec.name), spec, network))
-        self.unmark(copied, generator)
+                self.set_block(
+                    generator, spec.name, dense_block_like(self.get_block(network, spec.name), spec, network)
+                )
+        self.detach_plan(copied, generator)
         return copied
-
-    def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
-        return lucidrains_training.hook_training(module, prepare)
-
-    def from_state(
-        self, state: Mapping[str, torch.Tensor], squeezed: Optional[Collection[str]] = None
-    ) -> Optional[torch.nn.Module]:
-        return lucidrains_state.from_state(state)
-
-    def parts_of_state(self, state: Mapping[str, torch.Tensor]) -> Dict[str, Dict[str, str]]:
-        return lucidrains_state.parts_of_state(state)
-
-    def together(self, root: Any) -> List[torch.nn.Module]:
-        parts = {name: getattr(root, name, None) for name in ("S", "G", "SE", "GE")}
-        if not (class_named(root, "StyleGAN2") and all(isinstance(part, torch.nn.Module) for part in parts.values())):
-            return []
-        return [torch.nn.ModuleDict({"S": parts[s], "G": parts[g]}) for s, g in (("SE", "GE"), ("S", "G"))]  # type: ignore[dict-item]
-
-    def refresh(self, root: Any) -> None:
-        optimiser = getattr(root, "G_opt", None)
-        if not isinstance(optimiser, torch.optim.Optimizer):
-            return
-        now = [*root.G.parameters(), *root.S.parameters()]
-        there = {id(parameter) for parameter in now}
-        known = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
-        new = [parameter for parameter in now if id(parameter) not in known]
-        for group in optimiser.param_groups:
-            staying = [parameter for parameter in group["params"] if id(parameter) in there]
-            if len(staying) < len(group["params"]):  # new parameters go to where the first old ones were
-                staying, new = staying + new, []
-            group["params"] = staying
-        for parameter in [parameter for parameter in optimiser.state if id(parameter) not in there]:
-            del optimiser.state[parameter]
 
 
 def _is_generator(module: Any) -> bool:
@@ -166,7 +135,7 @@ def _is_generator(module: Any) -> bool:
     )
 
 
-def _complaint(network: Any) -> Optional[str]:
+def _unsupported_reason(network: Any) -> Optional[str]:
     """Why a generator of this family cannot be squeezed, or None."""
     channels = network.initial_conv.weight.shape[0]
     for index, block in enumerate(network.blocks):
@@ -256,3 +225,13 @@ def _const(network: Any) -> torch.Tensor:
     conv = network.initial_conv
     bias = None if conv.bias is None else value(conv.bias)
     return torch.nn.functional.conv2d(value(network.initial_block), value(conv.weight), bias, padding=conv.padding)[0]
+
+
+LUCIDRAINS_ADAPTER = Adapter(
+    name="lucidrains",
+    surgery=LucidrainsSurgery(),
+    running=LucidrainsRunning(),
+    states=LucidrainsStates(),
+    wrapper=LucidrainsWrapper(),
+    entries=MappingProxyType({"GAN.G": "G", "GAN.GE": "G_ema"}),
+)

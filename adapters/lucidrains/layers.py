@@ -92,7 +92,7 @@ class Block(torch.nn.Module):
     def forward(
         self, x: torch.Tensor, prev_rgb: Optional[torch.Tensor], istyle: torch.Tensor, inoise: torch.Tensor
     ) -> Tuple[torch.Tensor, torch.Tensor]:
-        """As of `lucidrains_block.SqueezedGeneratorBlock`."""
+        """As of `block.SqueezedGeneratorBlock`."""
         x = x if self.upsample is None else self.upsample(x)
         noise = inoise[:, : x.shape[2], : x.shape[3]]
         x = self.conv1(x, self.to_style1(istyle)) + _across(self.to_noise1(noise))

@@ -6,9 +6,9 @@ from typing import Any, List
 
 import torch
 
-from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.adapters.layers import class_named, truncation, value
+from squeeze_patch.adapters.roles import Running
 from squeeze_patch.errors import UnsupportedModelError
 
 #: latents whose mean style truncation moves towards, which the host draws anew for every model; it stores no mean
@@ -18,17 +18,11 @@ CENTRE_SAMPLES, CENTRE_SEED = 2000, 0
 NOISE_SEED = 0
 
 
-class RunsLucidrains(Adapter):
-    """The part of the family's adapter that runs generators; ``network`` is the Generator.
+class LucidrainsRunning(Running):
+    """The role of running generators; ``network`` is the Generator.
 
     The host's images lie about 0 to 1; here, as for all families, about -1 to 1.
     """
-
-    def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
-        mapping = _mapping(root)
-        z = torch.randn([n, _latent_size(mapping)], generator=torch.Generator().manual_seed(seed))
-        with torch.no_grad():
-            return value(_styles(mapping, z))
 
     def equalised(self, network: torch.nn.Module) -> bool:
         return False
@@ -39,7 +33,7 @@ class RunsLucidrains(Adapter):
     def synthesis(self, network: Any, ws: torch.Tensor, noise_mode: str) -> torch.Tensor:
         """``noise_mode`` "none" is the mean of the uniform noise, which its weights are trained around."""
         reference = network.initial_conv.weight
-        size = [len(ws), *[4 * 2 ** (len(network.blocks) - 1)] * 2, 1]
+        size = [len(ws), *[_resolution(network)] * 2, 1]
         if noise_mode == "const":
             noise = torch.rand(size, generator=torch.Generator().manual_seed(NOISE_SEED))
         else:
@@ -50,14 +44,26 @@ class RunsLucidrains(Adapter):
     def sampler(self, root: torch.nn.Module, network: Any) -> Sampler:
         """Truncation moves styles towards the mean style of latents drawn with a fixed seed, computed at the first call
         that truncates."""
-        mapping, specs = _mapping(root), self.specs(network)
-        truncated = truncation(lambda: self.sample_w(root, network, CENTRE_SAMPLES, CENTRE_SEED).mean(dim=0))
+        mapping, num_ws = _mapping(root), self.num_ws(network)
+        truncated = truncation(lambda: sample_styles(root, CENTRE_SAMPLES, CENTRE_SEED).mean(dim=0))
 
         def images(z: torch.Tensor, c: torch.Tensor, noise_mode: str, psi: float) -> torch.Tensor:
             w = truncated(_styles(mapping, z), psi)
-            return self.synthesis(network, w[:, None].expand(-1, len(specs), -1), noise_mode)
+            return self.synthesis(network, w[:, None].expand(-1, num_ws, -1), noise_mode)
 
-        return Sampler(_latent_size(mapping), 0, specs[-1].resolution, images)
+        return Sampler(_latent_size(mapping), 0, _resolution(network), images)
+
+
+def sample_styles(root: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
+    """Style vectors [n, w_dim], float32, on the CPU, of random latents."""
+    mapping = _mapping(root)
+    z = torch.randn([n, _latent_size(mapping)], generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        return value(_styles(mapping, z))
+
+
+def _resolution(network: Any) -> int:
+    return int(4 * 2 ** (len(network.blocks) - 1))
 
 
 def _mapping(root: torch.nn.Module) -> Any:

@@ -8,21 +8,32 @@ is taken to be the host's default of 0.1.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Collection, Dict, List, Mapping, Optional
 
 import torch
 
 from squeeze_patch.adapters.lucidrains.block import SqueezedGeneratorBlock
 from squeeze_patch.adapters.lucidrains.layers import SLOPE, Block
+from squeeze_patch.adapters.roles import StateDicts
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import StateError, UnsupportedModelError
 
 LR_MLP = 0.1
-#: {generator: {beginning of a name in its own state: in the wrapper's}}
+#: {generator: {prefix of names in its own state: prefix in the wrapper's}}
 PARTS = {"GE": {"S.": "SE.", "G.": "GE."}, "G": {"S.": "S.", "G.": "G."}}
 _MARKS = ("net.0.weight", "initial_conv.weight")
 
 State = Mapping[str, torch.Tensor]
+
+
+class LucidrainsStates(StateDicts):
+    """The role of files of state dicts."""
+
+    def from_state(self, state: State, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:
+        return from_state(state)
+
+    def parts_of_state(self, state: State) -> Dict[str, Dict[str, str]]:
+        return parts_of_state(state)
 
 
 def parts_of_state(state: State) -> Dict[str, Dict[str, str]]:
@@ -141,5 +152,5 @@ def _tree(state: State) -> torch.nn.Module:
     return root
 
 
-def _below(state: State, beginning: str) -> Dict[str, torch.Tensor]:
-    return {name[len(beginning) :]: tensor for name, tensor in state.items() if name.startswith(beginning)}
+def _below(state: State, prefix: str) -> Dict[str, torch.Tensor]:
+    return {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -2,7 +2,7 @@
 the many repositories that carry the same classes. Their generators hold a SynthesisNetwork with blocks ``b4``, ``b8``,
 ... of conv0, conv1 and torgb.
 
-What is patched: every block is replaced by a `connection.SqueezedBlock` under the same name.
+What is patched: every block is replaced by a `block.SqueezedBlock` under the same name.
 
 =====================  ===================================================================================
 ``b*.conv1``           the host's layer with q outputs: rows of the kept channels; affine and noise as they were
@@ -11,46 +11,41 @@ What is patched: every block is replaced by a `connection.SqueezedBlock` under t
 everything else        the same objects: mapping, const, conv0, noise buffers, w_avg, the discriminator
 =====================  ===================================================================================
 
-Limits: architecture 'skip' only; training scripts: see `nvidia_training`.
+Limits: architecture 'skip' only; training scripts: see `squeeze_patch.training.nvidia`.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 import types
 import uuid
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, List, Mapping, Optional
 
 import torch
 
-from squeeze_patch import connection
-from squeeze_patch.adapters import nvidia_training
-from squeeze_patch.adapters.base import PrepareStart
+from squeeze_patch.adapters.base import Adapter, Surgery
 from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
-from squeeze_patch.adapters.interchange import widths
 from squeeze_patch.adapters.layers import HOOKS, class_named, fill_excite, is_parametrised, refuse_hooks, value
-from squeeze_patch.adapters.nvidia import interchange as nvidia_exchange
-from squeeze_patch.adapters.nvidia.running import RunsNvidia
+from squeeze_patch.adapters.nvidia.interchange import NvidiaInterchange
+from squeeze_patch.adapters.nvidia.portable import module_of, persistence_tables, portable_source, squeeze_block
+from squeeze_patch.adapters.nvidia.running import NvidiaRunning, sample_styles
+from squeeze_patch.adapters.nvidia.unpickling import NvidiaPickles
 from squeeze_patch.errors import UnsupportedModelError
 
 _SLOPES = {"lrelu": 0.2, "relu": 0.0, "linear": 1.0}
 
 
-class NvidiaAdapter(RunsNvidia):
-    """Replaces whole blocks by `connection.SqueezedBlock`, made persistent with the host's own decorator."""
-
-    name = "nvidia"
-    roles = types.MappingProxyType({"G": "G", "G_ema": "G_ema"})
+class NvidiaSurgery(Surgery):
+    """Replaces whole blocks by `block.SqueezedBlock`, made persistent with the host's own decorator."""
 
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
-        return [module for module in root.modules() if _is_network(module) and _complaint(module) is None]
+        return [module for module in root.modules() if _is_network(module) and _unsupported_reason(module) is None]
 
     def refuse(self, root: torch.nn.Module) -> Optional[str]:
         for module in root.modules():
             if _is_network(module):
-                return _complaint(module)
+                return _unsupported_reason(module)
             if class_named(module, "SynthesisNetwork") and hasattr(module, "input"):
                 return (
                     "this is a StyleGAN3 (alias-free) generator: it has no toRGB per resolution, so there is no image "
@@ -59,16 +54,19 @@ class NvidiaAdapter(RunsNvidia):
         return None
 
     def specs(self, network: torch.nn.Module) -> List[BlockSpec]:
-        return [_spec(name, self.block(network, name)) for name in _names(network)]
+        return [_spec(name, self.get_block(network, name)) for name in _names(network)]
 
-    def block(self, network: torch.nn.Module, name: str) -> Any:
+    def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
+        return sample_styles(root, network, n, seed)
+
+    def get_block(self, network: torch.nn.Module, name: str) -> Any:
         return getattr(network, name)
 
-    def put(self, network: torch.nn.Module, name: str, block: torch.nn.Module) -> None:
+    def set_block(self, network: torch.nn.Module, name: str, block: torch.nn.Module) -> None:
         setattr(network, name, block)
 
     def dense_block(self, network: torch.nn.Module, name: str) -> DenseBlock:
-        block = self.block(network, name)
+        block = self.get_block(network, name)
         torgb = block.torgb
         first = block.in_channels == 0
         rgb_style = _affine(torgb.affine)
@@ -84,9 +82,9 @@ class NvidiaAdapter(RunsNvidia):
         )
 
     def build(self, network: torch.nn.Module, name: str, width: int) -> Any:
-        block = self.block(network, name)
+        block = self.get_block(network, name)
         self.check_replaceable(block, name)
-        new = connection.squeeze_block(block, width)
+        new = squeeze_block(block, width)
         for hooks in HOOKS:  # the same dictionaries, so that the handles that users hold stay valid
             if hasattr(block, hooks) and hasattr(new, hooks):
                 object.__setattr__(new, hooks, getattr(block, hooks))
@@ -97,7 +95,7 @@ class NvidiaAdapter(RunsNvidia):
             if hasattr(block, child):
                 refuse_hooks(getattr(block, child), f"{name}.{child}")
 
-    def fill(self, new: Any, dense: Any, start: SqueezedStart) -> None:
+    def load_start(self, new: Any, dense: Any, start: SqueezedStart) -> None:
         kept = start.kept.to(dense.conv1.weight.device)
         with torch.no_grad():
             state = dense.conv1.state_dict()
@@ -108,8 +106,8 @@ class NvidiaAdapter(RunsNvidia):
             new.torgb.bias.copy_(start.rgb_bias)
             fill_excite(getattr(new, "excite", None), start)
 
-    def mark(self, root: torch.nn.Module, network: torch.nn.Module, plan: Mapping[str, Any]) -> None:
-        super().mark(root, network, plan)
+    def attach_plan(self, root: torch.nn.Module, network: torch.nn.Module, plan: Mapping[str, Any]) -> None:
+        super().attach_plan(root, network, plan)
         owner = _owner(root, network)
         if owner is None or class_named(owner, "RebuildSqueezed"):
             return
@@ -122,8 +120,8 @@ class NvidiaAdapter(RunsNvidia):
         owner._orig_class_name = "SqueezedGenerator"
         owner._init_kwargs = {**owner._init_kwargs, "squeeze": squeeze}
 
-    def unmark(self, root: torch.nn.Module, network: torch.nn.Module) -> None:
-        super().unmark(root, network)
+    def detach_plan(self, root: torch.nn.Module, network: torch.nn.Module) -> None:
+        super().detach_plan(root, network)
         owner = _owner(root, network)
         if owner is not None and "_orig_class_name" in vars(owner):
             del owner._orig_module_src, owner._orig_class_name
@@ -140,23 +138,6 @@ class NvidiaAdapter(RunsNvidia):
         dense: torch.nn.Module = host_class(*owner.init_args, **kwargs)
         return dense
 
-    def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
-        return nvidia_training.hook_training(module, prepare)
-
-    def to_common(self, root: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.Tensor]:
-        return nvidia_exchange.to_common(root, network)
-
-    def from_common(self, state: Mapping[str, torch.Tensor]) -> Any:
-        G: Any = nvidia_exchange.dense_generator(state)
-        for resolution, width in widths(state).items():
-            name = f"b{resolution}"
-            self.put(G.synthesis, name, self.build(G.synthesis, name, width).requires_grad_(False))
-        nvidia_exchange.load(G, state)
-        return G
-
-    def pack(self, generators: Mapping[str, torch.nn.Module], w_avg: torch.Tensor) -> Dict[str, Any]:
-        return nvidia_exchange.pack(generators)
-
 
 @functools.cache
 def _rebuildable_source(host_source: str, base: str) -> str:
@@ -165,7 +146,7 @@ def _rebuildable_source(host_source: str, base: str) -> str:
     Cached, so that the generators of one file share one string, which pickle then stores once.
     """
     return (
-        f"{host_source}\n\n{inspect.getsource(connection)}\n\n"
+        f"{host_source}\n\n{portable_source()}\n\n"
         f"class SqueezedGenerator(RebuildSqueezed, {base}):\n"
         f'    """{base} with image squeeze connections, also when it is rebuilt from its init_kwargs."""\n'
     )
@@ -179,11 +160,10 @@ def _share_classes(owner: Any, source: str) -> None:
     added, on top of the names of the module that is loaded already. It takes the place of one that unpickling a
     squeezed file has left there; generators from that file keep their classes.
     """
-    persistence = type(owner).__reduce__.__globals__  # type: ignore[attr-defined]
-    modules, sources = persistence.get("_src_to_module_dict"), persistence.get("_module_to_src_dict")
-    loaded = sys.modules.get(type(owner).__mro__[1].__module__)
-    if modules is None or sources is None or loaded is None:
+    tables, loaded = persistence_tables(type(owner)), module_of(type(owner).__mro__[1])
+    if tables is None or loaded is None:
         return
+    modules, sources = tables
     if source in modules and issubclass(modules[source].SqueezedGenerator, type(owner)):
         return
     module = types.ModuleType(f"_squeezed_module_{uuid.uuid4().hex}")
@@ -201,7 +181,7 @@ def _names(network: Any) -> List[str]:
     return [f"b{resolution}" for resolution in network.block_resolutions]
 
 
-def _complaint(network: torch.nn.Module) -> Optional[str]:
+def _unsupported_reason(network: torch.nn.Module) -> Optional[str]:
     """Why a network of this family cannot be squeezed, or None."""
     for name in _names(network):
         block: Any = getattr(network, name, None)
@@ -277,3 +257,13 @@ def _owner(root: torch.nn.Module, network: torch.nn.Module) -> Any:
         if hasattr(module, "_orig_module_src") and any(child is network for child in module.modules()):
             return module
     return None
+
+
+NVIDIA_ADAPTER = Adapter(
+    name="nvidia",
+    surgery=NvidiaSurgery(),
+    running=NvidiaRunning(),
+    interchange=NvidiaInterchange(),
+    pickles=NvidiaPickles(),
+    entries=types.MappingProxyType({"G": "G", "G_ema": "G_ema"}),
+)

@@ -1,4 +1,4 @@
-"""Generators of the NVIDIA family to and from common names (`common_names`).
+"""Generators of the NVIDIA family to and from common names (`adapters.interchange`).
 
 What is no tensor does not come along: the clamp of activations at +-256 that hosts have beside float16, and which
 blocks compute in float16. A generator that is made here has its host's defaults for both.
@@ -20,7 +20,11 @@ from squeeze_patch.adapters.interchange import (
     channels,
     mapping_layers,
     resolutions,
+    widths,
 )
+from squeeze_patch.adapters.nvidia.portable import squeeze_block
+from squeeze_patch.adapters.nvidia.unpickling import NvidiaPickles
+from squeeze_patch.adapters.roles import Interchange
 from squeeze_patch.errors import UnsupportedModelError
 
 #: modules of the family's repositories that have a StyleGAN2 Generator
@@ -33,6 +37,24 @@ _LAYER = {
     "noise_strength": "noise_strength",
     "noise": "noise_const",
 }
+
+
+class NvidiaInterchange(Interchange):
+    """The role of carrying generators to and from other families."""
+
+    def to_common(self, root: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.Tensor]:
+        return to_common(root, network)
+
+    def from_common(self, state: CommonState) -> torch.nn.Module:
+        G: Any = dense_generator(state)
+        for resolution, width in widths(state).items():
+            block = getattr(G.synthesis, f"b{resolution}")
+            setattr(G.synthesis, f"b{resolution}", squeeze_block(block, width).requires_grad_(False))
+        load(G, state)
+        return G  # type: ignore[no-any-return]
+
+    def make_checkpoint(self, generators: Mapping[str, torch.nn.Module], w_avg: torch.Tensor) -> Dict[str, Any]:
+        return make_checkpoint(generators)
 
 
 def names(state: CommonState) -> Iterator[Tuple[str, str]]:
@@ -119,7 +141,7 @@ def load(G: torch.nn.Module, state: CommonState) -> None:
     G.load_state_dict({**own, **new})
 
 
-def pack(generators: Mapping[str, Any]) -> Dict[str, Any]:
+def make_checkpoint(generators: Mapping[str, Any]) -> Dict[str, Any]:
     """A checkpoint as the hosts' scripts read it. They refuse one without a discriminator, so it has one: untrained, as
     wide as the generator."""
     only = next(iter(generators.values()))
@@ -150,8 +172,8 @@ def _host_module() -> Any:
         except ModuleNotFoundError as error:
             if error.name is not None and f"{name}.".startswith(f"{error.name}."):
                 continue
-            cure = "pip install 'setuptools<81'" if error.name == "pkg_resources" else f"install {error.name}"
-            raise UnsupportedModelError(f"{name} of the host cannot be imported: {error}. Try: {cure}") from error
+            cure = NvidiaPickles().cure(error.name or "") or f"Install {error.name}"
+            raise UnsupportedModelError(f"{name} of the host cannot be imported: {error}. {cure}") from error
         if hasattr(module, "Generator") and hasattr(module, "Discriminator"):
             return module
     raise UnsupportedModelError(

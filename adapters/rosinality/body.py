@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Collection, List, Mapping, Optional, Sequence,
 
 import torch
 
-from squeeze_patch.adapters.rosinality.layout import FlatBlock, Layout, get, places, stored_noise, write_block
+from squeeze_patch.adapters.rosinality.layout import FlatBlock, Layout, get, layer_paths, stored_noise, write_block
 from squeeze_patch.connection import Excite
 
 State = Mapping[str, torch.Tensor]
@@ -116,18 +116,18 @@ def give_parameter(module: torch.nn.Module, path: str, value: torch.Tensor) -> N
 def _squeeze_as(G: FlatBody, state: State, squeezed: Optional[Collection[str]]) -> None:
     """Mark the squeezed blocks, and give them the excite that ``state`` has."""
     found: List[str] = []
-    for place in places(G, G.layout):
-        conv1 = get(G, place.conv1)
+    for paths in layer_paths(G, G.layout):
+        conv1 = get(G, paths.conv1)
         weight = getattr(conv1, G.layout.modulated).weight
         width, channels = weight.shape[1:3]
-        name = f"{place.reader}.excite.weight"
-        # The last block has no excite: at full width nothing in it tells squeezed from dense, but its fellows do.
-        alike = place.reader is None and len(found) > 0 and len(found) == len(G.to_rgbs)
-        if name in state or width < channels or (alike if squeezed is None else place.conv1 in squeezed):
-            found.append(place.conv1)
+        name = f"{paths.reader}.excite.weight"
+        # The last block has no excite: at full width nothing in it tells squeezed from dense, but the other blocks do.
+        alike = paths.reader is None and len(found) > 0 and len(found) == len(G.to_rgbs)
+        if name in state or width < channels or (alike if squeezed is None else paths.conv1 in squeezed):
+            found.append(paths.conv1)
             conv1.squeezed = True
             excite = Excite(width, channels).to(weight.dtype) if name in state else None
-            write_block(G, FlatBlock(place, conv1, get(G, place.torgb), excite))
+            write_block(G, FlatBlock(paths, conv1, get(G, paths.torgb), excite))
 
 
 def _count(state: State, prefix: str) -> int:

@@ -1,4 +1,4 @@
-"""rosinality's and basicsr's generators to common names (`common_names`), and rosinality's from them."""
+"""rosinality's and basicsr's generators to common names (`adapters.interchange`), and rosinality's from them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,39 @@ from typing import Any, Dict, Iterator, Mapping, Tuple
 
 import torch
 
-from squeeze_patch.adapters.interchange import MAPPING_LR, CommonState, channels, mapping_layers, resolutions
-from squeeze_patch.adapters.rosinality.layout import ROSINALITY, Layout, filter_of, get, known_layout, places
+from squeeze_patch.adapters.interchange import MAPPING_LR, CommonState, channels, mapping_layers, resolutions, widths
+from squeeze_patch.adapters.roles import Interchange
+from squeeze_patch.adapters.rosinality.layout import ROSINALITY, Layout, filter_of, get, known_layout, layer_paths
+from squeeze_patch.adapters.rosinality.states import from_state
 from squeeze_patch.errors import UnsupportedModelError
 
 #: what the hosts' scripts build a generator with, beside its size: {resolution: channels / channel_multiplier} above 32
 _WIDE = {64: 256, 128: 128, 256: 64, 512: 32, 1024: 16}
+
+
+class RosinalityInterchange(Interchange):
+    """The role of carrying generators to and from other families."""
+
+    def to_common(self, root: torch.nn.Module, network: torch.nn.Module) -> Dict[str, torch.Tensor]:
+        return to_common(network)
+
+    def from_common(self, state: CommonState) -> torch.nn.Module:
+        sizes = resolutions(state)
+        paths = ["conv1", *(f"convs.{2 * k + 1}" for k in range(len(sizes) - 1))]
+        squeezed = [path for size, path in zip(sizes, paths) if size in widths(state)]
+        body = from_state(to_state(state), squeezed)
+        assert body is not None  # it has all of the names that tell the family
+        return body
+
+    def make_checkpoint(self, generators: Mapping[str, torch.nn.Module], w_avg: torch.Tensor) -> Dict[str, Any]:
+        """No discriminator, no optimisers."""
+        roles = {"G": "g", "G_ema": "g_ema"}
+        only = next(iter(generators.values()))
+        named = {roles[role]: body for role, body in generators.items()}
+        return {"g": only, "g_ema": only, **named, "latent_avg": w_avg}
+
+    def constructor_hint(self, state: CommonState) -> str:
+        return arguments(state)
 
 
 def names(sizes: Any, layers: int, squeezed: Any, layout: Layout = ROSINALITY) -> Iterator[Tuple[str, str]]:
@@ -54,9 +81,9 @@ def to_common(G: Any) -> Dict[str, torch.Tensor]:
         raise UnsupportedModelError(
             f"{layout.host} cannot be carried to another family: it upsamples bilinearly, which the others do not"
         )
-    found = places(G, layout)
-    sizes = [place.resolution for place in found]
-    squeezed = [place.resolution for place in found if place.reader and hasattr(get(G, place.reader), "excite")]
+    found = layer_paths(G, layout)
+    sizes = [paths.resolution for paths in found]
+    squeezed = [paths.resolution for paths in found if paths.reader and hasattr(get(G, paths.reader), "excite")]
     layers = len(list(get(G, layout.mapping).children())) - 1
     own = G.state_dict()
     result = {}
@@ -130,21 +157,14 @@ def _common_shape(common: str, tensor: torch.Tensor) -> Tuple[int, ...]:
 
 def _check(G: Any, layout: Layout) -> None:
     one = torch.tensor([1.0, 3.0, 3.0, 1.0])
-    for place in places(G, layout):
-        taps = filter_of(get(G, place.up), layout) if place.up else None
+    for paths in layer_paths(G, layout):
+        taps = filter_of(get(G, paths.up), layout) if paths.up else None
         known = taps is not None and taps.shape == (4, 4) and torch.allclose(taps, torch.outer(one, one) / 16)
-        if place.up and not known:
-            raise UnsupportedModelError(f"{place.up} upsamples with another filter than [1, 3, 3, 1]")
+        if paths.up and not known:
+            raise UnsupportedModelError(f"{paths.up} upsamples with another filter than [1, 3, 3, 1]")
     for layer in list(get(G, layout.mapping).children())[1:]:
         rate = float(getattr(layer, "lr_mul", math.nan))
         if not math.isclose(rate, MAPPING_LR):
             raise UnsupportedModelError(
                 f"the mapping network learns at {rate:g} of the others' rate, not at {MAPPING_LR}"
             )
-
-
-def pack(bodies: Mapping[str, torch.nn.Module], w_avg: torch.Tensor) -> Dict[str, Any]:
-    """The entries of a file as the host's scripts read it; no discriminator, no optimisers."""
-    roles = {"G": "g", "G_ema": "g_ema"}
-    only = next(iter(bodies.values()))
-    return {"g": only, "g_ema": only, **{roles[role]: body for role, body in bodies.items()}, "latent_avg": w_avg}

@@ -35,7 +35,7 @@ class Layout:
         modulated: the modulated convolution inside a conv or toRGB layer.
         noise: noise strength [1] of a conv layer.
         bias: of a conv layer, [c] or [1, c, 1, 1].
-        stored_noise: beginning of the names of its noise buffers, which are numbered from 0.
+        stored_noise: prefix of the names of its noise buffers, which are numbered from 0.
         plain_upsampling: upsamples bilinearly, then convolves, where the others use a transposed convolution and a
             blur; the convolution's output is multiplied with sqrt(2) ahead of noise and bias instead of behind them.
     """
@@ -105,7 +105,7 @@ def known_layout(network: torch.nn.Module) -> Layout:
 
 
 @dataclass(frozen=True)
-class Place:
+class LayerPaths:
     """Where the layers of one resolution are: module paths within the generator.
 
     ``up`` is None at 4x4; ``reader`` is the next resolution's up-convolution, None in the last one.
@@ -118,7 +118,7 @@ class Place:
     reader: Optional[str]
 
 
-def places(network: Any, layout: Layout) -> List[Place]:
+def layer_paths(network: Any, layout: Layout) -> List[LayerPaths]:
     """Of all resolutions, ascending. The name of a block is the path of its conv1."""
     count = len(network.to_rgbs)
     size = get(network, layout.const).shape[2]
@@ -126,7 +126,7 @@ def places(network: Any, layout: Layout) -> List[Place]:
     convs = [layout.first_conv, *(f"{layout.convs}.{2 * k + 1}" for k in range(count))]
     rgbs = ["to_rgb1", *(f"to_rgbs.{k}" for k in range(count))]
     readers = [*ups[1:], None]
-    return [Place(size * 2**k, *paths) for k, paths in enumerate(zip(ups, convs, rgbs, readers))]
+    return [LayerPaths(size * 2**k, *paths) for k, paths in enumerate(zip(ups, convs, rgbs, readers))]
 
 
 class FlatBlock(torch.nn.Module):
@@ -134,16 +134,20 @@ class FlatBlock(torch.nn.Module):
     is one. It is made on demand and no part of the generator.
 
     Args:
-        place: where they belong.
+        paths: where they belong.
         conv1, torgb: dense or squeezed layers of the host's classes.
         excite: of a squeezed block that has a reader.
     """
 
     def __init__(
-        self, place: Place, conv1: torch.nn.Module, torgb: torch.nn.Module, excite: Optional[torch.nn.Module] = None
+        self,
+        paths: LayerPaths,
+        conv1: torch.nn.Module,
+        torgb: torch.nn.Module,
+        excite: Optional[torch.nn.Module] = None,
     ) -> None:
         super().__init__()
-        self.place = place
+        self.layer_paths = paths
         self.conv1 = conv1
         self.torgb = torgb
         if excite is not None:
@@ -153,26 +157,26 @@ class FlatBlock(torch.nn.Module):
     @property
     def paths(self) -> Dict[str, str]:
         """{child: its path within the generator}."""
-        place = self.place
-        known = {"conv1": place.conv1, "torgb": place.torgb, "excite": f"{place.reader}.excite"}
+        paths = self.layer_paths
+        known = {"conv1": paths.conv1, "torgb": paths.torgb, "excite": f"{paths.reader}.excite"}
         return {name: known[name] for name in self._modules}
 
 
-def read_block(network: torch.nn.Module, place: Place) -> FlatBlock:
-    """What is at ``place`` now."""
-    reader = get(network, place.reader) if place.reader else None
-    return FlatBlock(place, get(network, place.conv1), get(network, place.torgb), getattr(reader, "excite", None))
+def read_block(network: torch.nn.Module, paths: LayerPaths) -> FlatBlock:
+    """What is at ``paths`` now."""
+    reader = get(network, paths.reader) if paths.reader else None
+    return FlatBlock(paths, get(network, paths.conv1), get(network, paths.torgb), getattr(reader, "excite", None))
 
 
 def write_block(network: torch.nn.Module, block: FlatBlock) -> None:
     """Put the layers of ``block`` to where they belong."""
-    place = block.place
-    for path, layer in ((place.conv1, block.conv1), (place.torgb, block.torgb)):
+    paths = block.layer_paths
+    for path, layer in ((paths.conv1, block.conv1), (paths.torgb, block.torgb)):
         parent, _, leaf = path.rpartition(".")
         setattr(get(network, parent), leaf, layer)
-    if place.reader is None:
+    if paths.reader is None:
         return
-    reader = get(network, place.reader)
+    reader = get(network, paths.reader)
     if hasattr(block, "excite"):
         reader.excite = block.excite
         reader._forward_pre_hooks[HOOK] = excite_input
@@ -201,6 +205,11 @@ def filter_of(up: Any, layout: Layout) -> Optional[torch.Tensor]:
     return value(kernel) if isinstance(kernel, torch.Tensor) else None
 
 
+def find_layer_paths(network: torch.nn.Module, name: str) -> LayerPaths:
+    """Of the block of that name."""
+    return next(paths for paths in layer_paths(network, known_layout(network)) if paths.conv1 == name)
+
+
 def stored_noise(network: Any) -> List[torch.Tensor]:
     """The generator's own noise inputs [1, 1, R, R], one a convolution, in running order.
 
@@ -208,7 +217,7 @@ def stored_noise(network: Any) -> List[torch.Tensor]:
         UnsupportedModelError: it does not have one for every convolution.
     """
     found = dict(network.noises.named_buffers())
-    wanted = len(silence(network))
+    wanted = len(zero_noise(network))
     if len(found) != wanted:
         raise UnsupportedModelError(
             f"{type(network).__name__} has {len(found)} stored noise maps for {wanted} convolutions. Without noise "
@@ -217,7 +226,7 @@ def stored_noise(network: Any) -> List[torch.Tensor]:
     return [found[name] for name in sorted(found, key=lambda name: int(re.sub(r"\D", "", name)))]
 
 
-def silence(network: torch.nn.Module) -> List[torch.Tensor]:
+def zero_noise(network: torch.nn.Module) -> List[torch.Tensor]:
     """Noise inputs of zero, one a convolution."""
     layout = known_layout(network)
-    return [get(network, layout.const).new_zeros([1, 1, 1, 1])] * (2 * len(places(network, layout)) - 1)
+    return [get(network, layout.const).new_zeros([1, 1, 1, 1])] * (2 * len(layer_paths(network, layout)) - 1)

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Callable, Dict
+from typing import Dict
 
 import torch
 
-from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.adapters.layers import truncation, value
-from squeeze_patch.adapters.rosinality.layout import CLEAN, get, known_layout, places, silence, stored_noise
+from squeeze_patch.adapters.roles import Running
+from squeeze_patch.adapters.rosinality.layout import CLEAN, get, known_layout, layer_paths, stored_noise, zero_noise
 from squeeze_patch.errors import UnsupportedModelError
 
 #: latents whose mean style truncation moves towards: as many as the hosts' scripts take; they store no mean
 CENTRE_SAMPLES, CENTRE_SEED = 4096, 0
 
 
-class RunsFlat(Adapter):
-    """The part of the rosinality family's adapter that runs generators; ``network`` is the generator itself."""
-
-    def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
-        z = torch.randn([n, self.specs(network)[0].w_dim], generator=torch.Generator().manual_seed(seed))
-        with torch.no_grad():
-            return value(_styles(network, z))
+class RosinalityRunning(Running):
+    """The role of running generators; ``network`` is the generator itself."""
 
     def num_ws(self, network: torch.nn.Module) -> int:
         _check_inputs(network)
-        return 2 * len(places(network, known_layout(network)))
+        return 2 * len(layer_paths(network, known_layout(network)))
 
     def synthesis(self, network: torch.nn.Module, ws: torch.Tensor, noise_mode: str) -> torch.Tensor:
         reference = get(network, known_layout(network).const)
-        noise = stored_noise(network) if noise_mode == "const" else silence(network)
+        noise = stored_noise(network) if noise_mode == "const" else zero_noise(network)
         images, _ = network([ws.to(reference)], input_is_latent=True, noise=noise)
         return images.float()  # type: ignore[no-any-return]
 
@@ -44,23 +39,30 @@ class RunsFlat(Adapter):
         own = {f"{mapping}.{name}": p for name, p in get(network, mapping).named_parameters()}
         return {**super().style_parameters(root, network), **own}
 
-    def watch(self, network: torch.nn.Module, name: str, see: Callable[[torch.Tensor], None]) -> Any:
-        """At the input of the next up-convolution, behind the hook that applies excite there."""
-        place = next(place for place in places(network, known_layout(network)) if place.conv1 == name)
-        reader = get(network, str(place.reader))
-        return reader.register_forward_pre_hook(lambda _module, inputs: see(inputs[0]))
-
     def sampler(self, root: torch.nn.Module, network: torch.nn.Module) -> Sampler:
         """``network`` is run, also where ``root`` is more than it. Truncation moves styles towards the mean style of
         latents drawn with a fixed seed, computed at the first call that truncates."""
-        num_ws, specs = self.num_ws(network), self.specs(network)
-        truncated = truncation(lambda: self.sample_w(root, network, CENTRE_SAMPLES, CENTRE_SEED).mean(dim=0))
+        num_ws = self.num_ws(network)
+        truncated = truncation(lambda: sample_styles(network, CENTRE_SAMPLES, CENTRE_SEED).mean(dim=0))
 
         def images(z: torch.Tensor, c: torch.Tensor, noise_mode: str, psi: float) -> torch.Tensor:
             w = truncated(_styles(network, z), psi)
             return self.synthesis(network, w[:, None].expand(-1, num_ws, -1), noise_mode)
 
-        return Sampler(specs[0].w_dim, 0, specs[-1].resolution, images)
+        resolution = layer_paths(network, known_layout(network))[-1].resolution
+        return Sampler(_style_size(network), 0, resolution, images)
+
+
+def sample_styles(network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
+    """Style vectors [n, w_dim], float32, on the CPU, of random latents."""
+    z = torch.randn([n, _style_size(network)], generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        return value(_styles(network, z))
+
+
+def _style_size(network: torch.nn.Module) -> int:
+    layout = known_layout(network)
+    return int(getattr(get(network, layout.first_conv), layout.modulated).modulation.weight.shape[1])
 
 
 def _styles(network: torch.nn.Module, z: torch.Tensor) -> torch.Tensor:

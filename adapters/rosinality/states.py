@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Collection, Optional, Set, Tuple, Type
+from typing import Collection, Dict, Mapping, Optional, Set, Tuple, Type
 
 import torch
 
+from squeeze_patch.adapters.roles import StateDicts
 from squeeze_patch.adapters.rosinality.body import FlatBody, State
-from squeeze_patch.adapters.rosinality.layout import Layout
+from squeeze_patch.adapters.rosinality.layers import conv_channels, torgb_channels
+from squeeze_patch.adapters.rosinality.layout import Layout, find_layer_paths, get, known_layout
 from squeeze_patch.adapters.rosinality.standin import Generator
 from squeeze_patch.adapters.rosinality.standin_basicsr import StyleGAN2Generator, StyleGAN2GeneratorClean
 from squeeze_patch.errors import UnsupportedModelError
@@ -15,6 +17,26 @@ from squeeze_patch.errors import UnsupportedModelError
 BODIES: Tuple[Type[FlatBody], ...] = (Generator, StyleGAN2Generator, StyleGAN2GeneratorClean)
 #: what the names in the states of gfpgan's restoration networks begin with, as far as their generator goes
 RESTORATION = "stylegan_decoder."
+
+
+class RosinalityStates(StateDicts):
+    """The role of files of state dicts."""
+
+    def from_state(self, state: State, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:
+        return from_state(state, squeezed)
+
+    def kept_entries(
+        self, network: torch.nn.Module, kept: Mapping[str, torch.Tensor]
+    ) -> Dict[str, Tuple[int, torch.Tensor]]:
+        layout, entries = known_layout(network), {}
+        for name, channels in kept.items():
+            paths = find_layer_paths(network, name)
+            for layer, dims in (
+                (paths.conv1, conv_channels(get(network, paths.conv1), layout)),
+                (paths.torgb, torgb_channels(layout)),
+            ):
+                entries.update({f"{layer}.{parameter}": (dim, channels) for parameter, dim in dims.items()})
+        return entries
 
 
 def from_state(state: State, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:

@@ -1,15 +1,91 @@
-"""One generator out of a checkpoint file, to run it."""
+"""The generators in a checkpoint file: all of them, those to squeeze, the one to run."""
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 import torch
 
-from squeeze_patch.adapters import reference_name, roles
-from squeeze_patch.checkpoints.convert import PathLike, read
-from squeeze_patch.errors import CheckpointError, MeasurementError, UnsupportedModelError
-from squeeze_patch.surgery.status import status
+from squeeze_patch.adapters import entry_roles, locate, reference_name, unsupported_reason
+from squeeze_patch.adapters.located import Located
+from squeeze_patch.checkpoints.io import read
+from squeeze_patch.checkpoints.pickles import PathLike, host_path
+from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelError
+from squeeze_patch.surgery.status import Status, status, status_of_part
+
+
+def entries(data: Any) -> Iterator[Tuple[str, Any]]:
+    """(name, value) of everything in a loaded checkpoint; the name of a file's only value is ''."""
+    yield from ((str(name), value) for name, value in data.items()) if isinstance(data, dict) else [("", data)]
+
+
+def generators(data: Any) -> Dict[str, Located]:
+    """{name: what was found} of everything in a loaded checkpoint that is, or holds, a generator."""
+    found = {}
+    for name, value in entries(data):
+        if isinstance(value, torch.nn.Module):
+            with contextlib.suppress(UnsupportedModelError):
+                found[name] = locate(value)
+    return found
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of a file: its class, its parameters, its `Status` if it is a generator that can be squeezed, else
+    the adapter's reason why it cannot ('' = it is no generator)."""
+
+    class_name: str
+    parameters: int
+    status: Optional[Status]
+    reason: str
+
+
+def inspect(source: PathLike, *, trust: bool, host: Optional[PathLike] = None) -> Dict[str, Entry]:
+    """{name: Entry} of every network in a file.
+
+    Raises:
+        CheckpointError: as for `checkpoints.io.read`.
+    """
+    with host_path(host):
+        data = read(source, trust=trust)
+        found = generators(data)
+        result = {}
+        for name, value in entries(data):
+            if isinstance(value, torch.nn.Module):
+                parameters = sum(parameter.numel() for parameter in value.parameters())
+                now = status_of_part(found[name]) if name in found else None
+                reason = "" if now else unsupported_reason(value)
+                result[name] = Entry(type(value).__name__, parameters, now, reason)
+        return result
+
+
+def dense_generators(source: Path, data: Any) -> Dict[str, Located]:
+    """The generators of a loaded checkpoint, each object once.
+
+    Raises:
+        CheckpointError, UnsupportedModelError: there is none; the adapter's reason where there is one.
+        StateError: one is squeezed already.
+    """
+    found = generators(data)
+    if not found:
+        seen = ", ".join(f"{name or 'file'}: {type(value).__name__}" for name, value in entries(data))
+        for _, value in entries(data):
+            if isinstance(value, torch.nn.Module) and unsupported_reason(value):
+                raise UnsupportedModelError(f"{source}: {unsupported_reason(value)}")
+        raise CheckpointError(f"{source}: no generator in this file that can be squeezed (it holds {seen})")
+    for name, one in found.items():
+        now = status_of_part(one)
+        if now.state != "dense":
+            raise StateError(f"{source}: {name or 'the generator'} is squeezed already ({now}); convert a dense file")
+    return {name: one for name, one in found.items() if name == _first_name(found, one)}
+
+
+def _first_name(found: Mapping[str, Located], one: Located) -> str:
+    """One object may stand under several names; the reference's name goes first."""
+    return reference_name([name for name, other in found.items() if other.root is one.root])
 
 
 def load_generator(source: PathLike, key: Optional[str] = None, *, trust: bool) -> Any:
@@ -23,7 +99,7 @@ def load_generator(source: PathLike, key: Optional[str] = None, *, trust: bool) 
         The network on the CPU, in evaluation mode, without gradients.
 
     Raises:
-        CheckpointError: as for `checkpoint.read`, or no network has that name; the message lists those there are.
+        CheckpointError: as for `checkpoints.io.read`, or no network has that name; the message lists those there are.
     """
     data = read(source, trust=trust)
     found = data
@@ -42,7 +118,7 @@ def load_generator(source: PathLike, key: Optional[str] = None, *, trust: bool) 
 
 def _entry(names: Sequence[str], key: Optional[str]) -> Optional[str]:
     """The one of a file's networks that ``key`` means, None where it means none."""
-    known = roles()
+    known = entry_roles()
     if key is None:
         usual = [name for name in names if name in known] or (list(names) if len(names) == 1 else [])
         return reference_name(usual) if usual else None
@@ -57,20 +133,3 @@ def describe(G: torch.nn.Module) -> str:
         return str(status(G))
     except UnsupportedModelError:
         return f"{type(G).__name__}: {sum(parameter.numel() for parameter in G.parameters()):,} parameters"
-
-
-def device_named(name: str) -> torch.device:
-    """The device of that name ("cpu", "cuda", "cuda:1"); "auto" = CUDA where there is any, else the CPU.
-
-    Raises:
-        MeasurementError: torch knows no such device, or it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty([0], device=device)
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        reason = str(error).strip().splitlines()[0]
-        raise MeasurementError(f"device {name} cannot be used: {reason}. --device cpu always can") from error
-    return device

@@ -1,21 +1,37 @@
-"""Files: written whole or not at all, read from a path or a URL."""
+"""Files: read, and written whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
+import pickle
 import tempfile
 from pathlib import Path
-from typing import IO, Callable, Iterator, Optional
-from urllib.parse import urlparse
+from typing import IO, Any, Iterator
 
+from squeeze_patch.checkpoints.pickles import PICKLE_PROTOCOL, PathLike, read_pickle
+from squeeze_patch.checkpoints.state_dicts import Archive, is_archive, read_archive
 from squeeze_patch.errors import CheckpointError
 
-#: called with (bytes so far, bytes in all or 0 where unknown)
-ByteProgress = Callable[[int, int], None]
 
-CHUNK = 1 << 20
+def read(source: PathLike, *, trust: bool) -> Any:
+    """Load a host's pickle, or a file of torch.save (`Archive`), with all tensors on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, not trusted, not a pickle, or needs a module that is not there.
+    """
+    source = Path(source)
+    if not source.is_file():
+        raise CheckpointError(f"{source}: {'this is a folder' if source.is_dir() else 'there is no such file'}")
+    return read_archive(source, trust=trust) if is_archive(source) else read_pickle(source, trust=trust)
+
+
+def write(data: Any, stream: IO[bytes]) -> None:
+    """Write what `read` returned, in the file format that it came in."""
+    if isinstance(data, Archive):
+        data.save(stream)
+        return
+    pickle.dump(data, stream, protocol=PICKLE_PROTOCOL)
 
 
 @contextlib.contextmanager
@@ -48,44 +64,12 @@ def _mode_for(path: Path) -> int:
     return 0o666 & ~mask
 
 
-def is_url(source: str) -> bool:
-    return urlparse(source).scheme in ("http", "https")
-
-
-def cache_dir() -> Path:
-    """``$SQUEEZE_CACHE``, or squeeze_patch in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("SQUEEZE_CACHE") or Path(base) / "squeeze_patch")
-
-
-def fetch(url: str, progress: Optional[ByteProgress] = None) -> Path:
-    """Download a file once; later calls return the cached copy.
-
-    Raises:
-        CheckpointError: the address cannot be read.
-    """
-    import requests
-
-    name = Path(urlparse(url).path).name or "download"
-    target = cache_dir() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}_{name}"
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with requests.get(url, stream=True, timeout=30, headers={"Accept-Encoding": "identity"}) as answer:
-            answer.raise_for_status()
-            if answer.headers.get("Content-Type", "").startswith("text/html"):
-                raise CheckpointError(f"{url} is a web page, not a file; use the address of the download itself")
-            total = int(answer.headers.get("Content-Length", 0))
-            done = 0
-            with atomic_write(target) as stream:
-                for chunk in answer.iter_content(CHUNK):
-                    stream.write(chunk)
-                    done += len(chunk)
-                    if progress is not None:
-                        progress(done, total)
-                if total and done != total and "Content-Encoding" not in answer.headers:
-                    raise CheckpointError(f"{url} broke off after {done:,} of {total:,} bytes; try again")
-    except requests.RequestException as error:
-        raise CheckpointError(f"cannot download {url}: {error}") from error
-    return target
+def check_target(source: Path, target: Path, force: bool) -> None:
+    """Raise `CheckpointError` where ``target`` cannot or must not be written."""
+    if target.is_dir() or not target.parent.is_dir():
+        what = "this is a folder" if target.is_dir() else f"there is no folder {target.parent}"
+        raise CheckpointError(f"{target}: {what}; the target has to be a file in a folder that exists")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise CheckpointError(f"{target}: source and target are the same file; the dense checkpoint would be lost")
+    if target.exists() and not force:
+        raise CheckpointError(f"{target}: the file exists; --force overwrites it")

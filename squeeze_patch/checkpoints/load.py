@@ -7,7 +7,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple, TypeVar, Union
 
 import torch
 
-from squeeze_patch.adapters import reference_name, together
+from squeeze_patch.adapters import reference_name, search
 from squeeze_patch.checkpoints.state_dicts import (
     is_archive,
     parts_of_state,
@@ -17,15 +17,17 @@ from squeeze_patch.checkpoints.state_dicts import (
     stored_plan,
 )
 from squeeze_patch.errors import CheckpointError, StateError
-from squeeze_patch.planning.planner import Plan
-from squeeze_patch.surgery.apply import apply, forget_original, remove
-from squeeze_patch.surgery.status import status
+from squeeze_patch.planning.plans import Plan
+from squeeze_patch.surgery.apply import apply
+from squeeze_patch.surgery.originals import forget
+from squeeze_patch.surgery.remove import remove
+from squeeze_patch.surgery.status import status, status_of
 
 Module = TypeVar("Module", bound=torch.nn.Module)
-State = Mapping[str, torch.Tensor]
+StateDict = Mapping[str, torch.Tensor]
 
 
-def load(G: Module, source: Union[str, Path, State], *, entry: Optional[str] = None, trust: bool = False) -> Module:
+def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str] = None, trust: bool = False) -> Module:
     """Squeeze a generator as a file's weights are squeezed, and load them, all of them.
 
     Args:
@@ -45,8 +47,9 @@ def load(G: Module, source: Union[str, Path, State], *, entry: Optional[str] = N
         PlanError: G has other channels.
         StateError: G is squeezed in another way. G is as it was after any error.
     """
-    state, plan, where = _find(source, entry, trust, whole=together(G) is not None)
-    now = status(G)
+    target = search(G)
+    state, plan, where = _find(source, entry, trust, whole=target.wrapper is not None)
+    now = status_of(target)
     if now.state == "dense":
         with torch.random.fork_rng(devices=[]):
             apply(G, plan=plan, init="random")
@@ -55,7 +58,7 @@ def load(G: Module, source: Union[str, Path, State], *, entry: Optional[str] = N
         except CheckpointError:
             remove(G)
             raise
-        forget_original(G)
+        forget(target)
     elif now.plan is None or now.plan.widths != plan.widths:
         raise StateError(f"the generator is squeezed in another way than {where} ({now}); build it anew")
     else:
@@ -64,7 +67,9 @@ def load(G: Module, source: Union[str, Path, State], *, entry: Optional[str] = N
     return G
 
 
-def _find(source: Union[str, Path, State], entry: Optional[str], trust: bool, whole: bool) -> Tuple[State, Plan, str]:
+def _find(
+    source: Union[str, Path, StateDict], entry: Optional[str], trust: bool, whole: bool
+) -> Tuple[StateDict, Plan, str]:
     """The squeezed state dict that is meant, its Plan, and words for where it is.
 
     Args:
@@ -83,7 +88,7 @@ def _find(source: Union[str, Path, State], entry: Optional[str], trust: bool, wh
         data = read_entries(path, trust=trust)
     plan = stored_plan(data)
     bodies: Dict[str, torch.nn.Module] = {}
-    states: Dict[str, State] = {}
+    states: Dict[str, StateDict] = {}
     for name, value in data.items():
         parts = {f"{name}.{part}": state_of_part(value, at) for part, at in parts_of_state(value).items()}
         for key, state in (parts or {str(name): value}).items():
@@ -101,7 +106,7 @@ def _find(source: Union[str, Path, State], entry: Optional[str], trust: bool, wh
     return states[chosen], found, where
 
 
-def _check(G: torch.nn.Module, state: State, where: str) -> None:
+def _check(G: torch.nn.Module, state: StateDict, where: str) -> None:
     """Raise `CheckpointError` unless every tensor of ``G`` is in ``state``, in its shape, and nothing else is."""
     want = {name: tuple(tensor.shape) for name, tensor in G.state_dict().items()}
     have = {name: tuple(tensor.shape) for name, tensor in state.items()}

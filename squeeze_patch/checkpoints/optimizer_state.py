@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters import locate
+from squeeze_patch.adapters.located import Located
 
 #: (name, shape) of a generator's parameters, in its order
 Parameters = List[Tuple[str, torch.Size]]
@@ -50,7 +50,7 @@ def optimises(state: Any, parameters: Parameters) -> bool:
 
 def follow_all(
     data: Any,
-    found: Mapping[str, torch.nn.Module],
+    found: Mapping[str, Located],
     dense: Mapping[str, Parameters],
     kept: Mapping[str, Mapping[str, torch.Tensor]],
 ) -> Dict[str, str]:
@@ -58,7 +58,7 @@ def follow_all(
 
     Args:
         data: entries of a file; anything but a dict holds none.
-        found: {generator: the squeezed network}.
+        found: {generator: what was squeezed}.
         dense: {generator: its parameters while dense}.
         kept: {generator: {block: kept channels [q]}}.
 
@@ -76,7 +76,7 @@ def follow_all(
 
 
 def follow(
-    state: Mapping[str, Any], dense: Parameters, squeezed: torch.nn.Module, kept: Mapping[str, torch.Tensor]
+    state: Mapping[str, Any], dense: Parameters, squeezed: Located, kept: Mapping[str, torch.Tensor]
 ) -> Followed:
     """The optimiser state for ``squeezed``.
 
@@ -86,14 +86,15 @@ def follow(
         squeezed: what became of it.
         kept: {block name: kept channels [q]}, empty where its layers were drawn anew.
     """
-    adapter, network = locate(squeezed)
-    parts = adapter.kept_entries(network, kept)
+    states = squeezed.adapter.states
+    parts = {} if states is None else states.kept_entries(squeezed.network, kept)
     group = state["param_groups"][0]
     old = {name: state["state"].get(number) for number, (name, _) in zip(group["params"], dense)}
     shapes = dict(dense)
     entries: Dict[int, Any] = {}
-    names = [name for name, _ in parameters_of(squeezed)]
-    for number, (name, shape) in enumerate(parameters_of(squeezed)):
+    parameters = parameters_of(squeezed.root)
+    names = [name for name, _ in parameters]
+    for number, (name, shape) in enumerate(parameters):
         entry = _cut(old.get(name), shapes.get(name), shape, parts.get(name))
         if entry is not None:
             entries[number] = entry

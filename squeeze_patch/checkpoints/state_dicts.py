@@ -9,20 +9,23 @@ import contextlib
 import pickle
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, ContextManager, Dict, Mapping, Optional, Tuple
+from typing import IO, Any, ContextManager, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
 from squeeze_patch.adapters import adapters, locate
+from squeeze_patch.adapters.located import Located
+from squeeze_patch.adapters.roles import StateDicts
 from squeeze_patch.errors import CheckpointError, UnsupportedModelError
-from squeeze_patch.planning.planner import BlockPlan, Plan, dense_parameters
+from squeeze_patch.planning.plans import BlockPlan, Plan
+from squeeze_patch.planning.solver import dense_parameters
 
 #: entry of a file that holds the Plan, as a plain dict
 PLAN_ENTRY = "squeeze_plan"
 #: name of the one entry of a file that is a bare state dict
 WHOLE = ""
 #: what a file of torch.save begins with: a zip archive, or since before torch 1.6 a pickled magic number
-_BEGINNINGS = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
 
 
 class Archive(Dict[str, Any]):
@@ -31,7 +34,7 @@ class Archive(Dict[str, Any]):
     Attributes:
         states: names of the entries that were state dicts of generators, or parts of one: the state dict of a training
             wrapper "GAN" becomes "GAN.GE" and "GAN.G", and keeps the rest.
-        parts: {name: (the wrapper's, {beginning of a name in the generator's state: in the wrapper's})} of those.
+        parts: {name: (the wrapper's, {prefix of names in the generator's state: in the wrapper's})} of those.
     """
 
     states: Tuple[str, ...] = ()
@@ -42,24 +45,24 @@ class Archive(Dict[str, Any]):
         place for it, but its shapes tell."""
         entries: Dict[str, Any] = dict(self)
         for name in self.states:
-            adapter, network = locate(self[name])
-            plan = adapter.plan_of(network)
+            found = locate(self[name])
+            plan = found.surgery.plan_of(found.network)
             if plan is not None:
                 entries.setdefault(PLAN_ENTRY, plan)
             state = self[name].state_dict()
             if name not in self.parts:
                 entries[name] = state
                 continue
-            wrapper, beginnings = self.parts[name]
+            wrapper, prefixes = self.parts[name]
             del entries[name]
-            entries[wrapper] = {**entries[wrapper], **_renamed(state, beginnings)}
+            entries[wrapper] = {**entries[wrapper], **_renamed(state, prefixes)}
         torch.save(entries.get(WHOLE, entries), stream)
 
 
 def is_archive(source: Path) -> bool:
     """Whether torch.save wrote the file, rather than a host's pickle."""
     with open(source, "rb") as stream:
-        return stream.read(32).startswith(_BEGINNINGS)
+        return stream.read(32).startswith(_MAGIC)
 
 
 def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
@@ -96,15 +99,15 @@ def read_archive(source: Path, *, trust: bool) -> Archive:
     states, parts = [], {}
     for name, value in data.items():
         found = {} if name == WHOLE else parts_of_state(value)
-        for part, beginnings in found.items():
-            body = stand_in(state_of_part(value, beginnings), plan, f"{source}: {name}.{part}: ")
+        for part, prefixes in found.items():
+            body = stand_in(state_of_part(value, prefixes), plan, f"{source}: {name}.{part}: ")
             if body is None:
                 raise CheckpointError(f"{source}: {name}.{part} is not the generator that its wrapper should hold")
             archive[f"{name}.{part}"] = body
-            parts[f"{name}.{part}"] = (str(name), beginnings)
+            parts[f"{name}.{part}"] = (str(name), prefixes)
             states.append(f"{name}.{part}")
         if found:
-            taken = tuple(outer for beginnings in found.values() for outer in beginnings.values())
+            taken = tuple(outer for prefixes in found.values() for outer in prefixes.values())
             archive[name] = {key: tensor for key, tensor in value.items() if not key.startswith(taken)}
             continue
         body = stand_in(value, plan, f"{source}: {name}: " if name else f"{source}: ")
@@ -118,19 +121,19 @@ def parts_of_state(value: Any) -> Dict[str, Dict[str, str]]:
     """The generators in ``value``, if it is a training wrapper's state dict; see the adapters' contract."""
     if not is_state(value):
         return {}
-    return next((parts for adapter in adapters() for parts in [adapter.parts_of_state(value)] if parts), {})
+    return next((parts for states in _roles() for parts in [states.parts_of_state(value)] if parts), {})
 
 
-def state_of_part(state: Mapping[str, torch.Tensor], beginnings: Mapping[str, str]) -> Dict[str, torch.Tensor]:
+def state_of_part(state: Mapping[str, torch.Tensor], prefixes: Mapping[str, str]) -> Dict[str, torch.Tensor]:
     """A generator's state out of its wrapper's."""
-    return _renamed(state, {outer: inner for inner, outer in beginnings.items()})
+    return _renamed(state, {outer: inner for inner, outer in prefixes.items()})
 
 
-def _renamed(state: Mapping[str, torch.Tensor], beginnings: Mapping[str, str]) -> Dict[str, torch.Tensor]:
+def _renamed(state: Mapping[str, torch.Tensor], prefixes: Mapping[str, str]) -> Dict[str, torch.Tensor]:
     return {
         new + name[len(old) :]: tensor
         for name, tensor in state.items()
-        for old, new in beginnings.items()
+        for old, new in prefixes.items()
         if name.startswith(old)
     }
 
@@ -154,19 +157,23 @@ def stand_in(value: Any, plan: Optional[Plan] = None, where: str = "") -> Option
     if not is_state(value):
         return None
     squeezed = None if plan is None else [block.name for block in plan.blocks]
-    for adapter in adapters():
+    for states in _roles():
         try:
-            body = adapter.from_state(value, squeezed)
+            body = states.from_state(value, squeezed)
         except UnsupportedModelError as error:
             raise UnsupportedModelError(f"{where}{error}") from error
         if body is not None:
-            found = plan_from_shapes(body)
-            if found is not None:
-                stored = plan is not None and plan.same_widths(found)
-                _, network = locate(body)
-                adapter.mark(body, network, (plan if stored and plan else found).to_dict())
+            attach_plan_of_shapes(locate(body), stored=plan)
             return body
     return None
+
+
+def attach_plan_of_shapes(found: Located, stored: Optional[Plan] = None) -> None:
+    """Put the Plan onto a generator that is squeezed and has none: ``stored`` where that is what its shapes say."""
+    plan = plan_from_shapes(found)
+    if plan is not None:
+        known = stored if stored is not None and stored.same_widths(plan) else plan
+        found.surgery.attach_plan(found.root, found.network, known.to_dict())
 
 
 def is_state(value: Any) -> bool:
@@ -174,13 +181,16 @@ def is_state(value: Any) -> bool:
     return isinstance(value, Mapping) and len(value) > 0 and all(isinstance(v, torch.Tensor) for v in value.values())
 
 
-def plan_from_shapes(G: torch.nn.Module) -> Optional[Plan]:
+def plan_from_shapes(found: Located) -> Optional[Plan]:
     """The Plan that made a squeezed generator, as far as its layers tell; None where it is dense."""
-    adapter, network = locate(G)
-    specs = adapter.specs(network)
+    specs = found.specs
     blocks = tuple(BlockPlan(s.name, s.resolution, s.channels, s.width) for s in specs if s.width is not None)
-    after = sum(parameter.numel() for parameter in G.parameters())
-    return Plan(adapter.name, blocks, dense_parameters(G, specs), after) if blocks else None
+    after = sum(parameter.numel() for parameter in found.root.parameters())
+    return Plan(found.adapter.name, blocks, dense_parameters(found.root, specs), after) if blocks else None
+
+
+def _roles() -> List[StateDicts]:
+    return [adapter.states for adapter in adapters() if adapter.states is not None]
 
 
 def _known_classes() -> ContextManager[Any]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters import adapters, locate, reference_name, roles
+from squeeze_patch.adapters import adapters, entry_roles, locate, reference_name
 from squeeze_patch.adapters.base import Adapter
-from squeeze_patch.checkpoints.convert import check_target, generators, host_path, read, write
-from squeeze_patch.checkpoints.io import atomic_write
-from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, Archive, plan_from_shapes
-from squeeze_patch.errors import CheckpointError, PlanError
+from squeeze_patch.adapters.located import Located
+from squeeze_patch.adapters.roles import Interchange
+from squeeze_patch.checkpoints.generators import generators
+from squeeze_patch.checkpoints.io import atomic_write, check_target, read, write
+from squeeze_patch.checkpoints.pickles import PathLike, host_path
+from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, Archive, attach_plan_of_shapes
+from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError
 from squeeze_patch.surgery.status import status
 
-PathLike = Union[str, Path]
 #: latents behind the mean style of files that store none, as many as stylegan2-pytorch by rosinality takes
 LATENTS = 4096
 #: entries that are carried over in another form
@@ -24,8 +26,8 @@ _CARRIED = ("latent_avg", PLAN_ENTRY)
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """What `exchange` did.
+class Transfer:
+    """What `transfer` did.
 
     Attributes:
         source, target: the files.
@@ -34,7 +36,7 @@ class Exchange:
         left: names of its other entries, which were not.
         state: what the generators are, in words: dense, or squeezed how.
         mean_style: whether the mean style (w_avg) had to be computed, from `LATENTS` latents.
-        built_by: how a host builds the generator that the file is loaded into; "" = the file brings it.
+        constructor_hint: how a host builds the generator that the file is loaded into; "" = the file brings it.
     """
 
     source: Path
@@ -45,10 +47,10 @@ class Exchange:
     left: Tuple[str, ...]
     state: str
     mean_style: bool
-    built_by: str
+    constructor_hint: str
 
 
-def exchange(
+def transfer(
     source: PathLike,
     target: PathLike,
     to: str,
@@ -56,7 +58,7 @@ def exchange(
     trust: bool = False,
     host: Optional[PathLike] = None,
     force: bool = False,
-) -> Exchange:
+) -> Transfer:
     """Write the generators of ``source``, dense or squeezed, as a checkpoint of another family; images stay the same.
 
     Discriminators and optimisers are left behind (a pickle gets an untrained discriminator, which its hosts demand).
@@ -76,67 +78,70 @@ def exchange(
         UnsupportedModelError: the other family does not have this network; nothing is written.
     """
     source, target = Path(source), Path(target)
-    family = _family(to)
+    family, role = _family(to)
     check_target(source, target, force)
     with host_path(host):
         data = read(source, trust=trust)
-        known = {"": "G_ema", **roles()}  # a file's only generator is taken for a moving average
-        found = {name: G for name, G in generators(data).items() if name in known}
+        known = {"": "G_ema", **entry_roles()}  # a file's only generator is taken for a moving average
+        found = {name: one for name, one in generators(data).items() if name in known}
         if not found:
             raise CheckpointError(f"{source}: no generator in this file (looked for {', '.join(filter(None, known))})")
-        reference = found[reference_name(found)]
-        origin, _ = locate(reference)
         states, computed = _common(found, known, data)
-        made = {role: _made(family, state) for role, state in states.items()}
+        made = {entry: _made(role, state) for entry, state in states.items()}
         w_avg = states.get("G_ema", next(iter(states.values())))["w_avg"]
-        entries = family.pack(made, w_avg)
         with atomic_write(target) as stream:
-            write(_file(family, entries), stream)
+            write(_file(family, role.make_checkpoint(made, w_avg)), stream)
     names = data if isinstance(data, dict) else {}
-    left = tuple(str(name) for name in names if name not in {*found, *_CARRIED} and data[name] is not None)
-    use = family.built_by(next(iter(states.values())))
-    now = str(status(next(iter(made.values()))))
-    return Exchange(source, target, origin.name, family.name, tuple(found), left, now, computed, use)
+    return Transfer(
+        source=source,
+        target=target,
+        origin=found[reference_name(found)].adapter.name,
+        family=family.name,
+        generators=tuple(found),
+        left=tuple(str(name) for name in names if name not in {*found, *_CARRIED} and data[name] is not None),
+        state=str(status(next(iter(made.values())))),
+        mean_style=computed,
+        constructor_hint=role.constructor_hint(next(iter(states.values()))),
+    )
 
 
-def _family(name: str) -> Adapter:
+def _family(name: str) -> Tuple[Adapter, Interchange]:
     known = {adapter.name: adapter for adapter in adapters()}
     if name not in known:
         raise PlanError(f"there is no family {name!r}; there are {', '.join(known)}")
-    return known[name]
+    role = known[name].interchange
+    if role is None:
+        raise UnsupportedModelError(f"generators of another family cannot be carried to the family {name}")
+    return known[name], role
 
 
 def _common(
-    found: Mapping[str, torch.nn.Module], known: Mapping[str, str], data: Any
+    found: Mapping[str, Located], known: Mapping[str, str], data: Any
 ) -> Tuple[Dict[str, Dict[str, torch.Tensor]], bool]:
     """{role: tensors under common names, w_avg among them}, and whether w_avg had to be computed."""
     states, computed = {}, False
     stored = data.get("latent_avg") if isinstance(data, dict) else None
     for name, G in found.items():
-        adapter, network = locate(G)
-        state = adapter.to_common(G, network)
+        state = G.interchange.to_common(G.root, G.network)
         if "w_avg" not in state and isinstance(stored, torch.Tensor):
             state["w_avg"] = stored.detach().float().reshape(-1)
         if "w_avg" not in state:
-            state["w_avg"], computed = adapter.sample_w(G, network, LATENTS, seed=0).mean(dim=0), True
+            state["w_avg"], computed = G.sample_w(LATENTS, seed=0).mean(dim=0), True
         states[known[name]] = state
     return states, computed
 
 
-def _made(family: Adapter, state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    """A generator of ``family``, with its Plan on it where it is squeezed."""
+def _made(role: Interchange, state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """A generator of the other family, with its Plan on it where it is squeezed."""
     with torch.random.fork_rng(devices=[]):
-        G = family.from_common(state)
-    plan = plan_from_shapes(G)
-    if plan is not None:
-        _, network = locate(G)
-        family.mark(G, network, plan.to_dict())
+        G = role.from_common(state)
+    attach_plan_of_shapes(locate(G))
     return G
 
 
-def _file(family: Adapter, entries: Dict[str, Any]) -> Any:
-    if not family.saves_states:
-        return entries
-    archive = Archive(entries)
-    archive.states = tuple(name for name, value in entries.items() if isinstance(value, torch.nn.Module))
+def _file(family: Adapter, made: Dict[str, Any]) -> Any:
+    if family.states is None:
+        return made
+    archive = Archive(made)
+    archive.states = tuple(name for name, value in made.items() if isinstance(value, torch.nn.Module))
     return archive

@@ -5,9 +5,15 @@ from __future__ import annotations
 import click
 
 from squeeze_patch import __version__
-from squeeze_patch.cli.checkpoints import convert, info, plan
-from squeeze_patch.cli.jobs import demo, recover, run, train
-from squeeze_patch.cli.measure import compare, report
+from squeeze_patch.cli.compare import compare
+from squeeze_patch.cli.convert import convert
+from squeeze_patch.cli.demo import demo
+from squeeze_patch.cli.info import info
+from squeeze_patch.cli.plan import plan
+from squeeze_patch.cli.recover import recover
+from squeeze_patch.cli.report import report
+from squeeze_patch.cli.run import run
+from squeeze_patch.cli.train import train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,13 +10,13 @@ from typing import Any, Dict
 import numpy as np
 import torch
 
-from squeeze_patch.checkpoints.convert import Conversion, convert, read, write
-from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.convert import Conversion, convert_file
+from squeeze_patch.checkpoints.io import atomic_write, read, write
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.errors import CheckpointError
 from squeeze_patch.evaluation.compare import Comparison, compare
 from squeeze_patch.evaluation.grids import grid
-from squeeze_patch.planning.planner import check_wish
+from squeeze_patch.planning.request import Request
 from squeeze_patch.sampling import sample
 
 WEIGHTS = Path(__file__).with_name("weights.npz")
@@ -50,15 +50,14 @@ def trained_generator() -> Generator:
     return G.eval().requires_grad_(False)
 
 
-def run_demo(folder: Path, force: bool = False, **wish: Any) -> Demo:
+def run_demo(folder: Path, request: Request, force: bool = False) -> Demo:
     """Write dense.pkl, convert it to squeezed.pkl, compare both and draw samples.png, all in ``folder``.
 
     Args:
         folder: made where it does not exist.
+        request: how to squeeze it.
         force: overwrite files of these names, of an earlier run, say.
-        wish: ``reduction`` or ``ratio``, and ``allocate``, as for `squeeze_patch.apply`.
     """
-    check_wish(wish.get("reduction"), wish.get("ratio"))
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("dense.pkl", "squeezed.pkl", "samples.png"):
         if (folder / name).exists() and not force:
@@ -66,7 +65,7 @@ def run_demo(folder: Path, force: bool = False, **wish: Any) -> Demo:
     dense = trained_generator()
     with atomic_write(folder / "dense.pkl") as stream:
         write({"G": copy.deepcopy(dense), "G_ema": dense}, stream)
-    conversion = convert(folder / "dense.pkl", folder / "squeezed.pkl", trust=True, force=True, **wish)
+    conversion = convert_file(folder / "dense.pkl", folder / "squeezed.pkl", request, trust=True, force=True)
     squeezed = read(folder / "squeezed.pkl", trust=True)["G_ema"]
     comparison = compare(dense, squeezed, noise_mode="none")
     picture = folder / "samples.png"

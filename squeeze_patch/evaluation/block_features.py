@@ -21,7 +21,7 @@ class FeatureDistance:
     relative: float
 
 
-class Taps:
+class BlockFeatures:
     """Sums over the features of two generators that are run in turns, A first; a context manager.
 
     The last block is left out: nobody reads its features. Where blocks cannot be hooked, or cannot be compared, the
@@ -37,7 +37,7 @@ class Taps:
         self.difference: Dict[int, float] = {}
         self.size: Dict[int, float] = {}
 
-    def __enter__(self) -> Taps:
+    def __enter__(self) -> BlockFeatures:
         a, b = (_blocks(G, which, self.reasons) for G, which in zip(self.generators, "AB"))
         self.resolutions = sorted(set(a) & set(b))
         for resolution in self.resolutions:
@@ -47,8 +47,11 @@ class Taps:
                     f"{resolution}x{resolution} has {first.channels} channels in A, {second.channels} in B"
                 )
                 continue
-            for which, block, see in (("A", first, self._first(resolution)), ("B", second, self._second(resolution))):
-                handle = block.watch(see)
+            for which, block, callback in (
+                ("A", first, self._first(resolution)),
+                ("B", second, self._second(resolution)),
+            ):
+                handle = block.watch(callback)
                 if handle is None:  # an adapter may describe blocks that are no modules of the host
                     self.reasons.append(f"{resolution}x{resolution}: the block of {which} is no module to be hooked")
                 else:
@@ -95,7 +98,7 @@ class Taps:
 
 @dataclass(frozen=True)
 class _Block:
-    """A block that has a reader: its channels, and how its features are watched (`Adapter.watch`)."""
+    """A block that has a reader: its channels, and how its features are watched (`Surgery.watch`)."""
 
     channels: int
     watch: Callable[[Callable[[torch.Tensor], None]], Any]
@@ -104,12 +107,12 @@ class _Block:
 def _blocks(G: torch.nn.Module, which: str, reasons: List[str]) -> Dict[int, _Block]:
     """{resolution: block} of every block that has a reader."""
     try:
-        adapter, network = locate(G)
+        found = locate(G)
     except UnsupportedModelError:
         reasons.append(f"not compared: no adapter knows the blocks of {which} ({type(G).__name__})")
         return {}
     return {
-        spec.resolution: _Block(spec.channels, functools.partial(adapter.watch, network, spec.name))
-        for spec in adapter.specs(network)
+        spec.resolution: _Block(spec.channels, functools.partial(found.surgery.watch, found.network, spec.name))
+        for spec in found.specs
         if not spec.is_last
     }

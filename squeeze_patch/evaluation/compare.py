@@ -15,12 +15,12 @@ import torch
 from squeeze_patch.adapters import sampler
 from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.errors import MeasurementError, UnsupportedModelError
-from squeeze_patch.evaluation.block_features import FeatureDistance, Taps
+from squeeze_patch.evaluation.block_features import BlockFeatures, FeatureDistance
 from squeeze_patch.evaluation.descriptors import PATCHES, RandomNetwork, normalised, patches, pyramid
 from squeeze_patch.evaluation.distributions import NEIGHBOURS, frechet_distance, sliced_wasserstein
 from squeeze_patch.evaluation.inception import InceptionDistances, InceptionNetwork
-from squeeze_patch.evaluation.pixels import WINDOW, decibels, psnr, ssim
-from squeeze_patch.initialization.from_weights import Progress
+from squeeze_patch.evaluation.pixels import WINDOW, decibels, ssim
+from squeeze_patch.progress import Progress
 from squeeze_patch.sampling import NOISE_MODES, draw, evaluation, latents
 
 SAMPLES = 256
@@ -30,8 +30,6 @@ MOST_PATCHES = 2**15
 FEATURE_SEED = 0
 #: pixels a batch where no batch size is given: 16 images of 256x256, one of 1024x1024
 _BATCH_PIXELS = 2**20
-
-__all__ = ["Comparison", "Distance", "compare", "default_batch", "psnr"]
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def compare(
     size = batch or default_batch(sources[0].img_resolution)
     pixels = _Pixels()
     sets: Optional[Tuple[_Set, _Set]] = None
-    with evaluation(a), evaluation(b), Taps(a, b) as taps:
+    with evaluation(a), evaluation(b), BlockFeatures(a, b) as taps:
         for start in range(0, samples, size):
             chosen = slice(start, start + size)
             x = draw(sources[0], z[chosen], c[chosen], noise_mode, truncation)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import gc
-import platform
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import torch
 
 from squeeze_patch.adapters import sampler
-from squeeze_patch.initialization.from_weights import Progress
+from squeeze_patch.evaluation.devices import device_name
+from squeeze_patch.progress import Progress
 from squeeze_patch.sampling import draw, evaluation, latents
 
 REPEATS = 20
@@ -131,19 +130,3 @@ def latency(
         repeats=repeats,
         device=device_name(device),
     )
-
-
-def device_name(device: torch.device) -> str:
-    """The processor's or the card's name, CPU threads, torch's version."""
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
-def _processor() -> str:
-    described = Path("/proc/cpuinfo")  # platform.processor() is empty on most Linux systems
-    if described.is_file():
-        for line in described.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':', 1)[1].strip()} ({platform.machine()})"
-    return platform.processor() or platform.machine()

@@ -9,15 +9,17 @@ from typing import Any, Dict, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters import locate, sampler
+from squeeze_patch.adapters import locate
+from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import MeasurementError, StateError
 from squeeze_patch.evaluation.latency import REPEATS, Latency, Quartiles, latency
 from squeeze_patch.evaluation.memory import Memory, memory
-from squeeze_patch.initialization.from_weights import Progress
 from squeeze_patch.planning.cost import Report, amount, report, table
-from squeeze_patch.planning.planner import Plan, describe_reduction
-from squeeze_patch.surgery.apply import apply
-from squeeze_patch.surgery.status import status
+from squeeze_patch.planning.plans import Plan, describe_reduction
+from squeeze_patch.planning.request import Request
+from squeeze_patch.progress import Progress
+from squeeze_patch.surgery.apply import apply_request
+from squeeze_patch.surgery.status import status_of_part
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,10 @@ def measure(
     """
     if batch < 1 or repeats < 2:
         raise MeasurementError(f"batch has to be 1 or more and repeats 2 or more, not {batch} and {repeats}")
-    _check_pair(dense, squeezed)
+    found = locate(squeezed)
+    _check_pair(locate(dense), found)
     return Measurement(
-        cost=report(squeezed),
+        cost=report(found),
         latency=latency(dense, squeezed, batch, repeats, progress),
         memory_before=memory(dense, batch),
         memory_after=memory(squeezed, batch),
@@ -96,42 +99,42 @@ def pair(
         PlanError, UnsupportedModelError: as for `squeeze_patch.apply`, or no dense generator can be made.
         StateError: the arguments do not fit G's state.
     """
-    now = status(G)
+    return pair_for(G, Request(reduction, ratio, None, plan, allocate), against)
+
+
+def pair_for(G: Any, request: Request, against: Optional[Any] = None) -> Tuple[Any, Any]:
+    """As `pair`."""
+    found = locate(G)
+    now = status_of_part(found)
     if now.state == "irregular":
         raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
-    device = next(G.parameters()).device
     with torch.random.fork_rng(devices=[]):
         if now.state == "dense":
             if against is not None:
                 raise StateError("the generator is dense; a dense one to measure against belongs to a squeezed one")
-            wish: Dict[str, Any] = {"reduction": reduction, "ratio": ratio, "plan": plan, "allocate": allocate}
-            other = apply(copy.deepcopy(G), **wish, init="random", keep_original=False)
+            other = copy.deepcopy(G)
+            apply_request(other, request, "random", keep_original=False)
             return G, other.eval().requires_grad_(False)
-        if not (reduction is None and ratio is None and plan is None and allocate == "uniform"):
+        if not request.is_default:
             raise StateError(
                 f"the generator is squeezed already ({now}); a ratio, reduction, plan or allocation is for dense ones"
             )
         if against is None:
-            against = _dense_like(G).to(device).eval().requires_grad_(False)
-    _check_pair(against, G)
+            dense = found.surgery.dense_like(G, found.network)
+            against = dense.to(next(G.parameters()).device).eval().requires_grad_(False)
+    _check_pair(locate(against), found)
     return against, G
 
 
-def _dense_like(G: torch.nn.Module) -> torch.nn.Module:
-    adapter, network = locate(G)
-    return adapter.dense_like(G, network)
-
-
-def _check_pair(dense: Any, squeezed: Any) -> None:
-    for name, G, state in (("dense", dense, "dense"), ("squeezed", squeezed, "squeezed")):
-        now = status(G)
+def _check_pair(dense: Located, squeezed: Located) -> None:
+    for state, found in (("dense", dense), ("squeezed", squeezed)):
+        now = status_of_part(found)
         if now.state != state:
-            raise StateError(f"the generator to measure as {name} is {now}")
+            raise StateError(f"the generator to measure as {state} is {now}")
     shapes = []
-    for G in (dense, squeezed):
-        adapter, network = locate(G)
-        blocks = [dataclasses.replace(spec, width=None) for spec in adapter.specs(network)]
-        source = sampler(G)
+    for found in (dense, squeezed):
+        blocks = [dataclasses.replace(spec, width=None) for spec in found.specs]
+        source = found.sampler()
         shapes.append((blocks, source.z_dim, source.c_dim))
     if shapes[0] != shapes[1]:
         raise MeasurementError(

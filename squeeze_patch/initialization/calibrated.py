@@ -21,16 +21,13 @@ import torch
 
 from squeeze_patch.adapters.content import Affine, BlockSpec, DenseBlock, SqueezedStart
 from squeeze_patch.initialization import simulation
-from squeeze_patch.initialization.from_weights import (
-    Progress,
-    fit_excite,
-    fit_image,
-    importance_of,
-    one_thread,
-    refit_torgb,
-    select_channels,
-)
-from squeeze_patch.initialization.simulation import Step
+from squeeze_patch.initialization.regression import fit_excite, fit_image, refit_torgb
+from squeeze_patch.initialization.selection import importance_of, select_channels
+from squeeze_patch.initialization.simulation import BlockWindow
+from squeeze_patch.progress import Progress, one_thread
+
+#: (covariance [c, c], importance [c, c], q) -> the channels to keep [q], ascending
+Select = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 #: positions sampled for a block, per channel; the regressions have one unknown per kept channel and output
 ROWS_PER_CHANNEL = 64
@@ -71,6 +68,7 @@ def calibrated_starts(
     kept: Optional[Mapping[str, torch.Tensor]] = None,
     progress: Optional[Progress] = None,
     seed: int = 0,
+    select: Select = select_channels,
 ) -> Dict[str, SqueezedStart]:
     """Starts for the blocks to squeeze of one dense generator.
 
@@ -81,6 +79,7 @@ def calibrated_starts(
         kept: {block name: kept channels}, where they are given (a generator that must match another's).
         progress: called with (block name, blocks done, blocks in all).
         seed: of noise inputs and positions.
+        select: chooses the channels.
     """
     with _threads(blocks):
         counts = _counts(blocks)
@@ -89,10 +88,10 @@ def calibrated_starts(
         starts: Dict[str, SqueezedStart] = {}
         x: Optional[torch.Tensor] = None  # features and image so far of the squeezed generator
         image: Optional[torch.Tensor] = None
-        for index, (block, step, y, target) in enumerate(simulation.dense_run(blocks, counts, all_ws, seed)):
+        for index, (block, window, y, target) in enumerate(simulation.dense_run(blocks, counts, all_ws, seed)):
             name, ws = block.spec.name, all_ws[: len(y)]
-            f = y if x is None else simulation.run(block, x, ws, step)
-            below = torch.zeros_like(target) if image is None else simulation.upsample(image, block, step)
+            f = y if x is None else simulation.run(block, x, ws, window)
+            below = torch.zeros_like(target) if image is None else simulation.upsample(image, block, window)
             if name in widths:
                 rows = _Rows(*map(simulation.rows, (y, f, target - below)))
                 if kept is not None:
@@ -100,7 +99,7 @@ def calibrated_starts(
                 else:
                     covariance = _covariance(rows.dense)
                     importance = _importance(blocks, index, covariance, gradients[name], all_ws)
-                    chosen = select_channels(covariance, importance, widths[name])
+                    chosen = select(covariance, importance, widths[name])
                 starts[name] = _fit(block, rows, chosen, all_ws)
                 image = below + simulation.torgb(starts[name], f[:, chosen], ws)
                 x = None if block.spec.is_last else simulation.excite(starts[name], f[:, chosen])
@@ -164,12 +163,12 @@ def _gradients(blocks: Sequence[DenseBlock], ws: torch.Tensor, seed: int) -> Dic
     the expected product with itself. Where there are windows, the image is the last one's.
     """
     sums = {block.spec.name: torch.zeros([block.spec.channels] * 2, dtype=torch.float64) for block in blocks}
-    steps = simulation.walk(blocks, [len(ws)] * len(blocks), seed)
+    windows = simulation.sample_windows(blocks, [len(ws)] * len(blocks), seed)
     random = torch.Generator().manual_seed(seed)
     for start in range(0, len(ws), GRADIENT_BATCH):
         some = slice(start, start + GRADIENT_BATCH)
         with torch.enable_grad():
-            found, image = _differentiable(blocks, ws[some], [step.part(some) for step in steps])
+            found, image = _differentiable(blocks, ws[some], [window.part(some) for window in windows])
             direction = torch.randn(image.shape, generator=random)
             gradients = torch.autograd.grad((image * direction).sum(), found)
         for block, gradient in zip(blocks, gradients):
@@ -179,16 +178,16 @@ def _gradients(blocks: Sequence[DenseBlock], ws: torch.Tensor, seed: int) -> Dic
 
 
 def _differentiable(
-    blocks: Sequence[DenseBlock], ws: torch.Tensor, steps: Sequence[Step]
+    blocks: Sequence[DenseBlock], ws: torch.Tensor, windows: Sequence[BlockWindow]
 ) -> Tuple[List[torch.Tensor], torch.Tensor]:
     """conv1's activations of every block, and the image that depends on them."""
     found: List[torch.Tensor] = []
     image: Optional[torch.Tensor] = None
-    for block, step in zip(blocks, steps):
-        x = simulation.features(block, found[-1] if found else None, ws, step)
+    for block, window in zip(blocks, windows):
+        x = simulation.features(block, found[-1] if found else None, ws, window)
         found.append(x if found else x.requires_grad_())
         rgb = simulation.torgb(block, found[-1], ws)
-        image = rgb if image is None else simulation.upsample(image, block, step) + rgb
+        image = rgb if image is None else simulation.upsample(image, block, window) + rgb
     assert image is not None
     return found, image
 

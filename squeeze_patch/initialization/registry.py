@@ -1,21 +1,51 @@
-"""Which start a squeezed generator gets, and the starts that a trained one gives it."""
+"""The starts that a squeezed generator can get, by name."""
 
 from __future__ import annotations
 
-from typing import Dict, Mapping, Optional
+from dataclasses import dataclass
+from typing import Callable, Dict, Mapping, Optional, Sequence
 
 import torch
 
-from squeeze_patch.adapters.base import Adapter
-from squeeze_patch.adapters.content import SqueezedStart
+from squeeze_patch.adapters.content import DenseBlock, SqueezedStart
+from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import PlanError, SqueezeError
 from squeeze_patch.initialization.calibrated import calibrated_starts
-from squeeze_patch.initialization.from_weights import Progress, one_thread, starts_from_weights
-from squeeze_patch.planning.planner import Plan
+from squeeze_patch.initialization.from_weights import starts_from_weights
+from squeeze_patch.progress import Progress, one_thread
 
-INITS = ("calibrated", "weights", "random")
 #: of the latents of a trained start: a number that nobody takes for images, so that these are not what was fitted
 SEED = 1_397_836_357
+
+#: (all dense blocks in running order, {block name: q}, n -> styles [n, w_dim], {block name: kept channels} or None,
+#: progress) -> {block name: start}
+MakeStarts = Callable[
+    [
+        Sequence[DenseBlock],
+        Mapping[str, int],
+        Callable[[int], torch.Tensor],
+        Optional[Mapping[str, torch.Tensor]],
+        Optional[Progress],
+    ],
+    Dict[str, SqueezedStart],
+]
+
+
+@dataclass(frozen=True)
+class Init:
+    """One way to start: in words, and how its starts are made; None = the fresh random layers of the host."""
+
+    words: str
+    make: Optional[MakeStarts]
+
+
+DEFAULT_INIT = "calibrated"
+#: {name, as ``init=`` and ``--init`` take it: Init}
+INITS: Dict[str, Init] = {
+    "calibrated": Init("the trained weights, calibrated", calibrated_starts),
+    "weights": Init("the trained weights", starts_from_weights),
+    "random": Init("random layers, to be trained", None),
+}
 
 
 def check_init(init: str) -> None:
@@ -25,30 +55,40 @@ def check_init(init: str) -> None:
 
 
 def trained_starts(
-    G: torch.nn.Module,
-    adapter: Adapter,
-    network: torch.nn.Module,
-    plan: Plan,
+    found: Located,
+    widths: Mapping[str, int],
     init: str,
-    kept: Optional[Mapping[str, torch.Tensor]],
-    progress: Optional[Progress],
+    *,
+    kept: Optional[Mapping[str, torch.Tensor]] = None,
+    progress: Optional[Progress] = None,
+    seed: int = SEED,
 ) -> Dict[str, SqueezedStart]:
-    """Starts for the blocks of ``plan``, calibrated or from the weights; ``G`` and its ``network`` stay as they are.
+    """Starts for the blocks to squeeze; the generator stays as it is.
 
     Args:
-        init: "calibrated" or "weights".
-        kept: {block name: kept channels}, where they are given.
+        found: the dense generator.
+        widths: {block name: q}.
+        init: a name of `INITS`.
+        kept: {block name: kept channels [q]}, where they are given.
+        progress: called with (block name, blocks done, blocks in all).
+        seed: of the latents.
+
+    Returns:
+        {block name: start}; {} where the layers are to be drawn anew.
 
     Raises:
+        PlanError: there is no such start.
         SqueezeError: parameters are not finite.
     """
+    check_init(init)
+    make = INITS[init].make
+    if make is None:
+        return {}
     with one_thread():
-        for name, parameter in network.named_parameters():
+        for name, parameter in found.network.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise SqueezeError(f"{name} holds values that are not finite: this generator has diverged")
-    widths = {block.name: block.width for block in plan.blocks}
-    start = calibrated_starts if init == "calibrated" else starts_from_weights
     with torch.inference_mode(False):  # gradients can be taken
         with one_thread():
-            blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
-        return start(blocks, widths, lambda n: adapter.sample_w(G, network, n, SEED), kept, progress)
+            blocks = found.dense_blocks()
+        return make(blocks, widths, lambda n: found.sample_w(n, seed), kept, progress)

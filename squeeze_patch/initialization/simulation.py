@@ -28,7 +28,7 @@ CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Step:
+class BlockWindow:
     """Where the samples of one block are computed, and on which noise inputs.
 
     Attributes:
@@ -44,13 +44,13 @@ class Step:
     noise0: torch.Tensor
     noise1: torch.Tensor
 
-    def part(self, samples: slice) -> Step:
+    def part(self, samples: slice) -> BlockWindow:
         """The same of some of the samples."""
         crops, inside = (None if x is None else x[samples] for x in (self.crops, self.inside))
         return replace(self, crops=crops, inside=inside, noise0=self.noise0[samples], noise1=self.noise1[samples])
 
 
-def walk(blocks: Sequence[DenseBlock], counts: Sequence[int], seed: int) -> List[Step]:
+def sample_windows(blocks: Sequence[DenseBlock], counts: Sequence[int], seed: int) -> List[BlockWindow]:
     """Random windows and noise inputs for every block.
 
     Args:
@@ -58,7 +58,7 @@ def walk(blocks: Sequence[DenseBlock], counts: Sequence[int], seed: int) -> List
         counts: samples of each block, none more than those of the block before.
     """
     random = torch.Generator().manual_seed(seed)
-    steps: List[Step] = []
+    windows: List[BlockWindow] = []
     corners = torch.zeros([counts[0], 2], dtype=torch.int64)
     for block, n in zip(blocks, counts):
         size, crops, inside = block.spec.resolution, None, None
@@ -77,8 +77,8 @@ def walk(blocks: Sequence[DenseBlock], counts: Sequence[int], seed: int) -> List
         else:
             noise0 = torch.randn(shape, generator=random)
             noise1 = torch.randn([n, 1, size, size], generator=random)
-        steps.append(Step(crops, inside, noise0, noise1))
-    return steps
+        windows.append(BlockWindow(crops, inside, noise0, noise1))
+    return windows
 
 
 def _crops(corners: torch.Tensor, size: int, random: torch.Generator) -> torch.Tensor:
@@ -91,13 +91,13 @@ def _crops(corners: torch.Tensor, size: int, random: torch.Generator) -> torch.T
     return low + (torch.rand(corners.shape, generator=random) * (high - low + 1)).long()
 
 
-def features(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, step: Step) -> torch.Tensor:
+def features(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, window: BlockWindow) -> torch.Tensor:
     """conv1's activations.
 
     Args:
         x: features of the block before [n, in_channels, h, w], whole or its window; None for the first block.
         ws: style vectors [n, w_dim].
-        step: of this block and these samples.
+        window: of this block and these samples.
 
     Returns:
         [n, channels, R, R], or [n, channels, WINDOW, WINDOW].
@@ -110,11 +110,11 @@ def features(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, ste
             x = block.const.expand(len(ws), -1, -1, -1)
         assert x is not None
         convolve = _convolve_bilinear if block.spec.upsampling == "bilinear" else _convolve_fir
-        h = _activate(convolve(block, block.conv0, x, ws, step), block.conv0, step.noise0)
-        h = h if step.inside is None else h * _centre(step.inside, WINDOW + 2)
+        h = _activate(convolve(block, block.conv0, x, ws, window), block.conv0, window.noise0)
+        h = h if window.inside is None else h * _centre(window.inside, WINDOW + 2)
     h, demodulation = _modulate(h, block.conv1, ws)
-    h = torch.nn.functional.conv2d(h, block.conv1.weight, padding=1 if step.inside is None else 0)
-    return _activate(h * demodulation, block.conv1, step.noise1)
+    h = torch.nn.functional.conv2d(h, block.conv1.weight, padding=1 if window.inside is None else 0)
+    return _activate(h * demodulation, block.conv1, window.noise1)
 
 
 def torgb(block: Union[DenseBlock, SqueezedStart], x: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:
@@ -123,17 +123,17 @@ def torgb(block: Union[DenseBlock, SqueezedStart], x: torch.Tensor, ws: torch.Te
     return (weight @ x.flatten(2)).reshape(len(x), -1, *x.shape[2:]) + block.rgb_bias[None, :, None, None]
 
 
-def upsample(image: torch.Tensor, block: DenseBlock, step: Step) -> torch.Tensor:
-    """The image before, at the size of a block and, where there are windows, in its window; of the step's samples."""
-    image = image[: len(step.noise1)]
+def upsample(image: torch.Tensor, block: DenseBlock, window: BlockWindow) -> torch.Tensor:
+    """The image before, at the size of a block and, where there are windows, in its window; of the window's samples."""
+    image = image[: len(window.noise1)]
     if block.spec.upsampling == "bilinear":
-        image = _bilinear(image, step, border=1)
-        if step.inside is not None:
-            image = _reflect(image, _centre(step.inside, WINDOW + 2))
+        image = _bilinear(image, window, border=1)
+        if window.inside is not None:
+            image = _reflect(image, _centre(window.inside, WINDOW + 2))
         return _filter(image, block.fir)
-    if step.crops is None:
+    if window.crops is None:
         return upsample2d(image, block.fir)
-    return _centre(upsample2d(_cut(image, step.crops), block.fir), WINDOW)
+    return _centre(upsample2d(_cut(image, window.crops), block.fir), WINDOW)
 
 
 def excite(start: SqueezedStart, x: torch.Tensor) -> torch.Tensor:
@@ -143,34 +143,34 @@ def excite(start: SqueezedStart, x: torch.Tensor) -> torch.Tensor:
     return (start.excite_weight @ x.flatten(2) + start.excite_bias[:, None]).reshape(len(x), -1, *x.shape[2:])
 
 
-def run(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, step: Step) -> torch.Tensor:
-    """`features` without gradients, some samples at a time; ``x`` may have more samples than the step."""
-    size = max(CHUNK // (block.spec.channels * step.noise1[0].numel()), 1)
+def run(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, window: BlockWindow) -> torch.Tensor:
+    """`features` without gradients, some samples at a time; ``x`` may have more samples than the window."""
+    size = max(CHUNK // (block.spec.channels * window.noise1[0].numel()), 1)
     parts = []
     with torch.no_grad():
-        for start in range(0, len(step.noise1), size):
-            some = slice(start, min(start + size, len(step.noise1)))
-            parts.append(features(block, None if x is None else x[some], ws[some], step.part(some)))
+        for start in range(0, len(window.noise1), size):
+            some = slice(start, min(start + size, len(window.noise1)))
+            parts.append(features(block, None if x is None else x[some], ws[some], window.part(some)))
     return torch.cat(parts)
 
 
 def dense_run(
     blocks: Sequence[DenseBlock], counts: Sequence[int], ws: torch.Tensor, seed: int
-) -> Iterator[Tuple[DenseBlock, Step, torch.Tensor, torch.Tensor]]:
-    """(block, its step, conv1's activations, image so far) of the dense generator, block by block.
+) -> Iterator[Tuple[DenseBlock, BlockWindow, torch.Tensor, torch.Tensor]]:
+    """(block, its window, conv1's activations, image so far) of the dense generator, block by block.
 
     Args:
-        blocks, counts, seed: as for `walk`.
+        blocks, counts, seed: as for `sample_windows`.
         ws: style vectors [n, w_dim] for as many samples as the first block has.
     """
     x: Optional[torch.Tensor] = None
     image: Optional[torch.Tensor] = None
-    for block, step in zip(blocks, walk(blocks, counts, seed)):
-        n = len(step.noise1)
-        x = run(block, x, ws[:n], step)
+    for block, window in zip(blocks, sample_windows(blocks, counts, seed)):
+        n = len(window.noise1)
+        x = run(block, x, ws[:n], window)
         rgb = torgb(block, x, ws[:n])
-        image = rgb if image is None else upsample(image, block, step) + rgb
-        yield block, step, x, image
+        image = rgb if image is None else upsample(image, block, window) + rgb
+        yield block, window, x, image
 
 
 def counts(blocks: Sequence[DenseBlock], per_channel: int, samples: int, rows: int = 0) -> List[int]:
@@ -211,33 +211,35 @@ def _activate(x: torch.Tensor, conv: ConvWeights, noise: torch.Tensor) -> torch.
     return torch.nn.functional.leaky_relu(x, conv.slope) * conv.gain
 
 
-def _convolve_fir(block: DenseBlock, conv: ConvWeights, x: torch.Tensor, ws: torch.Tensor, step: Step) -> torch.Tensor:
+def _convolve_fir(
+    block: DenseBlock, conv: ConvWeights, x: torch.Tensor, ws: torch.Tensor, window: BlockWindow
+) -> torch.Tensor:
     """conv0 with zero insertion in front and a filter behind: the whole map, or the window and one position around."""
-    x = x if step.crops is None else _cut(x, step.crops)
+    x = x if window.crops is None else _cut(x, window.crops)
     x, demodulation = _modulate(x, conv, ws)
     x = torch.nn.functional.conv_transpose2d(x, conv.weight.transpose(0, 1), stride=2)
     x = _filter(x, block.fir.flip([0, 1]) * 4, padding=1) * demodulation
-    return x if step.crops is None else _centre(x, WINDOW + 2)
+    return x if window.crops is None else _centre(x, WINDOW + 2)
 
 
 def _convolve_bilinear(
-    block: DenseBlock, conv: ConvWeights, x: torch.Tensor, ws: torch.Tensor, step: Step
+    block: DenseBlock, conv: ConvWeights, x: torch.Tensor, ws: torch.Tensor, window: BlockWindow
 ) -> torch.Tensor:
     """conv0 on bilinearly upsampled features, zeros around the map; the same positions."""
     if block.const is None:
-        x = _bilinear(x, step, border=2)
-    if step.inside is not None:
-        x = x * step.inside
+        x = _bilinear(x, window, border=2)
+    if window.inside is not None:
+        x = x * window.inside
     x, demodulation = _modulate(x, conv, ws)
-    return torch.nn.functional.conv2d(x, conv.weight, padding=1 if step.inside is None else 0) * demodulation
+    return torch.nn.functional.conv2d(x, conv.weight, padding=1 if window.inside is None else 0) * demodulation
 
 
-def _bilinear(x: torch.Tensor, step: Step, border: int) -> torch.Tensor:
+def _bilinear(x: torch.Tensor, window: BlockWindow, border: int) -> torch.Tensor:
     """Bilinear upsampling by two that repeats the map's border: of the window and ``border`` positions around it, or of
     the whole map, which has one reflected position around it for ``border`` 1."""
-    x = x if step.crops is None else _cut(x, step.crops, "replicate")
+    x = x if window.crops is None else _cut(x, window.crops, "replicate")
     x = torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-    if step.crops is not None:
+    if window.crops is not None:
         return _centre(x, WINDOW + 2 * border)
     return torch.nn.functional.pad(x, [1] * 4, mode="reflect") if border == 1 else x
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-import torch
-
-from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.content import BlockSpec
-from squeeze_patch.planning.planner import Plan, dense_parameters, saved_parameters
+from squeeze_patch.adapters.located import Located
+from squeeze_patch.planning.plans import Plan
+from squeeze_patch.planning.solver import dense_parameters, saved_parameters
 
 #: taps of StyleGAN2's resampling filter [1, 3, 3, 1] x [1, 3, 3, 1]
 FIR_TAPS = 16
@@ -66,16 +65,11 @@ def multiply_adds(spec: BlockSpec, width: Optional[int]) -> int:
     return total
 
 
-def report(G: torch.nn.Module, plan: Optional[Plan] = None) -> Report:
-    """Cost of ``G`` dense and as ``plan`` squeezes it; ``plan=None`` takes the widths that ``G`` has now.
-
-    Raises:
-        UnsupportedModelError: no adapter knows the generator.
-    """
-    adapter, network = locate(G)
-    specs = adapter.specs(network)
+def report(found: Located, plan: Optional[Plan] = None) -> Report:
+    """Cost of a generator dense and as ``plan`` squeezes it; ``plan=None`` takes the widths that it has now."""
+    specs = found.specs
     widths = {s.name: s.width for s in specs} if plan is None else {b.name: b.width for b in plan.blocks}
-    return cost(specs, dense_parameters(G, specs), widths)
+    return cost(specs, dense_parameters(found.root, specs), widths)
 
 
 def cost(specs: Sequence[BlockSpec], parameters: int, widths: Dict[str, Any]) -> Report:

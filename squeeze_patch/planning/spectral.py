@@ -6,30 +6,29 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import torch
 
-from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import BlockSpec
-from squeeze_patch.initialization import registry as starts
+from squeeze_patch.adapters.located import Located
 from squeeze_patch.initialization.calibrated import statistics
-from squeeze_patch.initialization.from_weights import rank_channels
-from squeeze_patch.planning.planner import FEW, MULTIPLE, TOLERANCE, Plan, saved_parameters, solve
+from squeeze_patch.initialization.selection import rank_channels
+from squeeze_patch.planning.plans import Plan
+from squeeze_patch.planning.request import Request
+from squeeze_patch.planning.solver import FEW, MULTIPLE, TOLERANCE, saved_parameters, solve
 
 
-def allocate(
-    adapter: Adapter, root: torch.nn.Module, network: torch.nn.Module, uniform: Plan, multiple: Optional[int] = None
-) -> Plan:
+def allocate_spectrally(found: Located, uniform: Plan, multiple: Optional[int], seed: int) -> Plan:
     """A Plan of as many parameters as ``uniform`` (to 0.3 points, else the nearest), of the least error in the image.
 
     The error of a block at q channels is what `rank_channels` leaves with the best q of them; errors of blocks add up.
 
     Args:
-        adapter, root, network: as in the adapter contract; dense.
+        found: dense.
         uniform: states the budget.
-        multiple: widths are multiples of this; default 8, finer where 8 misses the budget.
+        multiple: widths are multiples of this; None = 8, finer where 8 misses the budget.
+        seed: of the latents.
     """
-    specs = adapter.specs(network)
+    specs = found.specs
     with torch.inference_mode(False):
-        blocks = [adapter.dense_block(network, spec.name) for spec in specs]
-        seen = statistics(blocks, lambda n: adapter.sample_w(root, network, n, starts.SEED))
+        seen = statistics(found.dense_blocks(), lambda n: found.sample_w(n, seed))
     errors = {
         spec.name: rank_channels(seen.covariance[spec.name], seen.importance[spec.name], spec.channels)[1].tolist()
         for spec in specs
@@ -39,7 +38,7 @@ def allocate(
     for step in (None, 4, 2, 1) if multiple is None else (multiple,):
         widths = spend(specs, errors, budget, step)
         if widths:
-            plans.append(solve(specs, uniform.parameters_before, uniform.family, widths=widths))
+            plans.append(solve(specs, uniform.parameters_before, uniform.family, Request(widths=widths)))
             if abs(plans[-1].reduction - uniform.reduction) <= TOLERANCE:
                 return plans[-1]
     return min(plans, key=lambda plan: abs(plan.reduction - uniform.reduction), default=uniform)

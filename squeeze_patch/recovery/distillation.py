@@ -10,7 +10,7 @@ import torch
 
 from squeeze_patch.recovery import processes as parallel
 from squeeze_patch.recovery.pair import pair_of
-from squeeze_patch.recovery.session import Budget, Files, Progress, Session
+from squeeze_patch.recovery.session import Budget, Files, Session, StepProgress
 from squeeze_patch.recovery.settings import Settings
 from squeeze_patch.recovery.state_file import Evaluation, State, fingerprint
 from squeeze_patch.recovery.state_file import load as load_state
@@ -70,7 +70,7 @@ def recover(
     patience: Optional[int] = None,
     state: Optional[Union[str, Path]] = None,
     log: Optional[Union[str, Path]] = None,
-    progress: Optional[Progress] = None,
+    progress: Optional[StepProgress] = None,
 ) -> Recovery:
     """Bring a squeezed generator's images back to those of the dense one that it came from, in place, without data.
 
@@ -132,7 +132,7 @@ def run(
     budget: Budget,
     state_file: Optional[Path] = None,
     log: Optional[Path] = None,
-    progress: Optional[Progress] = None,
+    progress: Optional[StepProgress] = None,
 ) -> Recovery:
     """As `recover`."""
     pair, processes = pair_of(student, teacher), parallel.current()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 
+from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import SqueezeError
 from squeeze_patch.recovery.pair import Pair
 from squeeze_patch.recovery.settings import Settings
@@ -21,16 +22,16 @@ from squeeze_patch.recovery.settings import Settings
 Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class Taps:
+class FeatureTaps:
     """Catches the features that named blocks of a network hand on."""
 
     def __init__(self) -> None:
         self.features: Dict[str, torch.Tensor] = {}
 
     @contextlib.contextmanager
-    def on(self, pair: Pair, network: torch.nn.Module) -> Iterator[None]:
+    def on(self, side: Located, names: Sequence[str]) -> Iterator[None]:
         """Listen for the length of a ``with`` block; the hooks are gone afterwards, so that no file has them."""
-        handles = [pair.adapter.watch(network, name, self._catcher(name)) for name in pair.tapped]
+        handles = [side.surgery.watch(side.network, name, self._catcher(name)) for name in names]
         try:
             yield
         finally:
@@ -53,13 +54,13 @@ class Targets:
     """The teacher's images and features for given styles."""
 
     def __init__(self, pair: Pair, noise_mode: str) -> None:
-        self.pair, self.noise_mode, self.taps = pair, noise_mode, Taps()
+        self.pair, self.noise_mode, self.taps = pair, noise_mode, FeatureTaps()
 
     @torch.no_grad()
     def __call__(self, w: torch.Tensor) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
         """Styles [N, num_ws, w_dim] -> images [N, C, R, R], {block: features [N, c, r, r]}, float32."""
-        with self.taps.on(self.pair, self.pair.teacher_network):
-            images = self.pair.images(self.pair.teacher_network, w, self.noise_mode)
+        with self.taps.on(self.pair.teacher, self.pair.tapped):
+            images = self.pair.images(self.pair.teacher, w, self.noise_mode)
             return images, self.taps.take()
 
 
@@ -78,16 +79,16 @@ class Objective(torch.nn.Module):
 
     def __init__(self, pair: Pair, settings: Settings, power: Dict[str, float], distance: Optional[Distance]) -> None:
         super().__init__()
-        self.pair, self.network = pair, pair.student_network
+        self.pair, self.network = pair, pair.student.network
         self.noise_mode = settings.noise_mode
         self.distance_weight = settings.lpips_weight
-        self.power, self.distance, self.taps = power, distance, Taps()
+        self.power, self.distance, self.taps = power, distance, FeatureTaps()
 
     def forward(
         self, w: torch.Tensor, images: torch.Tensor, features: Dict[str, torch.Tensor], feature_weight: float
     ) -> torch.Tensor:
         """Styles [N, num_ws, w_dim], the teacher's images and features -> the loss, a scalar."""
-        made = self.pair.images(self.network, w, self.noise_mode)
+        made = self.pair.images(self.pair.student, w, self.noise_mode)
         loss = (made - images).square().mean()
         for name, mine in self.taps.take().items():
             loss = loss + feature_weight * (mine - features[name]).square().mean() / self.power[name]

@@ -8,10 +8,10 @@ from typing import Dict, List
 import torch
 
 from squeeze_patch.adapters import locate
-from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import BlockSpec
+from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import StateError
-from squeeze_patch.surgery.status import status
+from squeeze_patch.surgery.status import status_of_part
 
 CURE = "Name the dense checkpoint that the squeezed one was converted from"
 
@@ -21,35 +21,30 @@ class Pair:
     """Two generators that agree in everything but the squeezed blocks; made by `pair_of`.
 
     Attributes:
-        adapter: of both.
-        student, teacher: the generators.
-        student_network, teacher_network: the synthesis networks in them.
+        student, teacher: the squeezed and the dense generator.
         tapped: names of the blocks whose features have a reader; all but the last.
     """
 
-    adapter: Adapter
-    student: torch.nn.Module
-    teacher: torch.nn.Module
-    student_network: torch.nn.Module
-    teacher_network: torch.nn.Module
+    student: Located
+    teacher: Located
     tapped: List[str]
 
     @property
     def device(self) -> torch.device:
-        return next(self.student_network.parameters()).device
+        return next(self.student.network.parameters()).device
 
     @property
     def num_ws(self) -> int:
         """Styles that a synthesis network takes."""
-        return self.adapter.num_ws(self.teacher_network)
+        return self.teacher.running.num_ws(self.teacher.network)
 
     def sample_w(self, n: int, seed: int) -> torch.Tensor:
         """Styles [n, w_dim], float32, on the CPU, of latents (and classes) drawn with ``seed``."""
-        return self.adapter.sample_w(self.teacher, self.teacher_network, n, seed)
+        return self.teacher.sample_w(n, seed)
 
-    def images(self, network: torch.nn.Module, w: torch.Tensor, noise_mode: str) -> torch.Tensor:
-        """Images [N, C, R, R], float32, that one of the networks makes of styles [N, num_ws, w_dim]."""
-        return self.adapter.synthesis(network, w, noise_mode)
+    def images(self, side: Located, w: torch.Tensor, noise_mode: str) -> torch.Tensor:
+        """Images [N, C, R, R], float32, that one of the two makes of styles [N, num_ws, w_dim]."""
+        return side.running.synthesis(side.network, w, noise_mode)
 
 
 def pair_of(student: torch.nn.Module, teacher: torch.nn.Module) -> Pair:
@@ -59,22 +54,19 @@ def pair_of(student: torch.nn.Module, teacher: torch.nn.Module) -> Pair:
         UnsupportedModelError: no adapter knows one of them, or they cannot be run on styles alone.
         StateError: they do not belong together; the message says in what they differ.
     """
-    _check_states(student, teacher)
-    adapter, student_network = locate(student)
-    other, teacher_network = locate(teacher)
-    for side, network in ((adapter, student_network), (other, teacher_network)):
-        side.num_ws(network)  # raises where it cannot be run
-    mine = [replace(spec, width=None) for spec in adapter.specs(student_network)]
-    theirs = other.specs(teacher_network)
-    if mine != theirs or adapter.name != other.name:
+    sides = locate(student), locate(teacher)
+    _check_states(*sides)
+    for side in sides:
+        side.running.num_ws(side.network)  # raises where it cannot be run
+    mine, theirs = ([replace(spec, width=None) for spec in side.specs] for side in sides)
+    if mine != theirs or sides[0].adapter.name != sides[1].adapter.name:
         different = next((_difference(a, b) for a, b in zip(mine, theirs) if a != b), "other blocks")
         raise StateError(f"the generators differ in more than the squeezed blocks: {different}. {CURE}")
-    _check_mapping(adapter.style_parameters(student, student_network), other.style_parameters(teacher, teacher_network))
+    _check_mapping(*(side.running.style_parameters(side.root, side.network) for side in sides))
     devices = {parameter.device for G in (student, teacher) for parameter in G.parameters()}
     if len(devices) > 1:
         raise StateError("the generators are on different devices; move both to the same one")
-    tapped = [spec.name for spec in theirs if not spec.is_last]
-    return Pair(adapter, student, teacher, student_network, teacher_network, tapped)
+    return Pair(*sides, [spec.name for spec in theirs if not spec.is_last])
 
 
 def _difference(student: BlockSpec, teacher: BlockSpec) -> str:
@@ -84,11 +76,11 @@ def _difference(student: BlockSpec, teacher: BlockSpec) -> str:
     return f"{name} of block {student.name} is {mine} in the squeezed one, {theirs} in the dense one"
 
 
-def _check_states(student: torch.nn.Module, teacher: torch.nn.Module) -> None:
-    now = status(teacher)
+def _check_states(student: Located, teacher: Located) -> None:
+    now = status_of_part(teacher)
     if now.state != "dense":
         raise StateError(f"the teacher has to be a dense generator, this one is {now}. {CURE}")
-    now = status(student)
+    now = status_of_part(student)
     if now.state != "squeezed":
         raise StateError(f"the student has to be a squeezed generator, this one is {now}. Squeeze it first")
 

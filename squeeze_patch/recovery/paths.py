@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Optional, Sequence
 
-from squeeze_patch.checkpoints.convert import check_target
+from squeeze_patch.checkpoints.io import check_target
 from squeeze_patch.errors import CheckpointError
 
 

@@ -12,24 +12,20 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, Optional
 import torch
 
 from squeeze_patch.adapters import reference_name
-from squeeze_patch.checkpoints.convert import (
-    PathLike,
-    convert,
-    dense_generators,
-    generators,
-    host_path,
-    read,
-    write,
-)
-from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.adapters.located import Located
+from squeeze_patch.checkpoints.convert import convert_file
+from squeeze_patch.checkpoints.generators import dense_generators, generators
+from squeeze_patch.checkpoints.io import atomic_write, read, write
+from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.errors import CheckpointError, StateError
-from squeeze_patch.initialization.from_weights import Progress as Squeezing
+from squeeze_patch.planning.request import Request
+from squeeze_patch.progress import Progress
 from squeeze_patch.recovery import processes as parallel
 from squeeze_patch.recovery.distillation import Recovery, run
 from squeeze_patch.recovery.paths import check_paths, log_path, state_path, sweep
-from squeeze_patch.recovery.session import Budget, Progress
+from squeeze_patch.recovery.session import Budget, StepProgress
 from squeeze_patch.recovery.settings import Settings
-from squeeze_patch.surgery.status import status
+from squeeze_patch.surgery.status import status_of_part
 
 
 @dataclass(frozen=True)
@@ -48,14 +44,12 @@ def recover_file(
     *,
     budget: Optional[Budget] = None,
     source: Optional[Source] = None,
-    reduction: Optional[float] = None,
-    ratio: Optional[float] = None,
-    allocate: str = "uniform",
+    request: Optional[Request] = None,
     force: bool = False,
     log: Optional[PathLike] = None,
     device: Optional[str] = None,
-    progress: Optional[Progress] = None,
-    squeezing: Callable[[], ContextManager[Optional[Squeezing]]] = contextlib.nullcontext,
+    progress: Optional[StepProgress] = None,
+    squeezing: Callable[[], ContextManager[Optional[Progress]]] = contextlib.nullcontext,
 ) -> Recovery:
     """Write ``squeezed`` with generators that make the dense ones' images again.
 
@@ -66,7 +60,7 @@ def recover_file(
 
     Args:
         dense: a host's pickle, or a file of torch.save with state dicts of a known family.
-        squeezed: the same, converted; None = convert ``dense`` first, as ``reduction``, ``ratio`` and ``allocate`` say.
+        squeezed: the same, converted; None = convert ``dense`` first, as ``request`` says.
         target: the file to write, whole or not at all.
         settings, budget, progress: as for `squeeze_patch.recover`.
         source: whether the pickles are trusted, and the host's folder.
@@ -80,21 +74,21 @@ def recover_file(
         CheckpointError: a file cannot be read or written, or holds no generator.
         SqueezeError: as for `squeeze_patch.recover`; ``target`` is not written.
     """
-    dense, target, source = Path(dense), Path(target), source or Source()
+    dense, target = Path(dense), Path(target)
+    source, request = source or Source(), request or Request()
     memory, journal = state_path(target), Path(log) if log else log_path(target)
     check_paths(dense, None if squeezed is None else Path(squeezed), target, journal, force)
-    if squeezed is not None and not (reduction is None and ratio is None and allocate == "uniform"):
+    if squeezed is not None and not request.is_default:
         raise CheckpointError(
-            f"{squeezed} is squeezed already; give it, or a ratio, reduction or allocation for the dense file"
+            f"{squeezed} is squeezed already; give it, or a ratio, reduction, plan or allocation for the dense file"
         )
-    wish: Dict[str, Any] = {"reduction": reduction, "ratio": ratio, "allocate": allocate}
     with parallel.joined(device) as place, host_path(source.host):
-        teacher = _reference(_dense_generators(dense, read(dense, trust=source.trust))).to(place)
+        teacher = _reference(_dense_generators(dense, read(dense, trust=source.trust))).root.to(place)
         told = squeezing if parallel.current().first else contextlib.nullcontext
-        with _squeezed_file(dense, squeezed, source, wish, told) as path:
+        with _squeezed_file(dense, squeezed, source, request, told) as path:
             data = read(path, trust=source.trust)
         found = _squeezed_generators(path, data)
-        student = _reference(found).to(place)
+        student = _reference(found).root.to(place)
         if parallel.current().first:
             sweep([memory, journal, target])
         result = run(student, teacher, settings, budget or Budget(), memory, journal, progress)
@@ -113,8 +107,8 @@ def _squeezed_file(
     dense: Path,
     squeezed: Optional[PathLike],
     source: Source,
-    wish: Dict[str, Any],
-    squeezing: Callable[[], ContextManager[Optional[Squeezing]]],
+    request: Request,
+    squeezing: Callable[[], ContextManager[Optional[Progress]]],
 ) -> Iterator[Path]:
     """The squeezed file, or one made from the dense file."""
     if squeezed is not None:
@@ -123,43 +117,44 @@ def _squeezed_file(
     with tempfile.TemporaryDirectory(prefix="squeeze_patch_") as folder:
         path = Path(folder) / f"squeezed-{dense.name}"
         with squeezing() as progress:
-            convert(dense, path, trust=source.trust, progress=progress, **wish)
+            convert_file(dense, path, request, trust=source.trust, progress=progress)
         yield path
 
 
-def _dense_generators(path: Path, data: Any) -> Dict[str, torch.nn.Module]:
+def _dense_generators(path: Path, data: Any) -> Dict[str, Located]:
     found = generators(data)
     for name, G in found.items():
-        if status(G).state != "dense":
+        now = status_of_part(G)
+        if now.state != "dense":
             raise StateError(
-                f"{path}: {name or 'the generator'} is not dense ({status(G)}). The dense file, which is the teacher, "
+                f"{path}: {name or 'the generator'} is not dense ({now}). The dense file, which is the teacher, "
                 "comes first: recover DENSE SQUEEZED"
             )
     return dense_generators(path, data)
 
 
-def _squeezed_generators(path: Path, data: Any) -> Dict[str, torch.nn.Module]:
+def _squeezed_generators(path: Path, data: Any) -> Dict[str, Located]:
     found = generators(data)
     if not found:
         raise CheckpointError(f"{path}: no generator in this file that an adapter knows")
-    squeezed = {name: G for name, G in found.items() if status(G).state == "squeezed"}
+    squeezed = {name: G for name, G in found.items() if status_of_part(G).state == "squeezed"}
     if reference_name(found) not in squeezed:
         name = reference_name(found)
         raise StateError(
-            f"{path}: {name or 'the generator'} is not squeezed ({status(found[name])}). Leave this file out to "
-            "squeeze the dense one first, or convert it"
+            f"{path}: {name or 'the generator'} is not squeezed ({status_of_part(found[name])}). Leave this file out "
+            "to squeeze the dense one first, or convert it"
         )
     return squeezed
 
 
-def _reference(found: Dict[str, torch.nn.Module]) -> torch.nn.Module:
+def _reference(found: Dict[str, Located]) -> Located:
     return found[reference_name(found)]
 
 
-def _follow(found: Dict[str, torch.nn.Module], student: torch.nn.Module) -> None:
+def _follow(found: Dict[str, Located], student: torch.nn.Module) -> None:
     """Give every other generator that is squeezed alike the recovered weights and buffers."""
     state = student.state_dict()
     shapes = {name: value.shape for name, value in state.items()}
-    for other in found.values():
+    for other in (part.root for part in found.values()):
         if other is not student and {n: v.shape for n, v in other.state_dict().items()} == shapes:
             other.load_state_dict(copy.deepcopy(state))

@@ -45,7 +45,7 @@ class Step:
     resumed_at: int
 
 
-Progress = Callable[[Step], None]
+StepProgress = Callable[[Step], None]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Session:
         self.began = self.saved_at = time.monotonic()
         self._write_log()
 
-    def train(self, progress: Optional[Progress]) -> str:
+    def train(self, progress: Optional[StepProgress]) -> str:
         """Go on to the end; returns what the end was: "steps", "minutes" or "patience"."""
         state, settings = self.state, self.settings
         stopped = self._stopped()
@@ -118,7 +118,7 @@ class Session:
         """What ends the training now, "" = nothing; the same in all processes."""
         if self.state.step >= self.settings.steps:
             return "steps"
-        if self.budget.patience is not None and gainless(self.state.history, self.budget.patience):
+        if self.budget.patience is not None and has_plateaued(self.state.history, self.budget.patience):
             return "patience"
         if self.budget.minutes is not None:
             late = torch.tensor(float(self.state.seconds >= 60 * self.budget.minutes), device=self.training.pair.device)
@@ -155,7 +155,7 @@ class Session:
             state_file.write_log(self.paths.log, self.state.history)
 
 
-def gainless(history: List[Evaluation], patience: int) -> bool:
+def has_plateaued(history: List[Evaluation], patience: int) -> bool:
     """Whether the last ``patience`` evaluations stayed below the best before them, or above by less than LEAST_GAIN."""
     if len(history) <= patience:
         return False

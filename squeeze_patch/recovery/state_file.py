@@ -98,8 +98,8 @@ def load(path: Path, settings: Settings, origin: str) -> State:
 def fingerprint(pair: Pair) -> str:
     """Of both generators' parameters and buffers, bit by bit, in hexadecimal digits."""
     digest = hashlib.sha256()
-    for G in (pair.student, pair.teacher):
-        for name, value in G.state_dict().items():
+    for side in (pair.student, pair.teacher):
+        for name, value in side.root.state_dict().items():
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

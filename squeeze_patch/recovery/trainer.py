@@ -35,7 +35,7 @@ class Training:
         self.objective = Objective(pair, settings, feature_power(self.targets, probe), distance)
         self.parameters = self._trained(probe[:2])
         self.average = copies(self.parameters)
-        relative = not pair.adapter.equalised(pair.student_network)
+        relative = not pair.student.running.equalised(pair.student.network)
         self.optimiser = Optimiser(self.parameters, settings.learning_rate, relative)
         self.parallel = processes.parallel(self.objective)
 
@@ -44,10 +44,10 @@ class Training:
 
         Whatever has no gradient is frozen: parallel training waits for a gradient of all others.
         """
-        parameters = [p for p in self.pair.student_network.parameters() if p.is_floating_point()]
+        parameters = [p for p in self.pair.student.network.parameters() if p.is_floating_point()]
         for parameter in parameters:
             parameter.requires_grad_(True)
-        with self.objective.taps.on(self.pair, self.pair.student_network):
+        with self.objective.taps.on(self.pair.student, self.pair.tapped):
             loss = self.objective(w, *self.targets(w), feature_weight=1.0)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients):
@@ -63,7 +63,7 @@ class Training:
         w = inputs.training_styles(self.pair, self.settings, step, self.centre)
         w = self.processes.share(w).to(self.pair.device)
         self.optimiser.zero_grad()
-        with self.objective.taps.on(self.pair, self.pair.student_network):
+        with self.objective.taps.on(self.pair.student, self.pair.tapped):
             share = self.parallel(w, *self.targets(w), feature_weight(self.settings, step))
             share.backward()
         loss = float(self.processes.total(share.detach())) / self.processes.size
@@ -89,8 +89,8 @@ class Training:
             total = torch.zeros([2], dtype=torch.float64)
             for index in range(self.processes.rank, len(self._batches()), self.processes.size):
                 w = self._batches()[index].to(self.pair.device)
-                networks = (self.pair.student_network, self.pair.teacher_network)
-                mine, theirs = (self.pair.images(network, w, "none").double() for network in networks)
+                sides = (self.pair.student, self.pair.teacher)
+                mine, theirs = (self.pair.images(side, w, "none").double() for side in sides)
                 total += torch.stack([(mine - theirs).square().sum(), torch.tensor(mine.numel()).to(mine)]).cpu()
         error, count = self.processes.total(total.to(self.pair.device)).tolist()
         if not math.isfinite(error):
@@ -130,11 +130,11 @@ def copies(tensors: Any) -> List[torch.Tensor]:
 @contextlib.contextmanager
 def training_mode(pair: Pair) -> Iterator[None]:
     """The student ready for training, the teacher for evaluation; modes and frozen parameters come back afterwards."""
-    modules = {m: m.training for G in (pair.student, pair.teacher) for m in G.modules()}
-    frozen = {p: p.requires_grad for p in pair.student.parameters()}
-    pair.student.eval()  # a mapping network in training mode would move w_avg
-    pair.student_network.train()
-    pair.teacher.eval()
+    modules = {m: m.training for side in (pair.student, pair.teacher) for m in side.root.modules()}
+    frozen = {p: p.requires_grad for p in pair.student.root.parameters()}
+    pair.student.root.eval()  # a mapping network in training mode would move w_avg
+    pair.student.network.train()
+    pair.teacher.root.eval()
     try:
         yield
     finally:

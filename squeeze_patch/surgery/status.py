@@ -7,9 +7,11 @@ from typing import Optional
 
 import torch
 
-from squeeze_patch.adapters import EmaPair, locate, together
+from squeeze_patch.adapters import search
+from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.errors import PlanError
-from squeeze_patch.planning.planner import Plan, dense_parameters, describe_reduction
+from squeeze_patch.planning.plans import Plan, describe_reduction
+from squeeze_patch.planning.solver import dense_parameters
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,26 @@ def status(G: torch.nn.Module) -> Status:
     Raises:
         UnsupportedModelError: no adapter knows the generator.
     """
-    pair = together(G)
-    if pair is not None:
-        return _status_of_pair(pair)
-    adapter, network = locate(G)
-    specs = adapter.specs(network)
-    squeezed_now = {spec.name: spec.width for spec in specs if spec.width is not None}
-    after = sum(parameter.numel() for parameter in G.parameters())
-    stored = adapter.plan_of(network)
+    return status_of(search(G))
+
+
+def status_of(target: Target) -> Status:
+    """Of a training wrapper: of the moving average, whose parameters are counted, unless the two differ."""
+    average, *others = (status_of_part(part) for part in target.parts)
+    for trained in others:
+        if trained.state == "irregular":
+            return trained
+        if (trained.state, trained.plan) != (average.state, average.plan):
+            detail = "the generator and its moving average are squeezed differently"
+            return replace(average, state="irregular", detail=detail)
+    return average
+
+
+def status_of_part(found: Located) -> Status:
+    """Of one generator, as it was when it was found."""
+    squeezed_now = {spec.name: spec.width for spec in found.specs if spec.width is not None}
+    after = sum(parameter.numel() for parameter in found.root.parameters())
+    stored = found.surgery.plan_of(found.network)
     plan: Optional[Plan] = None
     detail = ""
     if stored is not None:
@@ -74,13 +88,5 @@ def status(G: torch.nn.Module) -> Status:
     elif plan is not None and {block.name: block.width for block in plan.blocks} != squeezed_now:
         detail = f"its plan squeezes {len(plan.blocks)} blocks, in other widths or places"
     state = "irregular" if detail else "squeezed" if squeezed_now else "dense"
-    before = dense_parameters(G, specs)
-    return Status(state, adapter.name, plan, before, after, len(specs), len(squeezed_now), detail)
-
-
-def _status_of_pair(pair: EmaPair) -> Status:
-    """Of the moving average, whose parameters are counted, unless the two differ."""
-    average, trained = status(pair.average), status(pair.trained)
-    if trained.state == "irregular" or (trained.state, trained.plan) == (average.state, average.plan):
-        return trained if trained.state == "irregular" else average
-    return replace(average, state="irregular", detail="the generator and its moving average are squeezed differently")
+    before = dense_parameters(found.root, found.specs)
+    return Status(state, found.adapter.name, plan, before, after, len(found.specs), len(squeezed_now), detail)

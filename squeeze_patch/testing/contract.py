@@ -28,7 +28,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.layers import HOOKS
-from squeeze_patch.planning.planner import Plan
+from squeeze_patch.planning.plans import Plan
 from squeeze_patch.testing.generators import float_error, trained
 
 
@@ -76,10 +76,10 @@ class AdapterContract(abc.ABC):
     def test_it_is_found(self) -> None:
         """By one adapter, which describes the blocks in the order in which they run."""
         G = self.make_generator()
-        adapter, network = locate(G)
-        assert self.family in ("", adapter.name)
+        found = locate(G)
+        assert self.family in ("", found.adapter.name)
         assert squeeze_patch.status(G).state == "dense"
-        specs = adapter.specs(network)
+        specs = found.specs
         assert len({spec.name for spec in specs}) == len(specs)
         assert [spec.resolution for spec in specs] == [specs[0].resolution * 2**k for k in range(len(specs))]
         assert [spec.in_channels for spec in specs] == [0, *(spec.channels for spec in specs[:-1])]
@@ -97,18 +97,17 @@ class AdapterContract(abc.ABC):
         assert (status.state, status.plan) == ("squeezed", plan)
         assert _count(G) == plan.parameters_after == status.parameters_after
         assert status.parameters_before == before
-        adapter, network = locate(G)
-        assert {spec.resolution: spec.width for spec in adapter.specs(network)} == plan.widths
+        assert {spec.resolution: spec.width for spec in locate(G).specs} == plan.widths
 
     def test_some_blocks_alone(self) -> None:
         """Blocks that a plan does not name stay the same objects."""
         G = self.make_generator()
-        adapter, network = locate(G)
-        first, *others = adapter.specs(network)
-        parts = [_parts(adapter.block(network, spec.name)) for spec in others]
+        found = locate(G)
+        first, *others = found.specs
+        parts = [_parts(found.get_block(spec.name)) for spec in others]
         squeeze_patch.apply(G, widths={first.resolution: 1}, init="random")
-        assert [spec.width for spec in adapter.specs(network)] == [1] + [None] * len(others)
-        assert [_parts(adapter.block(network, spec.name)) for spec in others] == parts
+        assert [spec.width for spec in found.again().specs] == [1] + [None] * len(others)
+        assert [_parts(found.get_block(spec.name)) for spec in others] == parts
         assert self.images(G, *self.latents(G)).isfinite().all()
 
     @pytest.mark.parametrize("init", ["calibrated", "weights"])
@@ -201,8 +200,8 @@ class AdapterContract(abc.ABC):
 
     def test_a_refused_wish_changes_nothing(self) -> None:
         G = trained(self.make_generator())
-        adapter, network = locate(G)
-        first = adapter.specs(network)[0]
+        found = locate(G)
+        first = found.specs[0]
         before = _snapshot(G)
         for wish in ({"widths": {first.resolution: first.channels + 1}}, {"ratio": 0.5}, {"init": "other"}):
             with pytest.raises(squeeze_patch.PlanError):
@@ -212,29 +211,29 @@ class AdapterContract(abc.ABC):
             squeeze_patch.apply(torch.nn.DataParallel(G))
         _check_dense(G, before)
         with torch.no_grad():
-            next(network.parameters()).fill_(float("nan"))
+            next(found.network.parameters()).fill_(float("nan"))
         with pytest.raises(squeeze_patch.SqueezeError, match="not finite"):
             squeeze_patch.apply(G)
         _check_dense(G, before)
 
-    @pytest.mark.parametrize("step", ["build", "fill", "put", "mark"])
+    @pytest.mark.parametrize("step", ["build", "load_start", "set_block", "attach_plan"])
     def test_an_interrupted_apply_changes_nothing(self, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """At whatever block it happens: here at the second one, or where the plan is stored."""
         G = trained(self.make_generator())
         z, c = self.latents(G)
         before, images = _snapshot(G), self.images(G, z, c)
-        adapter, _ = locate(G)
-        work = getattr(type(adapter), step)
+        role = type(locate(G).surgery)
+        work = getattr(role, step)
         calls: List[str] = []
 
         def interrupted(*args: Any) -> Any:
             calls.append(step)
-            if len(calls) == (1 if step == "mark" else 2):
+            if len(calls) == (1 if step == "attach_plan" else 2):
                 raise KeyboardInterrupt
             return work(*args)
 
         with monkeypatch.context() as patched:
-            patched.setattr(type(adapter), step, interrupted)
+            patched.setattr(role, step, interrupted)
             with pytest.raises(KeyboardInterrupt):
                 squeeze_patch.apply(G, init="weights")
         _check_dense(G, before)
@@ -345,5 +344,5 @@ def _check_same(G: torch.nn.Module, before: Dict[str, List[Any]]) -> None:
 def _check_dense(G: torch.nn.Module, before: Dict[str, List[Any]]) -> None:
     _check_same(G, before)
     assert squeeze_patch.status(G).state == "dense"
-    adapter, network = locate(G)
-    assert adapter.plan_of(network) is None
+    found = locate(G)
+    assert found.surgery.plan_of(found.network) is None

@@ -31,8 +31,7 @@ def float_error(G: torch.nn.Module, images: torch.Tensor) -> float:
     add up like a random walk; two convolutions per block follow one another; toRGB, upsampling and the mapping network
     add less than as much again. Four standard deviations, relative to the largest value.
     """
-    adapter, network = locate(G)
-    specs = adapter.specs(network)
+    specs = locate(G).specs
     blocks, terms = len(specs), 9 * max(spec.channels for spec in specs)
     walk = torch.finfo(torch.float32).eps / 2 * terms**0.5
     return 4 * walk * (2 * 2 * blocks) ** 0.5 * images.detach().abs().max().item()

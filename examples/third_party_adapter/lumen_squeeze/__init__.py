@@ -12,7 +12,7 @@ from typing import Any, List, Optional, Tuple
 import lumen
 import torch
 
-from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.base import Adapter, Surgery
 from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.layers import copy_flags, fill_excite, refuse_hooks, value
 from squeeze_patch.connection import Excite
@@ -48,10 +48,8 @@ class SqueezedStage(torch.nn.Module):
         return (self.spread(f) if hasattr(self, "spread") else x), picture
 
 
-class LumenAdapter(Adapter):
+class LumenSurgery(Surgery):
     """``network`` is the `lumen.Lumen` itself; a block's name is its number among the stages."""
-
-    name = "lumen"
 
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
         return [module for module in root.modules() if isinstance(module, lumen.Lumen)]
@@ -63,7 +61,7 @@ class LumenAdapter(Adapter):
         return [self._spec(network, str(index)) for index in range(len(network.stages))]
 
     def _spec(self, network: Any, name: str) -> BlockSpec:
-        stage = self.block(network, name)
+        stage = self.get_block(network, name)
         width, channels, kernel_size, _ = stage.refine.strokes.shape
         return BlockSpec(
             name=name,
@@ -78,7 +76,7 @@ class LumenAdapter(Adapter):
         )
 
     def dense_block(self, network: Any, name: str) -> DenseBlock:
-        stage = self.block(network, name)
+        stage = self.get_block(network, name)
         style = _affine(stage.ink.mood)
         return DenseBlock(
             spec=self._spec(network, name),
@@ -97,14 +95,14 @@ class LumenAdapter(Adapter):
             return value(network.dream(z.to(next(network.parameters()))))
 
     def build(self, network: torch.nn.Module, name: str, width: int) -> SqueezedStage:
-        stage = self.block(network, name)
+        stage = self.get_block(network, name)
         self.check_replaceable(stage, name)
         return SqueezedStage(stage, width, is_last=self._spec(network, name).is_last)
 
     def check_replaceable(self, block: torch.nn.Module, name: str) -> None:
         refuse_hooks(block, f"stages.{name}")
 
-    def fill(self, new: Any, dense: Any, start: SqueezedStart) -> None:
+    def load_start(self, new: Any, dense: Any, start: SqueezedStart) -> None:
         with torch.no_grad():
             state = dense.refine.state_dict()
             kept = start.kept.to(state["strokes"].device)
@@ -115,10 +113,10 @@ class LumenAdapter(Adapter):
             new.ink.tint.copy_(start.rgb_bias)
             fill_excite(getattr(new, "spread", None), start)
 
-    def block(self, network: Any, name: str) -> Any:
+    def get_block(self, network: Any, name: str) -> Any:
         return network.stages[int(name)]
 
-    def put(self, network: Any, name: str, block: torch.nn.Module) -> None:
+    def set_block(self, network: Any, name: str, block: torch.nn.Module) -> None:
         network.stages[int(name)] = block
 
 
@@ -129,3 +127,7 @@ def _affine(layer: torch.nn.Linear) -> Affine:
 def _conv(brush: Any) -> ConvWeights:
     strength = brush.grain.detach().item()
     return ConvWeights(value(brush.strokes), _affine(brush.mood), value(brush.tint), strength, 0.2, math.sqrt(2))
+
+
+#: only the required role: enough for apply, remove, status and plan
+ADAPTER = Adapter("lumen", LumenSurgery())

@@ -6,18 +6,18 @@ import argparse
 import runpy
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import List, Optional, Sequence
 
 import torch
 
-from squeeze_patch.adapters import adapters
 from squeeze_patch.checkpoints.state_dicts import is_archive, read_entries, stand_in, stored_plan
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
-from squeeze_patch.planning.planner import Plan, check_wish
-from squeeze_patch.surgery.apply import apply
+from squeeze_patch.planning.plans import Plan
+from squeeze_patch.planning.request import Request
+from squeeze_patch.surgery.apply import apply_request
 from squeeze_patch.surgery.status import status
-
-Say = Callable[[str], None]
+from squeeze_patch.training.common import Say
+from squeeze_patch.training.families import families
 
 
 def run(
@@ -44,18 +44,17 @@ def run(
     script = Path(arguments[0]).resolve()
     if not script.is_file():
         raise SqueezeError(f"{arguments[0]}: there is no such script")
-    check_wish(reduction, ratio)  # before the script begins its work
-    wish: Dict[str, Any] = {key: v for key, v in (("reduction", reduction), ("ratio", ratio)) if v is not None}
+    request = Request(reduction, ratio)  # a wrong one stops here, before the script begins its work
     plan = _plan_of_files(arguments[1:])
-    if plan is not None and wish:
+    if plan is not None and not request.is_default:
         raise PlanError("the script's own file says how its generator is squeezed; leave --ratio and --reduction out")
 
     def squeeze(G: torch.nn.Module) -> None:
-        apply(G, init="random", keep_original=False, **({"plan": plan} if plan else wish))
+        apply_request(G, Request(plan=plan) if plan else request, "random", keep_original=False)
         say(f"squeeze_patch: {status(G)}")
 
     sys.path.insert(0, str(script.parent))
-    if not any(adapter.hook_generators(script.parent, squeeze) for adapter in adapters()):
+    if not any(family.hook_generators(script.parent, squeeze) for family in families()):
         raise SqueezeError(
             f"{script.name}: no adapter knows how this script builds its generator. "
             "Call squeeze_patch.load(G, file) in it, right after G is built"

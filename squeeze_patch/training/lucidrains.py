@@ -16,23 +16,36 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
 import torch
 
-from squeeze_patch.adapters.base import PrepareStart
-from squeeze_patch.adapters.training import squeeze_new
+from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.load import load as load_file
 from squeeze_patch.errors import StateError
+from squeeze_patch.surgery.status import status
+from squeeze_patch.training.common import PrepareStart, squeeze_new
 
 PACKAGE = "stylegan2_pytorch"
-#: {"wish": arguments of apply, "checkpoint": file to begin with or None, "resume": whether the Trainer loads it}
+#: {"request": as of `Request.to_dict`, "checkpoint": file to begin with or None, "resume": does the Trainer load it?}
 VARIABLE = "SQUEEZE_PATCH_LUCIDRAINS"
 
 
-def hook_training(module: Any, prepare: PrepareStart) -> bool:
+class LucidrainsScripts:
+    """The role of scripts: the host's command."""
+
+    def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
+        if module.__name__ != PACKAGE:
+            return False
+        _hook_command(module, prepare)
+        return True
+
+    def hook_generators(self, folder: Path, squeeze: Callable[[torch.nn.Module], Any]) -> bool:
+        return False  # the command is all that there is
+
+
+def _hook_command(module: Any, prepare: PrepareStart) -> None:
     """Squeeze what the command builds; ``module`` is the host's package, whose ``main`` becomes the command."""
-    if module.__name__ != PACKAGE:
-        return False
     cli: Any = importlib.import_module(f"{PACKAGE}.cli")
     command = cli.train_from_folder
 
@@ -45,7 +58,7 @@ def hook_training(module: Any, prepare: PrepareStart) -> bool:
         start = prepare(None if path is None else str(path))
         if path is not None and start.checkpoint != str(path):
             keep_dense(path)
-        job = {"wish": dict(start.wish), "checkpoint": start.checkpoint, "resume": path is not None}
+        job = {"request": start.request.to_dict(), "checkpoint": start.checkpoint, "resume": path is not None}
         os.environ[VARIABLE] = json.dumps(job)
         hook_classes()
         return command(*args, **options)
@@ -54,7 +67,6 @@ def hook_training(module: Any, prepare: PrepareStart) -> bool:
     cli.squeeze_patch_original = cli.run_training
     cli.run_training = run_training  # spawned processes find it by its name
     module.main = cli.main
-    return True
 
 
 def run_training(*arguments: Any) -> Any:
@@ -80,8 +92,6 @@ def keep_dense(path: Path) -> None:
     Raises:
         StateError: another file is there already.
     """
-    from squeeze_patch.checkpoints.io import atomic_write
-
     copy = path.with_name(f"dense_{path.name}")
     if not copy.exists():
         with open(path, "rb") as source, atomic_write(copy) as stream:
@@ -93,9 +103,6 @@ def keep_dense(path: Path) -> None:
 
 def hook_classes() -> None:
     """Once a process: the wrapper squeezes itself when built, the Trainer loads the file of the job."""
-    from squeeze_patch.checkpoints.load import load as load_file
-    from squeeze_patch.surgery.status import status
-
     networks = importlib.import_module(f"{PACKAGE}.{PACKAGE}")
     if getattr(networks.StyleGAN2, "squeeze_patch", False):
         return
@@ -105,7 +112,7 @@ def hook_classes() -> None:
     @functools.wraps(build)
     def build_squeezed(self: Any, *args: Any, **kwargs: Any) -> None:
         build(self, *args, **kwargs)
-        print(f"squeeze_patch: {status(squeeze_new(self, job['wish']))}")
+        print(f"squeeze_patch: {status(squeeze_new(self, job['request']))}")
         if job["checkpoint"] and not job["resume"]:
             load_file(self, job["checkpoint"], trust=True)  # the user has named it
             _say_restored(self)

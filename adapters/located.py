@@ -1,0 +1,99 @@
+"""A generator that was found once, and is passed on as one value instead of being searched for again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import List, Optional, Tuple
+
+import torch
+
+from squeeze_patch.adapters.base import Adapter, Surgery
+from squeeze_patch.adapters.content import BlockSpec, DenseBlock, Sampler
+from squeeze_patch.adapters.roles import Interchange, Running, TrainingWrapper
+from squeeze_patch.errors import UnsupportedModelError
+
+Module = torch.nn.Module
+
+
+@dataclass(frozen=True)
+class Located:
+    """A generator that was found once.
+
+    Attributes:
+        root: the module that the user passed.
+        adapter: of its family.
+        network: its synthesis network.
+        specs: its blocks, in the order in which they run, as they were when it was found.
+    """
+
+    root: Module
+    adapter: Adapter
+    network: Module
+    specs: Tuple[BlockSpec, ...]
+
+    @classmethod
+    def of(cls, root: Module, adapter: Adapter, network: Module) -> Located:
+        return cls(root, adapter, network, tuple(adapter.surgery.specs(network)))
+
+    def again(self) -> Located:
+        """The same generator, its blocks as they are now."""
+        return self.of(self.root, self.adapter, self.network)
+
+    @property
+    def surgery(self) -> Surgery:
+        return self.adapter.surgery
+
+    @property
+    def running(self) -> Running:
+        """Raises `UnsupportedModelError` where the family does not play this role; so do the others below."""
+        if self.adapter.running is None:
+            raise UnsupportedModelError(
+                f"squeeze_patch does not know how to run generators of the family {self.adapter.name}"
+            )
+        return self.adapter.running
+
+    @property
+    def interchange(self) -> Interchange:
+        if self.adapter.interchange is None:
+            raise UnsupportedModelError(
+                f"generators of the family {self.adapter.name} cannot be carried to another family"
+            )
+        return self.adapter.interchange
+
+    def dense_blocks(self) -> List[DenseBlock]:
+        """The trained content of all blocks, in running order."""
+        return [self.surgery.dense_block(self.network, spec.name) for spec in self.specs]
+
+    def get_block(self, name: str) -> Module:
+        return self.surgery.get_block(self.network, name)
+
+    def set_block(self, name: str, block: Module) -> None:
+        self.surgery.set_block(self.network, name, block)
+
+    def sample_w(self, n: int, seed: int) -> torch.Tensor:
+        return self.surgery.sample_w(self.root, self.network, n, seed)
+
+    def sampler(self) -> Sampler:
+        return self.running.sampler(self.root, self.network)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the user passed, searched once.
+
+    Attributes:
+        root: the module that was passed.
+        parts: the one generator in it; or, of a training wrapper that its adapter knows, the moving average and the
+            generator that is trained.
+        wrapper: of such a wrapper, else None.
+    """
+
+    root: Module
+    parts: Tuple[Located, ...]
+    wrapper: Optional[TrainingWrapper] = None
+
+    @property
+    def reference(self) -> Located:
+        """The generator that plans are made for, and on which channels are chosen: the moving average, or the only
+        one."""
+        return self.parts[0]

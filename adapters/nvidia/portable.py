@@ -1,0 +1,44 @@
+"""The text of squeezed blocks that travels in the hosts' pickles, which load where squeeze_patch is not installed."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from typing import Any
+
+from squeeze_patch import connection
+from squeeze_patch.adapters.nvidia import block as block_module
+
+#: the one line of block.py that would need squeeze_patch; the text of connection.py stands in its place
+_IMPORT = "from squeeze_patch.connection import Excite, upsample2d\n"
+
+
+@functools.cache
+def portable_source() -> str:
+    """connection.py and block.py as one module, which imports torch and the standard library only."""
+    above, below = inspect.getsource(block_module).split(_IMPORT)
+    return f"{inspect.getsource(connection)}\n\n{above}{below}"
+
+
+def squeeze_block(block: Any, width: int) -> Any:
+    """As `block.squeeze_block`; pickles of the new block, where its host makes classes persistent, carry
+    `portable_source`."""
+    tables = persistence_tables(type(block))
+    if tables is not None:
+        modules, sources = tables
+        modules.setdefault(portable_source(), block_module)
+        sources.setdefault(block_module, portable_source())
+    return block_module.squeeze_block(block, width)
+
+
+def persistence_tables(cls: Any) -> Any:
+    """The host's tables ({source: module}, {module: source}) of the code in its pickles, None where it has none."""
+    known = getattr(cls.__reduce__, "__globals__", {})
+    tables = known.get("_src_to_module_dict"), known.get("_module_to_src_dict")
+    return None if None in tables else tables
+
+
+def module_of(cls: Any) -> Any:
+    """The module, loaded under its name, in which a class was defined; None where there is none."""
+    return sys.modules.get(cls.__module__)

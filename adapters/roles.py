@@ -1,0 +1,126 @@
+"""The roles that an adapter can play beside surgery; see `adapters.base`."""
+
+from __future__ import annotations
+
+import abc
+from pathlib import Path
+from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Protocol, Tuple
+
+import torch
+
+from squeeze_patch.adapters.content import Sampler
+
+Module = torch.nn.Module
+StateDict = Mapping[str, torch.Tensor]
+
+
+class Running(abc.ABC):
+    """How generators are run: for compare, report and recover."""
+
+    @abc.abstractmethod
+    def num_ws(self, network: Module) -> int:
+        """Style vectors that `synthesis` takes for one image; `UnsupportedModelError` where it wants more."""
+
+    @abc.abstractmethod
+    def synthesis(self, network: Module, ws: torch.Tensor, noise_mode: str) -> torch.Tensor:
+        """Images [N, C, R, R] of style vectors [N, num_ws, w_dim], float32, also where the host would compute in
+        float16; differentiable. ``noise_mode`` is "const" (the stored noise) or "none"."""
+
+    @abc.abstractmethod
+    def sampler(self, root: Module, network: Module) -> Sampler:
+        """How the generator that ``root`` is is run on latents; `UnsupportedModelError` where it cannot be."""
+
+    def sampler_of_unknown(self, root: Module) -> Optional[Sampler]:
+        """How a generator that no adapter knows is run, where it is called as this family's are, else None."""
+        return None
+
+    def equalised(self, network: Module) -> bool:
+        """Whether weights are kept at unit scale, with a gain at run time (equalised learning rate, Karras et al. 2018,
+        section 4.1), rather than at the size that they work with: training steps are as large as the weights."""
+        return True
+
+    def style_parameters(self, root: Module, network: Module) -> Dict[str, torch.nn.Parameter]:
+        """{name: parameter} of what makes style vectors of latents, which neither squeezing nor recovery changes; here
+        all that is in ``root`` beside ``network``."""
+        within = {id(parameter) for parameter in network.parameters()}
+        return {name: parameter for name, parameter in root.named_parameters() if id(parameter) not in within}
+
+
+class StateDicts(abc.ABC):
+    """For families whose files hold state dicts (torch.save) rather than whole generators."""
+
+    @abc.abstractmethod
+    def from_state(self, state: StateDict, squeezed: Optional[Collection[str]] = None) -> Optional[Module]:
+        """A stand-in for the generator whose state dict is ``state``: it plays every role as the host's generator
+        would, and its parameters have the same names and order. ``squeezed`` names the squeezed blocks where the file
+        says so. None where ``state`` is not of this family, `UnsupportedModelError` where it nearly is."""
+
+    def parts_of_state(self, state: StateDict) -> Dict[str, Dict[str, str]]:
+        """Of a training wrapper's state dict: {generator: {prefix of names that `from_state` reads: prefix in
+        ``state``}}, the moving average first; else nothing."""
+        return {}
+
+    def kept_entries(self, network: Module, kept: Mapping[str, torch.Tensor]) -> Dict[str, Tuple[int, torch.Tensor]]:
+        """{parameter of the squeezed ``network``: (dimension, indices along it in the dense parameter)}, for parameters
+        of which squeezing keeps a part; ``kept`` is {block name: kept channels [q]}."""
+        return {}
+
+
+class Interchange(abc.ABC):
+    """To and from the names of `adapters.interchange`, by which generators go from one family to another."""
+
+    @abc.abstractmethod
+    def to_common(self, root: Module, network: Module) -> Dict[str, torch.Tensor]:
+        """The generator's tensors, dense or squeezed, float32, on the CPU; `UnsupportedModelError` where other families
+        do not have this network."""
+
+    @abc.abstractmethod
+    def from_common(self, state: StateDict) -> Module:
+        """A generator with these tensors, dense or squeezed as they are, without a Plan; `UnsupportedModelError` where
+        this family does not have such a network, or its host is not at hand."""
+
+    @abc.abstractmethod
+    def make_checkpoint(self, generators: Mapping[str, Module], w_avg: torch.Tensor) -> Dict[str, Any]:
+        """The entries of a file as the family's scripts read it, around {"G" and/or "G_ema": generator}."""
+
+    def constructor_hint(self, state: StateDict) -> str:
+        """How a host builds the generator that ``state`` is loaded into, "" where the file brings it."""
+        return ""
+
+
+class Pickles(Protocol):
+    """For families whose files are pickles that need modules of the host's checkout.
+
+    Attributes:
+        marker: module at the top of every checkout of the family.
+    """
+
+    marker: str
+
+    def cure(self, module: str) -> Optional[str]:
+        """What to do where unpickling misses ``module`` (a dotted name), None where it is not this family's."""
+
+    def refuse(self, module: str) -> Optional[str]:
+        """Why a pickle that names ``module`` cannot be read at all, or None."""
+
+
+class TrainingWrapper(Protocol):
+    """For hosts whose training wrapper holds a generator and its moving average, which are squeezed alike."""
+
+    def find_ema_pair(self, root: Module) -> List[Module]:
+        """[moving average, generator], each with its mapping network; empty where ``root`` is no such wrapper."""
+
+    def refresh_optimiser(self, root: Module) -> None:
+        """Bring the optimiser inside the wrapper up to date with parameters that came and went."""
+
+
+class Scripts(Protocol):
+    """For hosts whose scripts `squeeze_patch.training` can run with squeezed generators."""
+
+    def hook_training(self, module: Any, prepare: Callable[[Optional[str]], Any]) -> bool:
+        """Make a training script, imported as ``module``, build squeezed generators; False = not this family's.
+        ``prepare``: the checkpoint that the script's options name, or None -> `training.common.RunStart`, once."""
+
+    def hook_generators(self, folder: Path, squeeze: Callable[[Module], Any]) -> bool:
+        """Have ``squeeze`` called on every generator that scripts in ``folder`` (importable) build, before they use it;
+        False = not this family's."""

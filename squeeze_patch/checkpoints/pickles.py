@@ -1,0 +1,107 @@
+"""Hosts' pickles: read with all tensors on the CPU, once the user trusts the file."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import pickle
+import sys
+from pathlib import Path
+from typing import Any, Iterator, List, Optional, Union
+
+import torch
+
+from squeeze_patch.adapters import adapters
+from squeeze_patch.adapters.roles import Pickles
+from squeeze_patch.errors import CheckpointError
+
+#: readable from Python 3.4 on, as the hosts' own files are
+PICKLE_PROTOCOL = 4
+
+PathLike = Union[str, Path]
+
+
+def read_pickle(source: Path, *, trust: bool) -> Any:
+    """What a pickle holds; reading it runs code that is stored in it.
+
+    Raises:
+        CheckpointError: the file is not trusted, not a pickle, or needs a module that is not there.
+    """
+    check_trust(str(source), trust)
+    try:
+        with open(source, "rb") as stream:
+            return _CpuUnpickler(stream).load()
+    except ModuleNotFoundError as error:
+        raise CheckpointError(f"{source}: {error}. {_cure(error.name)}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    except (pickle.UnpicklingError, EOFError, UnicodeDecodeError) as error:
+        what = error or "it ends too early"
+        raise CheckpointError(f"{source}: this is no readable pickle ({what}); is the download complete?") from error
+    except Exception as error:  # whatever the code in the file, or a damaged file, brings about
+        raise CheckpointError(f"{source}: the pickle cannot be rebuilt: {type(error).__name__}: {error}") from error
+
+
+def check_trust(source: str, trust: bool) -> None:
+    """Raise `CheckpointError` unless the user said that the file may run code."""
+    if not trust:
+        raise CheckpointError(
+            f"{source}: loading a host's pickle runs code that is stored in the file. If you trust where it came from, "
+            "say so with --trust (in Python: trust=True)"
+        )
+
+
+@contextlib.contextmanager
+def host_path(host: Optional[PathLike]) -> Iterator[None]:
+    """Let pickles find the modules of a host's checkout.
+
+    Raises:
+        CheckpointError: the folder is no host's checkout, or another host's modules are loaded already.
+    """
+    if host is None:
+        yield
+        return
+    folder = Path(host).resolve()
+    markers = [role.marker for role in _roles()]
+    marker = next((name for name in markers if (folder / name).is_dir()), None)
+    if marker is None:
+        raise CheckpointError(
+            f"{host}: no {' and no '.join(markers)} in this folder; --host names the folder of a host's checkout"
+        )
+    loaded = sys.modules.get(marker)
+    at = Path(str(getattr(loaded, "__file__", None) or next(iter(getattr(loaded, "__path__", [folder]))))).resolve()
+    if loaded is not None and folder not in at.parents and folder != at.parent:
+        raise CheckpointError(f"{host}: {marker} of another host is loaded in this process ({at}); use a new process")
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+class _CpuUnpickler(pickle.Unpickler):
+    """Reads tensors to the CPU, wherever they were saved."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("torch.storage", "_load_from_bytes"):
+            return _load_on_cpu
+        for reason in (role.refuse(module) for role in _roles()):
+            if reason is not None:
+                raise CheckpointError(reason)
+        return super().find_class(module, name)
+
+
+def _load_on_cpu(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
+
+
+def _roles() -> List[Pickles]:
+    return [adapter.pickles for adapter in adapters() if adapter.pickles is not None]
+
+
+def _cure(module: Optional[str]) -> str:
+    known = (role.cure(module or "") for role in _roles())
+    name = (module or "").split(".")[0]
+    return next((cure for cure in known if cure), f"Install {name}, or name the host's checkout with --host DIR")

@@ -1,0 +1,72 @@
+"""squeeze-patch compare"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import click
+
+from squeeze_patch.checkpoints.generators import describe, load_generator
+from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.pickles import host_path
+from squeeze_patch.cli.errors import one_line_errors
+from squeeze_patch.cli.options import file_options, measuring_options
+from squeeze_patch.cli.output import check_outputs, emit, local, progress_bar
+from squeeze_patch.evaluation.compare import SAMPLES
+from squeeze_patch.evaluation.compare import compare as compare_generators
+from squeeze_patch.evaluation.devices import device_named
+from squeeze_patch.evaluation.grids import side_by_side
+
+
+@click.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--samples", default=SAMPLES, show_default=True, help="Latents to compare on.")
+@click.option("--seed", default=0, show_default=True, help="Of the latents.")
+@click.option("--noise", type=click.Choice(["const", "none"]), default="const", show_default=True)
+@click.option("--truncation", default=1.0, show_default=True, help="psi; 1 = none.")
+@click.option("--batch", type=int, help="Images at a time.  [default: 16, fewer above 256x256]")
+@click.option("--fid", is_flag=True, help="Also FID, KID, precision, recall (pip install squeeze-patch[fid]).")
+@click.option("--grid", metavar="FILE", help="Write a picture: A, B and their difference on the first 8 latents.")
+@measuring_options
+@file_options
+@one_line_errors
+def compare(
+    a: str,
+    b: str,
+    samples: int,
+    seed: int,
+    noise: str,
+    truncation: float,
+    batch: Optional[int],
+    fid: bool,
+    grid: Optional[str],
+    key: Optional[str],
+    device: str,
+    json_target: Optional[str],
+    trust: bool,
+    host: Optional[str],
+) -> None:
+    """Compare the generators in files A and B (paths or URLs) on the same latents: images, features, distributions.
+
+    \b
+    Example:
+      squeeze-patch compare dense.pkl squeezed.pkl --grid out.png --host path/to/stylegan2-ada-pytorch --trust
+    """
+    where = device_named(device)
+    files = [local(source, trust) for source in (a, b)]
+    check_outputs(json_target, grid, sources=files)
+    with host_path(host):
+        first, second = (load_generator(path, key, trust=trust).to(where) for path in files)
+        with progress_bar("comparing") as step:
+            result = compare_generators(
+                first, second, samples, seed, noise, truncation=truncation, batch=batch, fid=fid, progress=step
+            )
+        if grid is not None:
+            picture = side_by_side(first, second, (f"A: {a}", f"B: {b}"), samples, seed, noise, truncation)
+            with atomic_write(Path(grid)) as stream:
+                picture.save(stream, format="PNG")
+    header = f"A {a}, {describe(first)}\nB {b}, {describe(second)}\n"
+    picture_line = "" if grid is None else f"\npicture                  {grid}"
+    emit(f"{header}{result}{picture_line}", {"a": a, "b": b, "key": key, **result.to_dict()}, json_target)

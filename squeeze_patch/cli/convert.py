@@ -1,0 +1,124 @@
+"""squeeze-patch convert"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Optional
+
+import click
+
+from squeeze_patch.checkpoints.convert import Conversion, convert_file
+from squeeze_patch.checkpoints.io import check_target
+from squeeze_patch.checkpoints.transfer import Transfer, transfer
+from squeeze_patch.cli.errors import one_line_errors
+from squeeze_patch.cli.options import file_options, quiet_option, request_options
+from squeeze_patch.cli.output import clean_termination, local, progress_bar
+from squeeze_patch.errors import PlanError
+from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS
+from squeeze_patch.planning.cost import amount, table
+from squeeze_patch.planning.plans import describe_reduction
+from squeeze_patch.planning.request import Request
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST", type=click.Path(path_type=Path))
+@request_options()
+@click.option(
+    "--init",
+    type=click.Choice(list(INITS)),
+    default=DEFAULT_INIT,
+    show_default=True,
+    help="Start from the trained weights, fitted block by block to what they make of random latents; from simpler "
+    "statistics of them (seconds); or from random layers, to train from scratch.",
+)
+@click.option(
+    "--to",
+    metavar="FAMILY",
+    help="Squeeze nothing: write the generators, dense or squeezed, as a checkpoint of another family of hosts that "
+    "has the same network (nvidia, rosinality).",
+)
+@file_options
+@click.option("--force", is_flag=True, help="Overwrite DST.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@quiet_option
+@one_line_errors
+def convert(
+    source: str,
+    target: Path,
+    request: Request,
+    init: str,
+    to: Optional[str],
+    trust: bool,
+    host: Optional[str],
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Squeeze every generator in SRC (a path or a URL) and write DST, which the untouched host loads.
+
+    \b
+    Examples:
+      squeeze-patch convert ffhq.pkl ffhq-squeezed.pkl --host stylegan2-ada-pytorch --trust
+      squeeze-patch convert ffhq.pkl half.pkl --ratio 2 --host stylegan2-ada-pytorch --trust
+      squeeze-patch convert 550000.pt squeezed.pt
+      squeeze-patch convert net_g_latest.pth squeezed.pth
+      squeeze-patch convert ffhq.pkl ffhq.pt --to rosinality --host stylegan2-ada-pytorch --trust
+    """
+    check_target(Path(source), target, force)
+    path = local(source, trust, quiet)
+    if to is not None:
+        if not request.is_default or init != DEFAULT_INIT:
+            raise PlanError(
+                "--to carries generators over as they are; squeeze them in a step of its own, before or after"
+            )
+        carried = transfer(path, target, to, trust=trust, host=host, force=force)
+        if not quiet:
+            print_transfer(carried, as_json)
+        return
+    with clean_termination(), progress_bar(quiet=quiet) as step:
+        done = convert_file(path, target, request, init, trust=trust, host=host, force=force, progress=step)
+    if as_json:
+        click.echo(json.dumps({**asdict(done), "source": str(path), "target": str(target)}, indent=2))
+    elif not quiet:
+        print_conversion(done)
+
+
+def print_transfer(done: Transfer, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({**asdict(done), "source": str(done.source), "target": str(done.target)}, indent=2))
+        return
+    click.echo(f"carried over {', '.join(name or 'the generator' for name in done.generators)}: {done.state}")
+    click.echo(f"families     {done.origin} -> {done.family}")
+    if done.mean_style:
+        click.echo("mean style   computed, as the source stores none (w_avg, for truncation)")
+    if done.left:
+        click.echo(f"left behind  {', '.join(done.left)}")
+    if done.constructor_hint:
+        click.echo(f"load it into {done.constructor_hint}")
+    click.echo(f"written      {done.target}")
+
+
+def print_conversion(done: Conversion) -> None:
+    cost = done.cost
+    click.echo(table(cost))
+    click.echo(
+        f"parameters  {cost.parameters_before:,} -> {cost.parameters_after:,} "
+        f"({describe_reduction(1 - cost.parameters_after / cost.parameters_before)}), per generator"
+    )
+    click.echo(
+        f"multiply-adds {amount(cost.multiply_adds_before)} -> {amount(cost.multiply_adds_after)} "
+        f"({describe_reduction(1 - cost.multiply_adds_after / cost.multiply_adds_before)})"
+    )
+    click.echo(f"file size   {done.bytes_before / 1e6:.1f} MB -> {done.bytes_after / 1e6:.1f} MB")
+    names = ", ".join(name or "the generator" for name in done.generators)
+    same = ", with the same channels" if done.shared_channels and len(done.generators) > 1 else ""
+    click.echo(f"squeezed    {names}{same}")
+    for line in done.optimisers:
+        click.echo(f"optimiser   {line}")
+    click.echo(f"start       {INITS[done.init].words}")
+    if done.carried:
+        click.echo(f"unchanged   {', '.join(done.carried)}")
+    click.echo(f"written     {done.target}")

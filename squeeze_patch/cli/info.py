@@ -1,0 +1,41 @@
+"""squeeze-patch info"""
+
+from __future__ import annotations
+
+import json
+from typing import Optional
+
+import click
+
+from squeeze_patch.checkpoints.generators import inspect
+from squeeze_patch.cli.errors import one_line_errors
+from squeeze_patch.cli.options import file_options
+from squeeze_patch.cli.output import local
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@file_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@one_line_errors
+def info(file: str, trust: bool, host: Optional[str], as_json: bool) -> None:
+    """Say what networks FILE (a path or a URL) holds, and whether they are squeezed."""
+    found = inspect(local(file, trust), trust=trust, host=host)
+    if as_json:
+        rows = {
+            name: {
+                "class": entry.class_name,
+                "parameters": entry.parameters,
+                "state": entry.status.state if entry.status else None,
+                "plan": entry.status.plan.to_dict() if entry.status and entry.status.plan else None,
+            }
+            for name, entry in found.items()
+        }
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for name, entry in found.items():
+        other = f"cannot be squeezed: {entry.reason}" if entry.reason else "no generator"
+        what = entry.status or f"{other}: {entry.parameters:,} parameters"
+        click.echo(f"{name or '(the file)'}: {entry.class_name}, {what}")
+    if not found:
+        click.echo("no networks in this file")

@@ -1,0 +1,108 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence
+
+import click
+
+from squeeze_patch.planning.plans import Plan
+from squeeze_patch.planning.request import ALLOCATIONS, Request
+
+Command = Callable[..., Any]
+
+
+def _with(command: Command, options: Sequence[Any]) -> Command:
+    """The command with these options, in their order in its help."""
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def file_options(command: Command) -> Command:
+    return _with(
+        command,
+        [
+            click.option(
+                "--host", metavar="DIR", help="Folder of the host's checkout, where the file needs its modules."
+            ),
+            click.option("--trust", is_flag=True, help="Load the file although that runs code stored in it."),
+        ],
+    )
+
+
+def ratio_options(command: Command) -> Command:
+    """How far, for generators that have just been built."""
+    return _with(
+        command,
+        [
+            click.option("--reduction", type=float, help="Share of the parameters to save.  [default: 0.121]"),
+            click.option("--ratio", type=float, help="Squeeze every block's c channels to c / RATIO instead."),
+        ],
+    )
+
+
+def request_options(plan_file: bool = True) -> Callable[[Command], Command]:
+    """How far and where, for trained generators; the command gets them as one ``request``.
+
+    Args:
+        plan_file: whether a Plan in a file is accepted, too.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(
+            *args: Any, reduction: Optional[float], ratio: Optional[float], allocate: str, **kwargs: Any
+        ) -> Any:
+            plan = kwargs.pop("plan_path", None)
+            request = Request(reduction, ratio, None, None if plan is None else read_plan(plan), allocate)
+            return command(*args, request=request, **kwargs)
+
+        allocate = click.option(
+            "--allocate",
+            type=click.Choice(ALLOCATIONS),
+            default="uniform",
+            show_default=True,
+            help="One ratio for all blocks, or the same budget spent where the images need it.",
+        )
+        from_file = click.option(
+            "--plan",
+            "plan_path",
+            metavar="FILE",
+            type=click.Path(path_type=Path, dir_okay=False, exists=True),
+            help="Squeeze by this Plan, as plan --json prints it.",
+        )
+        return ratio_options(_with(wrapped, [allocate, *([from_file] if plan_file else [])]))
+
+    return decorate
+
+
+def read_plan(path: Path) -> Plan:
+    """The Plan in a file of `Plan.to_json`."""
+    return Plan.from_json(path.read_text(encoding="utf-8"))
+
+
+def measuring_options(command: Command) -> Command:
+    """Of commands that run generators and print a table."""
+    return _with(
+        command,
+        [
+            click.option(
+                "--key", help="Which network of a checkpoint.  [default: the moving average, or the only generator]"
+            ),
+            click.option(
+                "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...; auto = cuda if any."
+            ),
+            click.option(
+                "--json",
+                "json_target",
+                metavar="[FILE]",
+                is_flag=False,
+                flag_value="-",
+                help="Write the figures as JSON; without FILE or with -, to stdout in place of the table.",
+            ),
+        ],
+    )
+
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")

@@ -1,0 +1,84 @@
+"""What commands write, and how they tell of their progress."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional, Sequence
+
+import click
+
+from squeeze_patch.checkpoints.downloads import fetch, is_url
+from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.pickles import check_trust
+from squeeze_patch.cli.errors import EXIT_ERROR
+from squeeze_patch.errors import MeasurementError
+from squeeze_patch.progress import Progress
+
+
+def emit(text: str, figures: Dict[str, Any], json_target: Optional[str]) -> None:
+    """Print the table, or the figures to stdout as JSON, or both where the JSON goes to a file."""
+    if json_target != "-":
+        click.echo(text)
+    if json_target == "-":
+        click.echo(json.dumps(figures, indent=2))
+    elif json_target is not None:
+        with atomic_write(Path(json_target)) as stream:
+            stream.write((json.dumps(figures, indent=2) + "\n").encode())
+        click.echo(f"{'figures':<24} {json_target}")
+
+
+def check_outputs(*targets: Optional[str], sources: Sequence[Path]) -> None:
+    """Before long work: raise `MeasurementError` where a file to be written has no folder that can be written to, is a
+    folder, or is one of the files that are read."""
+    for target in (Path(name) for name in targets if name not in (None, "-")):
+        if target.is_dir() or not target.parent.is_dir():
+            raise MeasurementError(f"{target}: this has to be a file in a folder that exists")
+        if not os.access(target.parent, os.W_OK):
+            raise MeasurementError(f"{target}: nothing can be written into the folder {target.parent}")
+        if target.exists() and any(source.exists() and target.samefile(source) for source in sources):
+            raise MeasurementError(f"{target}: this file is read; it would be lost. Write to another one")
+
+
+def local(source: str, trust: bool, quiet: bool = False) -> Path:
+    """The file behind a path or a URL; a URL is downloaded once, and only if its file may be loaded."""
+    if not is_url(source):
+        return Path(source)
+    check_trust(source, trust)
+    with progress_bar(f"downloading {source}", unit=1_000_000, quiet=quiet) as step:
+        return fetch(source, lambda done, total: step("", done, total))
+
+
+@contextlib.contextmanager
+def clean_termination() -> Iterator[None]:
+    """Let a scheduler's SIGTERM clean up behind itself like Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_ERROR))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def progress_bar(label: str = "squeezing", unit: int = 1, quiet: bool = False) -> Iterator[Progress]:
+    """A progress bar with remaining time on a terminal; nothing in a pipe."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    with contextlib.ExitStack() as stack:
+        bar: Any = None
+
+        def step(what: str, done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None:
+                length = max(total // unit, 1)
+                bar = stack.enter_context(
+                    click.progressbar(length=length, label=label, show_eta=True, show_pos=True, file=sys.stderr)
+                )
+            bar.update(done // unit - bar.pos)
+
+        yield step

@@ -1,0 +1,48 @@
+"""squeeze-patch plan"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import click
+
+from squeeze_patch.adapters import reference_name
+from squeeze_patch.checkpoints.generators import dense_generators
+from squeeze_patch.checkpoints.io import read
+from squeeze_patch.checkpoints.pickles import host_path
+from squeeze_patch.cli.errors import one_line_errors
+from squeeze_patch.cli.options import file_options, request_options
+from squeeze_patch.cli.output import local
+from squeeze_patch.planning.cost import report, table
+from squeeze_patch.planning.planner import plan_for
+from squeeze_patch.planning.plans import describe_reduction
+from squeeze_patch.planning.request import Request
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@request_options(plan_file=False)
+@file_options
+@click.option("--json", "as_json", is_flag=True, help="Print the Plan as JSON, for --plan of other commands.")
+@one_line_errors
+def plan(file: str, request: Request, trust: bool, host: Optional[str], as_json: bool) -> None:
+    """Show what convert would do to FILE; write nothing.
+
+    \b
+    Examples:
+      squeeze-patch plan 550000.pt --reduction 0.25
+      squeeze-patch plan 550000.pt --allocate spectral --json > plan.json
+    """
+    path = local(file, trust)
+    with host_path(host):
+        found = dense_generators(path, read(path, trust=trust))
+        G = found[reference_name(found)]
+        result = plan_for(G, request)
+    if as_json:
+        click.echo(result.to_json())
+        return
+    click.echo(table(report(G, result)))
+    click.echo(
+        f"parameters {result.parameters_before:,} -> {result.parameters_after:,} "
+        f"({describe_reduction(result.reduction)})"
+    )

@@ -1,0 +1,127 @@
+"""squeeze-patch recover"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import click
+
+from squeeze_patch.cli.errors import one_line_errors
+from squeeze_patch.cli.options import file_options, request_options
+from squeeze_patch.cli.output import clean_termination, local, progress_bar
+from squeeze_patch.evaluation.devices import device_named
+from squeeze_patch.planning.request import Request
+from squeeze_patch.recovery.paths import state_path
+from squeeze_patch.recovery.progress_line import Line
+from squeeze_patch.recovery.recover_file import Source, recover_file
+from squeeze_patch.recovery.session import Budget
+from squeeze_patch.recovery.settings import Settings
+
+
+def recovery_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a recovery beside those that other commands have too."""
+    path = click.Path(path_type=Path, dir_okay=False)
+    for option in reversed(
+        [
+            click.option("--out", "target", type=path, required=True, help="File to write."),
+            click.option("--steps", default=Settings.steps, show_default=True, help="Length of the training."),
+            click.option("--minutes", type=float, help="Stop after this time, earlier runs included; more goes on."),
+            click.option("--patience", type=int, help="Stop after so many evaluations without gain."),
+            click.option("--batch", default=Settings.batch, show_default=True, help="Images a step, all processes."),
+            click.option(
+                "--lr",
+                "learning_rate",
+                default=Settings.learning_rate,
+                show_default=True,
+                help="Highest learning rate.",
+            ),
+            click.option("--seed", default=Settings.seed, show_default=True, help="Of the latents."),
+            click.option(
+                "--feature-weight",
+                default=Settings.feature_weight,
+                show_default=True,
+                help="Weight of the blocks' features at the start, beside 1 for the images; it fades to 0.",
+            ),
+            click.option(
+                "--lpips", "lpips_weight", default=Settings.lpips_weight, show_default=True, help="Weight of LPIPS."
+            ),
+            click.option(
+                "--every",
+                "evaluate_every",
+                default=Settings.evaluate_every,
+                show_default=True,
+                help="Steps to an evaluation.",
+            ),
+            click.option("--log", type=path, help="File of the evaluations.  [default: OUT with .jsonl]"),
+            click.option("--device", help="cpu, cuda, ...  [default: a GPU where there is one]"),
+            click.option("--force", is_flag=True, help="Overwrite OUT."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("dense", metavar="DENSE")
+@click.argument("squeezed", metavar="[SQUEEZED]", required=False)
+@recovery_options
+@request_options()
+@file_options
+@one_line_errors
+def recover(
+    dense: str,
+    squeezed: Optional[str],
+    target: Path,
+    request: Request,
+    minutes: Optional[float],
+    patience: Optional[int],
+    log: Optional[Path],
+    device: Optional[str],
+    force: bool,
+    trust: bool,
+    host: Optional[str],
+    **settings: Any,
+) -> None:
+    """Train SQUEEZED to make the images of DENSE again, without a data set, and write it to OUT.
+
+    Without SQUEEZED, DENSE is squeezed first, as --ratio, --reduction and --allocate say. A run that was broken off
+    goes on when the same command is given again.
+
+    \b
+    Examples:
+      squeeze-patch recover dense.pkl squeezed.pkl --out recovered.pkl --host stylegan2-ada-pytorch --trust
+      squeeze-patch recover 550000.pt squeezed.pt --out recovered.pt
+      torchrun --nproc_per_node=2 -m squeeze_patch recover dense.pkl squeezed.pkl --out recovered.pkl --trust
+    """
+    if device is not None:
+        device_named(device)
+    chosen = Settings(**settings)
+    first = os.environ.get("RANK", "0") == "0"  # torchrun: one process speaks
+    files = local(dense, trust), local(squeezed, trust) if squeezed else None
+    try:
+        with clean_termination():
+            result = recover_file(
+                *files,
+                target,
+                chosen,
+                budget=Budget(minutes, patience),
+                source=Source(trust, host),
+                request=request,
+                force=force,
+                log=log,
+                device=device,
+                progress=Line(),
+                squeezing=progress_bar,
+            )
+    except KeyboardInterrupt:
+        if first and state_path(target).exists():
+            click.echo(f"\ninterrupted {state_path(target)} is kept; the same command goes on", err=True)
+        raise
+    if not first:
+        return
+    click.echo(str(result))
+    click.echo(f"written     {target}")
+    if result.stopped == "minutes":
+        click.echo(f"unfinished  {state_path(target)} is kept; the same command with more --minutes goes on")

@@ -1,0 +1,31 @@
+"""squeeze-patch train"""
+
+from __future__ import annotations
+
+from typing import Optional, Tuple
+
+import click
+
+from squeeze_patch.cli.errors import one_line_errors
+from squeeze_patch.cli.options import ratio_options
+from squeeze_patch.training.train import train as run_training
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("arguments", metavar="-- train.py ...", nargs=-1, required=True, type=click.UNPROCESSED)
+@ratio_options
+@click.option("--init-from", metavar="FILE", help="Start from this checkpoint's weights (dense or squeezed).")
+@one_line_errors
+def train(
+    arguments: Tuple[str, ...], reduction: Optional[float], ratio: Optional[float], init_from: Optional[str]
+) -> None:
+    """Run the host's own train.py with squeezed generators; call it in the host's folder.
+
+    The script's --resume takes squeezed snapshots, and dense ones, which are squeezed first. Like the script itself,
+    this runs the code that is stored in such a file.
+
+    \b
+    Example:
+      squeeze-patch train -- train.py --outdir=runs --data=faces.zip --gpus=1
+    """
+    run_training(arguments, reduction=reduction, ratio=ratio, init_from=init_from, say=click.echo)

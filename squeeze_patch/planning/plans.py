@@ -1,0 +1,109 @@
+"""The Plan: what a squeeze does to a generator, in a form that travels with it and with its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from squeeze_patch.errors import PlanError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """One squeezed block: ``channels`` c become ``width`` q behind conv1."""
+
+    name: str
+    resolution: int
+    channels: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `squeeze_patch.apply` does to a generator. Blocks that are not listed stay dense.
+
+    Attributes:
+        family: name of the adapter.
+        blocks: squeezed blocks in running order.
+        parameters_before: parameters of the dense generator.
+        parameters_after: parameters of the squeezed generator.
+        ratio: c / q before rounding, None where widths were given block by block.
+        schema: version of the JSON form.
+    """
+
+    family: str
+    blocks: Tuple[BlockPlan, ...]
+    parameters_before: int
+    parameters_after: int
+    ratio: Optional[float] = None
+    schema: int = SCHEMA
+
+    @property
+    def reduction(self) -> float:
+        """Share of the parameters that goes, 0 to 1 (negative at ratios near 1, where excite outweighs it)."""
+        return 1 - self.parameters_after / self.parameters_before
+
+    @property
+    def widths(self) -> Dict[int, int]:
+        """{resolution: q}."""
+        return {block.resolution: block.width for block in self.blocks}
+
+    def same_widths(self, other: Plan) -> bool:
+        """Whether both plans make the same network of the same generator."""
+        return self.family == other.family and self.blocks == other.blocks
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain numbers, strings, lists and dicts: what travels on a generator."""
+        return {**asdict(self), "blocks": [asdict(block) for block in self.blocks]}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """Inverse of `to_dict`.
+
+        Raises:
+            PlanError: written by a newer squeeze_patch, or not a plan.
+        """
+        schema = data.get("schema")
+        if not isinstance(schema, int) or schema < 1:
+            raise PlanError("this is no squeeze plan: it has no schema number")
+        if schema > SCHEMA:
+            raise PlanError(f"the plan has schema {schema}, this squeeze_patch knows {SCHEMA}; update squeeze_patch")
+        try:
+            blocks = tuple(
+                BlockPlan(str(b["name"]), int(b["resolution"]), int(b["channels"]), int(b["width"]))
+                for b in data["blocks"]
+            )
+            ratio = None if data["ratio"] is None else float(data["ratio"])
+            before, after = int(data["parameters_before"]), int(data["parameters_after"])
+            return cls(str(data["family"]), blocks, before, after, ratio, schema)
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"the squeeze plan is damaged: {error!r}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Inverse of `to_json`; raises `PlanError` like `from_dict`."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise PlanError(f"the squeeze plan is no JSON: {error}") from error
+        if not isinstance(data, dict):
+            raise PlanError("the squeeze plan is no JSON object")
+        return cls.from_dict(data)
+
+    def __str__(self) -> str:
+        ratio = "" if self.ratio is None else f"ratio {self.ratio:.3g}, "
+        widths = ", ".join(f"{b.resolution}: {b.channels}->{b.width}" for b in self.blocks)
+        return (
+            f"{ratio}{self.parameters_before:,} -> {self.parameters_after:,} parameters "
+            f"({describe_reduction(self.reduction)}); channels {widths}"
+        )
+
+
+def describe_reduction(reduction: float) -> str:
+    return f"{abs(reduction):.2%} {'fewer' if reduction >= 0 else 'more'}".replace("%", " %")

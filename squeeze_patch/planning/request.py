@@ -1,0 +1,85 @@
+"""The request: what a user asks a squeeze to be. It is made once, where the user's arguments come in, and passed on."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional
+
+from squeeze_patch.errors import PlanError
+from squeeze_patch.planning.plans import Plan
+
+ALLOCATIONS = ("uniform", "spectral")
+
+
+@dataclass(frozen=True)
+class Request:
+    """How far, and where, a generator is to be squeezed; at most one of the first four.
+
+    Attributes:
+        reduction: share of the parameters to save, 0 to 1; where nothing is asked for: 0.121, the paper's figure.
+        ratio: c / q for every block, 1 or more.
+        widths: {resolution: q}; blocks that are not named stay dense.
+        plan: a Plan that was made before.
+        allocate: "uniform" = one ratio for all blocks; "spectral" = the same number of parameters, spent where a
+            trained generator's images need them.
+
+    Raises:
+        PlanError: several of them, or one that no generator could be given.
+    """
+
+    reduction: Optional[float] = None
+    ratio: Optional[float] = None
+    widths: Optional[Mapping[int, int]] = None
+    plan: Optional[Plan] = None
+    allocate: str = "uniform"
+
+    def __post_init__(self) -> None:
+        if self.allocate not in ALLOCATIONS:
+            raise PlanError(f"allocate has to be one of {', '.join(ALLOCATIONS)}, not {self.allocate!r}")
+        if self.plan is not None and not self.without_plan().is_default:
+            raise PlanError("give a plan, or a reduction, ratio, widths or allocate, not both")
+        if sum(wish is not None for wish in (self.reduction, self.ratio, self.widths)) > 1:
+            raise PlanError("give one of reduction, ratio and widths, not several")
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        for name, number in (("ratio", self.ratio), ("reduction", self.reduction)):
+            if number is not None and not isinstance(number, numbers.Real):
+                raise PlanError(f"{name} has to be a number, not {number!r}")
+        if self.ratio is not None and not (math.isfinite(self.ratio) and self.ratio >= 1):
+            raise PlanError(
+                f"ratio is c / q: a number from 1 (all channels kept, excite added) upwards, not {self.ratio}"
+            )
+        if self.reduction is not None and not self.reduction < 1:
+            raise PlanError(
+                f"a reduction of {self.reduction:.1%} is out of reach (a reduction is a share: 0.121 means 12.1 %)"
+            )
+        if self.widths is not None and self.allocate != "uniform":
+            raise PlanError("widths say what each block gets; allocate='spectral' would choose it. Give one of them")
+
+    @property
+    def is_default(self) -> bool:
+        """Whether nothing was asked for."""
+        return self == Request()
+
+    def without_plan(self) -> Request:
+        return Request(self.reduction, self.ratio, self.widths, None, self.allocate)
+
+    def uniform(self) -> Request:
+        """The same budget at one ratio for all blocks."""
+        return Request(self.reduction, self.ratio, self.widths)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain numbers, strings and dicts of what was asked for, as processes hand it to each other."""
+        found = {name: value for name, value in vars(self).items() if value is not None and name != "plan"}
+        return {**found, **({} if self.plan is None else {"plan": self.plan.to_dict()})}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Request:
+        """Inverse of `to_dict`, also after JSON, which knows no whole numbers as keys."""
+        plan = None if data.get("plan") is None else Plan.from_dict(data["plan"])
+        widths = data.get("widths")
+        whole = None if widths is None else {int(resolution): width for resolution, width in widths.items()}
+        return cls(**{**data, "plan": plan, "widths": whole})

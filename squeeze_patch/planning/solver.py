@@ -1,0 +1,138 @@
+"""From a request to a Plan: how many channels each block keeps between conv1 and its readers. Pure arithmetic on block
+descriptions; nothing here touches a generator.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Callable, Dict, List, Mapping, Optional, Sequence
+
+import torch
+
+from squeeze_patch.adapters.content import BlockSpec
+from squeeze_patch.errors import PlanError
+from squeeze_patch.planning.plans import BlockPlan, Plan
+from squeeze_patch.planning.request import Request
+
+#: the paper's figure: 12.1 % fewer generator parameters
+DEFAULT_REDUCTION = 0.121
+#: squeezed widths are multiples of this where a block has at least `FEW` times as many channels
+MULTIPLE = 8
+FEW = 4
+#: how far a reduction may be from what was asked for before finer multiples are tried
+TOLERANCE = 0.003
+
+
+def width_for(channels: int, ratio: float, multiple: Optional[int] = None) -> int:
+    """q for a block of c channels: c / ratio, rounded to a multiple, never below one multiple nor above c.
+
+    The multiple is 8 (tensor cores like it) where c is at least 32, else 1.
+    """
+    step = multiple or (MULTIPLE if channels >= FEW * MULTIPLE else 1)
+    return min(max(math.floor(channels / (step * ratio) + 0.5) * step, step), channels)
+
+
+def saved_parameters(spec: BlockSpec, width: int) -> int:
+    """Parameters that block ``spec`` loses when its c channels are squeezed to ``width`` (negative: gains).
+
+    conv1 and what goes with its outputs lose c - q of them; torgb's weight and the affine layer of its style lose c - q
+    inputs; excite adds c q weights and c biases, in every block but the last.
+    """
+    c, q = spec.channels, width
+    per_channel = spec.kernel_size**2 * c + spec.output_parameters + spec.img_channels + spec.w_dim + 1
+    excite = 0 if spec.is_last else c * q + c
+    return (c - q) * per_channel - excite - spec.added_parameters
+
+
+def dense_parameters(G: torch.nn.Module, specs: Sequence[BlockSpec]) -> int:
+    """Parameters of ``G``, or, where it is squeezed, of the dense generator that it came from."""
+    now = sum(parameter.numel() for parameter in G.parameters())
+    return now + sum(saved_parameters(spec, spec.width) for spec in specs if spec.width is not None)
+
+
+def solve(
+    specs: Sequence[BlockSpec],
+    parameters: int,
+    family: str,
+    request: Request,
+    multiple: Optional[int] = None,
+) -> Plan:
+    """The Plan for a generator of ``parameters`` parameters (dense) with blocks ``specs``.
+
+    Where nothing is asked for, ``reduction=DEFAULT_REDUCTION``. The reduction that comes out is the nearest that one
+    ratio for all blocks can give; ``allocate`` counts elsewhere.
+
+    Raises:
+        PlanError: contradictory or impossible wishes; the message states what can be reached.
+    """
+    if multiple is not None and multiple < 1:
+        raise PlanError(f"multiple has to be a positive whole number, not {multiple}")
+
+    def build(chosen: Mapping[str, int], at_ratio: Optional[float]) -> Plan:
+        blocks = tuple(BlockPlan(s.name, s.resolution, s.channels, chosen[s.name]) for s in specs if s.name in chosen)
+        saved = sum(saved_parameters(s, chosen[s.name]) for s in specs if s.name in chosen)
+        return Plan(family, blocks, parameters, parameters - saved, at_ratio)
+
+    def uniform(at_ratio: float, step: Optional[int]) -> Plan:
+        return build({s.name: width_for(s.channels, at_ratio, step) for s in specs}, at_ratio)
+
+    if request.widths is not None:
+        return build(_checked_widths(specs, request.widths), None)
+    if request.ratio is not None:
+        return uniform(float(request.ratio), multiple)
+    target = DEFAULT_REDUCTION if request.reduction is None else float(request.reduction)
+    return _nearest(uniform, [s.channels for s in specs], multiple, target)
+
+
+def _checked_widths(specs: Sequence[BlockSpec], widths: Mapping[int, int]) -> Dict[str, int]:
+    by_resolution = {spec.resolution: spec for spec in specs}
+    if not widths:
+        raise PlanError("widths is empty: nothing would be squeezed")
+    chosen: Dict[str, int] = {}
+    for resolution, width in widths.items():
+        if not (isinstance(resolution, numbers.Integral) and isinstance(width, numbers.Real)):
+            raise PlanError(f"widths are {{resolution: channels}} in whole numbers, not {resolution!r}: {width!r}")
+        spec = by_resolution.get(int(resolution))
+        if spec is None:
+            raise PlanError(f"widths names resolution {resolution}; this generator has {sorted(by_resolution)}")
+        if int(width) != width or not 1 <= width <= spec.channels:
+            raise PlanError(
+                f"width {width} at resolution {resolution}: it has to be a whole number from 1 to {spec.channels}"
+            )
+        chosen[spec.name] = int(width)
+    return chosen
+
+
+def _nearest(
+    uniform: Callable[[float, Optional[int]], Plan], channels: Sequence[int], multiple: Optional[int], target: float
+) -> Plan:
+    """The plan nearest to ``target``. In narrow generators multiples of 8 are coarse stairs; finer ones are taken, one
+    after another, where the coarser miss the target by more than `TOLERANCE`."""
+    best: Optional[Plan] = None
+    reached: List[float] = []
+    for step in (None, 4, 2, 1) if multiple is None else (multiple,):
+        candidates = [plan for plan in (uniform(r, step) for r in _ratios(channels, step)) if plan.reduction > 0]
+        reached += [plan.reduction for plan in candidates]
+        best = min([best, *candidates] if best else candidates, key=lambda p: abs(p.reduction - target), default=None)
+        if best is not None and target > 0 and abs(best.reduction - target) <= TOLERANCE:
+            return best
+    if best is None:
+        raise PlanError("no ratio makes this generator smaller: its blocks have too few channels")
+    if not min(reached) <= target <= max(reached):
+        raise PlanError(
+            f"a reduction of {target:.1%} is out of reach: this generator can be made {min(reached):.1%} to "
+            f"{max(reached):.1%} smaller by one ratio for all blocks"
+        )
+    return best
+
+
+def _ratios(channels: Sequence[int], multiple: Optional[int]) -> List[float]:
+    """One ratio for every set of widths that `width_for` can give, ascending: the widths are a staircase in the ratio,
+    with steps where c / (step * ratio) + 1/2 is whole."""
+    edges = {1.0}
+    for c in set(channels):
+        step = multiple or (MULTIPLE if c >= FEW * MULTIPLE else 1)
+        edges.update(c / (step * (k + 0.5)) for k in range(c // step) if c / (step * (k + 0.5)) > 1)
+    ordered = [*sorted(edges), 2 * max(edges)]
+    return [1.0] + [round((low + high) / 2, 6) for low, high in zip(ordered, ordered[1:])]

@@ -1,0 +1,69 @@
+"""The dense blocks that `apply` keeps for `remove`.
+
+They are kept beside the generators, not on them: deepcopy and pickle of a squeezed generator shall not carry them.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Dict, Mapping
+
+import torch
+
+from squeeze_patch.adapters.located import Located, Target
+from squeeze_patch.surgery.fingerprint import Fingerprint
+
+
+@dataclass(frozen=True)
+class Originals:
+    """What `remove` needs: the dense blocks, and a fingerprint of every parameter that dense and squeezed share."""
+
+    blocks: Dict[str, torch.nn.Module]
+    shared: Dict[str, Fingerprint]
+
+
+#: {synthesis network: its dense blocks}
+KEPT: weakref.WeakKeyDictionary[torch.nn.Module, Originals] = weakref.WeakKeyDictionary()
+
+
+def keep(found: Located, old: Dict[str, torch.nn.Module], new: Mapping[str, torch.nn.Module]) -> None:
+    """Keep the blocks ``old`` of a generator that has just got ``new`` in their places."""
+    KEPT[found.network] = Originals(old, _shared(found.root, old, new))
+
+
+def forget(target: Target) -> None:
+    """Let go of the dense blocks; `remove` can no longer put them back."""
+    for part in target.parts:
+        KEPT.pop(part.network, None)
+
+
+def put_back(found: Located) -> None:
+    """The dense blocks into their places, where they are at hand."""
+    originals = KEPT.get(found.network)
+    if originals is None:
+        return
+    for name, old in originals.blocks.items():
+        _follow(old, found.get_block(name))
+    for name, old in originals.blocks.items():
+        found.set_block(name, old)
+    found.surgery.detach_plan(found.root, found.network)
+    del KEPT[found.network]
+
+
+def _shared(
+    G: torch.nn.Module, old_blocks: Mapping[str, torch.nn.Module], new_blocks: Mapping[str, torch.nn.Module]
+) -> Dict[str, Fingerprint]:
+    """Fingerprints of the parameters of squeezed ``G`` that the dense generator has too, as the same objects."""
+    old, new = ({id(p) for block in blocks.values() for p in block.parameters()} for blocks in (old_blocks, new_blocks))
+    return {name: Fingerprint.of(p) for name, p in G.named_parameters() if id(p) in old or id(p) not in new}
+
+
+def _follow(old: torch.nn.Module, new: torch.nn.Module) -> None:
+    """Bring a dense block that was set aside to where the generator is by now: device, dtype, training, frozen."""
+    reference = next(new.parameters())
+    old.to(device=reference.device, dtype=reference.dtype)
+    old.train(new.training)
+    flags = {name: parameter.requires_grad for name, parameter in new.named_parameters()}
+    for name, parameter in old.named_parameters():
+        parameter.requires_grad_(flags.get(name, parameter.requires_grad))

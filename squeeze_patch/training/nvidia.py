@@ -1,0 +1,173 @@
+"""How the NVIDIA family's train.py builds and resumes generators, and how much of it the tests could run.
+
+==========================  =========================================================================================
+stylegan3, cfg stylegan2    the whole script, untouched, on a CPU: one and two processes, trained and resumed
+stylegan2-ada-pytorch       the same with one process, snapshots included; with two, up to the first tick. Both need ten
+                            minutes on a CPU, as its networks cannot be narrowed by options (``SQUEEZE_SLOW=1``)
+GGDR                        its loss, networks, features and snapshots; of its script only the options. On one process
+                            the script stops by itself at a barrier without a process group
+projected-gan               networks; its loss needs a pretrained network from the internet
+EG3D                        backbone and rebuilding; its loss needs a data set with cameras, its scripts CUDA
+draggan                     networks, loss (path length calls an operation with an argument that its copy lacks; the
+                            tests leave that argument out), snapshots and resume functions; it ships no script
+==========================  =========================================================================================
+
+On torch 2.x all of these scripts stop at once, dense ones too, because their data loader passes an argument that torch
+has dropped; `_accept_data_source` bridges that. Their CUDA calls are stood in for by ``tests/hosts/cpu``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from pathlib import Path
+from typing import Any, Callable, Dict
+
+import torch
+
+from squeeze_patch.errors import StateError
+from squeeze_patch.training.common import PrepareStart, import_script, squeeze_new
+
+BUILDER = "squeeze_patch.training.nvidia.build_generator"
+
+
+class NvidiaScripts:
+    """The role of scripts: stylegan2-ada-pytorch's and GGDR's train.py, stylegan3's and its relatives'."""
+
+    def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
+        """Change the options on their way from the script's command line to its training processes.
+
+        stylegan2-ada-pytorch and GGDR make them in ``setup_training_loop_kwargs``, stylegan3 and its relatives hand
+        them to ``launch_training``.
+        """
+        if callable(getattr(module, "setup_training_loop_kwargs", None)):
+            _hook_setup(module, prepare)
+        elif callable(getattr(module, "launch_training", None)):
+            _hook_launch(module, prepare)
+        else:
+            return False
+        _bridge_torch()
+        if hasattr(module, "subprocess_fn"):
+            module.squeeze_patch_original = module.subprocess_fn
+            module.subprocess_fn = run_process
+        return True
+
+    def hook_generators(self, folder: Path, squeeze: Callable[[torch.nn.Module], Any]) -> bool:
+        return False  # its scripts load generators whole, squeezed as they are
+
+
+def run_process(*arguments: Any, **keywords: Any) -> None:
+    """One training process: the host's own function, under what a current torch needs for it.
+
+    Spawned processes find this function by its name and the host's script by the environment.
+    """
+    _bridge_torch()
+    module = import_script()
+    getattr(module, "squeeze_patch_original", module.subprocess_fn)(*arguments, **keywords)
+
+
+def _hook_setup(module: Any, prepare: PrepareStart) -> None:
+    original = module.setup_training_loop_kwargs
+
+    @functools.wraps(original)
+    def setup(*args: Any, **kwargs: Any) -> Any:
+        description, options = original(*args, **kwargs)
+        _edit(options, prepare)
+        return f"{description}-squeezed", options
+
+    module.setup_training_loop_kwargs = setup
+
+
+def _hook_launch(module: Any, prepare: PrepareStart) -> None:
+    launch = module.launch_training
+
+    @functools.wraps(launch)
+    def launch_squeezed(c: Any, desc: str, *args: Any, **kwargs: Any) -> Any:
+        _edit(c, prepare)
+        return launch(c, f"{desc}-squeezed", *args, **kwargs)
+
+    module.launch_training = launch_squeezed
+
+
+def _edit(options: Any, prepare: PrepareStart) -> None:
+    start = prepare(options.get("resume_pkl"))
+    if start.checkpoint is not None:
+        options["resume_pkl"] = start.checkpoint
+    kwargs = options["G_kwargs"]
+    kwargs["generator_class"] = kwargs["class_name"]
+    kwargs["class_name"] = BUILDER
+    kwargs["squeeze_request"] = start.request.to_dict()
+
+
+def build_generator(*args: Any, generator_class: str, squeeze_request: Dict[str, Any], **kwargs: Any) -> Any:
+    """Build the host's generator and squeeze it; called by the host's training loop, by name, in every process.
+
+    Args:
+        generator_class: name of the host's class, as its options gave it.
+        squeeze_request: as of `Request.to_dict`.
+        args, kwargs: the host's.
+    """
+    util = importlib.import_module("dnnlib").util
+    G = util.construct_class_by_name(*args, class_name=generator_class, **kwargs)
+    _check_copies(importlib.import_module("torch_utils.misc"))
+    return squeeze_new(G, squeeze_request)
+
+
+def _check_copies(misc: Any) -> None:
+    """On resume hosts copy parameters by name and pass over names that are missing: let nothing stay random so."""
+    original: Callable[..., Any] = misc.copy_params_and_buffers
+    if getattr(original, "squeeze_patch", False):
+        return
+
+    @functools.wraps(original)
+    def checked(src_module: torch.nn.Module, dst_module: torch.nn.Module, require_all: bool = False) -> Any:
+        have = {name: tensor.shape for name, tensor in _tensors(src_module)}
+        want = {name: tensor.shape for name, tensor in _tensors(dst_module)}
+        missing = [name for name, shape in want.items() if have.get(name) != shape]
+        is_generator = any(type(module).__name__ == "SqueezedBlock" for module in dst_module.modules())
+        if is_generator and missing:
+            raise StateError(
+                f"the checkpoint does not fit the squeezed generator: {len(missing)} of {len(want)} tensors would stay "
+                f"random ({missing[0]}, ...). Is it of the same resolution and configuration?"
+            )
+        result = original(src_module, dst_module, require_all)
+        if is_generator:
+            print(f"squeeze_patch: restored {len(want)} of {len(want)} parameters and buffers of a squeezed generator")
+        return result
+
+    checked.squeeze_patch = True  # type: ignore[attr-defined]
+    misc.copy_params_and_buffers = checked
+
+
+def _tensors(module: torch.nn.Module) -> Any:
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _bridge_torch() -> None:
+    """What torch did when these hosts were written, and they rely on."""
+    _accept_data_source()
+    _broadcast_buffers()
+
+
+def _accept_data_source() -> None:
+    """Hosts of 2020 to 2022 pass their data set to Sampler.__init__, which current torch no longer has."""
+    sampler: Any = torch.utils.data.Sampler
+    if "__init__" not in vars(sampler):
+        sampler.__init__ = lambda self, data_source=None: None
+
+
+def _broadcast_buffers() -> None:
+    """Older torch copied rank 0's buffers to all ranks when DistributedDataParallel was made, also with
+    ``broadcast_buffers=False``; hosts rely on it (noise_const, w_avg). Do so."""
+    wrapper: Any = torch.nn.parallel.DistributedDataParallel
+    if getattr(wrapper.__init__, "squeeze_patch", False):
+        return
+    original = wrapper.__init__
+
+    def with_equal_buffers(self: Any, module: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+        original(self, module, *args, **kwargs)
+
+    with_equal_buffers.squeeze_patch = True  # type: ignore[attr-defined]
+    wrapper.__init__ = with_equal_buffers

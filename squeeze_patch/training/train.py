@@ -1,0 +1,106 @@
+"""Run a host's own train.py with every generator that it builds squeezed, in this process and in those it spawns.
+
+No patch has to survive a spawn: the options that a host hands to its processes name the function that builds the
+generator, and the file of the host's family puts a function of ours there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Optional, Sequence
+
+from squeeze_patch.adapters import reference_name
+from squeeze_patch.checkpoints.convert import convert_file
+from squeeze_patch.checkpoints.downloads import fetch, is_url
+from squeeze_patch.checkpoints.generators import generators
+from squeeze_patch.checkpoints.io import read
+from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
+from squeeze_patch.planning.planner import plan_for
+from squeeze_patch.planning.request import Request
+from squeeze_patch.surgery.status import status_of_part
+from squeeze_patch.training.common import SCRIPT_VARIABLE, RunStart, Say, import_script
+from squeeze_patch.training.families import families
+
+
+def train(
+    arguments: Sequence[str],
+    *,
+    reduction: Optional[float] = None,
+    ratio: Optional[float] = None,
+    init_from: Optional[str] = None,
+    say: Say = print,
+) -> None:
+    """Do what ``python train.py --outdir=... ...`` does, with squeezed generators.
+
+    A run that goes on from a file (the host's ``--resume``, or ``init_from``) takes the file's plan where the file is
+    squeezed already; a dense file is converted first.
+
+    Args:
+        arguments: the host's script, or its installed command, and its own options.
+        reduction, ratio: as for `squeeze_patch.apply`.
+        init_from: checkpoint (path or URL) for the weights of G, D and G_ema, without the changes that some hosts make
+            to their settings with ``--resume``.
+        say: prints one line.
+
+    Raises:
+        SqueezeError: no adapter knows how the script builds its generator, or a file does not fit the wish.
+    """
+    request = Request(reduction, ratio)  # a wrong one stops here, before the script could delete an earlier run
+    script = find_script(arguments[0])
+    os.environ[SCRIPT_VARIABLE] = str(script)
+    module = import_script()
+    with tempfile.TemporaryDirectory(prefix="squeeze_patch_") as folder:
+
+        def prepare(resume: Optional[str]) -> RunStart:
+            if resume and init_from:
+                raise SqueezeError(f"--init-from is one start, {resume} (the script's own) another; give one of them")
+            return _start(resume or init_from, request, Path(folder), say)
+
+        if not any(family.hook_training(module, prepare) for family in families()):
+            raise SqueezeError(
+                f"{script.name}: no adapter knows how this script builds its generator. "
+                "Where its files hold state dicts, try squeeze-patch run; "
+                "or call squeeze_patch.apply(G, init='random') in it, right after G is built"
+            )
+        sys.argv = [str(arguments[0]), *arguments[1:]]
+        module.main()
+
+
+def find_script(name: str) -> Path:
+    """The host's script: a file, or an installed command.
+
+    Raises:
+        SqueezeError: there is none.
+    """
+    command = name if Path(name).is_file() else shutil.which(name)
+    if command is None:
+        raise SqueezeError(f"{name}: there is no such script or command; name the host's train.py")
+    return Path(command).resolve()
+
+
+def _start(source: Optional[str], request: Request, folder: Path, say: Say) -> RunStart:
+    """Decide what a run begins with; a dense file is converted into ``folder``."""
+    if not source:
+        return RunStart(request, None)
+    path = fetch(source) if is_url(source) else Path(source)
+    # The user asks the host to load this very file, which runs its code: that is the word of trust.
+    found = generators(read(path, trust=True))
+    if not found:
+        raise CheckpointError(f"{source}: no generator in this file that can be squeezed")
+    G = found[reference_name(found)]
+    now = status_of_part(G)
+    if now.state == "squeezed":
+        assert now.plan is not None
+        if not request.is_default and not plan_for(G, request).same_widths(now.plan):
+            raise PlanError(f"{source} is squeezed in another way than asked for ({now.plan})")
+        say(f"squeeze_patch: {source} is squeezed already; training goes on with its plan ({now})")
+        return RunStart(Request(plan=now.plan), str(path))
+    target = folder / f"squeezed-{path.name}"
+    say(f"squeeze_patch: {source} is dense; squeezing its generators (about a minute at the official sizes)")
+    done = convert_file(path, target, request, trust=True, force=True)
+    say(f"squeeze_patch: squeezed from the trained weights ({done.plan})")
+    return RunStart(Request(plan=done.plan), str(target))
