@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, Dict, List, Tuple
 
 import pytest
@@ -10,6 +9,8 @@ import torch
 
 import squeeze_patch
 from squeeze_patch import connection
+from squeeze_patch.adapters.nvidia.block import rebuild_layer
+from squeeze_patch.adapters.nvidia.portable import portable_source
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.testing import float_error, trained
 from tests.conftest import latents
@@ -94,10 +95,10 @@ def test_excite_is_equalised_and_linear() -> None:
 
 def test_source_is_self_contained() -> None:
     """Hosts store the file's text in pickles and append it to their own: torch and the standard library only."""
-    source = inspect.getsource(connection)
+    source = portable_source()
     namespace: Dict[str, Any] = {"__name__": "anywhere"}
     imports = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
-    assert sorted(line.split()[1] for line in imports) == ["inspect", "math", "torch", "typing"]
+    assert sorted({line.split()[1] for line in imports}) == ["inspect", "math", "torch", "typing"]
     exec(compile("x = 1\n" + source, "appended", "exec"), namespace)
     assert {"Excite", "SqueezedBlock", "RebuildSqueezed", "squeeze_block"} <= set(namespace)
 
@@ -105,7 +106,7 @@ def test_source_is_self_contained() -> None:
 def test_layers_without_a_record_of_their_arguments() -> None:
     """The demo generator's layers keep no init_kwargs; they are rebuilt from their attributes."""
     G = trained(Generator(32, 0, 32, 16, 3, synthesis_kwargs={"channel_base": 512, "channel_max": 32}))
-    layer = connection.rebuild_layer(G.synthesis.b8.conv1, out_channels=7)
+    layer = rebuild_layer(G.synthesis.b8.conv1, out_channels=7)
     assert layer.weight.shape == (7, 32, 3, 3)
     assert layer.noise_const.shape == (8, 8)
     image = G(*latents(G), noise_mode="const")
