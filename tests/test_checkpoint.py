@@ -236,7 +236,7 @@ def test_generators_of_other_shapes_are_squeezed_by_the_same_ratio(draggan: Host
     done = convert(save(tmp_path / "x.pkl", data), tmp_path / "out.pkl", trust=True, ratio=2)
     loaded = generators(read(tmp_path / "out.pkl", trust=True))
     assert not done.shared_channels
-    assert {name: squeeze_patch.status(G).state for name, G in loaded.items()} == {
+    assert {name: squeeze_patch.status(one.root).state for name, one in loaded.items()} == {
         "G_ema": "squeezed",
         "small": "squeezed",
     }
