@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from typing import Iterator
 
 import pytest
 import torch
 
 from tests import hosts
+from tests.helpers import FLAT_HOSTS, HOSTS, LUCIDRAINS
 from tests.hosts import flat
 from tests.hosts.lucidrains import LucidrainsHost
-from tests.hosts.lucidrains import lucidrains as lucidrains_host
 
 torch.set_num_threads(1)  # networks this small gain nothing from more; on a busy machine more of them cost tenfold
-
-HOSTS = {host.name: host for host in hosts.nvidia_hosts()}
-FLAT_HOSTS = {host.name: host for host in flat.flat_hosts()}
-LUCIDRAINS = lucidrains_host()
 
 
 @pytest.fixture(params=[*HOSTS, *FLAT_HOSTS, LUCIDRAINS.name])
@@ -88,12 +84,3 @@ def draggan() -> Iterator[hosts.Host]:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
-
-
-def latents(G: Any, n: int = 3, seed: int = 2) -> Any:
-    """(z [n, z_dim], c [n, c_dim] one-hot)."""
-    random = torch.Generator().manual_seed(seed)
-    c = torch.zeros(n, G.c_dim)
-    if G.c_dim:
-        c[torch.arange(n), torch.arange(n) % G.c_dim] = 1
-    return torch.randn(n, G.z_dim, generator=random), c

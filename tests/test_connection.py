@@ -13,7 +13,7 @@ from squeeze_patch.adapters.nvidia.block import rebuild_layer
 from squeeze_patch.adapters.nvidia.portable import portable_source
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.testing import float_error, trained
-from tests.conftest import latents
+from tests.helpers import latents
 from tests.hosts import Host
 
 

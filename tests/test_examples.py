@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from tests.helpers import write_checkpoint
 from tests.hosts import SHIMS, Host
 from tests.processes import environment_with
-from tests.test_checkpoint import write_checkpoint
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -19,7 +19,7 @@ from benchmarks.data import Data, load, train_classifier
 from benchmarks.quality import late, paired_ratio
 from benchmarks.training import Evaluation, Run, Settings, train
 from benchmarks.variants import ABLATION, MAIN, count, variant
-from tests.conftest import HOSTS
+from tests.helpers import HOSTS
 from tests.hosts import Host
 
 TINY = Settings(resolution=8, channels=8, channel_base=64, dim=16, batch=8, samples=64, pl_weight=2.0, style_mixing=0.9)

@@ -21,9 +21,9 @@ from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.planning.cost import report
 from squeeze_patch.testing import float_error, trained
+from tests.helpers import GENERATE_SCRIPT, script_environment
 from tests.hosts import HERE, Host
 from tests.hosts.flat import FlatHost
-from tests.test_run import SCRIPT, script_environment
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -147,7 +147,7 @@ def test_train_block(draggan: Host, tmp_path: Path) -> None:
 def test_rosinality_block(rosinality: FlatHost, tmp_path: Path) -> None:
     from stylegan2.model import Generator  # draggan's copy
 
-    (tmp_path / "generate.py").write_text(SCRIPT)
+    (tmp_path / "generate.py").write_text(GENERATE_SCRIPT)
     (tmp_path / "model.py").write_text("from stylegan2.model import Generator\n")
     torch.save({"g_ema": trained(Generator(8, 64, 2)).state_dict()}, tmp_path / "550000.pt")
     environment = script_environment(rosinality)

@@ -1,0 +1,172 @@
+"""Generators carried between families: the same images, files that the other hosts load, refusals."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import squeeze_patch
+from squeeze_patch.adapters import locate
+from squeeze_patch.checkpoints.transfer import transfer
+from squeeze_patch.cli import main
+from squeeze_patch.testing import float_error, trained
+from tests.helpers import FLAT_HOSTS
+from tests.hosts import HERE, Host
+from tests.hosts.flat import FlatHost
+
+SCRIPT = """
+import sys
+import torch, legacy
+with open(sys.argv[1], "rb") as stream:
+    data = legacy.load_network_pkl(stream)
+G = data["G_ema"]
+assert data["D"](torch.zeros([2, 3, 32, 32]), None).shape == (2, 1)
+z = torch.randn([2, 32], generator=torch.Generator().manual_seed(2))
+torch.save(G(z, None, noise_mode="const"), sys.argv[2])
+assert "squeeze_patch" not in sys.modules
+"""
+
+
+def checkpoint(host: Host, path: Path, **wish: float) -> Any:
+    """A pickle of two generators, squeezed where there is a wish; returns G_ema."""
+    data: Any = {name: trained(host.generator(w_dim=32), seed=seed) for seed, name in enumerate(("G", "G_ema"))}
+    for G in data.values():
+        G.mapping.w_avg.normal_(generator=torch.Generator().manual_seed(3))
+        if wish:
+            squeeze_patch.apply(G, init="weights", keep_original=False, **wish)  # type: ignore[arg-type]
+    path.write_bytes(pickle.dumps({**data, "D": torch.nn.Linear(1, 1), "training_set_kwargs": None}))
+    return data["G_ema"]
+
+
+@pytest.mark.parametrize("wish", [{}, {"ratio": 2.0}, {"ratio": 1.0}], ids=["dense", "squeezed", "full width"])
+def test_there_and_back(draggan: Host, rosinality: FlatHost, tmp_path: Path, wish: Any) -> None:
+    """Images of all three are equal but for rounding, with stored noise and truncated; tensors are, to the bit."""
+    G = checkpoint(draggan, tmp_path / "network.pkl", **wish)
+    z = torch.randn([2, 32], generator=torch.Generator().manual_seed(2))
+    images = G(z, None, noise_mode="const", truncation_psi=0.7)
+
+    done = transfer(tmp_path / "network.pkl", tmp_path / "network.pt", "rosinality", trust=True)
+    assert (done.origin, done.family, done.generators) == ("nvidia", "rosinality", ("G", "G_ema"))
+    assert done.left == ("D",)
+    assert not done.mean_style
+    flat = rosinality.generator(w_dim=32)
+    data = torch.load(tmp_path / "network.pt", weights_only=True)
+    if wish:
+        squeeze_patch.load(flat, tmp_path / "network.pt")
+    else:
+        flat.load_state_dict(data["g_ema"], strict=True)
+    centre = data["latent_avg"][None]
+    theirs, _ = flat([z], randomize_noise=False, truncation=0.7, truncation_latent=centre)
+    assert (theirs - images).abs().max() <= float_error(G, images)
+
+    back = transfer(tmp_path / "network.pt", tmp_path / "back.pkl", "nvidia", host=draggan.folder)
+    assert back.left == ()
+    returned = pickle.loads((tmp_path / "back.pkl").read_bytes())["G_ema"]
+    assert torch.equal(returned(z, None, noise_mode="const", truncation_psi=0.7), images)
+    assert str(squeeze_patch.status(returned)) == str(squeeze_patch.status(G))
+    environment = {"PYTHONPATH": f"{draggan.folder}:{HERE / 'shims'}", "PATH": ""}
+    (tmp_path / "script.py").write_text(SCRIPT)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "script.py", "back.pkl", "images.pt"],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+    )
+    untruncated = G(z, None, noise_mode="const")
+    theirs = torch.load(tmp_path / "images.pt", weights_only=True)  # made by another number of threads
+    assert (theirs - untruncated).abs().max() <= float_error(G, untruncated)
+
+
+def test_every_host_takes_rosinalitys(full_host: Host, tmp_path: Path) -> None:
+    """Made of the host's own classes, whichever way they take their options."""
+    flat = FLAT_HOSTS["draggan-rosinality"]
+    with flat.active():
+        dense = trained(flat.generator())
+        z, c = flat.latents(dense)
+        G = squeeze_patch.apply(dense, ratio=2, init="weights", keep_original=False)
+        images = flat.images(G, z, c)
+        torch.save({"g_ema": G.state_dict()}, tmp_path / "network.pt")
+    transfer(tmp_path / "network.pt", tmp_path / "network.pkl", "nvidia", host=full_host.folder)
+    data = pickle.loads((tmp_path / "network.pkl").read_bytes())
+    theirs = data["G_ema"](z, c, noise_mode="const", force_fp32=True)
+    assert (theirs - images).abs().max() <= float_error(G, images)
+    assert data["D"](theirs, c).shape == (3, 1)
+
+
+def test_mean_style_is_computed_where_none_is_stored(
+    draggan: Host, rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = trained(rosinality.generator())
+    torch.save({"g_ema": flat.state_dict()}, tmp_path / "network.pt")
+    done = transfer(tmp_path / "network.pt", tmp_path / "network.pkl", "nvidia", host=draggan.folder)
+    assert done.mean_style
+    data = pickle.loads((tmp_path / "network.pkl").read_bytes())
+    many = locate(flat).sample_w(20000, seed=7)
+    w_avg = data["G_ema"].mapping.w_avg
+    # the mean of 4,096 against that of 20,000: five standard errors of the former, and a little for the latter
+    assert ((w_avg - many.mean(dim=0)).abs() <= 6 * many.std(dim=0) / 4096**0.5).all()
+    assert data["G"] is data["G_ema"]
+
+
+def test_refusals(draggan: Host, rosinality: FlatHost, tmp_path: Path) -> None:
+    checkpoint(draggan, tmp_path / "network.pkl")
+    target = tmp_path / "out"
+    with pytest.raises(squeeze_patch.PlanError, match="nvidia, rosinality"):
+        transfer(tmp_path / "network.pkl", target, "stylegan", trust=True)
+    torch.save({"g": trained(draggan.generator(c_dim=3)).state_dict()}, tmp_path / "other.pt")
+    with pytest.raises(squeeze_patch.CheckpointError, match="no generator"):
+        transfer(tmp_path / "other.pt", target, "nvidia")
+    G = trained(draggan.generator(w_dim=32, c_dim=3))
+    (tmp_path / "classes.pkl").write_bytes(pickle.dumps(G))
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match="classes"):
+        transfer(tmp_path / "classes.pkl", target, "rosinality", trust=True)
+    assert not target.exists()
+
+
+def test_relatives_with_other_layers_are_refused(gfpgan: FlatHost) -> None:
+    G = gfpgan.generator()
+    found = locate(G)
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match="cannot be carried"):
+        found.interchange.to_common(G, found.network)
+
+
+def test_a_host_is_needed_to_make_a_pickle(rosinality: FlatHost, tmp_path: Path) -> None:
+    torch.save({"g_ema": trained(rosinality.generator()).state_dict()}, tmp_path / "network.pt")
+    command = [sys.executable, "-m", "squeeze_patch", "convert", "network.pt", "network.pkl", "--to", "nvidia"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "--host DIR" in run.stderr
+    assert not (tmp_path / "network.pkl").exists()
+
+
+def test_command(draggan: Host, rosinality: FlatHost, tmp_path: Path) -> None:
+    checkpoint(draggan, tmp_path / "network.pkl", ratio=2)
+    source, target = str(tmp_path / "network.pkl"), str(tmp_path / "network.pt")
+    run = CliRunner().invoke(main, ["convert", source, target, "--to", "rosinality", "--trust"])
+    assert run.exit_code == 0, run.output
+    for words in ("nvidia -> rosinality", "squeezed", "left behind  D", "which no channel_multiplier makes"):
+        assert words in run.output
+    run = CliRunner().invoke(
+        main, ["convert", source, target, "--to", "rosinality", "--trust", "--ratio", "2", "--force"]
+    )
+    assert run.exit_code == 2
+    assert "step of its own" in run.output
+    run = CliRunner().invoke(
+        main, ["convert", source, target, "--to", "rosinality", "--trust", "--init", "weights", "--force"]
+    )
+    assert run.exit_code == 2
+
+
+def test_official_sizes_name_the_hosts_arguments(draggan: Host) -> None:
+    for resolution, base, multiplier in ((256, 16384, 1), (256, 32768, 2)):
+        G = draggan.sized(resolution, base, 8)
+        found = locate(G)
+        words = found.interchange.constructor_hint(found.interchange.to_common(G, found.network))
+        assert words == f"Generator({resolution}, 512, 8, channel_multiplier={multiplier})"

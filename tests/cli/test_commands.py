@@ -1,0 +1,253 @@
+"""The command line as users meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, List, Tuple
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import squeeze_patch
+from squeeze_patch.cli import main
+from squeeze_patch.demo import trained_generator
+from squeeze_patch.testing import trained
+from tests.helpers import cli, write_checkpoint
+from tests.hosts import SHIMS, Host
+
+
+@pytest.fixture
+def snapshot(draggan: Host, tmp_path: Path) -> Path:
+    write_checkpoint(draggan, tmp_path / "dense.pkl")
+    return tmp_path / "dense.pkl"
+
+
+def test_demo(tmp_path: Path) -> None:
+    code, out, err = cli("demo", "--out", tmp_path / "demo")
+    assert (code, err) == (0, "")
+    assert "12.1" in out or "11.9" in out
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["dense.pkl", "samples.png", "squeezed.pkl"]
+    with Image.open(tmp_path / "demo" / "samples.png") as image:
+        assert image.size == (16 * 32 * 2, 3 * (32 * 2 + 16))
+    decibels = [float(re.search(r"([\d.]+) dB PSNR", out)[1])]  # type: ignore[index]
+    again = ("demo", "--out", tmp_path / "demo", "--allocate", "spectral")
+    code, _, err = cli(*again)
+    assert code == 2
+    assert "dense.pkl: the file exists; --force overwrites it" in err
+    code, out, _ = cli(*again, "--force")
+    assert code == 0
+    decibels.append(float(re.search(r"([\d.]+) dB PSNR", out)[1]))  # type: ignore[index]
+    assert decibels[1] > decibels[0] + 3  # tests/initialization/test_calibrated.py says why
+
+
+def test_info(snapshot: Path) -> None:
+    code, out, _ = cli("info", snapshot, "--trust")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].startswith("G: Generator, dense: ")
+    assert lines[1].startswith("D: Discriminator, no generator: ")
+    cli("convert", snapshot, snapshot.with_name("squeezed.pkl"), "--trust")
+    code, out, _ = cli("info", snapshot.with_name("squeezed.pkl"), "--trust", "--json")
+    rows = json.loads(out)
+    assert rows["G_ema"]["state"] == "squeezed"
+    assert rows["G_ema"]["plan"]["schema"] == 1
+    assert rows["D"]["state"] is None
+
+
+def test_plan_writes_nothing_and_tells_what_convert_does(snapshot: Path) -> None:
+    before = sorted(snapshot.parent.iterdir())
+    code, out, _ = cli("plan", snapshot, "--trust", "--ratio", "2")
+    assert code == 0
+    assert "32x32" in out
+    assert "fewer" in out
+    plan = squeeze_patch.Plan.from_json(cli("plan", snapshot, "--trust", "--ratio", "2", "--json")[1])
+    assert sorted(snapshot.parent.iterdir()) == before
+    code, out, _ = cli("convert", snapshot, snapshot.with_name("s.pkl"), "--trust", "--ratio", "2", "--json")
+    assert code == 0
+    assert json.loads(out)["plan"]["parameters_after"] == plan.parameters_after
+
+
+def test_plan_and_info_explain_what_cannot_be_squeezed(draggan: Host, snapshot: Path) -> None:
+    cli("convert", snapshot, snapshot.with_name("squeezed.pkl"), "--trust")
+    code, _, err = cli("plan", snapshot.with_name("squeezed.pkl"), "--trust")
+    assert code == 2
+    assert "squeezed already" in err
+    other = snapshot.with_name("resnet.pkl")
+    other.write_bytes(pickle.dumps({"G_ema": draggan.generator(architecture="resnet")}))
+    assert (
+        "G_ema: Generator, cannot be squeezed: block b4 has architecture 'resnet'" in cli("info", other, "--trust")[1]
+    )
+    code, _, err = cli("plan", other, "--trust")
+    assert code == 2
+    assert "architecture 'resnet'" in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_terminated_conversion_cleans_up(snapshot: Path) -> None:
+    """Killed while it writes: what a scheduler's SIGTERM does."""
+    script = (
+        "import os, signal, sys, time\n"
+        "from squeeze_patch import cli\n"
+        "from squeeze_patch.checkpoints import convert\n"
+        "def write(data, stream):\n"
+        "    stream.write(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+        "convert.write = write\n"
+        "cli.main(['convert', sys.argv[1], sys.argv[2], '--trust', '--host', sys.argv[3]])\n"
+    )
+    host = next(Path(path) for path in sys.path if (Path(path) / "torch_utils").is_dir())
+    arguments = [sys.executable, "-c", script, str(snapshot), str(snapshot.with_name("out.pkl")), str(host)]
+    done = subprocess.run(arguments, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert [path.name for path in snapshot.parent.iterdir()] == ["dense.pkl"]
+
+
+def test_convert_prints_the_table(snapshot: Path) -> None:
+    code, out, err = cli("convert", snapshot, snapshot.with_name("squeezed.pkl"), "--trust", "--reduction", "0.2")
+    assert (code, err) == (0, "")  # quiet beside the table where stderr is no terminal
+    for word in ("parameters", "multiply-adds", "file size", "G_ema, G, with the same channels", "unchanged", "D"):
+        assert word in out
+
+
+def test_compare(snapshot: Path, tmp_path: Path) -> None:
+    squeezed, figures, picture = snapshot.with_name("squeezed.pkl"), tmp_path / "figures.json", tmp_path / "out.png"
+    cli("convert", snapshot, squeezed, "--trust")
+    options = ["--trust", "--samples", "9", "--seed", "3", "--noise", "none", "--truncation", "0.7"]
+    code, out, err = cli("compare", snapshot, squeezed, *options, "--json", figures, "--grid", picture)
+    assert (code, err) == (0, "")  # quiet beside the table where stderr is no terminal
+    assert out.startswith(f"A {snapshot}, dense: ")
+    assert f"\nB {squeezed}, squeezed: 4 of 4 blocks" in out
+    for words in ("9 latents (seed 3), noise none, truncation 0.7", "PSNR", "SSIM", "features 16x16", "Wasserstein 16"):
+        assert words in out
+    data = json.loads(figures.read_text())
+    G, H = (pickle.loads(path.read_bytes())["G_ema"] for path in (snapshot, squeezed))
+    direct = squeeze_patch.compare(G, H, samples=9, seed=3, noise_mode="none", truncation=0.7)
+    assert data["psnr"] == pytest.approx(direct.psnr, abs=1e-3)  # the same computation on the same file
+    with Image.open(picture) as image:
+        assert image.size == (8 * 64, 3 * (64 + 16))
+    code, out, _ = cli("compare", snapshot, snapshot, "--trust", "--samples", "2", "--key", "G", "--json")
+    assert code == 0
+    assert json.loads(out)["psnr"] is None  # nothing but JSON; equal
+
+
+def test_report(snapshot: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(cli("plan", snapshot, "--trust", "--ratio", "2", "--json")[1])
+    code, out, err = cli("report", snapshot, "--trust", "--plan", plan, "--repeats", "2", "--batch", "2")
+    assert (code, err) == (0, "")
+    for words in ("32x32", "parameters", "ms for 2 images", "in 2 pairs", "memory", "The squeezed generator is"):
+        assert words in out
+    squeezed = snapshot.with_name("squeezed.pkl")
+    cli("convert", snapshot, squeezed, "--trust", "--ratio", "2")
+    for against in ([], ["--against", snapshot]):
+        code, out, err = cli("report", squeezed, "--trust", *against, "--repeats", "2", "--json")
+        assert (code, err) == (0, "")
+        data = json.loads(out)
+        assert data["cost"]["parameters_after"] == json.loads(plan.read_text())["parameters_after"]
+        assert data["memory_after"]["weights"] < data["memory_before"]["weights"]
+    for wish in (["--ratio", "2"], ["--allocate", "spectral"]):
+        code, _, err = cli("report", squeezed, "--trust", *wish)
+        assert code == 2
+        assert "squeezed already" in err
+
+
+def test_spectral_widths_are_the_same_in_every_command(tmp_path: Path) -> None:
+    """plan, report of a dense file, and convert; on a trained generator, where they differ from uniform ones."""
+    dense, squeezed = tmp_path / "dense.pkl", tmp_path / "squeezed.pkl"
+    dense.write_bytes(pickle.dumps({"G_ema": trained_generator()}))
+    wish = ["--trust", "--allocate", "spectral", "--json"]
+    planned = json.loads(cli("plan", dense, *wish)[1])
+    converted = json.loads(cli("convert", dense, squeezed, *wish)[1])["plan"]
+    reported = json.loads(cli("report", dense, *wish, "--repeats", "2")[1])["cost"]["blocks"]
+    widths = {block["resolution"]: block["width"] for block in planned["blocks"]}
+    assert {block["resolution"]: block["width"] for block in converted["blocks"]} == widths
+    assert {row["resolution"]: row["width"] for row in reported if row["resolution"] in widths} == widths
+    assert widths != squeeze_patch.plan(trained_generator()).widths
+
+
+ERRORS: List[Tuple[List[str], str]] = [
+    (["info", "none.pkl", "--trust"], "none.pkl: there is no such file"),
+    (["info", "{dense}"], "--trust"),
+    (["plan", "{dense}", "--trust", "--ratio", "0.3"], "ratio is c / q"),
+    (["convert", "{dense}", "{dense}", "--trust", "--force"], "same file"),
+    (["convert", "{dense}", "{folder}/out.pkl", "--trust", "--reduction", "0.99"], "out of reach"),
+    (["convert", "{dense}", "{folder}/out.pkl", "--trust", "--ratio", "2", "--reduction", "0.1"], "one of"),
+    (["convert", "{dense}", "{folder}/no/out.pkl", "--trust"], "no folder"),
+    (["convert", "{dense}", "{folder}/out.pkl", "--trust", "--host", "{folder}"], "no torch_utils"),
+    (["compare", "{dense}", "none.pkl", "--trust"], "none.pkl: there is no such file"),
+    (["compare", "{dense}", "{dense}", "--trust", "--key", "D"], "A: no StyleGAN2 generator found in Discriminator"),
+    (["compare", "{dense}", "{dense}", "--trust", "--key", "E"], "no network E in this file; it has G, D, G_ema"),
+    (["compare", "{dense}", "{dense}", "--trust", "--samples", "1"], "samples has to be 2 or more"),
+    (["compare", "{dense}", "{dense}", "--trust", "--grid", "{folder}/no/out.png"], "in a folder that exists"),
+    (["compare", "{dense}", "{dense}", "--trust", "--device", "abacus"], "device abacus cannot be used"),
+    (["report", "{dense}", "--trust", "--json", "{folder}"], "in a folder that exists"),
+    (["recover", "{dense}", "--trust", "--out", "{folder}/out.pkl", "--device", "nonsense"], "device nonsense cannot"),
+    (["report", "{dense}", "--trust", "--json", "{dense}"], "this file is read; it would be lost"),
+    (["compare", "{dense}", "{dense}", "--trust", "--json", "{dense}"], "this file is read; it would be lost"),
+    (["compare", "{dense}", "{dense}", "--trust", "--grid", "{dense}"], "this file is read; it would be lost"),
+    (["report", "{dense}", "--trust", "--repeats", "1"], "repeats 2 or more, not 1 and 1"),
+    (["report", "{dense}", "--trust", "--against", "{dense}"], "the generator is dense"),
+    (["report", "{dense}", "--trust", "--ratio", "2", "--reduction", "0.1"], "one of"),
+    (["demo", "--ratio", "0.5", "--out", "{folder}/demo"], "ratio is c / q"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS)
+def test_errors_are_one_line_and_exit_2(arguments: List[str], message: str, snapshot: Path) -> None:
+    filled = [a.format(dense=snapshot, folder=snapshot.parent) for a in arguments]
+    code, out, err = cli(*filled)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("Error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (snapshot.parent / "out.pkl").exists()
+    with pytest.raises(squeeze_patch.SqueezeError):
+        CliRunner().invoke(main, [*filled, "--debug"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("arguments", [["convert", "one.pkl"], ["nonsense"], ["plan", "x", "--ratio", "two"]])
+def test_usage_errors_exit_2(arguments: List[str]) -> None:
+    assert cli(*arguments)[0] == 2
+
+
+def test_help_and_version() -> None:
+    assert squeeze_patch.__version__ in cli("--version")[1]
+    for command in ([], ["info"], ["plan"], ["convert"], ["compare"], ["report"], ["demo"]):
+        code, out, _ = cli(*command, "--help")
+        assert code == 0
+        assert "Usage" in out
+
+
+def test_convert_in_a_process_of_its_own(host: Host, tmp_path: Path) -> None:
+    """With --host, from a folder that is not the checkout, for every host."""
+    dense = tmp_path / "dense.pkl"
+    dense.write_bytes(pickle.dumps({"G": trained(host.generator()), "G_ema": trained(host.generator(), 2)}))
+
+    def command(*arguments: str) -> Any:
+        return subprocess.run(
+            [sys.executable, "-m", "squeeze_patch.cli", *arguments],
+            cwd=tmp_path,
+            env={**host.environment(), "PYTHONPATH": os.pathsep.join(SHIMS)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    done = command("convert", "dense.pkl", "squeezed.pkl", "--trust")
+    assert done.returncode == 2
+    assert "--host DIR" in done.stderr
+    done = command("convert", "dense.pkl", "squeezed.pkl", "--trust", "--host", str(host.folder))
+    assert done.returncode == 0, done.stderr
+    assert "with the same channels" in done.stdout
+    done = command("info", "squeezed.pkl", "--trust", "--host", str(host.folder))
+    assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in done.stdout

@@ -1,0 +1,131 @@
+"""Squeezed generators in ONNX and under torch.compile, on the CPU, against eager mode.
+
+What a host's operations do not allow, its dense generators cannot do either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sysconfig
+from pathlib import Path
+from typing import Any, Dict, Iterator
+
+import pytest
+import torch
+
+import squeeze_patch
+from squeeze_patch.demo.network import Generator
+from squeeze_patch.testing import float_error, trained
+from tests.helpers import FLAT_HOSTS, HOSTS
+
+VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
+HEADER = Path(sysconfig.get_paths()["include"], "Python.h")
+COMPILER = any(map(shutil.which, ("g++", "clang++", "c++"))) and HEADER.is_file()
+#: NVIDIA's fused convolution groups by batch, which fixes the batch; its other one does the same arithmetic
+NVIDIA = {"noise_mode": "const", "fused_modconv": False}
+
+
+class Images(torch.nn.Module):
+    """z -> images with the stored noise, as exporters want them: tensors in, one tensor out."""
+
+    def __init__(self, G: Any, flat: bool, **settings: Any) -> None:
+        super().__init__()
+        self.G, self.flat, self.settings = G, flat, settings
+
+    def forward(self, z: torch.Tensor) -> Any:
+        if self.flat:
+            return self.G([z], randomize_noise=False)[0]
+        return self.G(z, z.new_zeros(z.shape[0], 0), **self.settings)
+
+
+@contextlib.contextmanager
+def images_of(name: str, resolution: int = 8, **wish: Any) -> Iterator[Images]:
+    """A trained-looking generator, squeezed if there is a ``wish``: first block and last, excite and its reader."""
+    host = {**HOSTS, **FLAT_HOSTS}.get(name)
+    with host.active() if host else contextlib.nullcontext():
+        if host:
+            G = trained(host.generator(resolution=resolution))
+        else:
+            sizes = {"channel_base": 512, "channel_max": 32}
+            G = trained(Generator(32, 0, 32, resolution, 3, synthesis_kwargs=sizes))
+        if wish:
+            squeeze_patch.apply(G, keep_original=False, **wish)
+        settings: Dict[str, Any] = NVIDIA if name == "draggan" else {"noise_mode": "const"}
+        yield Images(G.requires_grad_(False), name in FLAT_HOSTS, **settings).eval()
+
+
+def latents(n: int) -> torch.Tensor:
+    return torch.randn(n, 32, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.skipif(VERSION < (2, 9), reason="the exporter that is tested is the default from torch 2.9 onwards")
+@pytest.mark.filterwarnings("ignore")  # of the exporter, about itself
+@pytest.mark.parametrize(("name", "any_batch"), [("demo", True), ("draggan", True), ("draggan-rosinality", False)])
+def test_onnx(name: str, any_batch: bool, tmp_path: Path) -> None:
+    import onnxruntime
+
+    with images_of(name, ratio=2) as module:
+        shapes = ({0: torch.export.Dim.DYNAMIC},) if any_batch else None
+        torch.onnx.export(
+            module, (latents(3),), tmp_path / "squeezed.onnx", dynamo=True, dynamic_shapes=shapes, verbose=False
+        )
+        session = onnxruntime.InferenceSession(str(tmp_path / "squeezed.onnx"), providers=["CPUExecutionProvider"])
+        z = latents(5 if any_batch else 3)
+        (images,) = session.run(None, {session.get_inputs()[0].name: z.numpy()})
+        expected = module(z)
+        assert (torch.from_numpy(images) - expected).abs().max() <= float_error(module.G, expected)
+
+
+@pytest.mark.skipif(VERSION < (2, 0), reason="torch.compile came with torch 2.0")
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about the hosts' code
+@pytest.mark.parametrize("wish", [{}, {"ratio": 2}], ids=["dense", "squeezed"])
+@pytest.mark.parametrize("name", ["demo", "draggan-rosinality"])
+def test_compiled_in_one_graph(name: str, wish: Dict[str, Any]) -> None:
+    """Images and gradients, traced by torch.compile without a break and run by its backend aot_eager."""
+    with images_of(name, resolution=16, **wish) as module:
+        torch._dynamo.reset()
+        compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+        results = []
+        for run in (module, compiled):
+            module.G.requires_grad_(True).zero_grad()
+            images = run(latents(3))
+            images.square().mean().backward()
+            results.append({"images": images.detach(), **{n: p.grad.clone() for n, p in module.G.named_parameters()}})
+        eager, traced = results
+        for what, tensor in eager.items():
+            # the way back is as long as the way there
+            assert (traced[what] - tensor).abs().max() <= 2 * float_error(module.G, tensor), what
+
+
+@pytest.mark.skipif(VERSION < (2, 0), reason="torch.compile came with torch 2.0")
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_in_parts() -> None:
+    """NVIDIA's operations switch warnings off and on, which no graph holds, dense neither; the parts do."""
+    with images_of("draggan") as dense:
+        torch._dynamo.reset()
+        with pytest.raises(torch._dynamo.exc.Unsupported):
+            torch.compile(dense, backend="eager", fullgraph=True)(latents(3))
+    with images_of("draggan", ratio=2) as module:
+        torch._dynamo.reset()
+        graphs = []
+
+        def backend(graph: Any, _: Any) -> Any:
+            graphs.append(graph)
+            return graph.forward
+
+        images = torch.compile(module, backend=backend)(latents(3))
+        expected = module(latents(3))
+        assert (images - expected).abs().max() <= float_error(module.G, expected)
+        assert graphs != []
+
+
+@pytest.mark.skipif(VERSION < (2, 0), reason="torch.compile came with torch 2.0")
+@pytest.mark.skipif(not COMPILER, reason="inductor needs a C++ compiler and Python's headers")
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_to_machine_code() -> None:
+    """torch.compile as it is by default, on the demo's generator."""
+    with images_of("demo", ratio=2) as module, torch.no_grad():
+        torch._dynamo.reset()
+        images, expected = torch.compile(module, fullgraph=True)(latents(3)), module(latents(3))
+        assert (images - expected).abs().max() <= float_error(module.G, expected)

@@ -1,0 +1,122 @@
+"""squeeze-patch run: scripts of hosts whose files hold state dicts, untouched, with squeezed generators."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+import torch
+
+import squeeze_patch
+from squeeze_patch.checkpoints.convert import convert
+from squeeze_patch.checkpoints.state_dicts import read_entries, stand_in
+from squeeze_patch.testing import float_error, trained
+from squeeze_patch.training.run import run
+from tests.helpers import FLAT_HOSTS, GENERATE_SCRIPT, script_environment
+from tests.hosts.flat import FlatHost, optimiser_step
+from tests.processes import python
+
+
+def run_script(folder: Path, host: FlatHost, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return python("-m", "squeeze_patch", "run", *arguments, cwd=folder, env=script_environment(host))
+
+
+def test_run_a_script(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "script.py").write_text(GENERATE_SCRIPT)
+    (tmp_path / "model.py").write_text("from stylegan2.model import Generator\n")
+    from stylegan2.model import Generator
+
+    G = trained(Generator(8, 64, 2))
+    optimiser = torch.optim.Adam(G.parameters())
+    optimiser_step(optimiser)
+    entries = {"g_ema": G.state_dict(), "g_optim": optimiser.state_dict(), "args": argparse.Namespace(size=8)}
+    torch.save(entries, tmp_path / "dense.pt")
+    convert(tmp_path / "dense.pt", tmp_path / "squeezed.pt")
+    done = run_script(tmp_path, rosinality, "--", "script.py", "--ckpt", "squeezed.pt")
+    assert done.returncode == 0, done.stderr
+    assert "squeeze_patch: squeezed: 2 of 2 blocks" in done.stderr
+    loaded = squeeze_patch.load(Generator(8, 64, 2), tmp_path / "squeezed.pt")
+    image, _ = loaded([torch.ones(2, 64)], randomize_noise=False)
+    seen = read_entries(tmp_path / "out.pt", trust=False)[
+        "image"
+    ]  # of a process with other threads, so rounded in another order
+    assert (seen - image).abs().max() <= float_error(loaded, image)
+    steps = dict(
+        zip((name for name, _ in loaded.named_parameters()), read_entries(tmp_path / "out.pt", trust=False)["steps"])
+    )
+    assert {name for name, count in steps.items() if count == 1} == {"convs.0.excite.weight", "convs.0.excite.bias"}
+    assert set(steps.values()) == {1, 2}
+
+    done = run_script(tmp_path, rosinality, "--ratio", "2", "--", "script.py")  # from scratch
+    assert done.returncode == 0, done.stderr
+    body = stand_in(read_entries(tmp_path / "out.pt", trust=False)["g_ema"])
+    assert body is not None
+    assert squeeze_patch.status(body).plan == squeeze_patch.plan(body, widths={4: 256, 8: 256})
+
+    monkeypatch.chdir(tmp_path)
+    for arguments, wish, match in (
+        (["script.py", "--ckpt=dense.pt"], {}, "its generators are dense"),
+        (["script.py", "--ckpt", "squeezed.pt"], {"ratio": 2}, "leave --ratio and --reduction out"),
+        (["other.py"], {}, "there is no such script"),
+    ):
+        with pytest.raises(squeeze_patch.SqueezeError, match=match):
+            run(arguments, **wish)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("host", [host for host in FLAT_HOSTS.values() if host.script], ids=lambda host: host.name)
+def test_run_the_hosts_own_generate(host: FlatHost, tmp_path: Path) -> None:
+    with host.active():
+        from model import Generator
+
+        G = trained(Generator(8, 512, 8))
+        torch.save({"g_ema": G.state_dict(), "args": argparse.Namespace(size=8)}, tmp_path / "dense.pt")
+        convert(tmp_path / "dense.pt", tmp_path / "squeezed.pt")
+        (tmp_path / "sample").mkdir()
+        script = str(host.folder / host.script)
+        options = ["--ckpt", "squeezed.pt", "--size", "8", "--pics", "2", "--truncation", "0.7"]
+        done = run_script(tmp_path, host, "--", script, *options)
+        assert done.returncode == 0, done.stderr
+    images: List[Any] = [torch.load(tmp_path / "sample" / f"00000{i}.png.pt") for i in (0, 1)]
+    assert [image.shape for image in images] == [(1, 3, 8, 8)] * 2
+    assert not torch.equal(*images)
+
+
+@pytest.mark.parametrize("host", [host for host in FLAT_HOSTS.values() if host.script], ids=lambda host: host.name)
+def test_run_the_hosts_own_train(host: FlatHost, tmp_path: Path) -> None:
+    """One iteration, all regularisation included, from scratch; one more from its own file; and one more from a dense
+    file that was converted. The count of Adam's steps says what was taken up."""
+    for folder in ("sample", "checkpoint"):
+        (tmp_path / folder).mkdir()
+    options = [str(host.folder / "train.py"), "data", "--size", "8", "--batch", "2", "--iter", "1", "--n_sample", "1"]
+    file = tmp_path / "checkpoint" / "000000.pt"
+
+    def steps(name: str) -> Dict[str, int]:
+        data = read_entries(file, trust=False)
+        body = stand_in(data["g"])
+        assert body is not None
+        assert str(squeeze_patch.status(body)).startswith(name)
+        state = data["g_optim"]["state"]
+        return {n: int(state[i]["step"]) for i, (n, _) in enumerate(body.named_parameters())}
+
+    done = run_script(tmp_path, host, "--ratio", "2", "--", *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("squeeze_patch: squeezed: 2 of 2 blocks") == 2  # generator and g_ema
+    first = steps("squeezed")
+    assert set(first.values()) == {2}  # the loss and the path length
+    done = run_script(tmp_path, host, "--", *options, "--ckpt", str(file))
+    assert done.returncode == 0, done.stderr
+    assert set(steps("squeezed").values()) == {4}
+
+    dense = python(*options, cwd=tmp_path, env=script_environment(host))
+    assert dense.returncode == 0, dense.stderr
+    assert set(steps("dense").values()) == {2}
+    convert(file, tmp_path / "000000.pt")
+    done = run_script(tmp_path, host, "--", *options, "--ckpt", "000000.pt")
+    assert done.returncode == 0, done.stderr
+    counted = steps("squeezed")
+    new = {"convs.0.excite.weight", "convs.0.excite.bias"}
+    assert {n for n, count in counted.items() if count == 2} == new
+    assert {count for n, count in counted.items() if n not in new} == {4}

@@ -1,0 +1,150 @@
+"""squeeze-patch train: from scratch, on two processes, resumed from squeezed and from dense."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any, Dict, List
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import squeeze_patch
+from squeeze_patch.checkpoints.io import read
+from squeeze_patch.testing import trained
+from tests.helpers import HOSTS
+from tests.hosts import HERE, SHIMS, Host
+from tests.processes import environment_with, python
+
+
+def command(host: Host, cwd: Path, *arguments: str, cpu: bool = False) -> Any:
+    shims = [HERE / "cpu", HERE / "bare"] if cpu else []
+    return python(*arguments, cwd=cwd, env=environment_with(host.folder, *shims, *SHIMS))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    shutil.copy(HERE / "mini_train.py", tmp_path / "train.py")
+    return tmp_path
+
+
+def squeezed_train(host: Host, cwd: Path, options: List[str], *arguments: str, cpu: bool = False) -> str:
+    done = command(host, cwd, "-m", "squeeze_patch.cli", "train", *options, "--", "train.py", *arguments, cpu=cpu)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def snapshot(folder: Path) -> Dict[str, Any]:
+    return read(next(folder.glob("*/network-snapshot*.pkl")), trust=True)
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_from_scratch_and_resumed(draggan: Host, workspace: Path, gpus: int) -> None:
+    squeezed_train(draggan, workspace, ["--ratio", "2"], "--outdir=first", f"--gpus={gpus}")
+    first = snapshot(workspace / "first")
+    for name in ("G", "G_ema"):
+        status = squeeze_patch.status(first[name])
+        assert status.state == "squeezed"
+        assert status.plan is not None
+        assert status.plan.ratio == 2
+    pickled = next((workspace / "first").glob("*/*.pkl"))
+
+    out = squeezed_train(
+        draggan, workspace, [], "--outdir=second", f"--gpus={gpus}", "--steps=0", f"--resume={pickled}"
+    )
+    assert "is squeezed already; training goes on with its plan" in out
+    second = snapshot(workspace / "second")
+    for name in ("G", "D", "G_ema"):
+        before, after = first[name].state_dict(), second[name].state_dict()
+        assert list(before) == list(after)
+        assert all(torch.equal(before[key], after[key]) for key in before)
+    tensors = len([*first["G"].parameters(), *first["G"].buffers()])
+    assert out.count(f"restored {tensors} of {tensors} parameters and buffers") == 2  # G and G_ema
+
+
+def test_dense_snapshots_are_squeezed_on_resume(draggan: Host, workspace: Path) -> None:
+    sizes = {"resolution": 8, "w_dim": 16, "channel_base": 256}
+    data = {"G": trained(draggan.generator(**sizes), 1), "G_ema": trained(draggan.generator(**sizes), 2)}
+    data["D"] = draggan.discriminator(8, channel_base=256)
+    dense = workspace / "dense.pkl"
+    dense.write_bytes(pickle.dumps(data))
+    content = dense.read_bytes()
+    for option in ([f"--init-from={dense}"], []):
+        resume = [] if option else [f"--resume={dense}"]
+        folder = f"out{len(resume)}"
+        out = squeezed_train(draggan, workspace, [*option, "--ratio", "2"], f"--outdir={folder}", "--steps=0", *resume)
+        assert "squeezed from the trained weights" in out
+        expected = read(dense, trust=True)
+        result = snapshot(workspace / folder)
+        assert torch.equal(expected["D"].b4.fc.weight, result["D"].b4.fc.weight)
+        squeeze_patch.apply(expected["G_ema"], ratio=2)
+        for key, value in expected["G_ema"].state_dict().items():
+            assert torch.equal(value, result["G_ema"].state_dict()[key]), key
+    assert dense.read_bytes() == content
+
+
+def test_errors(draggan: Host, workspace: Path) -> None:
+    def error(*arguments: str) -> str:
+        done = command(draggan, workspace, "-m", "squeeze_patch.cli", "train", *arguments)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert done.stderr.startswith("Error: ")
+        assert done.stderr.count("\n") == 1
+        return str(done.stderr)
+
+    assert "no such script" in error("--", "nothing.py")
+    (workspace / "other.py").write_text("def main(): pass\n")
+    assert "no adapter knows" in error("--", "other.py")
+    assert "give one of them" in error("--init-from=a.pkl", "--", "train.py", "--outdir=x", "--resume=b.pkl")
+    assert "no such file" in error("--", "train.py", "--outdir=x", "--resume=b.pkl")
+    assert "ratio is c / q" in error("--ratio=0.2", "--", "train.py", "--outdir=x")
+    squeezed_train(draggan, workspace, ["--ratio", "2"], "--outdir=first", "--steps=0")
+    pickled = next((workspace / "first").glob("*/*.pkl"))
+    assert "squeezed in another way" in error("--ratio=3", "--", "train.py", "--outdir=x", f"--resume={pickled}")
+
+
+TRAINERS = {
+    "ada": ["--aug=noaug", "--cfg=auto", "--fp32=1"],
+    "ggdr": ["--aug=noaug", "--cfg=auto", "--fp32=1", "--reg_type=ggdr", "--ggdr_res=8"],
+    "stylegan3": ["--aug=noaug", "--cfg=stylegan2", "--gamma=1", "--fp32=1", "--cbase=1024", "--cmax=32"],
+}
+
+
+#: hosts whose script has no option for narrow networks take minutes on a CPU
+SLOW = "needs a checkout in SQUEEZE_HOSTS and, for the hosts that take ten minutes, SQUEEZE_SLOW=1"
+
+
+def runs(name: str, gpus: int) -> Any:
+    at_hand = name in HOSTS and (name == "stylegan3" or bool(os.environ.get("SQUEEZE_SLOW")))
+    return pytest.param(name, gpus, marks=pytest.mark.skipif(not at_hand, reason=SLOW))
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus"), [runs("ada", 1), runs("ada", 2), runs("ggdr", 2), runs("stylegan3", 1), runs("stylegan3", 2)]
+)
+def test_the_hosts_own_train_py(name: str, gpus: int, tmp_path: Path) -> None:
+    """The untouched script of a checkout, on the CPU: trained, saved, resumed. GGDR's needs two processes."""
+    host = HOSTS[name]
+    (tmp_path / "data").mkdir()
+    random = np.random.RandomState(0)
+    for index in range(16):
+        pixels = random.randint(0, 255, [8, 8, 3]).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / f"{index}.png")
+    options = [f"--data={tmp_path / 'data'}", f"--gpus={gpus}", "--kimg=1", "--snap=1", "--metrics=none", "--batch=64"]
+    common = [*TRAINERS[name], *options, "--workers=1"]
+    wish = ["--ratio=1.5"]
+    squeezed_train(host, host.folder, wish, *common, f"--outdir={tmp_path / 'first'}", cpu=True)
+    pickled = sorted((tmp_path / "first").glob("*/network-snapshot-*.pkl"))[-1]
+    with host.active():
+        status = squeeze_patch.status(read(pickled, trust=True)["G_ema"])
+    assert status.state == "squeezed"
+    out = squeezed_train(
+        host, host.folder, [], *common, f"--outdir={tmp_path / 'second'}", f"--resume={pickled}", cpu=True
+    )
+    assert out.count("parameters and buffers of a squeezed generator") == 2
+    with host.active():
+        again = sorted((tmp_path / "second").glob("*/network-snapshot-*.pkl"))[-1]
+        assert squeeze_patch.status(read(again, trust=True)["G"]).plan == status.plan
