@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Callable, Optional
 from urllib.parse import urlparse
 
+import requests
+
 from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.errors import CheckpointError
 
@@ -33,8 +35,6 @@ def fetch(url: str, progress: Optional[ByteProgress] = None) -> Path:
     Raises:
         CheckpointError: the address cannot be read.
     """
-    import requests
-
     name = Path(urlparse(url).path).name or "download"
     target = cache_dir() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}_{name}"
     if target.exists():

@@ -92,9 +92,8 @@ class SynthesisLayer(torch.nn.Module):
         self.noise_strength = torch.nn.Parameter(torch.zeros([]))
         self.bias = torch.nn.Parameter(torch.zeros(out_channels))
 
-    def forward(
-        self, x: torch.Tensor, w: torch.Tensor, noise_mode: str = "random", fused_modconv: Any = None
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: str = "random", **_others: Any) -> torch.Tensor:
+        """[N, in, h, w], [N, w_dim] -> [N, out, H, W]; other keywords of the family's layers change nothing here."""
         style = self.affine(w)
         power = style.square() @ self.weight.square().sum(dim=(2, 3)).t()
         x = x * style[:, :, None, None]
@@ -126,7 +125,8 @@ class ToRGBLayer(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.zeros(out_channels))
         self.weight_gain = 1 / math.sqrt(in_channels)
 
-    def forward(self, x: torch.Tensor, w: torch.Tensor, fused_modconv: Any = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, w: torch.Tensor, **_others: Any) -> torch.Tensor:
+        """[N, in, H, W], [N, w_dim] -> [N, img_channels, H, W]."""
         style = self.affine(w) * self.weight_gain
         return functional.conv2d(x * style[:, :, None, None], self.weight, self.bias)
 

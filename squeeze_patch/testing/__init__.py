@@ -14,6 +14,6 @@ except ImportError as missing:
 pytest.register_assert_rewrite("squeeze_patch.testing.contract")  # so that a failure shows the values it compared
 
 from squeeze_patch.testing.contract import AdapterContract
-from squeeze_patch.testing.generators import float_error, trained
+from squeeze_patch.testing.trained import float_error, trained
 
 __all__ = ["AdapterContract", "float_error", "trained"]

@@ -29,7 +29,7 @@ import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.layers import HOOKS
 from squeeze_patch.planning.plans import Plan
-from squeeze_patch.testing.generators import float_error, trained
+from squeeze_patch.testing.trained import float_error, trained
 
 
 class AdapterContract(abc.ABC):
