@@ -75,7 +75,7 @@ def circles(graph: Dict[str, Set[str]]) -> List[str]:
 
 
 def room(name: str) -> str:
-    return (name.split(".") + [""])[1]
+    return [*name.split("."), ""][1]
 
 
 def floor(name: str) -> int:

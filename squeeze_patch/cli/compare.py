@@ -10,8 +10,8 @@ import click
 from squeeze_patch.checkpoints.generators import describe, load_generator
 from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.checkpoints.pickles import host_path
-from squeeze_patch.cli.errors import one_line_errors
-from squeeze_patch.cli.options import file_options, measuring_options
+from squeeze_patch.cli.errors import Command
+from squeeze_patch.cli.options import file_options, measuring_options, quiet_option
 from squeeze_patch.cli.output import check_outputs, emit, local, progress_bar
 from squeeze_patch.evaluation.compare import SAMPLES
 from squeeze_patch.evaluation.compare import compare as compare_generators
@@ -19,7 +19,7 @@ from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.evaluation.grids import side_by_side
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--samples", default=SAMPLES, show_default=True, help="Latents to compare on.")
@@ -31,7 +31,7 @@ from squeeze_patch.evaluation.grids import side_by_side
 @click.option("--grid", metavar="FILE", help="Write a picture: A, B and their difference on the first 8 latents.")
 @measuring_options
 @file_options
-@one_line_errors
+@quiet_option
 def compare(
     a: str,
     b: str,
@@ -47,11 +47,16 @@ def compare(
     json_target: Optional[str],
     trust: bool,
     host: Optional[str],
+    quiet: bool,
 ) -> None:
-    """Compare the generators in files A and B (paths or URLs) on the same latents: images, features, distributions.
+    """Compare the generators of two files on the same latents.
+
+    A and B are paths or URLs. Compared are images (PSNR, SSIM), the features between blocks, and the distributions of
+    the images (sliced Wasserstein, Fréchet; --fid adds FID, KID, precision and recall).
 
     \b
-    Example:
+    Examples:
+      squeeze-patch compare 550000.pt squeezed.pt
       squeeze-patch compare dense.pkl squeezed.pkl --grid out.png --host path/to/stylegan2-ada-pytorch --trust
     """
     where = device_named(device)
@@ -59,7 +64,7 @@ def compare(
     check_outputs(json_target, grid, sources=files)
     with host_path(host):
         first, second = (load_generator(path, key, trust=trust).to(where) for path in files)
-        with progress_bar("comparing") as step:
+        with progress_bar("comparing", quiet=quiet) as step:
             result = compare_generators(
                 first, second, samples, seed, noise, truncation=truncation, batch=batch, fid=fid, progress=step
             )
@@ -69,4 +74,4 @@ def compare(
                 picture.save(stream, format="PNG")
     header = f"A {a}, {describe(first)}\nB {b}, {describe(second)}\n"
     picture_line = "" if grid is None else f"\npicture                  {grid}"
-    emit(f"{header}{result}{picture_line}", {"a": a, "b": b, "key": key, **result.to_dict()}, json_target)
+    emit(f"{header}{result}{picture_line}", {"a": a, "b": b, "key": key, **result.to_dict()}, json_target, quiet)

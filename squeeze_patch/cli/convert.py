@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Optional
+from typing import Any, Dict, Optional
 
 import click
 
 from squeeze_patch.checkpoints.convert import Conversion, convert_file
 from squeeze_patch.checkpoints.io import check_target
 from squeeze_patch.checkpoints.transfer import Transfer, transfer
-from squeeze_patch.cli.errors import one_line_errors
+from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, quiet_option, request_options
-from squeeze_patch.cli.output import clean_termination, local, progress_bar
+from squeeze_patch.cli.output import check_outputs, clean_termination, local, progress_bar
 from squeeze_patch.errors import PlanError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS
 from squeeze_patch.planning.cost import amount, table
@@ -22,7 +22,7 @@ from squeeze_patch.planning.plans import describe_reduction
 from squeeze_patch.planning.request import Request
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST", type=click.Path(path_type=Path))
 @request_options()
@@ -44,11 +44,11 @@ from squeeze_patch.planning.request import Request
 @click.option("--force", is_flag=True, help="Overwrite DST.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @quiet_option
-@one_line_errors
 def convert(
     source: str,
     target: Path,
     request: Request,
+    plan_file: Optional[Path],
     init: str,
     to: Optional[str],
     trust: bool,
@@ -57,7 +57,9 @@ def convert(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Squeeze every generator in SRC (a path or a URL) and write DST, which the untouched host loads.
+    """Squeeze every generator in a file; the untouched host loads it.
+
+    SRC is a path or a URL, DST the file to write.
 
     \b
     Examples:
@@ -68,6 +70,8 @@ def convert(
       squeeze-patch convert ffhq.pkl ffhq.pt --to rosinality --host stylegan2-ada-pytorch --trust
     """
     check_target(Path(source), target, force)
+    if plan_file is not None:
+        check_outputs(str(target), sources=[plan_file])
     path = local(source, trust, quiet)
     if to is not None:
         if not request.is_default or init != DEFAULT_INIT:
@@ -81,7 +85,7 @@ def convert(
     with clean_termination(), progress_bar(quiet=quiet) as step:
         done = convert_file(path, target, request, init, trust=trust, host=host, force=force, progress=step)
     if as_json:
-        click.echo(json.dumps({**asdict(done), "source": str(path), "target": str(target)}, indent=2))
+        click.echo(json.dumps(conversion_figures(done), indent=2))
     elif not quiet:
         print_conversion(done)
 
@@ -99,6 +103,11 @@ def print_transfer(done: Transfer, as_json: bool) -> None:
     if done.constructor_hint:
         click.echo(f"load it into {done.constructor_hint}")
     click.echo(f"written      {done.target}")
+
+
+def conversion_figures(done: Conversion) -> Dict[str, Any]:
+    """Plain numbers, strings, lists and dicts."""
+    return {**asdict(done), "source": str(done.source), "target": str(done.target)}
 
 
 def print_conversion(done: Conversion) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from squeeze_patch.cli.convert import print_conversion
-from squeeze_patch.cli.errors import one_line_errors
+from squeeze_patch.cli.convert import conversion_figures, print_conversion
+from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import quiet_option, request_options
 from squeeze_patch.demo import run_demo
 from squeeze_patch.planning.request import Request
@@ -15,7 +16,7 @@ from squeeze_patch.planning.request import Request
 DEMO_FOLDER = Path("squeeze-demo")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -25,15 +26,18 @@ DEMO_FOLDER = Path("squeeze-demo")
 )
 @click.option("--force", is_flag=True, help="Overwrite files in OUT; in the default folder they always are.")
 @request_options(plan_file=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @quiet_option
-@one_line_errors
-def demo(out: Path, force: bool, request: Request, quiet: bool) -> None:
+def demo(out: Path, force: bool, request: Request, as_json: bool, quiet: bool) -> None:
     """Try it without any host: convert, compare, draw a picture.
 
     A small built-in generator of handwritten digits is squeezed; its files and samples.png are in OUT.
     """
     result = run_demo(out, request, force or out == DEMO_FOLDER)
-    if quiet:
+    if as_json:
+        figures = {"conversion": conversion_figures(result.conversion), "comparison": result.comparison.to_dict()}
+        click.echo(json.dumps({**figures, "picture": str(result.picture)}, indent=2))
+    if quiet or as_json:
         return
     print_conversion(result.conversion)
     click.echo(

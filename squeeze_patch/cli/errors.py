@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from typing import Any, Callable
+from typing import Any
 
 import click
 
@@ -13,27 +12,32 @@ from squeeze_patch.errors import SqueezeError
 EXIT_ERROR = 2
 
 
-def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Every error is one line on stderr and exit code 2; --debug shows the traceback."""
+class Command(click.Command):
+    """A command whose errors are one line on stderr and exit code 2; --debug shows the traceback."""
 
-    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-    @functools.wraps(command)
-    def wrapped(*args: Any, debug: bool, **kwargs: Any) -> Any:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        debug = ctx.params.pop("debug")
         try:
-            return command(*args, **kwargs)
+            return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
             raise
         except Exception as error:
             if debug:
                 raise
-            lines = str(error).strip().splitlines()
-            if type(error).__name__ == "ProcessRaisedException":  # its text is the traceback of a spawned process
-                lines = lines[-1:]
-            text = " ".join(" ".join(lines).split()) or "no further information"
-            unexpected = not isinstance(error, (SqueezeError, OSError))
-            name = f"{type(error).__name__}: " if unexpected else ""
-            hint = " (--debug shows where)" if unexpected else ""
-            click.echo(f"Error: {name}{text}{hint}", err=True)
+            click.echo(f"Error: {one_line(error)}", err=True)
             sys.exit(EXIT_ERROR)
 
-    return wrapped
+
+def one_line(error: Exception) -> str:
+    """An error's message; of one that was not raised on purpose, with its name and where to look."""
+    lines = str(error).strip().splitlines()
+    if type(error).__name__ == "ProcessRaisedException":  # its text is the traceback of a spawned process
+        lines = lines[-1:]
+    text = " ".join(" ".join(lines).split()) or "no further information"
+    if isinstance(error, (SqueezeError, OSError)):
+        return text
+    return f"{type(error).__name__}: {text} (--debug shows where)"

@@ -8,18 +8,23 @@ from typing import Optional
 import click
 
 from squeeze_patch.checkpoints.generators import inspect
-from squeeze_patch.cli.errors import one_line_errors
+from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options
 from squeeze_patch.cli.output import local
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", metavar="FILE")
 @file_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@one_line_errors
 def info(file: str, trust: bool, host: Optional[str], as_json: bool) -> None:
-    """Say what networks FILE (a path or a URL) holds, and whether they are squeezed."""
+    """Say what networks a file holds, and whether they are squeezed.
+
+    \b
+    Examples:
+      squeeze-patch info 550000.pt
+      squeeze-patch info squeezed.pkl --host path/to/stylegan2-ada-pytorch --trust
+    """
     found = inspect(local(file, trust), trust=trust, host=host)
     if as_json:
         rows = {

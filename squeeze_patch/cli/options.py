@@ -11,15 +11,15 @@ import click
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import ALLOCATIONS, Request
 
-Command = Callable[..., Any]
+Decorated = Callable[..., Any]
 
 
-def _with(command: Command, options: Sequence[Any]) -> Command:
+def _with(command: Decorated, options: Sequence[Any]) -> Decorated:
     """The command with these options, in their order in its help."""
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
 
-def file_options(command: Command) -> Command:
+def file_options(command: Decorated) -> Decorated:
     return _with(
         command,
         [
@@ -31,7 +31,7 @@ def file_options(command: Command) -> Command:
     )
 
 
-def ratio_options(command: Command) -> Command:
+def ratio_options(command: Decorated) -> Decorated:
     """How far, for generators that have just been built."""
     return _with(
         command,
@@ -42,20 +42,20 @@ def ratio_options(command: Command) -> Command:
     )
 
 
-def request_options(plan_file: bool = True) -> Callable[[Command], Command]:
+def request_options(plan_file: bool = True) -> Callable[[Decorated], Decorated]:
     """How far and where, for trained generators; the command gets them as one ``request``.
 
     Args:
-        plan_file: whether a Plan in a file is accepted, too.
+        plan_file: whether a Plan in a file is accepted, too; the command gets its path, lest it be overwritten.
     """
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Decorated) -> Decorated:
         @functools.wraps(command)
         def wrapped(
             *args: Any, reduction: Optional[float], ratio: Optional[float], allocate: str, **kwargs: Any
         ) -> Any:
-            plan = kwargs.pop("plan_path", None)
-            request = Request(reduction, ratio, None, None if plan is None else read_plan(plan), allocate)
+            path = kwargs.get("plan_file")
+            request = Request(reduction, ratio, None, None if path is None else read_plan(path), allocate)
             return command(*args, request=request, **kwargs)
 
         allocate = click.option(
@@ -67,7 +67,7 @@ def request_options(plan_file: bool = True) -> Callable[[Command], Command]:
         )
         from_file = click.option(
             "--plan",
-            "plan_path",
+            "plan_file",
             metavar="FILE",
             type=click.Path(path_type=Path, dir_okay=False, exists=True),
             help="Squeeze by this Plan, as plan --json prints it.",
@@ -82,7 +82,7 @@ def read_plan(path: Path) -> Plan:
     return Plan.from_json(path.read_text(encoding="utf-8"))
 
 
-def measuring_options(command: Command) -> Command:
+def measuring_options(command: Decorated) -> Decorated:
     """Of commands that run generators and print a table."""
     return _with(
         command,
@@ -105,4 +105,4 @@ def measuring_options(command: Command) -> Command:
     )
 
 
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors and JSON.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence
 
 import click
 
@@ -20,16 +21,23 @@ from squeeze_patch.errors import MeasurementError
 from squeeze_patch.progress import Progress
 
 
-def emit(text: str, figures: Dict[str, Any], json_target: Optional[str]) -> None:
-    """Print the table, or the figures to stdout as JSON, or both where the JSON goes to a file."""
-    if json_target != "-":
+def emit(text: str, figures: Dict[str, Any], json_target: Optional[str], quiet: bool = False) -> None:
+    """Print the table, or the figures to stdout as JSON, or both where the JSON goes to a file; of a quiet command,
+    only the JSON."""
+    if json_target != "-" and not quiet:
         click.echo(text)
     if json_target == "-":
         click.echo(json.dumps(figures, indent=2))
     elif json_target is not None:
         with atomic_write(Path(json_target)) as stream:
             stream.write((json.dumps(figures, indent=2) + "\n").encode())
-        click.echo(f"{'figures':<24} {json_target}")
+        if not quiet:
+            click.echo(f"{'figures':<24} {json_target}")
+
+
+def say_unless(quiet: bool, err: bool = False) -> Callable[[str], None]:
+    """Prints a line, or nothing."""
+    return (lambda line: None) if quiet else functools.partial(click.echo, err=err)
 
 
 def check_outputs(*targets: Optional[str], sources: Sequence[Path]) -> None:

@@ -10,7 +10,7 @@ from squeeze_patch.adapters import reference_name
 from squeeze_patch.checkpoints.generators import dense_generators
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import host_path
-from squeeze_patch.cli.errors import one_line_errors
+from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, request_options
 from squeeze_patch.cli.output import local
 from squeeze_patch.planning.cost import report, table
@@ -19,14 +19,13 @@ from squeeze_patch.planning.plans import describe_reduction
 from squeeze_patch.planning.request import Request
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", metavar="FILE")
 @request_options(plan_file=False)
 @file_options
 @click.option("--json", "as_json", is_flag=True, help="Print the Plan as JSON, for --plan of other commands.")
-@one_line_errors
 def plan(file: str, request: Request, trust: bool, host: Optional[str], as_json: bool) -> None:
-    """Show what convert would do to FILE; write nothing.
+    """Show what convert would do to a file; write nothing.
 
     \b
     Examples:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import click
 
-from squeeze_patch.cli.errors import one_line_errors
-from squeeze_patch.cli.options import file_options, request_options
-from squeeze_patch.cli.output import clean_termination, local, progress_bar
+from squeeze_patch.cli.errors import Command
+from squeeze_patch.cli.options import file_options, quiet_option, request_options
+from squeeze_patch.cli.output import check_outputs, clean_termination, local, progress_bar
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.planning.request import Request
 from squeeze_patch.recovery.paths import state_path
@@ -63,18 +65,20 @@ def recovery_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("dense", metavar="DENSE")
 @click.argument("squeezed", metavar="[SQUEEZED]", required=False)
 @recovery_options
 @request_options()
 @file_options
-@one_line_errors
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@quiet_option
 def recover(
     dense: str,
     squeezed: Optional[str],
     target: Path,
     request: Request,
+    plan_file: Optional[Path],
     minutes: Optional[float],
     patience: Optional[int],
     log: Optional[Path],
@@ -82,11 +86,14 @@ def recover(
     force: bool,
     trust: bool,
     host: Optional[str],
+    as_json: bool,
+    quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train SQUEEZED to make the images of DENSE again, without a data set, and write it to OUT.
+    """Train a squeezed generator to make its dense one's images again.
 
-    Without SQUEEZED, DENSE is squeezed first, as --ratio, --reduction and --allocate say. A run that was broken off
+    SQUEEZED learns the images of DENSE, without a data set, and is written to OUT. Without SQUEEZED, DENSE is squeezed
+    first, as --ratio, --reduction, --allocate and --plan say. A run that was broken off
     goes on when the same command is given again.
 
     \b
@@ -98,6 +105,8 @@ def recover(
     if device is not None:
         device_named(device)
     chosen = Settings(**settings)
+    if plan_file is not None:
+        check_outputs(*(str(path) for path in (target, log) if path), sources=[plan_file])
     first = os.environ.get("RANK", "0") == "0"  # torchrun: one process speaks
     files = local(dense, trust), local(squeezed, trust) if squeezed else None
     try:
@@ -112,14 +121,18 @@ def recover(
                 force=force,
                 log=log,
                 device=device,
-                progress=Line(),
-                squeezing=progress_bar,
+                progress=None if quiet else Line(),
+                squeezing=functools.partial(progress_bar, quiet=quiet),
             )
     except KeyboardInterrupt:
         if first and state_path(target).exists():
             click.echo(f"\ninterrupted {state_path(target)} is kept; the same command goes on", err=True)
         raise
     if not first:
+        return
+    if as_json:
+        click.echo(json.dumps({**result.to_dict(), "target": str(target)}, indent=2))
+    if quiet or as_json:
         return
     click.echo(str(result))
     click.echo(f"written     {target}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Optional
 
 import click
 
 from squeeze_patch.checkpoints.generators import load_generator
 from squeeze_patch.checkpoints.pickles import host_path
-from squeeze_patch.cli.errors import one_line_errors
-from squeeze_patch.cli.options import file_options, measuring_options, request_options
+from squeeze_patch.cli.errors import Command
+from squeeze_patch.cli.options import file_options, measuring_options, quiet_option, request_options
 from squeeze_patch.cli.output import check_outputs, emit, local, progress_bar
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.evaluation.latency import REPEATS
@@ -17,7 +18,7 @@ from squeeze_patch.evaluation.measure import measure, pair_for
 from squeeze_patch.planning.request import Request
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", metavar="FILE")
 @click.option("--against", metavar="DENSE", help="The dense file of a squeezed FILE.  [default: FILE's constructor]")
 @request_options()
@@ -25,11 +26,12 @@ from squeeze_patch.planning.request import Request
 @click.option("--repeats", default=REPEATS, show_default=True, help="Timed pairs of calls.")
 @measuring_options
 @file_options
-@one_line_errors
+@quiet_option
 def report(
     file: str,
     against: Optional[str],
     request: Request,
+    plan_file: Optional[Path],
     batch: int,
     repeats: int,
     key: Optional[str],
@@ -37,8 +39,9 @@ def report(
     json_target: Optional[str],
     trust: bool,
     host: Optional[str],
+    quiet: bool,
 ) -> None:
-    """Measure the generator in FILE dense and squeezed: multiply-adds, parameters, latency, memory.
+    """Measure dense against squeezed: cost, latency, memory.
 
     A dense FILE is measured against what squeezing would make of it, a squeezed one against its dense counterpart.
 
@@ -49,10 +52,10 @@ def report(
     """
     where = device_named(device)
     files = [local(source, trust) for source in (file, against) if source is not None]
-    check_outputs(json_target, sources=files)
+    check_outputs(json_target, sources=[*files, *filter(None, [plan_file])])
     with host_path(host):
         G, *other = (load_generator(path, key, trust=trust).to(where) for path in files)
         dense, squeezed = pair_for(G, request, *other)
-        with progress_bar("measuring") as step:
+        with progress_bar("measuring", quiet=quiet) as step:
             result = measure(dense, squeezed, batch, repeats, progress=step)
-    emit(str(result), {"file": file, "against": against, "key": key, **result.to_dict()}, json_target)
+    emit(str(result), {"file": file, "against": against, "key": key, **result.to_dict()}, json_target, quiet)

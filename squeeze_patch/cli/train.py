@@ -6,26 +6,31 @@ from typing import Optional, Tuple
 
 import click
 
-from squeeze_patch.cli.errors import one_line_errors
-from squeeze_patch.cli.options import ratio_options
+from squeeze_patch.cli.errors import Command
+from squeeze_patch.cli.options import quiet_option, ratio_options
+from squeeze_patch.cli.output import say_unless
 from squeeze_patch.training.train import train as run_training
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("arguments", metavar="-- train.py ...", nargs=-1, required=True, type=click.UNPROCESSED)
 @ratio_options
 @click.option("--init-from", metavar="FILE", help="Start from this checkpoint's weights (dense or squeezed).")
-@one_line_errors
+@quiet_option
 def train(
-    arguments: Tuple[str, ...], reduction: Optional[float], ratio: Optional[float], init_from: Optional[str]
+    arguments: Tuple[str, ...],
+    reduction: Optional[float],
+    ratio: Optional[float],
+    init_from: Optional[str],
+    quiet: bool,
 ) -> None:
-    """Run the host's own train.py with squeezed generators; call it in the host's folder.
+    """Run a host's own train.py with squeezed generators.
 
-    The script's --resume takes squeezed snapshots, and dense ones, which are squeezed first. Like the script itself,
-    this runs the code that is stored in such a file.
+    Call it in the host's folder. The script's --resume takes squeezed snapshots, and dense ones, which are squeezed
+    first. Like the script itself, this runs the code that is stored in such a file.
 
     \b
     Example:
       squeeze-patch train -- train.py --outdir=runs --data=faces.zip --gpus=1
     """
-    run_training(arguments, reduction=reduction, ratio=ratio, init_from=init_from, say=click.echo)
+    run_training(arguments, reduction=reduction, ratio=ratio, init_from=init_from, say=say_unless(quiet))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional, Tuple, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
 import torch
 
@@ -44,6 +45,11 @@ class Recovery:
     @property
     def improved(self) -> bool:
         return self.psnr_after > self.psnr_before
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain numbers, strings, lists and dicts for JSON; the PSNR of equal images is None."""
+        figures = {name: None if value == math.inf else value for name, value in vars(self).items()}
+        return {**figures, "history": [entry.to_dict() for entry in self.history]}
 
     def __str__(self) -> str:
         effort = f"{self.images} unseen latents, {self.steps:,} steps, {self.seconds / 60:.1f} minutes"

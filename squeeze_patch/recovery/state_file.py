@@ -37,6 +37,10 @@ class Evaluation:
     learning_rate: Optional[float]
     seconds: float
 
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain numbers for JSON, which knows no infinity: the PSNR of equal images is None."""
+        return {name: value if value != math.inf else None for name, value in asdict(self).items()}
+
 
 @dataclass
 class State:
@@ -106,11 +110,7 @@ def fingerprint(pair: Pair) -> str:
 
 
 def write_log(path: Path, history: List[Evaluation]) -> None:
-    """The evaluations as JSON lines, the whole file: after a resume, later lines of the broken run are gone.
-
-    JSON knows no infinity: the PSNR of equal images is null.
-    """
+    """The evaluations as JSON lines, the whole file: after a resume, later lines of the broken run are gone."""
     with atomic_write(path) as stream:
         for entry in history:
-            line = {name: value if value != math.inf else None for name, value in asdict(entry).items()}
-            stream.write((json.dumps(line, allow_nan=False) + "\n").encode())
+            stream.write((json.dumps(entry.to_dict(), allow_nan=False) + "\n").encode())

@@ -9,15 +9,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 import squeeze_patch
+from squeeze_patch.checkpoints.io import read
 from squeeze_patch.cli import main
 from squeeze_patch.demo import trained_generator
+from squeeze_patch.planning.plans import Plan
 from squeeze_patch.testing import trained
 from tests.helpers import cli, write_checkpoint
 from tests.hosts import SHIMS, Host
@@ -251,3 +253,66 @@ def test_convert_in_a_process_of_its_own(host: Host, tmp_path: Path) -> None:
     assert "with the same channels" in done.stdout
     done = command("info", "squeezed.pkl", "--trust", "--host", str(host.folder))
     assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in done.stdout
+
+
+def test_the_list_of_commands_is_not_cut_off() -> None:
+    _, out, _ = cli("--help")
+    for name, command in main.commands.items():
+        line = next(line for line in out.splitlines() if line.strip().startswith(f"{name} "))
+        assert line.endswith(".")
+        assert not line.endswith("...")
+        assert "\n  " in (command.help or "")  # examples, or what else a newcomer wants to know
+
+
+@pytest.mark.parametrize("command", ["convert", "report", "recover"])
+def test_a_plan_in_a_file_is_a_request(command: str, tmp_path: Path) -> None:
+    """What `plan --json` prints is accepted wherever a plan can be given, and never overwritten."""
+    with open(tmp_path / "dense.pkl", "wb") as stream:
+        pickle.dump({"G_ema": trained_generator()}, stream)
+    _, text, _ = cli(
+        "plan", tmp_path / "dense.pkl", "--trust", "--reduction", "0.2", "--allocate", "spectral", "--json"
+    )
+    (tmp_path / "plan.json").write_text(text)
+    plan = Plan.from_json(text)
+    options: Dict[str, Any] = {
+        "convert": [tmp_path / "out.pkl", "--init", "weights"],
+        "report": ["--repeats", 2],
+        "recover": ["--out", tmp_path / "out.pkl", "--steps", 1, "--batch", 2, "--every", 1],
+    }
+    lost = {"convert": ["--force"], "report": ["--json"], "recover": ["--force", "--out"]}[command]
+    plan_file = ["--trust", "--plan", tmp_path / "plan.json"]
+    code, _, err = cli(command, tmp_path / "dense.pkl", *lost, tmp_path / "plan.json", *plan_file)
+    assert (code, (tmp_path / "plan.json").read_text()) == (2, text)
+    assert "it would be lost" in err
+    code, out, err = cli(command, tmp_path / "dense.pkl", *options[command], *plan_file)
+    assert (code, "Error" in err) == (0, False), err
+    if command == "report":
+        assert f"{plan.parameters_after:,}" in out
+    else:
+        assert squeeze_patch.status(read(tmp_path / "out.pkl", trust=True)["G_ema"]).plan == plan
+    code, _, err = cli(command, tmp_path / "dense.pkl", *options[command], *plan_file, "--ratio", 2)
+    assert code == 2
+    assert "give a plan, or a reduction" in err
+
+
+def test_quiet_commands_print_nothing(snapshot: Path, tmp_path: Path) -> None:
+    squeezed = tmp_path / "squeezed.pkl"
+    for arguments in (
+        ["convert", snapshot, squeezed, "--init", "weights"],
+        ["compare", snapshot, squeezed, "--samples", 4, "--json", tmp_path / "figures.json"],
+        ["report", snapshot, "--repeats", 2],
+        ["recover", snapshot, squeezed, "--out", tmp_path / "out.pkl", "--steps", 1, "--batch", 2],
+    ):
+        assert cli(*arguments, "--trust", "--quiet") == (0, "", ""), arguments
+    assert json.loads((tmp_path / "figures.json").read_text())["images"] == 4
+    assert cli("demo", "--out", tmp_path / "demo", "--quiet") == (0, "", "")
+
+
+def test_json_of_jobs(snapshot: Path, tmp_path: Path) -> None:
+    out = cli("recover", snapshot, "--out", tmp_path / "o.pkl", "--steps", 1, "--batch", 2, "--trust", "--json")[1]
+    found = json.loads(out)
+    assert (found["steps"], found["target"]) == (1, str(tmp_path / "o.pkl"))
+    assert [entry["step"] for entry in found["history"]] == [0, 1]
+    found = json.loads(cli("demo", "--out", tmp_path / "demo", "--json")[1])
+    assert found["comparison"]["psnr"] > 20
+    assert found["conversion"]["plan"]["parameters_after"] < found["conversion"]["plan"]["parameters_before"]
