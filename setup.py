@@ -1,14 +1,19 @@
 """Metadata and layout of the distribution; tool settings are in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+#: the version stands once, in the package
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "squeeze_patch" / "__init__.py").read_text(encoding="utf-8"))[1]
+
 setup(
     name="squeeze-patch",
-    version="0.1.0",
+    version=VERSION,
     description="The image squeeze connection for existing StyleGAN2 generators: about 12 % fewer parameters",
-    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.9",

@@ -87,6 +87,17 @@ def convert(
     Raises:
         CheckpointError: the file cannot be read or written, or holds no generator.
         PlanError, UnsupportedModelError, StateError: as for `squeeze_patch.apply`; nothing is written.
+
+    Example:
+        >>> import pickle, tempfile
+        >>> from pathlib import Path
+        >>> from squeeze_patch.demo import trained_generator
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     dense = Path(folder, "dense.pkl")
+        ...     _ = dense.write_bytes(pickle.dumps({"G_ema": trained_generator()}))
+        ...     done = squeeze_patch.convert(dense, Path(folder, "squeezed.pkl"), trust=True, ratio=2)
+        >>> done.generators, done.plan.parameters_after
+        (('G_ema',), 202459)
     """
     request = Request(reduction, ratio, widths, plan, allocate)
     return convert_file(

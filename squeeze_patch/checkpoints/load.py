@@ -46,6 +46,12 @@ def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str]
         CheckpointError: the file holds no squeezed generator, or one of another size.
         PlanError: G has other channels.
         StateError: G is squeezed in another way. G is as it was after any error.
+
+    Example:
+        >>> from model import Generator  # in the folder of rosinality's stylegan2-pytorch
+        >>> G = squeeze_patch.load(Generator(256, 512, 8), "squeezed.pt")
+        >>> squeeze_patch.status(G).state
+        'squeezed'
     """
     target = search(G)
     state, plan, where = _find(source, entry, trust, whole=target.wrapper is not None)

@@ -41,6 +41,12 @@ def plan(
     Raises:
         UnsupportedModelError: no adapter knows the generator.
         PlanError: the wish is impossible or contradictory; the message states what can be reached.
+
+    Example:
+        >>> from squeeze_patch.demo import trained_generator
+        >>> plan = squeeze_patch.plan(trained_generator(), widths={32: 16})
+        >>> plan.widths, plan.parameters_before - plan.parameters_after
+        ({32: 16}, 5680)
     """
     request = Request(reduction, ratio, widths, allocate=allocate)
     return plan_for(search(G).reference, request, multiple=multiple, seed=seed)

@@ -32,6 +32,12 @@ class Plan:
         parameters_after: parameters of the squeezed generator.
         ratio: c / q before rounding, None where widths were given block by block.
         schema: version of the JSON form.
+
+    Example:
+        >>> from squeeze_patch.demo import trained_generator
+        >>> plan = squeeze_patch.plan(trained_generator())
+        >>> squeeze_patch.Plan.from_json(plan.to_json()) == plan
+        True
     """
 
     family: str

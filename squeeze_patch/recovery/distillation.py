@@ -116,6 +116,13 @@ def recover(
         StateError: they do not belong together.
         RecoveryError: a setting out of its range, or a state file of another run.
         SqueezeError: the loss is not finite; the student has the best weights so far, and so has the state file.
+
+    Example:
+        >>> from squeeze_patch.demo import trained_generator
+        >>> squeezed = squeeze_patch.apply(trained_generator())
+        >>> done = squeeze_patch.recover(squeezed, trained_generator(), steps=4, batch=8)
+        >>> done.steps, done.psnr_after >= done.psnr_before  # never worse: the best weights are kept
+        (4, True)
     """
     settings = Settings(
         steps=steps,

@@ -65,6 +65,12 @@ def apply(
         UnsupportedModelError: no adapter knows the generator.
         PlanError: the wish is impossible or contradictory.
         StateError: G is squeezed in another way already. G is as it was after any error.
+
+    Example:
+        >>> from squeeze_patch.demo import trained_generator
+        >>> G = squeeze_patch.apply(trained_generator(), ratio=2)
+        >>> print(squeeze_patch.status(G))
+        squeezed: 4 of 4 blocks, 263,531 -> 202,459 parameters (23.17 % fewer)
     """
     request = Request(reduction, ratio, widths, plan, allocate)
     apply_request(G, request, init, keep_original=keep_original, progress=progress, seed=seed)
@@ -190,7 +196,20 @@ def squeezed(
     allocate: str = "uniform",
     init: str = DEFAULT_INIT,
 ) -> Iterator[Module]:
-    """Squeeze G for the length of a ``with`` block: ``with squeezed(G): images = G(z, c)``. Arguments as in `apply`."""
+    """Squeeze G for the length of a ``with`` block. Arguments as in `apply`.
+
+    Raises:
+        StateError: G is squeezed already; others as `apply`.
+
+    Example:
+        >>> from squeeze_patch.demo import trained_generator
+        >>> G = trained_generator()
+        >>> with squeeze_patch.squeezed(G, init="weights"):
+        ...     squeeze_patch.status(G).state
+        'squeezed'
+        >>> squeeze_patch.status(G).state
+        'dense'
+    """
     if status(G).state != "dense":
         raise StateError("squeezed() starts from a dense generator; this one is squeezed already")
     apply_request(G, Request(reduction, ratio, widths, plan, allocate), init)

@@ -25,6 +25,12 @@ def remove(G: Module) -> Module:
     Raises:
         StateError: the dense blocks were not kept (``keep_original=False``, a copy, or a loaded file), or parameters
             that dense and squeezed blocks share were trained in between.
+
+    Example:
+        >>> from squeeze_patch.demo import trained_generator
+        >>> G = squeeze_patch.apply(trained_generator(), init="weights")
+        >>> squeeze_patch.status(squeeze_patch.remove(G)).state
+        'dense'
     """
     target = search(G)
     squeezed_now = [part for part in target.parts if status_of_part(part).state != "dense"]

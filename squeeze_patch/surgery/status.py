@@ -55,6 +55,11 @@ def status(G: torch.nn.Module) -> Status:
 
     Raises:
         UnsupportedModelError: no adapter knows the generator.
+
+    Example:
+        >>> from squeeze_patch.demo import trained_generator
+        >>> print(squeeze_patch.status(trained_generator()))
+        dense: 263,531 parameters, 4 blocks
     """
     return status_of(search(G))
 
