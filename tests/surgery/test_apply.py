@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
+from collections import Counter
+from typing import Any, Dict
 
 import pytest
 import torch
@@ -275,3 +276,19 @@ def test_stylegan3_generators_are_refused() -> None:
 
     with pytest.raises(squeeze_patch.UnsupportedModelError, match="StyleGAN3"):
         squeeze_patch.apply(torch.nn.ModuleDict({"synthesis": SynthesisNetwork()}))
+
+
+@pytest.mark.parametrize("wish", [{}, {"allocate": "spectral"}], ids=["uniform", "spectral"])
+def test_a_generator_is_located_once(wish: Dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its blocks are asked for once: what was found is passed on."""
+    calls: Counter[str] = Counter()
+    for name in ("find", "specs"):
+        work = getattr(NvidiaSurgery, name)
+
+        def counted(self: Any, module: Any, work: Any = work, name: str = name) -> Any:
+            calls[name] += 1
+            return work(self, module)
+
+        monkeypatch.setattr(NvidiaSurgery, name, counted)
+    squeeze_patch.apply(trained_generator(), init="weights", **wish)
+    assert calls == {"find": 1, "specs": 1}
