@@ -37,12 +37,12 @@ class Excite(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, q, H, W] -> [N, c, H, W], in the dtype and memory format of ``x``."""
-        weight = (self.weight * self.weight_gain).to(x.dtype)
+        weight = (self.weight * self.weight_gain).to(x.dtype)  # [c, q, 1, 1]
         bias = self.bias.to(x.dtype)
         if x.device.type == "cpu":  # a matrix product takes half the time of a 1x1 convolution there
-            pixels = x.flatten(2)
-            matrix = weight[:, :, 0, 0].expand(x.shape[0], -1, -1)
-            y = torch.baddbmm(bias[None, :, None], matrix, pixels)
+            pixels = x.flatten(2)  # [N, q, HW]
+            matrix = weight[:, :, 0, 0].expand(x.shape[0], -1, -1)  # [N, c, q]
+            y = torch.baddbmm(bias[None, :, None], matrix, pixels)  # [N, c, HW]
             y = y.reshape(x.shape[0], -1, x.shape[2], x.shape[3])
             x = y.contiguous(memory_format=_memory_format(x))
         else:
@@ -67,6 +67,6 @@ def upsample2d(x: torch.Tensor, fir: torch.Tensor) -> torch.Tensor:
     n, c, height, width = x.shape
     taps = fir.shape[-1]
     start = taps - 1 - (taps + 1) // 2
-    kernel = (fir * 4).to(x.dtype)[None, None]
+    kernel = (fir * 4).to(x.dtype)[None, None]  # [1, 1, k, k]
     x = torch.nn.functional.conv_transpose2d(x.reshape(n * c, 1, height, width), kernel, stride=2, output_padding=1)
     return x[:, :, start : start + 2 * height, start : start + 2 * width].reshape(n, c, 2 * height, 2 * width)

@@ -63,11 +63,11 @@ class SqueezedGeneratorBlock(torch.nn.Module):
         """
         if self.upsample is not None:
             x = self.upsample(x)
-        noise = inoise[:, : x.shape[2], : x.shape[3]]
+        noise = inoise[:, : x.shape[2], : x.shape[3]]  # [N, R, R, 1]
         h = self.conv1(x, self.to_style1(istyle)) + self.to_noise1(noise).permute(0, 3, 2, 1)
-        h = self.activation(h)
+        h = self.activation(h)  # [N, c, R, R]
         f = self.conv2(h, self.to_style2(istyle)) + self.to_noise2(noise).permute(0, 3, 2, 1)
-        f = self.activation(f)
+        f = self.activation(f)  # [N, q, R, R]
         # The image so far is the one input of the host's toRGB that a bias can come in by.
         below = self.rgb_bias.expand(len(x), -1, -1, -1) if prev_rgb is None else prev_rgb + self.rgb_bias
         rgb = self.to_rgb(f, below, istyle)

@@ -21,11 +21,11 @@ class Modulated(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """[N, in, H, W], [N, in] -> [N, out, H, W]."""
-        scale = style + 1
+        scale = style + 1  # [N, in]
         x = torch.nn.functional.conv2d(x * scale[:, :, None, None], self.weight, padding=self.weight.shape[-1] // 2)
         if not self.demod:
             return x
-        power = scale.square() @ self.weight.square().sum(dim=[2, 3]).t()
+        power = scale.square() @ self.weight.square().sum(dim=[2, 3]).t()  # [N, out]
         return x * (power + 1e-8).rsqrt()[:, :, None, None]
 
 
@@ -42,7 +42,7 @@ class Blur(torch.nn.Module):
         """[N, C, H, W] -> the same."""
         kernel = torch.outer(self.f, self.f)
         kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, -1, -1)
-        padded = torch.nn.functional.pad(x, [1, 1, 1, 1], mode="reflect")
+        padded = torch.nn.functional.pad(x, [1, 1, 1, 1], mode="reflect")  # [N, C, H + 2, W + 2]
         return torch.nn.functional.conv2d(padded, kernel, groups=x.shape[1])
 
 

@@ -111,17 +111,17 @@ class SqueezedBlock(torch.nn.Module):
 
         if self.in_channels == 0:
             h = self.const.to(dtype=dtype, memory_format=memory_format)
-            h = h.unsqueeze(0).repeat([ws.shape[0], 1, 1, 1])
+            h = h.unsqueeze(0).repeat([ws.shape[0], 1, 1, 1])  # [N, c, 4, 4]
         else:
             assert x is not None
             h = x.to(dtype=dtype, memory_format=memory_format)
-            h = self.conv0(h, next(w), fused_modconv=fused, **layer_kwargs)
-        f = self.conv1(h, next(w), fused_modconv=fused, **layer_kwargs)
+            h = self.conv0(h, next(w), fused_modconv=fused, **layer_kwargs)  # [N, c, R, R]
+        f = self.conv1(h, next(w), fused_modconv=fused, **layer_kwargs)  # [N, q, R, R]
 
-        rgb = self.torgb(f, next(w), fused_modconv=fused)
+        rgb = self.torgb(f, next(w), fused_modconv=fused)  # [N, img_channels, R, R]
         rgb = rgb.to(dtype=torch.float32, memory_format=torch.contiguous_format)
         img = rgb if img is None else self._upsample(img).add_(rgb)
-        return (h if self.is_last else self.excite(f)), img
+        return (h if self.is_last else self.excite(f)), img  # [N, c, R, R], [N, img_channels, R, R]
 
     def _fused(self, requested: Any, dtype: torch.dtype, batch_size: Any) -> bool:
         fused = self.fused_modconv_default if requested is None else requested

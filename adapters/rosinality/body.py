@@ -71,12 +71,12 @@ class FlatBody(torch.nn.Module, abc.ABC):
         """
         layout = self.layout
         w = styles[0] if input_is_latent else get(self, layout.mapping)(styles[0])
-        w = w if w.ndim == 3 else w[:, None].expand(-1, 2 * len(self.to_rgbs) + 2, -1)
+        w = w if w.ndim == 3 else w[:, None].expand(-1, 2 * len(self.to_rgbs) + 2, -1)  # [N, layers, w_dim]
         inputs = stored_noise(self) if noise is None else noise
         convs = get(self, layout.convs)
-        const = get(self, layout.const).expand(len(w), -1, -1, -1)
+        const = get(self, layout.const).expand(len(w), -1, -1, -1)  # [N, c, 4, 4]
         x = get(self, layout.first_conv)(const, w[:, 0], inputs[0])
-        image = self.to_rgb1(x, w[:, 1], None)
+        image = self.to_rgb1(x, w[:, 1], None)  # [N, 3, 4, 4]
         for k, to_rgb in enumerate(self.to_rgbs):
             x = convs[2 * k](x, w[:, 2 * k + 1], inputs[2 * k + 1])
             x = convs[2 * k + 1](x, w[:, 2 * k + 2], inputs[2 * k + 2])

@@ -80,11 +80,11 @@ class Modulated(torch.nn.Module):
         Styles scale the inputs and demodulation the outputs, which are equations 1 and 3 without weights of every image
         of its own.
         """
-        style, weight = self.modulation(w), self.weight[0] * self.scale
+        style, weight = self.modulation(w), self.weight[0] * self.scale  # [N, in], [out, in, k, k]
         x = self.convolve(x * style[:, :, None, None], weight)
         if not demodulate:
             return x
-        power = style.square() @ weight.square().sum(dim=[2, 3]).t()
+        power = style.square() @ weight.square().sum(dim=[2, 3]).t()  # [N, out]
         return x * (power + 1e-8).rsqrt()[:, :, None, None]
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -98,7 +98,7 @@ class Modulated(torch.nn.Module):
 def _up_convolve(x: torch.Tensor, weight: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     """Zeros between the pixels, convolution with ``weight`` [out, in, 3, 3], filter ``kernel`` [k, k], as large as 2h x
     2w: the transposed convolution makes one row more, and the filter takes k - 1."""
-    x = torch.nn.functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    x = torch.nn.functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # [N, out, 2h + 1, 2w + 1]
     channels, taps = x.shape[1], kernel.shape[-1]
     x = torch.nn.functional.pad(x, [(taps - 1) // 2, (taps - 2) // 2] * 2)
     return torch.nn.functional.conv2d(x, kernel.flip([0, 1]).expand(channels, 1, -1, -1), groups=channels)
@@ -124,7 +124,7 @@ class Conv(torch.nn.Module):
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """[N, in_channels, h, w], styles [N, w_dim], noise [1 or N, 1, H, W] -> [N, out_channels, H, W]."""
         activate: Any = self.activate
-        x = get(self, self.layout.modulated)(x, w, demodulate=True)
+        x = get(self, self.layout.modulated)(x, w, demodulate=True)  # [N, out, H, W]
         x = x + get(self, self.layout.noise) * noise + activate.bias[:, None, None]
         return torch.nn.functional.leaky_relu(x, activate.negative_slope) * activate.scale
 

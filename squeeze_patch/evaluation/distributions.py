@@ -31,7 +31,7 @@ def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     _check(a, b)
     mean_a, root_a = _mean_and_root(a)
     mean_b, root_b = _mean_and_root(b)
-    cross = torch.linalg.svdvals(root_a @ root_b).sum()
+    cross = torch.linalg.svdvals(root_a @ root_b).sum()  # of [d, d]
     total = (mean_a - mean_b).square().sum() + root_a.square().sum() + root_b.square().sum() - 2 * cross
     return max(float(total), 0.0)
 
@@ -50,7 +50,9 @@ def sliced_wasserstein(a: torch.Tensor, b: torch.Tensor, seed: int = 0, projecti
     random = torch.Generator().manual_seed(seed)
     directions = torch.nn.functional.normalize(torch.randn([a.shape[1], projections], generator=random), dim=0)
     # Rows are sorted, not columns, and by numpy: on a CPU that takes a fraction of the time
-    projected_a, projected_b = ((directions.t() @ x.float().t()).numpy() for x in (a, b))
+    projected_a, projected_b = (
+        (directions.t() @ x.float().t()).numpy() for x in (a, b)
+    )  # [projections, n], [projections, m]
     if len(a) == len(b):
         quantiles_a, quantiles_b = np.sort(projected_a, axis=1), np.sort(projected_b, axis=1)
     else:

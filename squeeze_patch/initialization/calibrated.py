@@ -139,11 +139,11 @@ def _importance(
 
 def _fit(block: DenseBlock, rows: _Rows, kept: torch.Tensor, ws: torch.Tensor) -> SqueezedStart:
     """``ws`` are the style vectors of the rows' samples, in their order, and more."""
-    features = rows.squeezed[:, kept].double()
+    features = rows.squeezed[:, kept].double()  # [p, q]
     mix, offset = fit_excite(rows.dense.double(), features, kept)
     weight, style, bias = refit_torgb(block, mix, offset, kept, ws.double())
     positions = min(block.spec.resolution, simulation.WINDOW) ** 2
-    styles = style(ws[: len(features) // positions].double()).repeat_interleave(positions, dim=0)
+    styles = style(ws[: len(features) // positions].double()).repeat_interleave(positions, dim=0)  # [p, q]
     weight, bias = fit_image(weight, bias, features * styles, rows.image.double())
     is_last = block.spec.is_last
     return SqueezedStart(
@@ -172,7 +172,7 @@ def _gradients(blocks: Sequence[DenseBlock], ws: torch.Tensor, seed: int) -> Dic
             direction = torch.randn(image.shape, generator=random)
             gradients = torch.autograd.grad((image * direction).sum(), found)
         for block, gradient in zip(blocks, gradients):
-            rows = simulation.rows(gradient)
+            rows = simulation.rows(gradient)  # [p, c]
             sums[block.spec.name] += (rows.t() @ rows).double() / len(ws)
     return sums
 
@@ -203,5 +203,5 @@ def _multiply_adds(spec: BlockSpec) -> int:
 
 
 def _covariance(rows: torch.Tensor) -> torch.Tensor:
-    centred = (rows - rows.mean(dim=0)).double()
+    centred = (rows - rows.mean(dim=0)).double()  # [p, c]
     return centred.t() @ centred / len(rows)

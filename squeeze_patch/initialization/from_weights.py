@@ -75,7 +75,7 @@ def start_block(
     features, ws = features.double(), ws.double()
     mean = features.mean(dim=0)
     centred = features - mean
-    covariance = centred.t() @ centred / len(features)
+    covariance = centred.t() @ centred / len(features)  # [c, c]
     if kept is None:
         kept = select_channels(covariance, importance_of(block, reader, ws, covariance), width)
     mix, offset = regress(covariance, mean, kept)

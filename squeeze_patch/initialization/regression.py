@@ -16,7 +16,7 @@ def regress(covariance: torch.Tensor, mean: torch.Tensor, kept: torch.Tensor) ->
     Returns:
         mix [c, q], offset [c].
     """
-    mix = _ridge_solve(covariance[kept][:, kept], covariance[kept]).t().clone()
+    mix = _ridge_solve(covariance[kept][:, kept], covariance[kept]).t().clone()  # [c, q]
     mix[kept] = torch.eye(len(kept), dtype=mix.dtype)
     return mix, mean - mix @ mean[kept]
 
@@ -35,13 +35,13 @@ def fit_excite(dense: torch.Tensor, features: torch.Tensor, kept: torch.Tensor) 
     Returns:
         mix [c, q], offset [c].
     """
-    mix = torch.zeros([dense.shape[1], len(kept)], dtype=dense.dtype)
+    mix = torch.zeros([dense.shape[1], len(kept)], dtype=dense.dtype)  # [c, q]
     mix[kept] = torch.eye(len(kept), dtype=dense.dtype)
     mean, wanted = features.mean(dim=0), dense.mean(dim=0)
     centred = features - mean
     rest = dense - wanted
     rest[:, kept] -= centred
-    inner = centred.t() @ centred
+    inner = centred.t() @ centred  # [q, q]
     mix += _ridge_solve(inner, centred.t() @ rest).t()
     return mix, wanted - mix @ mean
 
@@ -57,8 +57,8 @@ def fit_image(
     """
     mean = styled.mean(dim=0)
     centred = styled - mean
-    rest = image - styled @ weight.t() - bias
-    correction = _ridge_solve(centred.t() @ centred, centred.t() @ rest).t()
+    rest = image - styled @ weight.t() - bias  # [p, img_channels]
+    correction = _ridge_solve(centred.t() @ centred, centred.t() @ rest).t()  # [img_channels, q]
     return weight + correction, bias + rest.mean(dim=0) - correction @ mean
 
 
@@ -79,14 +79,14 @@ def refit_torgb(
     sound.
     """
     style = torch.cat([block.rgb_style.weight, block.rgb_style.bias[:, None]], dim=1).double()  # [c, w_dim + 1]
-    weight = block.rgb_weight.double()
-    ones = torch.cat([ws, ws.new_ones([len(ws), 1])], dim=1)
+    weight = block.rgb_weight.double()  # [img_channels, c]
+    ones = torch.cat([ws, ws.new_ones([len(ws), 1])], dim=1)  # [n, w_dim + 1]
     root = torch.linalg.qr(ones).R / len(ws) ** 0.5  # root.T @ root = second moments of (w, 1)
-    wanted = torch.einsum("io,ok,ow->kiw", weight, mix, style)
+    wanted = torch.einsum("io,ok,ow->kiw", weight, mix, style)  # [q, img_channels, w_dim + 1]
     seen = wanted @ root.t()
-    _, vectors = torch.linalg.eigh(seen @ seen.transpose(1, 2))
+    _, vectors = torch.linalg.eigh(seen @ seen.transpose(1, 2))  # [q, img_channels, img_channels]
     direction = vectors[:, :, -1]  # [q, img_channels]
-    new_style = torch.einsum("ki,kiw->kw", direction, wanted)
+    new_style = torch.einsum("ki,kiw->kw", direction, wanted)  # [q, w_dim + 1]
     old_seen, new_seen = style[kept] @ root.t(), new_style @ root.t()
     scale = new_seen.norm(dim=1) / old_seen.norm(dim=1).clamp_min(1e-300)
     scale = torch.where((old_seen * new_seen).sum(dim=1) < 0, -scale, scale)

@@ -42,9 +42,9 @@ def rank_channels(covariance: torch.Tensor, importance: torch.Tensor, width: int
     scale = covariance.diagonal().mean().clamp_min(1e-300), importance.abs().max().clamp_min(1e-300)
     c = np.asarray(covariance / scale[0], dtype=np.float32)
     m = np.asarray(importance / scale[1], dtype=np.float32)
-    factor = np.zeros([width, channels], dtype=np.float32)
-    variance = c.diagonal().copy()
-    gain = (c * (m @ c)).sum(axis=0)
+    factor = np.zeros([width, channels], dtype=np.float32)  # [q, c]
+    variance = c.diagonal().copy()  # [c]
+    gain = (c * (m @ c)).sum(axis=0)  # [c]
     floor = 1e-6 * variance.clip(min=0)  # below it a channel is known but for rounding
     free = np.ones(channels, dtype=bool)
     order, errors = [], [float((c * m).sum())]
@@ -76,13 +76,13 @@ def importance_of(
     image = image / (image * covariance).sum().clamp_min(1e-300)
     if reader is None:
         return image
-    mean_style = reader.style(ws.float().mean(dim=0))
+    mean_style = reader.style(ws.float().mean(dim=0))  # [c]
     styled = (reader.weight * mean_style[None, :, None, None]).square().sum(dim=[1, 2, 3], keepdim=True)
-    rows = (reader.weight * (styled + 1e-8).rsqrt()).transpose(0, 1).flatten(1)
+    rows = (reader.weight * (styled + 1e-8).rsqrt()).transpose(0, 1).flatten(1)  # [c, out k k]
     features = (rows @ rows.t()).double() * _style_moments(reader.style, ws)
     return features / (features * covariance).sum().clamp_min(1e-300) + IMAGE_WEIGHT * image
 
 
 def _style_moments(style: Affine, ws: torch.Tensor) -> torch.Tensor:
-    values = style(ws.float()).double()
+    values = style(ws.float()).double()  # [n, c]
     return values.t() @ values / len(values)

@@ -104,7 +104,7 @@ def features(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, win
     """
     if block.conv0 is None:
         assert block.const is not None
-        h = block.const.expand(len(ws), -1, -1, -1)
+        h = block.const.expand(len(ws), -1, -1, -1)  # [n, c, 4, 4]
     else:
         if block.const is not None:
             x = block.const.expand(len(ws), -1, -1, -1)
@@ -114,12 +114,12 @@ def features(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, win
         h = h if window.inside is None else h * _centre(window.inside, WINDOW + 2)
     h, demodulation = _modulate(h, block.conv1, ws)
     h = torch.nn.functional.conv2d(h, block.conv1.weight, padding=1 if window.inside is None else 0)
-    return _activate(h * demodulation, block.conv1, window.noise1)
+    return _activate(h * demodulation, block.conv1, window.noise1)  # [n, c, R, R]
 
 
 def torgb(block: Union[DenseBlock, SqueezedStart], x: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:
     """The block's share of the image: [n, channels that it reads, h, w] -> [n, img_channels, h, w]."""
-    weight = block.rgb_weight[None] * block.rgb_style(ws)[:, None, :]
+    weight = block.rgb_weight[None] * block.rgb_style(ws)[:, None, :]  # [n, img_channels, q]
     return (weight @ x.flatten(2)).reshape(len(x), -1, *x.shape[2:]) + block.rgb_bias[None, :, None, None]
 
 
@@ -196,7 +196,7 @@ def rows(x: torch.Tensor) -> torch.Tensor:
 
 def _modulate(x: torch.Tensor, conv: ConvWeights, ws: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
     """Styled input and the demodulation factor of every output: Karras et al. 2020 (StyleGAN2), equations 1 and 3."""
-    style = conv.style(ws)
+    style = conv.style(ws)  # [n, in]
     demodulation = (style.square() @ conv.weight.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()
     return x * style[:, :, None, None], demodulation[:, :, None, None]
 
@@ -217,7 +217,7 @@ def _convolve_fir(
     """conv0 with zero insertion in front and a filter behind: the whole map, or the window and one position around."""
     x = x if window.crops is None else _cut(x, window.crops)
     x, demodulation = _modulate(x, conv, ws)
-    x = torch.nn.functional.conv_transpose2d(x, conv.weight.transpose(0, 1), stride=2)
+    x = torch.nn.functional.conv_transpose2d(x, conv.weight.transpose(0, 1), stride=2)  # [n, out, 2h + 1, 2w + 1]
     x = _filter(x, block.fir.flip([0, 1]) * 4, padding=1) * demodulation
     return x if window.crops is None else _centre(x, WINDOW + 2)
 
