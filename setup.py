@@ -8,6 +8,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 #: the version stands once, in the package
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "squeeze_patch" / "__init__.py").read_text(encoding="utf-8"))[1]
+#: versions that exist for Python 3.9 to 3.13
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.30"]
 
 setup(
     name="squeeze-patch",
@@ -34,6 +36,7 @@ setup(
     ],
     extras_require={
         "fid": ["torch-fidelity>=0.4"],
+        "docs": DOCS,
         "test": [
             "pytest",
             "ruff",
@@ -47,6 +50,7 @@ setup(
             "onnx",
             "onnxruntime",
             "onnxscript",
+            *DOCS,  # the tests build the pages
         ],
     },
     entry_points={"console_scripts": ["squeeze-patch = squeeze_patch.cli:main"]},

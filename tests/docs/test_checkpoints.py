@@ -1,0 +1,69 @@
+"""docs/checkpoints.md, block by block."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import squeeze_patch
+from squeeze_patch.testing import trained
+from tests.docs.pages import Page, commands, python
+from tests.hosts.flat import FlatHost
+
+PAGE = Page("docs/checkpoints.md")
+
+
+def unpickled(path: Path) -> Any:
+    return pickle.loads(path.read_bytes())["G_ema"]
+
+
+def test_convert(workspace: Path) -> None:
+    printed = commands(PAGE["convert"])
+    assert "G_ema: Generator, dense" in printed
+    assert "with the same channels" in printed
+    assert squeeze_patch.status(unpickled(workspace / "squeezed.pkl")).state == "squeezed"
+
+
+def test_files_of_state_dicts(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"g_ema": trained(rosinality.generator(resolution=8)).state_dict()}, "550000.pt")
+    assert "12." in commands(PAGE["states"])
+
+
+def test_how_much(workspace: Path) -> None:
+    commands(PAGE["wishes"])
+    names = ("fifth", "half", "allocated")
+    fifth, half, allocated = (squeeze_patch.status(unpickled(workspace / f"{name}.pkl")).plan for name in names)
+    assert fifth is not None
+    assert abs(fifth.reduction - 0.2) < 0.01
+    assert half is not None
+    assert half.ratio == 2
+    assert allocated is not None
+    assert allocated.ratio is None
+
+
+def test_plan_as_a_file(workspace: Path) -> None:
+    printed = commands(PAGE["plan"])
+    plan = squeeze_patch.Plan.from_json((workspace / "plan.json").read_text())
+    assert plan.ratio == 2
+    assert printed.count(f"{plan.parameters_before:,} -> {plan.parameters_after:,}") == 2
+    assert squeeze_patch.status(unpickled(workspace / "planned.pkl")).plan == plan
+
+
+def test_python(workspace: Path, capsys: Any) -> None:
+    done = python(PAGE["python"])["done"]
+    assert done.generators == ("G_ema", "G")
+    python(PAGE["memory"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("squeezed: 3 of 3 blocks")
+    assert lines[-1].startswith("dense:")
+
+
+def test_exchange(workspace: Path) -> None:
+    commands(PAGE["exchange"])
+    there, back = (unpickled(workspace / name) for name in ("network.pkl", "again.pkl"))
+    assert all(torch.equal(value, back.state_dict()[name]) for name, value in there.state_dict().items())

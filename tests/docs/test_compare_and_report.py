@@ -1,0 +1,27 @@
+"""docs/compare-and-report.md, block by block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import squeeze_patch
+from tests.docs.pages import Page, commands, python
+
+PAGE = Page("docs/compare-and-report.md")
+
+
+def test_measure(workspace: Path) -> None:
+    squeeze_patch.convert("network.pkl", "squeezed.pkl", trust=True)
+    printed = commands(PAGE["measure"])
+    assert "PSNR" in printed
+    assert "The squeezed generator is" in printed
+    assert (workspace / "side_by_side.png").is_file()
+
+
+def test_in_python(capsys: Any) -> None:
+    python(PAGE["python"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("64 latents (seed 0)")
+    for figure in ("PSNR", "SSIM", "features 4x4", "Frechet, random network", "sliced Wasserstein 32", "halves"):
+        assert figure in printed
