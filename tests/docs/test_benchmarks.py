@@ -1,0 +1,99 @@
+"""docs/benchmarks.md and the README's table against the results that are stored."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from typing import Any, Dict, List
+
+import pytest
+
+from tests.docs.pages import ROOT, Page
+
+PAGE = Page("docs/benchmarks.md")
+README = Page("README.md")
+DISTILLED = {"16x16 digits": "distillation-mnist16.json", "the demo's 32x32 digits": "distillation-demo.json"}
+STEPS = ("0", "100", "300", "1000", "3000")
+
+
+def results(name: str) -> Dict[str, Any]:
+    (file,) = (file for folder in ("benchmarks", "experiments") for file in (ROOT / folder).rglob(name))
+    data: Dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return data
+
+
+def psnr(file: str, row: str, reduction: str) -> List[List[float]]:
+    """Of every length of the training, one a seed."""
+    cells = results(file)["cells"]
+    found = {
+        step: [c["psnr"] for key, c in cells.items() if key.startswith(f"{row} | {reduction} | {step} |")]
+        for step in STEPS
+    }
+    return list(found.values())
+
+
+@pytest.mark.parametrize("digits", DISTILLED)
+@pytest.mark.parametrize("fewer", ["12.1 %", "25 %"])
+def test_all_rows_of_distillation(digits: str, fewer: str) -> None:
+    (table,) = re.findall(rf"^\| {digits}, {fewer} fewer.*?\n\n", PAGE.text, flags=re.DOTALL | re.MULTILINE)
+    lines = table.strip().splitlines()[2:]
+    assert len(lines) == 6
+    for line in lines:
+        row, _, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        stored = psnr(DISTILLED[digits], row, f"{float(fewer[:-2]) / 100:g}")
+        for cell, seeds in zip(cells, stored):
+            assert cell.startswith(f"{statistics.fmean(seeds):.1f}, "), line
+            assert cell.endswith("(3)") == (len(seeds) == 3), line
+
+
+def test_short_table_of_distillation() -> None:
+    """The same figures, under the names of options."""
+    (table,) = re.findall(r"^\| \| multiply-adds.*?\n\n", PAGE.text, flags=re.DOTALL | re.MULTILINE)
+    names = {"squeezed, `--allocate spectral`": "squeezed, spectral widths", "squeezed": "squeezed, calibrated"}
+    file = reduction = ""
+    for line in table.strip().splitlines()[2:]:
+        row, _, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        if row.startswith("*"):
+            reduction = "0.25" if "25 %" in row else "0.121"
+            file = next((stored for digits, stored in DISTILLED.items() if digits in row), file)
+            continue
+        stored = psnr(file, names.get(row, row), reduction)
+        assert cells == [f"{statistics.fmean(seeds):.1f}" for seeds in stored], line
+
+
+def test_readmes_row_of_images() -> None:
+    (line,) = re.findall(r"^\| the demo's digits.*$", README.text, flags=re.MULTILINE)
+    uniform, spectral, *pruned = (
+        [statistics.fmean(seeds) for seeds in psnr("distillation-demo.json", row, "0.121")]
+        for row in (
+            "squeezed, calibrated",
+            "squeezed, spectral widths",
+            "pruned by activation energy",
+            "pruned by weight norm",
+        )
+    )
+    start, later = ([max(row[step] for row in pruned)] for step in (0, 3))
+    said = [uniform[0], spectral[0], *start, uniform[3], spectral[3], *later]
+    said += [
+        statistics.fmean(psnr("distillation-demo.json", row, "0.25")[3])
+        for row in ("pruned by activation energy", "squeezed, spectral widths")
+    ]
+    figures = re.findall(r"(?<![\d.])\d\d\.\d(?![\d.]| %)", line)
+    assert figures == [f"{figure:.1f}" for figure in said]
+
+
+@pytest.mark.parametrize("name", ["ablation-digits16.json", "ablation-digits16-400kimg.json", "quality-digits16.json"])
+def test_training_from_scratch(name: str) -> None:
+    """Every line of the stored table; the README has the means and the intervals."""
+    for line in results(name)["table"][1:]:
+        row, parameters, seeds, distance, ratio = re.match(  # type: ignore[union-attr]
+            r"(.+?)\s+([\d,]+)\s+(\d)\s+([\d.]+ \(.*?\))\s*([\d.]+ \(.*\))?", line
+        ).groups()
+        if name.startswith("ablation"):
+            assert f"| {row} | {parameters} | {seeds} | {distance} | {ratio or ''} |" in PAGE.text
+            continue
+        assert distance in PAGE.text
+        assert distance.split()[0] in README.text
+        assert (ratio or "") in PAGE.text
+        assert (ratio or "").replace("(", "(95 % interval ") in README.text or (ratio or "") in README.text
