@@ -17,8 +17,8 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 
-FILE = Path(__file__).parent.parent / "tests" / "test_contract.py"
-FIXTURES = ("any_host", "host", "full_host", "flat_host")
+FILE = Path(__file__).parent.parent / "tests" / "adapters" / "test_contract.py"
+FIXTURES = ("any_host", "official_host", "host", "full_host", "flat_host")
 
 
 class Collector:

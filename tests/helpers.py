@@ -17,6 +17,7 @@ from squeeze_patch.adapters.content import DenseBlock
 from squeeze_patch.cli import main
 from squeeze_patch.initialization import simulation
 from squeeze_patch.initialization.simulation import WINDOW
+from squeeze_patch.sampling import sample
 from squeeze_patch.testing import float_error, trained
 from tests import hosts
 from tests.hosts import HERE, Host, flat
@@ -107,6 +108,11 @@ def write_checkpoint(host: Host, path: Path, **kwargs: Any) -> Dict[str, Any]:
 def cli(*arguments: Any) -> Tuple[int, str, str]:
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     return result.exit_code, result.stdout, result.stderr
+
+
+def images_of(G: Any) -> torch.Tensor:
+    """Images [256, C, R, R] of latents that no start is fitted on, noise off."""
+    return sample(G, 256, seed=1000, noise_mode="none")
 
 
 def check_images(host: FlatHost, G: Any, body: Any) -> None:

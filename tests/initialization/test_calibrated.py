@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import squeeze_patch
-from benchmarks.fidelity import images_of
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.demo import trained_generator
@@ -21,12 +20,12 @@ from squeeze_patch.initialization.regression import fit_excite, fit_image
 from squeeze_patch.planning.solver import saved_parameters
 from squeeze_patch.planning.spectral import spend
 from squeeze_patch.testing import float_error, trained
-from tests.helpers import latents
+from tests.helpers import images_of, latents
 from tests.hosts import Host
 
 
 def test_calibrated_start_beats_the_weights_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """By half of what `python -m benchmarks.fidelity` shows on the demo's generator (2.2 dB at ratio 1.5, 1.5 at 2), on
+    """By half of what `python -m benchmarks fidelity` shows on the demo's generator (2.2 dB at ratio 1.5, 1.5 at 2), on
     average over the same three seeds of latents: single ones differ by some tenths."""
     dense = trained_generator()
     images = images_of(dense)

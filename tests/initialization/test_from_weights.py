@@ -9,18 +9,19 @@ import pytest
 import torch
 
 import squeeze_patch
-from benchmarks.fidelity import images_of, mean_image, norm_start, random_start
 from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.initialization.regression import regress
 from squeeze_patch.initialization.selection import select_channels
+from squeeze_patch.surgery.apply import squeeze
+from tests.helpers import images_of
 
 
 def test_start_is_near_the_dense_generator(capsys: pytest.CaptureFixture[str]) -> None:
     """Well ahead of what needs no method: the mean image, the channels of largest weight norm, random layers.
 
-    The margins are a third of what `python -m benchmarks.fidelity` shows (9 dB and 7 dB at ratio 1.5).
+    The margins are a third of what `python -m benchmarks fidelity` shows (9 dB and 7 dB at ratio 1.5).
     """
     dense = trained_generator()
     images = images_of(dense)
@@ -32,10 +33,15 @@ def test_start_is_near_the_dense_generator(capsys: pytest.CaptureFixture[str]) -
     assert near[1.0] > 100
     assert near[1.0] > near[1.5] > near[2.0]
     plan = squeeze_patch.plan(dense, ratio=1.5)
-    others = {"mean image": mean_image(images)}
-    for name, start in (("weight norm", norm_start), ("random", random_start)):
+    weights = {block.name: getattr(dense.synthesis, block.name).conv1.weight for block in plan.blocks}
+    loudest = {
+        block.name: weights[block.name].square().sum(dim=[1, 2, 3]).topk(block.width).indices.sort().values
+        for block in plan.blocks
+    }
+    others = {"mean image": psnr(images, images.mean(dim=0, keepdim=True).expand_as(images))}
+    for name, init, kept in (("weight norm", "weights", loudest), ("random", "random", None)):
         other = copy.deepcopy(dense)
-        start(other, plan)
+        squeeze(locate(other), plan, init, kept=kept)
         others[name] = psnr(images, images_of(other))
     assert near[1.5] > max(others.values()) + 2.5, others
 
@@ -98,8 +104,6 @@ def test_dead_channels_do_no_harm() -> None:
 
 def test_averaging_two_starts_with_the_same_channels_makes_sense() -> None:
     """G and G_ema of a checkpoint are averaged as training goes on: the start of the middle is the middle of starts."""
-    from squeeze_patch.surgery.apply import squeeze
-
     a = trained_generator()
     b = copy.deepcopy(a)
     random = torch.Generator().manual_seed(0)

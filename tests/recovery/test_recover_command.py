@@ -1,4 +1,7 @@
-"""squeeze-patch recover: files in, a file out, killed and resumed, in one process and in two."""
+"""squeeze-patch recover: files in, a file out, broken off and resumed, in one process and in two.
+
+Killed at random moments and resumed: `python -m benchmarks kill`, and in short the test beside it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ import pytest
 import torch
 
 import squeeze_patch
-from benchmarks.kill import command, disturb, write_pair
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.progress import one_thread
@@ -40,6 +42,11 @@ def folder(draggan: Host, tmp_path: Path) -> Path:
 def recover(folder: Path, *arguments: str, out: str = "out.pkl") -> Any:
     with one_thread():
         return cli("recover", folder / "dense.pkl", *arguments, "--out", folder / out, *QUICK)
+
+
+def environment(host: Host) -> Dict[str, str]:
+    """Of a process that reads the host's pickles, on one thread."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(host.folder), *SHIMS])}
 
 
 def names(folder: Path) -> List[str]:
@@ -136,17 +143,18 @@ def test_only_logs_are_overwritten(folder: Path) -> None:
     assert recover(folder, str(folder / "squeezed.pkl"))[0] == 0  # over the log of the run before
 
 
-def test_interrupted_it_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    write_pair(tmp_path)
-    with subprocess.Popen(command(tmp_path, "out.pkl", 10_000), stderr=subprocess.PIPE, text=True) as process:
+def test_interrupted_it_says_how_to_go_on(draggan: Host, folder: Path) -> None:
+    files = [str(folder / name) for name in ("dense.pkl", "squeezed.pkl")]
+    command = [sys.executable, "-m", "squeeze_patch", "recover", *files, "--out", str(folder / "out.pkl")]
+    command += [*QUICK, "--steps", "10000", "--every", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(draggan)) as process:
         assert process.stderr is not None
         process.stderr.readline()  # of the first evaluation, whose state is written next
         process.stderr.readline()
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 1
-    assert f"interrupted {tmp_path / 'out.pkl.state'} is kept; the same command goes on" in rest
+    assert f"interrupted {folder / 'out.pkl.state'} is kept; the same command goes on" in rest
 
 
 def same_file(folder: Path) -> Any:
@@ -170,26 +178,20 @@ def test_time_is_up_and_the_same_command_goes_on(folder: Path) -> None:
     assert "--force overwrites it" in err
 
 
-def test_killed_and_taken_up_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGKILL at random moments; `python -m benchmarks.kill` does it 20 times."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    outcome = disturb(tmp_path, kills=3, seed=1)
-    assert outcome.kills == 3
-    assert outcome.equal
-    assert outcome.left_over == []
-
-
 def test_two_processes_do_what_one_does(draggan: Host, folder: Path) -> None:
     """torchrun, gloo, the CPU: the same global batch, the same log and weights within float error."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(draggan.folder), *SHIMS])
     options = [*QUICK, "--every", "1", "--lr", "1e-3"]
     files = [str(folder / "dense.pkl"), str(folder / "squeezed.pkl")]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for out, launcher in (("one.pkl", []), ("two.pkl", torchrun)):
         command = [*launcher, "-m", "squeeze_patch", "recover", *files, "--out", str(folder / out), *options]
         done = subprocess.run(
-            [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=600, check=False
+            [sys.executable, *command],
+            env=environment(draggan),
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("written") == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.contract_table import Collector, table
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_it_runs_the_contract() -> None:
