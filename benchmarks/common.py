@@ -1,4 +1,4 @@
-"""What the benchmarks share: a real host's generator, seeds of starts, and the machine's name."""
+"""What the benchmarks share: a real host's generator, seeded random layers, and the machine's name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any, Iterator
 import click
 import torch
 
-from squeeze_patch.evaluation.latency import device_name
-from squeeze_patch.initialization import registry as starts
+from squeeze_patch.evaluation.devices import device_name
 from tests.hosts import Host, nvidia_hosts
 
 #: resolution, channel_base, mapping layers of the sizes that papers and hosts use (z = w = 512, 3 channels)
@@ -31,14 +30,11 @@ def find(name: str) -> Host:
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Trained starts fitted on other latents, and random layers drawn anew, for the length of a ``with`` block."""
-    before, starts.SEED = starts.SEED, seed
-    try:
+def random_layers(seed: int) -> Iterator[None]:
+    """Random layers are drawn with ``seed`` in a ``with`` block; the random stream goes on as if it had not been."""
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-    finally:
-        starts.SEED = before
 
 
 def machine() -> str:

@@ -21,8 +21,8 @@ import click
 import torch
 
 from benchmarks.common import find, generator, machine
-from squeeze_patch.checkpoints import convert as checkpoint
-from squeeze_patch.checkpoints import io as files
+from squeeze_patch.checkpoints.convert import convert
+from squeeze_patch.checkpoints.io import atomic_write, read, write
 from squeeze_patch.evaluation.latency import paired_ratio
 from tests.hosts import Host
 
@@ -40,11 +40,11 @@ def work(job: str, init: str, source: Path, target: Path) -> Dict[str, float]:
     before = memory("VmRSS")
     start = time.perf_counter()
     if job == "convert":
-        checkpoint.convert(source, target, trust=True, init=init, force=True)
+        convert(source, target, trust=True, init=init, force=True)
     else:
-        data: Any = checkpoint.read(source, trust=True)
-        with files.atomic_write(target) as stream:
-            checkpoint.write(data, stream)
+        data: Any = read(source, trust=True)
+        with atomic_write(target) as stream:
+            write(data, stream)
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "bytes": memory("VmHWM") - before}
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
@@ -23,7 +24,7 @@ import click
 import torch
 
 import squeeze_patch
-from benchmarks.common import machine, seeded
+from benchmarks.common import machine, random_layers
 from benchmarks.fidelity import generator_from
 from benchmarks.pruning import Pruned, by_activation_energy, by_weight_norm, pruned_to
 from benchmarks.variants import count
@@ -44,28 +45,27 @@ ROWS = (*SQUEEZED, *PRUNED, SPECTRAL)
 
 def student_of(row: str, dense: Any, reduction: float, seed: int) -> Tuple[Any, Pair]:
     """The start of one row, and what its distillation needs."""
-    with seeded(seed):
-        plan = squeeze_patch.plan(dense, reduction=reduction, allocate="spectral" if row == SPECTRAL else "uniform")
-        if row not in PRUNED:
-            init = SQUEEZED.get(row, "calibrated")
-            G = squeeze_patch.apply(copy.deepcopy(dense), plan=plan, init=init, keep_original=False)
-            return G, pair_of(G, dense)
+    allocate = "spectral" if row == SPECTRAL else "uniform"
+    plan = squeeze_patch.plan(dense, reduction=reduction, allocate=allocate, seed=seed)
+    if row not in PRUNED:
+        init = SQUEEZED.get(row, "calibrated")
+        with random_layers(seed):
+            G = squeeze_patch.apply(copy.deepcopy(dense), plan=plan, init=init, keep_original=False, seed=seed)
+        return G, pair_of(G, dense)
     pruned = pruned_to(dense, plan.parameters_after, PRUNED[row])
     return pruned.G, pruned_pair(pruned, copy.deepcopy(dense))
 
 
 def pruned_pair(pruned: Pruned, teacher: Any) -> Pair:
     """Features of the teacher are those of the kept channels."""
-    adapter, network = locate(teacher)
-    tapped = [spec.name for spec in adapter.specs(network) if not spec.is_last]
+    found = locate(teacher)
 
-    class Watched(type(adapter)):  # type: ignore[misc]
-        def watch(self, of: Any, name: str, see: Any) -> Any:
-            if of is not network:
-                return super().watch(of, name, see)
-            return super().watch(of, name, lambda x: see(x[:, pruned.kept[name]]))
+    class KeptChannels(type(found.surgery)):  # type: ignore[misc]
+        def watch(self, network: Any, name: str, callback: Any) -> Any:
+            return super().watch(network, name, lambda x: callback(x[:, pruned.kept[name]]))
 
-    return Pair(Watched(), pruned.G, teacher, pruned.G.synthesis, network, tapped)
+    watched = replace(found, adapter=replace(found.adapter, surgery=KeptChannels()))
+    return Pair(locate(pruned.G), watched, [spec.name for spec in found.specs if not spec.is_last])
 
 
 def distil(pair: Pair, steps: int, seed: int, feature_weight: float = Settings.feature_weight) -> None:
@@ -101,12 +101,13 @@ def multiply_adds(G: Any) -> float:
     """Of the synthesis network's convolutions for one image; excite is a matrix product on the CPU."""
     from torch.utils.flop_counter import FlopCounterMode  # torch 2.1 and up; the oldest supported has none
 
-    adapter, network = locate(G)
-    ws = adapter.sample_w(G, network, 1, SEED)[:, None].expand(-1, adapter.num_ws(network), -1)
+    found = locate(G)
+    running = found.running
+    ws = found.sample_w(1, SEED)[:, None].expand(-1, running.num_ws(found.network), -1)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        adapter.synthesis(network, ws, "none")
-    found = counter.get_flop_counts()["Global"]
-    return sum(found.get(operation, 0) for operation in (torch.ops.aten.convolution, torch.ops.aten.baddbmm)) / 2
+        running.synthesis(found.network, ws, "none")
+    counts = counter.get_flop_counts()["Global"]
+    return sum(counts.get(operation, 0) for operation in (torch.ops.aten.convolution, torch.ops.aten.baddbmm)) / 2
 
 
 def table(

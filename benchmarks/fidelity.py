@@ -19,12 +19,13 @@ import click
 import torch
 
 import squeeze_patch
-from benchmarks.common import seeded
+from benchmarks.common import random_layers
+from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.sampling import sample
-from squeeze_patch.surgery import apply as surgery
+from squeeze_patch.surgery.apply import squeeze
 
 
 def generator_from(weights: Optional[Path]) -> Any:
@@ -59,29 +60,32 @@ def by_weight_norm(G: Any, plan: squeeze_patch.Plan) -> Dict[str, torch.Tensor]:
     return kept
 
 
-def weights_start(G: Any, plan: squeeze_patch.Plan) -> None:
-    surgery.squeeze(G, plan, "weights")
+def weights_start(G: Any, plan: squeeze_patch.Plan, seed: int) -> None:
+    squeeze(locate(G), plan, "weights", seed=seed)
 
 
-def norm_start(G: Any, plan: squeeze_patch.Plan) -> None:
-    surgery.squeeze(G, plan, "weights", kept=by_weight_norm(G, plan))
+def norm_start(G: Any, plan: squeeze_patch.Plan, seed: int) -> None:
+    squeeze(locate(G), plan, "weights", kept=by_weight_norm(G, plan), seed=seed)
 
 
-def random_start(G: Any, plan: squeeze_patch.Plan) -> None:
-    surgery.squeeze(G, plan, "random")
+def random_start(G: Any, plan: squeeze_patch.Plan, seed: int) -> None:
+    with random_layers(seed):
+        squeeze(locate(G), plan, "random")
 
 
-def calibrated_start(G: Any, plan: squeeze_patch.Plan) -> None:
-    surgery.squeeze(G, plan, "calibrated")
+def calibrated_start(G: Any, plan: squeeze_patch.Plan, seed: int) -> None:
+    squeeze(locate(G), plan, "calibrated", seed=seed)
 
 
-def spectral_start(G: Any, plan: squeeze_patch.Plan) -> None:
+def spectral_start(G: Any, plan: squeeze_patch.Plan, seed: int) -> None:
     """At the parameters of ``plan``; at ratio 1 there are none to spend."""
-    spent = squeeze_patch.plan(G, reduction=plan.reduction, allocate="spectral") if plan.reduction > 0 else plan
-    surgery.squeeze(G, spent, "calibrated")
+    if plan.reduction > 0:
+        plan = squeeze_patch.plan(G, reduction=plan.reduction, allocate="spectral", seed=seed)
+    squeeze(locate(G), plan, "calibrated", seed=seed)
 
 
-STARTS: Dict[str, Callable[[Any, squeeze_patch.Plan], None]] = {
+#: {row: squeezes a dense generator as a Plan says, with a seed of its statistics or of its random layers}
+STARTS: Dict[str, Callable[[Any, squeeze_patch.Plan, int], None]] = {
     "calibrated": calibrated_start,
     "and spectral": spectral_start,
     "from the weights": weights_start,
@@ -106,8 +110,8 @@ def mean_image(images: torch.Tensor) -> float:
 def main(weights: Optional[Path], ratios: str, seeds: int) -> None:
     """Measure and print the table: median (lowest to highest) over the seeds."""
     dense = generator_from(weights)
-    wishes: Dict[str, Dict[str, float]] = {f"ratio {ratio}": {"ratio": float(ratio)} for ratio in ratios.split(",")}
-    plans = {name: squeeze_patch.plan(dense, **wish) for name, wish in {"default": {}, **wishes}.items()}
+    plans = {"default": squeeze_patch.plan(dense)}
+    plans.update({f"ratio {ratio}": squeeze_patch.plan(dense, ratio=float(ratio)) for ratio in ratios.split(",")})
     images = images_of(dense)
     click.echo(f"{weights.name if weights else 'demo generator'}: {squeeze_patch.status(dense)}")
     click.echo(f"{'start':>18} " + " ".join(f"{name:>20}" for name in plans))
@@ -117,8 +121,7 @@ def main(weights: Optional[Path], ratios: str, seeds: int) -> None:
             values = []
             for seed in range(seeds):
                 G = copy.deepcopy(dense)
-                with seeded(seed):
-                    make(G, plan)
+                make(G, plan, seed)
                 values.append(psnr(images, images_of(G)))
             cells.append(f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})")
         click.echo(f"{start:>18} " + " ".join(f"{cell:>20}" for cell in cells))

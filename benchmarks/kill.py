@@ -22,7 +22,7 @@ import click
 import torch
 
 import squeeze_patch
-from squeeze_patch.checkpoints.convert import read
+from squeeze_patch.checkpoints.io import read
 from squeeze_patch.demo.network import Generator
 
 

@@ -39,9 +39,8 @@ def blocks_of(G: Any) -> Iterator[Tuple[str, Any]]:
 
 def by_weight_norm(G: Any) -> Scores:
     """L1 norm of the weights that read a channel, modulated and demodulated, averaged over styles: CAGC's "l1-out"."""
-    adapter, network = locate(G)
-    ws = adapter.sample_w(G, network, SAMPLES, seed=0)
-    dense = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
+    found = locate(G)
+    ws, dense = found.sample_w(SAMPLES, seed=0), found.dense_blocks()
     scores: Scores = {}
     for block, following in zip(dense, [*dense[1:], None]):
         scores[block.spec.name, "const" if block.conv0 is None else "conv0"] = outgoing(block.conv1, ws)

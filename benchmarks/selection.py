@@ -23,13 +23,12 @@ import scipy.linalg.interpolative
 import torch
 
 import squeeze_patch
-from benchmarks.common import seeded
 from benchmarks.fidelity import generator_from, images_of
 from squeeze_patch.adapters import locate
 from squeeze_patch.evaluation.pixels import psnr
-from squeeze_patch.initialization import calibrated as calibrate
-from squeeze_patch.initialization.from_weights import rank_channels
-from squeeze_patch.surgery import apply as surgery
+from squeeze_patch.initialization.calibrated import statistics as calibration_statistics
+from squeeze_patch.initialization.selection import rank_channels
+from squeeze_patch.surgery.apply import squeeze
 
 #: interchanges of strong RRQR go on while one of them raises the volume by more than this (Gu and Eisenstat's f)
 GROWTH = 1.05
@@ -142,9 +141,8 @@ SELECTIONS: Dict[str, Selection] = {
 
 def chosen(G: Any, plan: squeeze_patch.Plan, selection: Selection, seed: int) -> Dict[str, torch.Tensor]:
     """{block name: kept channels}, on the statistics of the calibrated start."""
-    adapter, network = locate(G)
-    blocks = [adapter.dense_block(network, spec.name) for spec in adapter.specs(network)]
-    seen = calibrate.statistics(blocks, lambda n: adapter.sample_w(G, network, n, seed))
+    found = locate(G)
+    seen = calibration_statistics(found.dense_blocks(), lambda n: found.sample_w(n, seed))
     return {
         block.name: torch.from_numpy(
             np.sort(selection(seen.covariance[block.name].numpy(), seen.importance[block.name].numpy(), block.width))
@@ -171,8 +169,7 @@ def main(weights: Optional[Path], reductions: str, seeds: int) -> None:
             values = []
             for seed in range(seeds):
                 G = copy.deepcopy(dense)
-                with seeded(seed):
-                    surgery.squeeze(G, plan, "calibrated", kept=chosen(G, plan, selection, seed))
+                squeeze(locate(G), plan, "calibrated", kept=chosen(G, plan, selection, seed), seed=seed)
                 values.append(psnr(images, images_of(G)))
             cells.append(f"{statistics.fmean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
         click.echo(f"{name:<38}" + "".join(f"{cell:>24}" for cell in cells))
