@@ -11,8 +11,9 @@ import torch
 from squeeze_patch.evaluation.devices import device_name
 from tests.hosts import Host, nvidia_hosts
 
-#: resolution, channel_base, mapping layers of the sizes that papers and hosts use (z = w = 512, 3 channels)
-SIZES = {"cifar": (32, 32768, 2), "paper256": (256, 16384, 8), "config-f": (1024, 32768, 8)}
+#: resolution, channel_base, mapping layers of the sizes that papers and hosts use (z = w = 512, 3 channels), and of one
+#: to see whether a benchmark runs
+SIZES = {"cifar": (32, 32768, 2), "paper256": (256, 16384, 8), "config-f": (1024, 32768, 8), "tiny": (16, 256, 2)}
 
 
 def generator(host: Host, size: str, **synthesis: Any) -> Any:

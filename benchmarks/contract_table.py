@@ -1,6 +1,6 @@
 """Which contract tests pass on which hosts, run now: hosts as columns, tests as rows.
 
-    python -m benchmarks.contract_table [PYTEST ARGUMENTS, such as -k TestContract]
+    python -m benchmarks contract_table [PYTEST'S ARGUMENTS, such as -k TestContract]
 
 A cell counts the cases that passed; "-" = the test is not for that host; letters name the reasons of skips, which are
 listed below. Exit code 1 where a case failed.
@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+import click
 import pytest
 
 FILE = Path(__file__).parent.parent / "tests" / "adapters" / "test_contract.py"
@@ -64,17 +65,16 @@ def table(found: Collector) -> str:
     return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *notes, *found.failures]).rstrip()
 
 
-def main() -> int:
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def main(arguments: Tuple[str, ...]) -> None:
+    """Run the contract's tests, with ARGUMENTS of pytest such as -k TestContract, and print the table."""
     found = Collector()
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        code = pytest.main([str(FILE), "-q", "-p", "no:cacheprovider", *sys.argv[1:]], plugins=[found])
+        code = pytest.main([str(FILE), "-q", "-p", "no:cacheprovider", *arguments], plugins=[found])
     if not found.outcomes:
         print(output.getvalue(), file=sys.stderr)
-        return int(code) or 1
+        sys.exit(int(code) or 1)
     print(table(found))
-    return 1 if found.failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(1 if found.failures else 0)

@@ -1,6 +1,6 @@
 """Conversion of an official-size checkpoint (G, G_ema, D), against merely loading and saving the file.
 
-    python -m benchmarks.conversion [--host draggan] [--size config-f] [--init weights|calibrated] [--repeats 3]
+    python -m benchmarks conversion [--host draggan] [--size config-f] [--init weights|calibrated] [--repeats 3]
 
 Each run is a process of its own; time is measured inside, after the imports, and memory is the process's peak less what
 it held after the imports.
@@ -80,8 +80,9 @@ def main(name: str, size: str, init: str, repeats: int, job: str, folder: Path) 
         bytes_before = (folder / "dense.pkl").stat().st_size
         for _ in range(repeats):
             for kind in results:
-                command = [sys.executable, "-m", "benchmarks.conversion", "--host", name, "--job", kind, "--init", init]
-                done = subprocess.run([*command, "--folder", made], check=True, capture_output=True, text=True)
+                command = [sys.executable, "-m", "benchmarks", "conversion", "--job", kind]
+                command += ["--host", name, "--init", init, "--folder", made]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
                 results[kind].append(json.loads(done.stdout))
         bytes_after = (folder / "convert.pkl").stat().st_size
     times = {kind: [run["seconds"] for run in runs] for kind, runs in results.items()}
@@ -93,7 +94,3 @@ def main(name: str, size: str, init: str, repeats: int, job: str, folder: Path) 
     click.echo(f"load, save   {min(times['load and save']):.1f} to {max(times['load and save']):.1f} s")
     click.echo(f"time ratio   {paired_ratio(times['convert'], times['load and save'])}")
     click.echo(f"memory       {max(memory):.2f} x the file at its peak (load and save: {max(plain):.2f} x)")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Squeezing against pruning, each followed by the same distillation: how near do the images come to the dense ones?
 
-    python -m benchmarks.distillation --out FOLDER [--weights FILE.pt] [--steps 0,100,300,1000] [--seeds 3]
+    python -m benchmarks distillation --out FOLDER [--weights FILE.pt] [--steps 0,100,300,1000] [--seeds 3]
 
 Without --weights the demo's generator is used, else a small one from a state dict in the NVIDIA family's names. All
 rows of a reduction have the same number of parameters, to what whole channels allow; the table says how many
@@ -222,7 +222,3 @@ def main(
     for reduction in wanted:
         click.echo("\n".join(table(cells, costs[reduction], reduction, lengths, seeds)))
     draw(cells, costs, lengths, seeds, weights.stem if weights else "the demo's digits", file.with_suffix(".png"))
-
-
-if __name__ == "__main__":
-    main()

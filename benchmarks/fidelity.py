@@ -1,6 +1,6 @@
 """How near a squeezed generator starts to the dense one: PSNR in dB on unseen latents, before any training.
 
-    python -m benchmarks.fidelity [--weights FILE.pt] [--ratios 1,1.5,2] [--seeds 3]
+    python -m benchmarks fidelity [--weights FILE.pt] [--ratios 1,1.5,2] [--seeds 3]
 
 Without --weights the demo's generator is used, else a small one from a state dict in the NVIDIA family's names.
 Rows: the calibrated start; the same with the same parameters allocated by the spectrum; the start from the weights
@@ -126,7 +126,3 @@ def main(weights: Optional[Path], ratios: str, seeds: int) -> None:
             cells.append(f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})")
         click.echo(f"{start:>18} " + " ".join(f"{cell:>20}" for cell in cells))
     click.echo(f"{'mean image':>18} {mean_image(images):>20.1f}")
-
-
-if __name__ == "__main__":
-    main()

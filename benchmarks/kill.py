@@ -1,6 +1,6 @@
 """Does a recovery survive being killed? Kills ``squeeze-patch recover`` at random moments, then compares the bits.
 
-    python -m benchmarks.kill [--kills 20] [--seed 0]
+    python -m benchmarks kill [--kills 20] [--seed 0]
 
 A tiny generator; a state file after every step. The process gets SIGKILL while it starts, trains or writes; the same
 command goes on each time. At the end the file's tensors are compared with those of a run that nobody disturbed.
@@ -102,7 +102,3 @@ def main(kills: int, seed: int) -> None:
     )
     click.echo(f"files left over: {', '.join(outcome.left_over) or 'none'}")
     sys.exit(0 if outcome.equal and not outcome.left_over else 1)
-
-
-if __name__ == "__main__":
-    main()

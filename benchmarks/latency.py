@@ -1,6 +1,6 @@
 """Inference latency, squeezed against dense, in one process, on a real host's networks.
 
-    python -m benchmarks.latency [--host draggan] [--sizes cifar,paper256] [--batches 1,8] [--repeats 7] [--json FILE]
+    python -m benchmarks latency [--host draggan] [--sizes cifar,paper256] [--batches 1,8] [--repeats 7] [--json FILE]
 
 Columns: squeezed / dense with the host's default flags, and against the dense generator's fastest flags (every
 combination of fused_modconv and force_fp32 is tried for both, the fastest of each is compared).
@@ -80,7 +80,3 @@ def main(name: str, sizes: str, batches: str, repeats: int, threads: Optional[in
                 click.echo(f"{size:>10} {batch:>6} {row['default']!s:>22} {row['best']!s:>22}  {fastest}")
     if target:
         target.write_text(json.dumps({"machine": machine(), "results": results}, indent=2, default=asdict))
-
-
-if __name__ == "__main__":
-    main()

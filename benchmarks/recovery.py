@@ -1,6 +1,6 @@
 """How near self-distillation brings a squeezed generator to its dense one: PSNR in dB on unseen latents.
 
-    python -m benchmarks.recovery [--weights FILE.pt] [--ratio 1.5] [--steps 1000] [--seed 0]
+    python -m benchmarks recovery [--weights FILE.pt] [--ratio 1.5] [--steps 1000] [--seed 0]
 
 Without --weights the demo's generator is used, else a small one from a state dict in the NVIDIA family's names.
 256 latents that neither the training nor its evaluations saw, noise off, images in [-1, 1].
@@ -38,7 +38,3 @@ def main(weights: Optional[Path], ratio: float, steps: int, batch: int, seed: in
     name = weights.name if weights else "demo generator"
     click.echo(f"{name}, ratio {ratio:g}, {steps} steps of {batch}: {before:.1f} -> {after:.1f} dB ({machine()})")
     click.echo(str(result))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Time and peak memory of one training step with a host's own networks and loss, squeezed / dense.
 
-    python -m benchmarks.step [--host draggan] [--sizes cifar,paper256] [--batch 8] [--repeats 5] [--memory]
+    python -m benchmarks step [--host draggan] [--sizes cifar,paper256] [--batch 8] [--repeats 5] [--memory]
 
 Phases as in the hosts' loop: G and D, each with and without its regularisation (path length every 4th step, R1 every
 16th); "whole step" is their average over 16 steps. Dense and squeezed run in turns, so that a noisy machine disturbs
@@ -93,7 +93,7 @@ def memory_of(host_name: str, size: str, batch: int) -> Dict[str, int]:
     """`peak_of` for both variants, each in a process of its own."""
     peaks = {}
     for variant in VARIANTS:
-        command = [sys.executable, "-m", "benchmarks.step", "--host", host_name, "--sizes", size]
+        command = [sys.executable, "-m", "benchmarks", "step", "--host", host_name, "--sizes", size]
         command += ["--batch", str(batch), "--peak-of", variant]
         environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
@@ -126,7 +126,3 @@ def main(host_name: str, sizes: str, batch: int, repeats: int, memory: bool, chi
             for phase in (*PHASES, "whole step"):
                 click.echo(f"{size:>10}  {phase:<10}  {results[size][phase]}")
     click.echo(json.dumps(results, default=asdict))
-
-
-if __name__ == "__main__":
-    main()

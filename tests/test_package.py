@@ -40,7 +40,7 @@ def test_contents(wheel: Path) -> None:
     sources |= {f"squeeze_patch/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "adapters").rglob("*.py")}
     assert sources <= names
     assert {"squeeze_patch/py.typed", "squeeze_patch/demo/weights.npz"} <= names
-    assert not any(name.startswith(("tests", "adapters", "benchmarks")) for name in names)
+    assert not any(name.startswith(("tests", "adapters", "benchmarks", "experiments")) for name in names)
     assert wheel.stat().st_size < 2 * 1024 * 1024
     assert "License: MIT" in metadata or "License-Expression: MIT" in metadata
     assert "squeeze-patch = squeeze_patch.cli:main" in scripts
@@ -95,7 +95,7 @@ def test_it_runs_in_the_source_tree(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_else_of_the_source_tree_is_part_of_the_package() -> None:
-    for name in ("tests", "benchmarks"):
+    for name in ("tests", "benchmarks", "experiments"):
         assert importlib.util.find_spec(name) is not None
         assert importlib.util.find_spec(f"squeeze_patch.{name}") is None
 

@@ -1,4 +1,4 @@
-"""`benchmarks.kill` in short: a recovery that is killed and taken up ends with the same bits."""
+"""`python -m benchmarks kill` in short: a recovery that is killed and taken up ends with the same bits."""
 
 from __future__ import annotations
 

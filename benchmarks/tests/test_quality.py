@@ -1,6 +1,6 @@
 """Training from scratch with hosts' own losses, in short: it learns, on par with dense, and resumes exactly.
 
-`python -m benchmarks.quality` is the long form.
+`python -m benchmarks quality` is the long form.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Dict, Tuple
 import pytest
 import torch
 
+from benchmarks.curves import late, paired_ratio
 from benchmarks.data import Data, load, train_classifier
-from benchmarks.quality import late, paired_ratio
 from benchmarks.training import Evaluation, Run, Settings, train
-from benchmarks.variants import ABLATION, MAIN, count, variant
+from benchmarks.variants import VARIANTS, count
 from tests.helpers import HOSTS
 from tests.hosts import Host
 
@@ -37,7 +37,7 @@ def test_a_resumed_training_gives_the_numbers_of_an_unbroken_one(draggan: Host, 
     evaluate = Evaluation(data, train_classifier(data)[0], samples=64)
 
     def run() -> Run:
-        return Run(draggan, TINY, variant("squeezed"), data, seed=3)
+        return Run(draggan, TINY, VARIANTS["squeezed"], data, seed=3)
 
     unbroken = run()
     whole = train(unbroken, evaluate, 0.32, 0.16, tmp_path / "whole.pt")
@@ -51,7 +51,7 @@ def test_a_resumed_training_gives_the_numbers_of_an_unbroken_one(draggan: Host, 
         there = getattr(resumed, name).state_dict()
         assert all(torch.equal(value, there[key]) for key, value in getattr(unbroken, name).state_dict().items())
     with pytest.raises(ValueError, match="other settings"):
-        Run(draggan, replace(TINY, lr=0.001), variant("squeezed"), data, seed=3).load(tmp_path / "parts.pt")
+        Run(draggan, replace(TINY, lr=0.001), VARIANTS["squeezed"], data, seed=3).load(tmp_path / "parts.pt")
 
 
 def short_training(name: str, kind: str, folder: Path) -> Tuple[float, float]:
@@ -61,7 +61,7 @@ def short_training(name: str, kind: str, folder: Path) -> Tuple[float, float]:
     settings = Settings(samples=1000)
     evaluate = Evaluation(data, train_classifier(data)[0], settings.samples)
     with HOSTS[name].active():
-        run = Run(HOSTS[name], settings, variant(kind), data, seed=0)
+        run = Run(HOSTS[name], settings, VARIANTS[kind], data, seed=0)
         start = evaluate(run.G_ema)["frechet"]
         return start, train(run, evaluate, 40, 40, folder / f"{kind}.pt")[-1]["frechet"]
 
@@ -73,7 +73,7 @@ def test_short_training_learns_and_is_on_par_with_dense(
     """Digits at 16x16, 40 kimg, ada's loss (draggan ships it) or GGDR's.
 
     Untrained grey blobs are at a Frechet distance of 125 to 185; it rises at first and was 47 to 94 at 40 kimg in six
-    runs of `benchmarks.quality`, three of them dense. Parity: the standard deviation of their logarithms is 0.26, so a
+    runs of the benchmark, three of them dense. Parity: the standard deviation of their logarithms is 0.26, so a
     ratio of two lies within exp(4 * 0.26 * sqrt(2)) = 4.3 unless it is no accident.
     """
     end: Dict[str, float] = {}
@@ -91,17 +91,17 @@ def test_short_training_learns_and_is_on_par_with_dense(
     assert abs(math.log(end["squeezed"] / end["dense"])) < math.log(4.3)
 
 
-@pytest.mark.parametrize("name", [*MAIN, *ABLATION])
+@pytest.mark.parametrize("name", VARIANTS)
 def test_variants_train_at_the_stated_size(name: str, draggan: Host) -> None:
-    """Within 1.5 % of the squeezed generator's parameters, ratios apart (channels come whole), no parameter unused."""
+    """Within 1.5 % of the squeezed generator's parameters (channels come whole), no parameter unused."""
 
     def dense(**changes: Any) -> Any:
         sizes = {"channel_base": 256, "channel_max": 32, **changes}
         return draggan.generator(16, w_dim=64, img_channels=1, **sizes)
 
-    G = variant(name)(dense).train()
-    if name != "dense" and not name.startswith("ratio"):
-        target = count(variant("squeezed")(dense))
+    G = VARIANTS[name](dense).train()
+    if name != "dense":
+        target = count(VARIANTS["squeezed"](dense))
         assert abs(count(G) / target - 1) < 0.015, (count(G), target)
     G(torch.randn(2, 64), torch.zeros(2, 0)).square().sum().backward()
     assert [key for key, parameter in G.named_parameters() if parameter.grad is None] == []

@@ -1,6 +1,6 @@
 """Which channels should stay? The calibrated start with channels chosen by algorithms of the literature, side by side.
 
-    python -m benchmarks.selection [--weights FILE.pt] [--reductions 0.121,0.25] [--seeds 3]
+    python -m experiments selection [--weights FILE.pt] [--reductions 0.121,0.25] [--seeds 3]
 
 PSNR in dB to the dense images on 256 unseen latents, noise off, before any training; everything but the choice is the
 calibrated start. Without --weights the demo's generator is used, else a small one from a state dict in the NVIDIA
@@ -173,7 +173,3 @@ def main(weights: Optional[Path], reductions: str, seeds: int) -> None:
                 values.append(psnr(images, images_of(G)))
             cells.append(f"{statistics.fmean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
         click.echo(f"{name:<38}" + "".join(f"{cell:>24}" for cell in cells))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The choices of channels in `benchmarks.selection` are what their papers say."""
+"""The choices of channels in `experiments.selection` are what their papers say."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import selection
-from benchmarks.selection import GROWTH, SELECTIONS, error_of, exchanged, greedy, pivoted_qr, root, strong_rrqr
+from experiments import selection
+from experiments.selection import GROWTH, SELECTIONS, error_of, exchanged, greedy, pivoted_qr, root, strong_rrqr
 
 REVEALING = [name for name in SELECTIONS if "energy" not in name and "leverage" not in name]
 

@@ -1,0 +1,34 @@
+"""python -m benchmarks [NAME [OPTIONS]]"""
+
+from __future__ import annotations
+
+from benchmarks.menu import Entry, Menu
+
+TEXT = """Measure what README.md and docs/benchmarks.md say.
+
+Each line: the command, how long it takes on two cores, what it measures, and [the section of docs/benchmarks.md with
+its figures; README: they are in README.md, too]. `python -m benchmarks NAME --help` lists its options.
+"""
+
+ENTRIES = {
+    "latency": Entry("5 minutes", "time of one call, squeezed / dense, by host flags", "Size and time; README"),
+    "step": Entry(
+        "15 minutes; --memory 5", "time or peak memory of a training step, squeezed / dense", "Size and time"
+    ),
+    "conversion": Entry("1 minute", "time and memory of converting a checkpoint file", "Conversion"),
+    "fidelity": Entry("1 minute", "PSNR to the dense images before any training, by start", "The start"),
+    "recovery": Entry("3 minutes", "PSNR before and after self-distillation", "The start"),
+    "kill": Entry(
+        "3 minutes", "whether a recovery that is killed at random moments ends with the same bits", "The start"
+    ),
+    "distillation": Entry(
+        "2 hours", "squeezing against pruning, each distilled alike", "Squeezing against pruning; README"
+    ),
+    "quality": Entry("5 hours", "Frechet distance of trainings from scratch", "Training from scratch; README"),
+    "contract_table": Entry("2 minutes", "which contract test passes on which host", "The contract on every host"),
+}
+
+main = Menu("benchmarks", ENTRIES, TEXT)
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")

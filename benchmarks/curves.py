@@ -1,0 +1,105 @@
+"""Curves of trainings from scratch: what they say late in the training, their table, and their picture."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Dict, List, Mapping, Sequence, Tuple
+
+import click
+from scipy import stats
+
+from benchmarks.common import machine
+from squeeze_patch.checkpoints.io import atomic_write
+
+#: a dict of kimg, seconds and figures for every evaluation
+Curve = List[Dict[str, float]]
+FIGURES = {
+    "frechet": "Fréchet distance (log)",
+    "sliced_wasserstein": "sliced Wasserstein distance",
+    "precision": "precision",
+    "recall": "recall",
+}
+
+
+def slug(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def late(curve: Curve, figure: str) -> float:
+    """The figure over the last quarter of the training (geometric mean): single evaluations are noisy."""
+    end = curve[-1]["kimg"]
+    values = [point[figure] for point in curve if point["kimg"] > 0.75 * end]
+    return math.exp(statistics.fmean(math.log(max(value, 1e-9)) for value in values))
+
+
+def paired_ratio(over: Mapping[int, float], under: Mapping[int, float]) -> Tuple[float, float, float]:
+    """Geometric mean of the seeds' ratios with its 95 % interval (Student's t on their logarithms)."""
+    logs = [math.log(over[seed] / under[seed]) for seed in sorted(over.keys() & under.keys())]
+    middle = statistics.fmean(logs)
+    if len(logs) < 2:
+        return math.exp(middle), 0.0, math.inf
+    half = float(stats.t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
+    return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
+
+
+def collect(out: Path, names: Sequence[str], kimg: float) -> Dict[str, Dict[int, Curve]]:
+    """{variant: {seed: curve up to kimg}} of the trainings in ``out`` that have come that far."""
+    found: Dict[str, Dict[int, Curve]] = {}
+    for name in names:
+        for file in sorted(out.glob(f"{slug(name)}-seed*.json")):
+            curve = json.loads(file.read_text())
+            if curve and curve[-1]["kimg"] >= kimg:
+                seed = int(file.stem.rsplit("seed", 1)[1])
+                found.setdefault(name, {})[seed] = [point for point in curve if point["kimg"] <= kimg + 0.1]
+    return found
+
+
+def table(found: Mapping[str, Mapping[int, Curve]], kimg: float, sizes: Mapping[str, int]) -> List[str]:
+    """One line a variant: parameters, figures over the last quarter (lowest to highest seed), ratio to dense."""
+    lines = [f"{'at ' + format(kimg, 'g') + ' kimg':<34} parameters  seeds  Frechet distance       / dense (95 %)"]
+    dense = {seed: late(curve, "frechet") for seed, curve in found.get("dense", {}).items()}
+    for name, curves in found.items():
+        values = {seed: late(curve, "frechet") for seed, curve in curves.items()}
+        spread = f"{statistics.fmean(values.values()):.2f} ({min(values.values()):.2f} to {max(values.values()):.2f})"
+        line = f"{name:<34} {sizes.get(name, 0):>10,} {len(values):>6}  {spread:<22}"
+        if name != "dense" and values.keys() & dense.keys():
+            middle, low, high = paired_ratio(values, dense)
+            line += f" {middle:.2f} ({low:.2f} to {high:.2f})"
+        lines.append(line)
+    return lines
+
+
+def plot(found: Mapping[str, Mapping[int, Curve]], path: Path) -> None:
+    """A panel a figure: each variant's mean over the seeds, and their range shaded."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (key, label) in zip(figure.subplots(2, 2).flat, FIGURES.items()):
+        for name, curves in found.items():
+            points = list(zip(*([point[key] for point in curve] for curve in curves.values())))
+            kimg = [point["kimg"] for point in min(curves.values(), key=len)]
+            axes.plot(kimg, [statistics.fmean(values) for values in points], label=f"{name} ({len(curves)} seeds)")
+            axes.fill_between(kimg, [min(v) for v in points], [max(v) for v in points], alpha=0.15)
+        axes.set(xlabel="kimg", ylabel=label, yscale="log" if key == "frechet" else "linear")
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    figure.savefig(path, dpi=110)
+
+
+def report(out: Path, names: Sequence[str], kimg: float, stem: str) -> None:
+    """Print the table of the trainings in ``out``; write it with the curves to stem.json, their picture to stem.png."""
+    found = collect(out, names, kimg)
+    if not found:
+        raise click.ClickException(f"no training in {out} has reached {kimg:g} kimg")
+    sizes_file = out / "parameters.json"
+    lines = table(found, kimg, json.loads(sizes_file.read_text()) if sizes_file.exists() else {})
+    click.echo("\n".join(lines))
+    plot(found, out / f"{stem}.png")
+    with atomic_write(out / f"{stem}.json") as stream:
+        stream.write(json.dumps({"machine": machine(), "table": lines, "curves": found}, indent=1).encode())
+    click.echo(f"{out / stem}.png, {out / stem}.json")
