@@ -1,27 +1,6 @@
 """What a recovery does: its settings, its learning rate, the decay of its average.
 
-How they were chosen, in dB PSNR to the dense images on 256 unseen latents, noise off, ratio 1.5, one seed, so that a
-tenth of a dB means little. A: a 16x16 generator of MNIST digits, 120 steps of 32, from 30.2; B: the demo's, 200 steps
-of 8, from 21.0.
-
-| | A | B |
-|---|---|---|
-| Adam, plain squared error of the images | 36.7 | 25.0 |
-| the same and features, weight 0.1; 1 | | 25.5; 26.5 |
-| Muon, plain | 37.6 | 25.8 |
-| Muon and features, weight 0.1; 1 | ; 37.2 | 26.4; 27.2 |
-| Muon and features, weight 1 (A), 3 (B), fading to 0 | 37.4 | 27.3 |
-
-Muon at twice the rate: A 37.5. No help: averaged images at lower resolutions in the loss (A 37.5 for 37.6), the images
-of inner blocks (Adam, 200 steps: 37.6 for 37.6), training only conv1, torgb and excite (A 37.1 for 37.6), Adam with a
-second decay of 0.99 (200 steps: 37.5 for 37.6). Mixed and truncated inputs cost nothing (A 37.2 for 37.2).
-
-How long features should count differs by generator (spectral widths, steps of 32, one seed; three seeds without
-features: benchmarks/README.md). A with 25 % fewer parameters is better off with less of them: 100 steps 33.4, without
-features 33.7; 1,000 steps 36.4, fading within half of the run 37.2, within a fifth or without 37.5. B with 12.1 % fewer
-is not: 300 steps 36.4, within half 36.0, without 35.4.
-Features weighed by what the image sees of them (calibrate's Gauss-Newton matrix and a tenth of the plain weight),
-uniform widths, 100 steps: A 33.4 for 33.1, B 30.1 for 30.1, which is not worth what it takes to compute.
+How the defaults were chosen, with figures: experiments/README.md, "The loss of recovery".
 """
 
 from __future__ import annotations
