@@ -42,6 +42,9 @@ setup(
             "ruff",
             "mypy",
             "types-requests",
+            # fetch and unpack the hosts' packages
+            "pypi-simple",
+            "backports.tarfile; python_version < '3.12'",
             "psutil",
             "scikit-image",
             "mlxtend",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import os
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +13,12 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 import torch
 
+from tests.hosts.published import HERE, package
 from tests.processes import environment_with
 
-HERE = Path(__file__).parent
-#: stands in for what this Python lacks and the hosts import
-SHIMS = [] if importlib.util.find_spec("pkg_resources") else [str(HERE / "shims")]
-PACKAGES = HERE / "packages"
-DRAGGAN = "draggan==1.1.6"
+#: stands in for what current Python environments lack and the hosts import
+SHIMS = [str(HERE / "shims")]
+DRAGGAN = "draggan"
 
 #: top-level modules that every host brings under the same names
 CLASHING = ("dnnlib", "torch_utils", "training", "legacy", "metrics", "pg_modules", "generate")
@@ -138,16 +135,6 @@ class Host:
 def take_clashing() -> Dict[str, ModuleType]:
     names = [name for name in sys.modules if name.split(".")[0] in CLASHING]
     return {name: sys.modules.pop(name) for name in names}
-
-
-def package(requirement: str) -> Path:
-    """The folder of a package of PyPI, fetched once, without what it depends on."""
-    folder = PACKAGES / requirement.replace("==", "-")
-    if not folder.is_dir():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
-        command += ["--disable-pip-version-check", "--target", str(folder), requirement]
-        subprocess.run(command, check=True)
-    return folder
 
 
 def draggan() -> Host:

@@ -11,12 +11,14 @@ from types import ModuleType
 from typing import Any, Dict, Iterator, List, Tuple
 
 import torch
-import torch.utils.cpp_extension
 
-from tests.hosts import DRAGGAN, HERE, Host, package
+from tests.hosts import DRAGGAN, HERE, SHIMS, Host, on_path, package
 
-BASICSR = "basicsr==1.4.2"
-GFPGAN = "gfpgan==1.3.8"
+with on_path(SHIMS):
+    import torch.utils.cpp_extension
+
+BASICSR = "basicsr"
+GFPGAN = "gfpgan"
 
 
 @dataclass
@@ -146,13 +148,13 @@ def _fused_leaky_relu(x: torch.Tensor, bias: torch.Tensor, slope: float = 0.2, s
 def _bare_packages() -> Dict[str, ModuleType]:
     """Packages whose __init__ imports what this Python lacks, without it, and the one function that gfpgan wants."""
     modules = {}
-    for requirement, names in (
+    for project, names in (
         (BASICSR, ("basicsr", "basicsr.archs", "basicsr.utils")),
         (GFPGAN, ("gfpgan", "gfpgan.archs")),
     ):
         for name in names:
             modules[name] = ModuleType(name)
-            modules[name].__path__ = [str(package(requirement) / Path(*name.split(".")))]
+            modules[name].__path__ = [str(package(project) / Path(*name.split(".")))]
     util = modules["basicsr.archs.arch_util"] = ModuleType("basicsr.archs.arch_util")
     util.default_init_weights = _init_weights  # type: ignore[attr-defined]
     return modules

@@ -20,11 +20,11 @@ from tests.processes import environment_with, python
 
 SIZE = 16
 #: its command line, and what that is made with
-COMMAND_LINE = ("fire==0.7.0", "termcolor==2.5.0")
+COMMAND_LINE = ("fire", "termcolor")
 
 
 def environment(gpus: int) -> Dict[str, str]:
-    folders = [package(requirement) for requirement in (LUCIDRAINS, *NEEDED, *COMMAND_LINE)]
+    folders = [package(project) for project in (LUCIDRAINS, *NEEDED, *COMMAND_LINE)]
     path = os.pathsep.join([str(package(LUCIDRAINS) / "bin"), os.environ["PATH"]])
     return environment_with(HERE / "lucidrains_cpu", HERE / "bare", *folders, PATH=path, GPUS=str(gpus))
 
