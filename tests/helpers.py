@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import torch
-from click.testing import CliRunner
 
 from squeeze_patch.adapters import sampler
 from squeeze_patch.adapters.content import DenseBlock
@@ -24,7 +23,7 @@ from tests.hosts import HERE, Host, flat
 from tests.hosts.flat import FlatHost, optimiser_step
 from tests.hosts.lucidrains import LucidrainsHost
 from tests.hosts.lucidrains import lucidrains as lucidrains_host
-from tests.processes import environment_with
+from tests.processes import command_runner, environment_with
 
 #: of the repository
 ROOT = Path(__file__).parent.parent
@@ -106,7 +105,7 @@ def write_checkpoint(host: Host, path: Path, **kwargs: Any) -> Dict[str, Any]:
 
 
 def cli(*arguments: Any) -> Tuple[int, str, str]:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    result = command_runner().invoke(main, [str(argument) for argument in arguments])
     return result.exit_code, result.stdout, result.stderr
 
 

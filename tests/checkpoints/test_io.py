@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from click.testing import CliRunner
 
 import squeeze_patch
 from squeeze_patch.checkpoints.downloads import fetch
 from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.cli import main
+from tests.processes import command_runner
 
 CONTENT = os.urandom(3_000_000)
 
@@ -74,11 +74,11 @@ def test_failed_downloads_leave_nothing(server: Any, tmp_path: Path, name: str, 
 
 
 def test_commands_take_addresses(server: Any) -> None:
-    result = CliRunner().invoke(main, ["info", url(server, "network.pkl")])
+    result = command_runner().invoke(main, ["info", url(server, "network.pkl")])
     assert result.exit_code == 2
     assert "--trust" in result.stderr
     assert server.asked == []  # what may not be loaded need not be downloaded
-    result = CliRunner().invoke(main, ["info", url(server, "network.pkl"), "--trust"])
+    result = command_runner().invoke(main, ["info", url(server, "network.pkl"), "--trust"])
     assert result.exit_code == 2
     assert "network.pkl: " in result.stderr  # random bytes are no pickle
     assert server.asked == ["/network.pkl"]

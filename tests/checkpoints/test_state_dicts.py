@@ -10,7 +10,6 @@ from typing import Any, Dict
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 import squeeze_patch
 from squeeze_patch.checkpoints.convert import convert
@@ -20,6 +19,7 @@ from squeeze_patch.cli import main
 from squeeze_patch.testing import trained
 from tests.helpers import Snapshot
 from tests.hosts.flat import FlatHost, optimiser_step
+from tests.processes import command_runner
 
 
 @pytest.fixture
@@ -279,7 +279,7 @@ def test_an_unusual_mapping_network_is_not_guessed(rosinality: FlatHost, tmp_pat
 
 def test_command_line(snapshot: Snapshot, tmp_path: Path) -> None:
     def call(*arguments: Any) -> str:
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        result = command_runner().invoke(main, [str(argument) for argument in arguments])
         assert result.exit_code == 0, result.stderr
         return result.stdout
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ import torch
 from tests.hosts.published import HERE, package
 from tests.processes import environment_with
 
-#: stands in for what current Python environments lack and the hosts import
-SHIMS = [str(HERE / "shims")]
+#: stands in for what this Python lacks and the hosts import
+SHIMS = [] if importlib.util.find_spec("pkg_resources") else [str(HERE / "shims")]
 DRAGGAN = "draggan"
 
 #: top-level modules that every host brings under the same names

@@ -11,11 +11,9 @@ from types import ModuleType
 from typing import Any, Dict, Iterator, List, Tuple
 
 import torch
+import torch.utils.cpp_extension
 
-from tests.hosts import DRAGGAN, HERE, SHIMS, Host, on_path, package
-
-with on_path(SHIMS):
-    import torch.utils.cpp_extension
+from tests.hosts import DRAGGAN, HERE, Host, package
 
 BASICSR = "basicsr"
 GFPGAN = "gfpgan"

@@ -1,9 +1,5 @@
-"""What is still asked of this module, which new setuptools lacks and old setuptools warns of.
+"""stylegan3 and its relatives import this module of old setuptools for one function."""
 
-stylegan3 and its relatives want one function, and torch 1.13 wants packaging.
-"""
-
-import packaging.version
 from packaging.version import parse as parse_version
 
-__all__ = ["packaging", "parse_version"]
+__all__ = ["parse_version"]
