@@ -4,18 +4,17 @@ when the file is written.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import pickle
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, ContextManager, Dict, List, Mapping, Optional, Tuple
+from typing import IO, Any, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
 from squeeze_patch.adapters import adapters, locate
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import StateDicts
+from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.errors import CheckpointError, UnsupportedModelError
 from squeeze_patch.planning.plans import BlockPlan, Plan
 from squeeze_patch.planning.solver import dense_parameters
@@ -75,8 +74,7 @@ def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
         CheckpointError: the file is damaged, holds no dict, or needs trust.
     """
     try:
-        with _known_classes():
-            data = torch.load(source, map_location="cpu", weights_only=True)
+        data = load_tensors(source)
     except pickle.UnpicklingError as error:
         if not trust:
             raise CheckpointError(
@@ -191,12 +189,6 @@ def plan_from_shapes(found: Located) -> Optional[Plan]:
 
 def _roles() -> List[StateDicts]:
     return [adapter.states for adapter in adapters() if adapter.states is not None]
-
-
-def _known_classes() -> ContextManager[Any]:
-    """Where torch can be told which classes a file may name: the options that training scripts store."""
-    allow = getattr(torch.serialization, "safe_globals", None)
-    return contextlib.nullcontext() if allow is None else allow([argparse.Namespace])  # type: ignore[no-any-return]
 
 
 def _load(source: Path) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional
 import torch
 
 from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.errors import RecoveryError
 from squeeze_patch.recovery.pair import Pair
 from squeeze_patch.recovery.settings import Settings
@@ -84,7 +85,7 @@ def load(path: Path, settings: Settings, origin: str) -> State:
     """
     cure = f"Repeat the earlier command, or delete {path} to start anew"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
         raise RecoveryError(f"{path}: this is no readable state of a recovery. Delete it to start anew") from error
     if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
