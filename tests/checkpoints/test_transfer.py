@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 import squeeze_patch
 from squeeze_patch.adapters import locate
+from squeeze_patch.adapters.rosinality.interchange import RosinalityInterchange
 from squeeze_patch.checkpoints.transfer import transfer
 from squeeze_patch.cli import main
 from squeeze_patch.testing import float_error, trained
@@ -168,5 +169,5 @@ def test_official_sizes_name_the_hosts_arguments(draggan: Host) -> None:
     for resolution, base, multiplier in ((256, 16384, 1), (256, 32768, 2)):
         G = draggan.sized(resolution, base, 8)
         found = locate(G)
-        words = found.interchange.constructor_hint(found.interchange.to_common(G, found.network))
+        words = RosinalityInterchange().constructor_hint(found.interchange.to_common(G, found.network))
         assert words == f"Generator({resolution}, 512, 8, channel_multiplier={multiplier})"

@@ -24,6 +24,7 @@ DRAGGAN = "draggan"
 #: top-level modules that every host brings under the same names
 CLASHING = ("dnnlib", "torch_utils", "training", "legacy", "metrics", "pg_modules", "generate")
 CLASHING += ("model", "op", "stylegan2", "basicsr", "gfpgan", "stylegan2_pytorch")
+CLASHING += ("pkg_resources",) if SHIMS else ()  # others would take the stand-in for the whole
 
 
 @contextlib.contextmanager

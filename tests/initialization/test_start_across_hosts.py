@@ -102,10 +102,8 @@ def in_clean(basicsr: Any) -> Any:
 
 def effective(G: Any) -> List[torch.Tensor]:
     """Every trained tensor that the adapter reads of a generator, run-time gains included."""
-    found = locate(G)
-    found = []
-    for spec in found.specs:
-        block = found.surgery.dense_block(found.network, spec.name)
+    found: List[torch.Tensor] = []
+    for block in locate(G).dense_blocks():
         found += [block.rgb_weight * block.rgb_style.bias, block.rgb_weight @ block.rgb_style.weight, block.rgb_bias]
         for conv in (block.conv0, block.conv1):
             found += [conv.weight, conv.bias, conv.style.weight, conv.style.bias] if conv else []

@@ -101,7 +101,7 @@ def test_errors_are_one_line_and_nothing_is_written(folder: Path) -> None:
     cases: Dict[str, List[str]] = {
         "G_ema is not squeezed": [dense],
         "squeezed.pkl is squeezed already": [squeezed, "--ratio", "3"],
-        "or a ratio, reduction or allocation for": [squeezed, "--allocate", "spectral"],
+        "or a ratio, reduction, plan or allocation for": [squeezed, "--allocate", "spectral"],
         "learning_rate has to be above 0": [squeezed, "--lr", "0"],
         "minutes has to be above 0": [squeezed, "--minutes", "0"],
         "none.pkl: there is no such file": ["none.pkl"],
