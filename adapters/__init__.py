@@ -35,13 +35,23 @@ def adapters() -> List[Adapter]:
     """Every known adapter: the built-in ones, those of installed entry points, those added by `register`."""
     global _entry_points_read
     if not _entry_points_read:
-        _entry_points_read = True
         for entry_point in _group(entry_points()):
-            found = entry_point.load()
-            adapter = found if isinstance(found, Adapter) else found()
+            adapter = _loaded(entry_point)
             if all(known.name != adapter.name for known in _registered):
                 register(adapter)
+        _entry_points_read = True
     return list(_registered)
+
+
+def _loaded(entry_point: Any) -> Adapter:
+    found = entry_point.load()
+    adapter = found if isinstance(found, Adapter) else found()
+    if not isinstance(adapter, Adapter):
+        raise UnsupportedModelError(
+            f"the entry point {entry_point.name} = {entry_point.value} names a {type(adapter).__name__}, not a "
+            "squeeze_patch.adapters.base.Adapter: update the distribution that brings it, or uninstall it"
+        )
+    return adapter
 
 
 def _group(points: Any) -> Iterable[Any]:

@@ -5,7 +5,7 @@ A squeezed block computes only q < c channels ``f = conv1(h)``, adds ``torgb(f)`
 ``excite(f)``, a plain 1x1 convolution back to c channels. conv0, conv1 and torgb are layers of the host's own classes.
 
 This file imports torch and the standard library only, uses no relative import and no ``__future__`` import: its text
-stands inside pickles (`squeeze_patch.adapters.nvidia.block`), where it has to run without squeeze_patch.
+stands inside pickles (`squeeze_patch.adapters.nvidia.portable`), where it has to run without squeeze_patch.
 """
 
 import math

@@ -60,7 +60,7 @@ def compare(
       squeeze-patch compare dense.pkl squeezed.pkl --grid out.png --host path/to/stylegan2-ada-pytorch --trust
     """
     where = device_named(device)
-    files = [local(source, trust) for source in (a, b)]
+    files = [local(source, trust, quiet) for source in (a, b)]
     check_outputs(json_target, grid, sources=files)
     with host_path(host):
         first, second = (load_generator(path, key, trust=trust).to(where) for path in files)

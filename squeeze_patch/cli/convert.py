@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Union
 
 import click
 
@@ -79,21 +79,20 @@ def convert(
                 "--to carries generators over as they are; squeeze them in a step of its own, before or after"
             )
         carried = transfer(path, target, to, trust=trust, host=host, force=force)
-        if not quiet:
-            print_transfer(carried, as_json)
+        if as_json:
+            click.echo(json.dumps(figures_of(carried), indent=2))
+        elif not quiet:
+            print_transfer(carried)
         return
     with clean_termination(), progress_bar(quiet=quiet) as step:
         done = convert_file(path, target, request, init, trust=trust, host=host, force=force, progress=step)
     if as_json:
-        click.echo(json.dumps(conversion_figures(done), indent=2))
+        click.echo(json.dumps(figures_of(done), indent=2))
     elif not quiet:
         print_conversion(done)
 
 
-def print_transfer(done: Transfer, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({**asdict(done), "source": str(done.source), "target": str(done.target)}, indent=2))
-        return
+def print_transfer(done: Transfer) -> None:
     click.echo(f"carried over {', '.join(name or 'the generator' for name in done.generators)}: {done.state}")
     click.echo(f"families     {done.origin} -> {done.family}")
     if done.mean_style:
@@ -105,7 +104,7 @@ def print_transfer(done: Transfer, as_json: bool) -> None:
     click.echo(f"written      {done.target}")
 
 
-def conversion_figures(done: Conversion) -> Dict[str, Any]:
+def figures_of(done: Union[Conversion, Transfer]) -> Dict[str, Any]:
     """Plain numbers, strings, lists and dicts."""
     return {**asdict(done), "source": str(done.source), "target": str(done.target)}
 

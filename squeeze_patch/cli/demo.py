@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from squeeze_patch.cli.convert import conversion_figures, print_conversion
+from squeeze_patch.cli.convert import figures_of, print_conversion
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import quiet_option, request_options
 from squeeze_patch.demo import run_demo
@@ -35,7 +35,7 @@ def demo(out: Path, force: bool, request: Request, as_json: bool, quiet: bool) -
     """
     result = run_demo(out, request, force or out == DEMO_FOLDER)
     if as_json:
-        figures = {"conversion": conversion_figures(result.conversion), "comparison": result.comparison.to_dict()}
+        figures = {"conversion": figures_of(result.conversion), "comparison": result.comparison.to_dict()}
         click.echo(json.dumps({**figures, "picture": str(result.picture)}, indent=2))
     if quiet or as_json:
         return

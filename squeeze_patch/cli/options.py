@@ -8,6 +8,7 @@ from typing import Any, Callable, Optional, Sequence
 
 import click
 
+from squeeze_patch.errors import PlanError
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import ALLOCATIONS, Request
 
@@ -78,8 +79,11 @@ def request_options(plan_file: bool = True) -> Callable[[Decorated], Decorated]:
 
 
 def read_plan(path: Path) -> Plan:
-    """The Plan in a file of `Plan.to_json`."""
-    return Plan.from_json(path.read_text(encoding="utf-8"))
+    """The Plan in a file of `Plan.to_json`; raises `PlanError` where there is none."""
+    try:
+        return Plan.from_json(path.read_text(encoding="utf-8"))
+    except (PlanError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: {error}. squeeze-patch plan --json prints what is wanted here") from error
 
 
 def measuring_options(command: Decorated) -> Decorated:

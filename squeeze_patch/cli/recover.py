@@ -108,7 +108,7 @@ def recover(
     if plan_file is not None:
         check_outputs(*(str(path) for path in (target, log) if path), sources=[plan_file])
     first = os.environ.get("RANK", "0") == "0"  # torchrun: one process speaks
-    files = local(dense, trust), local(squeezed, trust) if squeezed else None
+    files = local(dense, trust, quiet), local(squeezed, trust, quiet) if squeezed else None
     try:
         with clean_termination():
             result = recover_file(

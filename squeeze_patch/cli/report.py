@@ -51,7 +51,7 @@ def report(
       squeeze-patch report squeezed.pkl --against dense.pkl --host path/to/stylegan2-ada-pytorch --trust
     """
     where = device_named(device)
-    files = [local(source, trust) for source in (file, against) if source is not None]
+    files = [local(source, trust, quiet) for source in (file, against) if source is not None]
     check_outputs(json_target, sources=[*files, *filter(None, [plan_file])])
     with host_path(host):
         G, *other = (load_generator(path, key, trust=trust).to(where) for path in files)

@@ -50,7 +50,7 @@ INITS: Dict[str, Init] = {
 
 def check_init(init: str) -> None:
     """Raise `PlanError` where there is no such start."""
-    if init not in INITS:
+    if not (isinstance(init, str) and init in INITS):
         raise PlanError(f"init has to be one of {', '.join(INITS)}, not {init!r}")
 
 

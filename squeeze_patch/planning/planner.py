@@ -40,7 +40,7 @@ def plan(
 
     Raises:
         UnsupportedModelError: no adapter knows the generator.
-        PlanError: the wish is impossible or contradictory; the message states what can be reached.
+        PlanError: the request is impossible or contradictory; the message states what can be reached.
 
     Example:
         >>> from squeeze_patch.demo import trained_generator

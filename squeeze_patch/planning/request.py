@@ -36,13 +36,18 @@ class Request:
     allocate: str = "uniform"
 
     def __post_init__(self) -> None:
+        given = [value for value in (self.reduction, self.ratio, self.widths) if value is not None]
+        if self.plan is not None and (given or self.allocate != "uniform"):
+            raise PlanError("give a plan, or a reduction, ratio, widths or allocate, not both")
+        if not (self.plan is None or isinstance(self.plan, Plan)):
+            raise PlanError(f"plan has to be a squeeze_patch.Plan, not {type(self.plan).__name__}; see Plan.from_json")
         if self.allocate not in ALLOCATIONS:
             raise PlanError(f"allocate has to be one of {', '.join(ALLOCATIONS)}, not {self.allocate!r}")
-        if self.plan is not None and not self.without_plan().is_default:
-            raise PlanError("give a plan, or a reduction, ratio, widths or allocate, not both")
-        if sum(wish is not None for wish in (self.reduction, self.ratio, self.widths)) > 1:
+        if len(given) > 1:
             raise PlanError("give one of reduction, ratio and widths, not several")
         self._check_ranges()
+        if isinstance(self.widths, Mapping):  # the caller's own may change later
+            object.__setattr__(self, "widths", dict(self.widths))
 
     def _check_ranges(self) -> None:
         for name, number in (("ratio", self.ratio), ("reduction", self.reduction)):
@@ -64,17 +69,18 @@ class Request:
         """Whether nothing was asked for."""
         return self == Request()
 
-    def without_plan(self) -> Request:
-        return Request(self.reduction, self.ratio, self.widths, None, self.allocate)
-
     def uniform(self) -> Request:
         """The same budget at one ratio for all blocks."""
         return Request(self.reduction, self.ratio, self.widths)
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain numbers, strings and dicts of what was asked for, as processes hand it to each other."""
-        found = {name: value for name, value in vars(self).items() if value is not None and name != "plan"}
-        return {**found, **({} if self.plan is None else {"plan": self.plan.to_dict()})}
+        found: Dict[str, Any] = {"allocate": self.allocate}
+        for name, number in (("reduction", self.reduction), ("ratio", self.ratio)):
+            found.update({} if number is None else {name: float(number)})
+        if self.widths is not None:
+            found["widths"] = {int(resolution): int(width) for resolution, width in self.widths.items()}
+        return found if self.plan is None else {**found, "plan": self.plan.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Request:

@@ -64,7 +64,7 @@ def solve(
     ratio for all blocks can give; ``allocate`` counts elsewhere.
 
     Raises:
-        PlanError: contradictory or impossible wishes; the message states what can be reached.
+        PlanError: contradictory or impossible requests; the message states what can be reached.
     """
     if multiple is not None and multiple < 1:
         raise PlanError(f"multiple has to be a positive whole number, not {multiple}")

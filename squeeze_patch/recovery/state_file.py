@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -86,7 +85,7 @@ def load(path: Path, settings: Settings, origin: str) -> State:
     cure = f"Repeat the earlier command, or delete {path} to start anew"
     try:
         content = load_tensors(path)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+    except Exception as error:  # whatever a damaged file brings about
         raise RecoveryError(f"{path}: this is no readable state of a recovery. Delete it to start anew") from error
     if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
         raise RecoveryError(f"{path}: not a state of this version of squeeze_patch. Delete it to start anew")

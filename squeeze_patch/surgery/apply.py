@@ -40,7 +40,7 @@ def apply(
     """Replace the image skip connection of a generator by the image squeeze connection, in place.
 
     Do it before building optimisers and before wrapping for parallel training: both record parameters. A second call
-    with the same wish does nothing, whatever its ``init``.
+    with the same request does nothing, whatever its ``init``.
 
     Args:
         G: a generator (G, G_ema), or a module that holds exactly one; or a training wrapper that its adapter knows,
@@ -63,7 +63,7 @@ def apply(
 
     Raises:
         UnsupportedModelError: no adapter knows the generator.
-        PlanError: the wish is impossible or contradictory.
+        PlanError: the request is impossible or contradictory.
         StateError: G is squeezed in another way already. G is as it was after any error.
 
     Example:
@@ -195,6 +195,8 @@ def squeezed(
     plan: Optional[Plan] = None,
     allocate: str = "uniform",
     init: str = DEFAULT_INIT,
+    progress: Optional[Progress] = None,
+    seed: int = SEED,
 ) -> Iterator[Module]:
     """Squeeze G for the length of a ``with`` block. Arguments as in `apply`.
 
@@ -212,7 +214,7 @@ def squeezed(
     """
     if status(G).state != "dense":
         raise StateError("squeezed() starts from a dense generator; this one is squeezed already")
-    apply_request(G, Request(reduction, ratio, widths, plan, allocate), init)
+    apply_request(G, Request(reduction, ratio, widths, plan, allocate), init, progress=progress, seed=seed)
     try:
         yield G
     except BaseException:

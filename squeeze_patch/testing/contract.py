@@ -198,14 +198,14 @@ class AdapterContract(abc.ABC):
         moved = [name for name, now in G.named_buffers() if name in buffers and not torch.equal(now, buffers[name])]
         assert moved == []
 
-    def test_a_refused_wish_changes_nothing(self) -> None:
+    def test_a_refused_request_changes_nothing(self) -> None:
         G = trained(self.make_generator())
         found = locate(G)
         first = found.specs[0]
         before = _snapshot(G)
-        for wish in ({"widths": {first.resolution: first.channels + 1}}, {"ratio": 0.5}, {"init": "other"}):
+        for request in ({"widths": {first.resolution: first.channels + 1}}, {"ratio": 0.5}, {"init": "other"}):
             with pytest.raises(squeeze_patch.PlanError):
-                squeeze_patch.apply(G, **wish)
+                squeeze_patch.apply(G, **request)
             _check_dense(G, before)
         with pytest.raises(squeeze_patch.UnsupportedModelError, match="wrapping"):
             squeeze_patch.apply(torch.nn.DataParallel(G))

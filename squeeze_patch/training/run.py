@@ -39,7 +39,7 @@ def run(
         say: prints one line.
 
     Raises:
-        SqueezeError: no adapter knows how the script builds its generator, or a file does not fit the wish.
+        SqueezeError: no adapter knows how the script builds its generator, or a file does not fit the request.
     """
     script = Path(arguments[0]).resolve()
     if not script.is_file():

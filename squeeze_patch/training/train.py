@@ -47,7 +47,7 @@ def train(
         say: prints one line.
 
     Raises:
-        SqueezeError: no adapter knows how the script builds its generator, or a file does not fit the wish.
+        SqueezeError: no adapter knows how the script builds its generator, or a file does not fit the request.
     """
     request = Request(reduction, ratio)  # a wrong one stops here, before the script could delete an earlier run
     script = find_script(arguments[0])

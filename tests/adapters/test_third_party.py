@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Iterator, Type
 
 import pytest
 import torch
 
+import squeeze_patch
 from squeeze_patch import adapters
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.testing import AdapterContract
@@ -162,3 +164,15 @@ def test_the_suite_finds_mistakes(mistake: str, lumen: Any, monkeypatch: pytest.
     check(lumen.LumenSurgery(), test, *arguments)
     with pytest.raises(AssertionError):
         check(wrong(), test, *arguments)
+
+
+@pytest.mark.parametrize("found", [object, lambda: None, dict])
+def test_an_entry_point_that_names_no_adapter_is_named(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = SimpleNamespace(name="old", value="old_squeeze:OldAdapter", load=lambda: found)
+    monkeypatch.setattr(adapters, "_entry_points_read", False)
+    monkeypatch.setattr(adapters, "_group", lambda points: [point])
+    for _ in range(2):
+        with pytest.raises(
+            squeeze_patch.UnsupportedModelError, match="entry point old = old_squeeze:OldAdapter names a"
+        ):
+            squeeze_patch.status(torch.nn.Identity())

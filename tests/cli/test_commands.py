@@ -290,6 +290,9 @@ def test_a_plan_in_a_file_is_a_request(command: str, tmp_path: Path) -> None:
         assert f"{plan.parameters_after:,}" in out
     else:
         assert squeeze_patch.status(read(tmp_path / "out.pkl", trust=True)["G_ema"]).plan == plan
+    (tmp_path / "bad.json").write_bytes(b"\xff\xfe")
+    code, _, err = cli(command, tmp_path / "dense.pkl", *options[command], "--trust", "--plan", tmp_path / "bad.json")
+    assert (code, "bad.json: " in err, "plan --json prints" in err) == (2, True, True)
     code, _, err = cli(command, tmp_path / "dense.pkl", *options[command], *plan_file, "--ratio", 2)
     assert code == 2
     assert "give a plan, or a reduction" in err
@@ -313,6 +316,8 @@ def test_json_of_jobs(snapshot: Path, tmp_path: Path) -> None:
     found = json.loads(out)
     assert (found["steps"], found["target"]) == (1, str(tmp_path / "o.pkl"))
     assert [entry["step"] for entry in found["history"]] == [0, 1]
+    arguments = ["convert", snapshot, tmp_path / "o.pt", "--to", "rosinality", "--trust", "--quiet", "--json"]
+    assert json.loads(cli(*arguments)[1])["family"] == "rosinality"
     found = json.loads(cli("demo", "--out", tmp_path / "demo", "--json")[1])
     assert found["comparison"]["psnr"] > 20
     assert found["conversion"]["plan"]["parameters_after"] < found["conversion"]["plan"]["parameters_before"]

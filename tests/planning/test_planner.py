@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import squeeze_patch
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.planning.plans import Plan
+from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.solver import width_for
 
 
@@ -125,3 +127,31 @@ def test_plans_of_dense_and_squeezed_agree() -> None:
     dense = squeeze_patch.plan(G, ratio=2)
     squeeze_patch.apply(G, ratio=3, init="random")
     assert squeeze_patch.plan(G, ratio=2) == dense
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(),
+        Request(reduction=0.2, allocate="spectral"),
+        Request(ratio=np.float32(2)),
+        Request(widths={8: np.int64(16), 4: 8}),
+        Request(plan=Plan("demo", (), 10, 9)),
+    ],
+)
+def test_a_request_survives_json(request_: Request) -> None:
+    """Processes hand it to each other as plain values."""
+    again = Request.from_dict(json.loads(json.dumps(request_.to_dict())))
+    assert again == request_
+
+
+def test_a_request_is_its_own() -> None:
+    widths = {8: 16}
+    request = Request(widths=widths)
+    widths[8] = 99
+    assert request.widths == {8: 16}
+    with pytest.raises(squeeze_patch.PlanError, match=r"squeeze_patch\.Plan, not dict"):
+        Request(plan={"schema": 1})  # type: ignore[arg-type]
+    for other in ({"ratio": 0.5}, {"allocate": "spectral"}, {"widths": {8: 16}}):
+        with pytest.raises(squeeze_patch.PlanError, match="give a plan, or a reduction"):
+            Request(plan=Plan("demo", (), 10, 9), **other)  # type: ignore[arg-type]
