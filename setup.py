@@ -50,8 +50,9 @@ setup(
             "mlxtend",
             "matplotlib",
             "setuptools>=70.1",  # builds the example's wheel without a download
-            # torch 1.13, the oldest supported, imports pkg_resources and was built with NumPy 1
-            "setuptools<81; python_version < '3.10'",
+            # torch 1.13, the oldest supported, imports pkg_resources, at which newer setuptools warns every user or
+            # has none, and was built with NumPy 1
+            "setuptools<80.9; python_version < '3.10'",
             "numpy<2; python_version < '3.10'",
             "onnx",
             "onnxruntime",

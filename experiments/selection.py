@@ -11,6 +11,7 @@ sees it. Written from the papers; the interpolative decomposition is scipy's.
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import statistics
 from pathlib import Path
@@ -91,9 +92,12 @@ def strong_rrqr(covariance: np.ndarray, importance: np.ndarray, width: int) -> n
 
 def interpolative(covariance: np.ndarray, importance: np.ndarray, width: int) -> np.ndarray:
     """The interpolative decomposition of rank q, randomised (Liberty et al. 2007), by scipy."""
-    rng = np.random.default_rng(0)
+    decompose = scipy.linalg.interpolative.interp_decomp
+    seeded = {"rng": np.random.default_rng(0)} if "rng" in inspect.signature(decompose).parameters else {}
+    if not seeded:  # SciPy before 1.15, the newest on Python 3.9, has one source of random numbers
+        scipy.linalg.interpolative.seed("default")
     columns = np.ascontiguousarray(root(covariance))
-    return np.asarray(scipy.linalg.interpolative.interp_decomp(columns, width, rand=True, rng=rng)[0][:width])
+    return np.asarray(decompose(columns, width, rand=True, **seeded)[0][:width])
 
 
 def leverage(covariance: np.ndarray, importance: np.ndarray, width: int) -> np.ndarray:

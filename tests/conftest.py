@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Iterator
 
 import pytest
@@ -12,6 +13,8 @@ from tests.helpers import FLAT_HOSTS, HOSTS, LUCIDRAINS
 from tests.hosts import flat
 from tests.hosts.lucidrains import LucidrainsHost
 
+# A machine with CUDA's compiler and no GPU: torch would say so in every process, on stderr, which tests read
+os.environ.update(CUDA_HOME="", CUDA_PATH="")
 torch.set_num_threads(1)  # networks this small gain nothing from more; on a busy machine more of them cost tenfold
 
 

@@ -16,6 +16,7 @@ from benchmarks.__main__ import ENTRIES, main
 from benchmarks.data import Data
 from benchmarks.quality import settings_of
 from tests.hosts import Host
+from tests.hosts.training import need_second_derivatives
 
 MODULES = sorted(path.stem for path in Path(step.__file__).parent.glob("*.py") if path.stem != "__main__")
 
@@ -42,7 +43,8 @@ def test_latency() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:grid_sample_gradfix|conv2d_gradfix")
-def test_a_training_step() -> None:
+def test_a_training_step(draggan: Host) -> None:
+    need_second_derivatives(draggan)
     found = json.loads(run("step", "--sizes", "tiny", "--batch", "2", "--repeats", "2").splitlines()[-1])["tiny"]
     assert found["seconds, dense"] > 0
     assert all(0 < found[phase]["lower"] <= found[phase]["median"] for phase in (*step.PHASES, "whole step"))

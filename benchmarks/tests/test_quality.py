@@ -21,6 +21,7 @@ from benchmarks.training import Evaluation, Run, Settings, train
 from benchmarks.variants import VARIANTS, count
 from tests.helpers import HOSTS
 from tests.hosts import Host
+from tests.hosts.training import need_second_derivatives
 
 TINY = Settings(resolution=8, channels=8, channel_base=64, dim=16, batch=8, samples=64, pl_weight=2.0, style_mixing=0.9)
 
@@ -33,6 +34,7 @@ def noise_data() -> Data:
 @pytest.mark.filterwarnings("ignore:grid_sample_gradfix|conv2d_gradfix")
 def test_a_resumed_training_gives_the_numbers_of_an_unbroken_one(draggan: Host, tmp_path: Path) -> None:
     """To the bit: weights, averages, optimisers, path length and random state; with all regularisation."""
+    need_second_derivatives(draggan)
     data = noise_data()
     evaluate = Evaluation(data, train_classifier(data)[0], samples=64)
 

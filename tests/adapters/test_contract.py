@@ -14,6 +14,7 @@ import squeeze_patch
 from squeeze_patch.testing import AdapterContract, float_error, trained
 from tests.helpers import latents
 from tests.hosts import Host
+from tests.hosts.training import need_second_derivatives
 
 #: configurations of the hosts: resolution, channel_base, mapping layers, dense parameters, squeezed at ratio 1.5
 SIZES = {
@@ -56,6 +57,10 @@ class TestContract(AdapterContract):
 
     def styles_and_images(self, G: Any, z: torch.Tensor, c: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         return self.host.styles_and_images(G, z, c)
+
+    def test_every_parameter_is_used_twice_differentiably(self) -> None:
+        need_second_derivatives(self.host)
+        super().test_every_parameter_is_used_twice_differentiably()
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -7,9 +7,25 @@ import importlib
 import inspect
 from typing import Any, Dict
 
+import pytest
 import torch
 
 from tests.hosts import Host
+
+
+def need_second_derivatives(host: Host) -> None:
+    """Skip the test where torch 1 cannot differentiate the active host's dense generator twice.
+
+    torch 1.13 stops at the noise that the fused convolutions of NVIDIA's family add in place.
+    """
+    if not torch.__version__.startswith("1."):
+        return
+    G = host.generator(resolution=8).requires_grad_(True)
+    styles, images = host.styles_and_images(G, *host.latents(G))
+    try:
+        torch.autograd.grad(images.sum(), styles, create_graph=True)
+    except RuntimeError as error:
+        pytest.skip(f"torch {torch.__version__} does not differentiate {host.name}'s dense generator twice: {error}")
 
 
 def loss_of(host: Host, G: Any, D: Any, **settings: Any) -> Any:

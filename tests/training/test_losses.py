@@ -11,7 +11,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.testing import float_error, trained
 from tests.helpers import HOSTS, latents
-from tests.hosts.training import accumulate, loss_of
+from tests.hosts.training import accumulate, loss_of, need_second_derivatives
 
 STEPS = 50
 BATCH = 4
@@ -46,6 +46,7 @@ def test_fifty_steps_of_the_hosts_own_loss(name: str) -> None:
     """projected-gan's and eg3d's losses need a pretrained network and a renderer; their networks are the others'."""
     host = HOSTS[name]
     with host.active():
+        need_second_derivatives(host)
         G = squeeze_patch.apply(host.generator(resolution=16), init="random").train()
         D = host.discriminator(resolution=16).train()
         before = {key: value.clone() for key, value in G.named_parameters()}
