@@ -21,13 +21,13 @@ def load_tensors(source: Path) -> Any:
     Raises:
         pickle.UnpicklingError: it holds more than that.
     """
-    with _reading_options():
+    with reading_options():
         return torch.load(source, map_location="cpu", weights_only=True)
 
 
 @contextlib.contextmanager
-def _reading_options() -> Iterator[None]:
-    """torch.load's restricted unpickler knows argparse.Namespace meanwhile.
+def reading_options() -> Iterator[None]:
+    """torch.load's restricted unpickler knows argparse.Namespace meanwhile, and floats in every release of torch.
 
     Before torch 2.5 another one has to take its place: the old ones cannot be told of classes, and torch 1.13's knows
     no floats, either. (torch 1.13 runs code from the file where it is given one as ``pickle_module``.)

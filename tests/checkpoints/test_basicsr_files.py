@@ -129,7 +129,7 @@ def test_convert_and_load(host: FlatHost, tmp_path: Path) -> None:
     rows = {name: dense[name].style_convs[1].modulated_conv.weight[0] for name in dense}
     kept = {
         name: [
-            int((rows[name] == row).all(dim=(1, 2, 3)).nonzero())
+            int((rows[name] == row).flatten(1).all(dim=1).nonzero())
             for row in data[name]["style_convs.1.modulated_conv.weight"][0]
         ]
         for name in rows

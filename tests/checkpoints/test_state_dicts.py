@@ -61,7 +61,7 @@ def test_tensors_are_those_of_the_generator_squeezed_in_memory(snapshot: Snapsho
         assert torch.equal(data["g_ema"][name], value), name
     rows = {name: snapshot.entries[name]["convs.3.conv.weight"][0] for name in ("g", "g_ema")}
     kept = {
-        name: [int((rows[name] == row).all(dim=(1, 2, 3)).nonzero()) for row in data[name]["convs.3.conv.weight"][0]]
+        name: [int((rows[name] == row).flatten(1).all(dim=1).nonzero()) for row in data[name]["convs.3.conv.weight"][0]]
         for name in rows
     }
     assert kept["g"] == kept["g_ema"]
@@ -103,7 +103,7 @@ def test_moments_follow_the_kept_channels(snapshot: Snapshot, tmp_path: Path) ->
         f"convs.{2 * k}.excite.{name}" for k in range(3) for name in ("weight", "bias")
     ]
     dense = snapshot.entries["g"]["convs.1.conv.weight"][0]
-    kept = [int((dense == row).all(dim=(1, 2, 3)).nonzero()) for row in G.convs[1].conv.weight[0]]
+    kept = [int((dense == row).flatten(1).all(dim=1).nonzero()) for row in G.convs[1].conv.weight[0]]
     assert len(kept) == 16
     for name, part in {
         "convs.1.conv.weight": lambda m: m[:, kept],
