@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from squeeze_patch.checkpoints.transfer import transfer
 from squeeze_patch.cli import main
 from squeeze_patch.testing import float_error, trained
 from tests.helpers import FLAT_HOSTS
-from tests.hosts import HERE, Host
+from tests.hosts import SHIMS, Host
 from tests.hosts.flat import FlatHost
 
 SCRIPT = """
@@ -72,7 +73,7 @@ def test_there_and_back(draggan: Host, rosinality: FlatHost, tmp_path: Path, wis
     returned = pickle.loads((tmp_path / "back.pkl").read_bytes())["G_ema"]
     assert torch.equal(returned(z, None, noise_mode="const", truncation_psi=0.7), images)
     assert str(squeeze_patch.status(returned)) == str(squeeze_patch.status(G))
-    environment = {"PYTHONPATH": f"{draggan.folder}:{HERE / 'shims'}", "PATH": ""}
+    environment = {"PYTHONPATH": os.pathsep.join([str(draggan.folder), *SHIMS]), "PATH": ""}
     (tmp_path / "script.py").write_text(SCRIPT)
     subprocess.run(
         [sys.executable, "-W", "ignore", "script.py", "back.pkl", "images.pt"],

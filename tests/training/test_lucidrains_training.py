@@ -14,6 +14,7 @@ from PIL import Image
 import squeeze_patch
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.state_dicts import read_archive
+from squeeze_patch.checkpoints.tensor_files import load_tensors
 from tests.hosts import HERE, package
 from tests.hosts.lucidrains import LUCIDRAINS, NEEDED
 from tests.processes import environment_with, python
@@ -43,7 +44,7 @@ def train(cwd: Path, wish: List[str], *options: str, gpus: int = 1) -> str:
 
 
 def state(path: Path) -> Dict[str, torch.Tensor]:
-    found: Dict[str, torch.Tensor] = torch.load(path, weights_only=True)["GAN"]
+    found: Dict[str, torch.Tensor] = load_tensors(path)["GAN"]
     return found
 
 
