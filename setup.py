@@ -54,6 +54,7 @@ setup(
             # has none, and was built with NumPy 1
             "setuptools<80.9; python_version < '3.10'",
             "numpy<2; python_version < '3.10'",
+            "pyparsing<3.3; python_version < '3.10'",  # warns of what the newest matplotlib there does
             "onnx",
             "onnxruntime",
             "onnxscript",
