@@ -10,6 +10,8 @@ import click
 from squeeze_patch.errors import SqueezeError
 
 EXIT_ERROR = 2
+#: characters of an error's line; what torch says of a state dict can be many times as long
+LONGEST = 1000
 
 
 class Command(click.Command):
@@ -38,6 +40,7 @@ def one_line(error: Exception) -> str:
     if type(error).__name__ == "ProcessRaisedException":  # its text is the traceback of a spawned process
         lines = lines[-1:]
     text = " ".join(" ".join(lines).split()) or "no further information"
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     if isinstance(error, (SqueezeError, OSError)):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where)"

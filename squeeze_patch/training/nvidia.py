@@ -26,6 +26,7 @@ from typing import Any, Callable, Dict
 import torch
 
 from squeeze_patch.errors import StateError
+from squeeze_patch.surgery.status import status
 from squeeze_patch.training.common import PrepareStart, import_script, squeeze_new
 
 BUILDER = "squeeze_patch.training.nvidia.build_generator"
@@ -110,7 +111,11 @@ def build_generator(*args: Any, generator_class: str, squeeze_request: Dict[str,
     util = importlib.import_module("dnnlib").util
     G = util.construct_class_by_name(*args, class_name=generator_class, **kwargs)
     _check_copies(importlib.import_module("torch_utils.misc"))
-    return squeeze_new(G, squeeze_request)
+    squeeze_new(G, squeeze_request)
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not (distributed and torch.distributed.get_rank()):
+        print(f"squeeze_patch: {status(G)}")
+    return G
 
 
 def _check_copies(misc: Any) -> None:
