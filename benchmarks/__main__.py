@@ -13,9 +13,11 @@ its figures; README: they are in README.md, too]. `python -m benchmarks NAME --h
 ENTRIES = {
     "latency": Entry("5 minutes", "time of one call, squeezed / dense, by host flags", "Size and time; README"),
     "step": Entry(
-        "15 minutes; --memory 5", "time or peak memory of a training step, squeezed / dense", "Size and time"
+        "half an hour; --memory 5 minutes", "time or peak memory of a training step, squeezed / dense", "Size and time"
     ),
-    "conversion": Entry("1 minute", "time and memory of converting a checkpoint file", "Conversion"),
+    "conversion": Entry(
+        "1 minute; --init calibrated 3", "time and memory of converting a checkpoint file", "Conversion"
+    ),
     "fidelity": Entry("1 minute", "PSNR to the dense images before any training, by start", "The start"),
     "recovery": Entry("3 minutes", "PSNR before and after self-distillation", "The start"),
     "kill": Entry(

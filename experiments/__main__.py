@@ -14,7 +14,7 @@ ENTRIES = {
     "ablation": Entry(
         "5 hours at --kimg 100", "trainings from scratch of other readings", "Other readings of the connection"
     ),
-    "selection": Entry("5 minutes", "PSNR of the start by the algorithm that chooses channels", "Which channels stay"),
+    "selection": Entry("2 minutes", "PSNR of the start by the algorithm that chooses channels", "Which channels stay"),
 }
 
 main = Menu("experiments", ENTRIES, TEXT)
