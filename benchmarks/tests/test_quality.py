@@ -76,11 +76,11 @@ def test_short_training_learns_and_is_on_par_with_dense(
 ) -> None:
     """Digits at 16x16, 40 kimg, ada's loss (draggan ships it) or GGDR's.
 
-    Untrained grey blobs are at a Frechet distance of 125 to 195. It rises at first, so a lower one has learnt, and was 47
-    to 119 at 40 kimg in seven runs (processors differ in floating point, and trainings with them). The logarithms of the
-    first six have a standard deviation of 0.26 about 66: a run ends below its start with more than 99 %, below 0.85 of it
-    with 98 %, so that of two runs neither does so by accident once in 2,500. Parity: a ratio of two lies within
-    exp(4 * 0.26 * sqrt(2)) = 4.3 unless it is no accident.
+    Untrained grey blobs are at a Frechet distance of 125 to 195. It rises at first, so a lower one has learnt, and
+    was 47 to 119 at 40 kimg in seven runs (processors differ in floating point, and trainings with them). The
+    logarithms of the first six have a standard deviation of 0.26 about 66: a run ends below its start with more than
+    99 %, below 0.85 of it with 98 %, so that of two runs neither does so by accident once in 2,500. Parity: a ratio of
+    two lies within exp(4 * 0.26 * sqrt(2)) = 4.3 unless it is no accident.
     """
     end: Dict[str, float] = {}
     fallen: Dict[str, float] = {}
