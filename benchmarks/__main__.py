@@ -13,7 +13,7 @@ its figures; README: they are in README.md, too]. `python -m benchmarks NAME --h
 ENTRIES = {
     "latency": Entry("5 minutes", "time of one call, squeezed / dense, by host flags", "Size and time; README"),
     "step": Entry(
-        "half an hour; --memory 5 minutes", "time or peak memory of a training step, squeezed / dense", "Size and time"
+        "an hour; --memory 10 minutes", "time or peak memory of a training step, squeezed / dense", "Size and time"
     ),
     "conversion": Entry(
         "1 minute; --init calibrated 3", "time and memory of converting a checkpoint file", "Conversion"
