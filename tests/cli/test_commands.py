@@ -261,7 +261,7 @@ def test_the_list_of_commands_is_not_cut_off() -> None:
         line = next(line for line in out.splitlines() if line.strip().startswith(f"{name} "))
         assert line.endswith(".")
         assert not line.endswith("...")
-        assert "\n  " in (command.help or "")  # examples, or what else a newcomer wants to know
+        assert len((command.help or "").strip().splitlines()) > 2  # examples, or what else a newcomer wants to know
 
 
 @pytest.mark.parametrize("command", ["convert", "report", "recover"])
