@@ -43,7 +43,7 @@ def say_unless(quiet: bool, err: bool = False) -> Callable[[str], None]:
 def check_outputs(*targets: Optional[str], sources: Sequence[Path]) -> None:
     """Before long work: raise `MeasurementError` where a file to be written has no folder that can be written to, is a
     folder, or is one of the files that are read."""
-    for target in (Path(name) for name in targets if name not in (None, "-")):
+    for target in (Path(name) for name in targets if name is not None and name != "-"):
         if target.is_dir() or not target.parent.is_dir():
             raise MeasurementError(f"{target}: this has to be a file in a folder that exists")
         if not os.access(target.parent, os.W_OK):

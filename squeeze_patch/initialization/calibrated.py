@@ -167,7 +167,7 @@ def _gradients(blocks: Sequence[DenseBlock], ws: torch.Tensor, seed: int) -> Dic
     random = torch.Generator().manual_seed(seed)
     for start in range(0, len(ws), GRADIENT_BATCH):
         some = slice(start, start + GRADIENT_BATCH)
-        with torch.enable_grad():
+        with torch.set_grad_enabled(True):
             found, image = _differentiable(blocks, ws[some], [window.part(some) for window in windows])
             direction = torch.randn(image.shape, generator=random)
             gradients = torch.autograd.grad((image * direction).sum(), found)

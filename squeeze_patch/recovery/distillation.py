@@ -152,7 +152,7 @@ def run(
     processes.share(torch.empty([settings.batch]))  # raises before any work where the batch cannot be shared
     origin = fingerprint(pair)
     # The tensors at hand may have been made in inference mode, or be used in it later; the training is outside.
-    with torch.inference_mode(False), torch.enable_grad(), training_mode(pair):
+    with torch.inference_mode(False), torch.set_grad_enabled(True), training_mode(pair):
         training = Training(pair, settings, processes)
         found = processes.from_first(lambda: _stored(state_file, settings, origin))
         session = Session(training, budget, Files(state_file, log, origin), found)
