@@ -41,11 +41,11 @@ def test_quartiles() -> None:
 
 
 def test_latency_of_two_generators() -> None:
-    """Sixteen images take longer than one, whatever the machine does meanwhile."""
+    """128 images take longer than one, whatever the machine does meanwhile: sixteen did not always on a busy one."""
     dense = trained_generator().train()
     squeezed = squeeze_patch.apply(copy.deepcopy(dense), ratio=2, init="random")
-    one, many = latency(dense, squeezed, 1, 3), latency(dense, squeezed, 16, 3)
-    assert (many.batch, many.repeats) == (16, 3)
+    one, many = latency(dense, squeezed, 1, 3), latency(dense, squeezed, 128, 3)
+    assert (many.batch, many.repeats) == (128, 3)
     assert many.dense.median > one.dense.median
     assert "threads, torch" in one.device
     assert dense.training
