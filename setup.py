@@ -29,6 +29,7 @@ setup(
     install_requires=[
         "torch>=1.13",
         "numpy",
+        "numpy<2; python_version < '3.10'",  # where torch 1.13 is still met, which was built with NumPy 1
         "click>=8.0",
         "requests",
         "Pillow",
@@ -51,9 +52,8 @@ setup(
             "matplotlib",
             "setuptools>=70.1",  # builds the example's wheel without a download
             # torch 1.13, the oldest supported, imports pkg_resources, at which newer setuptools warns every user or
-            # has none, and was built with NumPy 1
+            # has none
             "setuptools<80.9; python_version < '3.10'",
-            "numpy<2; python_version < '3.10'",
             "pyparsing<3.3; python_version < '3.10'",  # warns of what the newest matplotlib there does
             "onnx",
             "onnxruntime",
