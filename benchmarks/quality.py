@@ -31,14 +31,22 @@ from tests.hosts import Host
 OPTIONS = (
     click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of results."),
     click.option("--host", "host_name", default="draggan", show_default=True, help="Networks and loss to use."),
-    click.option("--data", "data_name", type=click.Choice(["digits", "photos"]), default="digits", show_default=True),
+    click.option(
+        "--data",
+        "data_name",
+        default="digits",
+        show_default=True,
+        help="digits, photos, or a folder or zip of images with a folder a class.",
+    ),
     click.option("--resolution", type=click.Choice(["16", "32"]), default="16", show_default=True),
+    click.option("--channels", default=Settings.channels, show_default=True, help="Of the widest blocks."),
     click.option("--seeds", default="0,1,2", show_default=True),
     click.option("--kimg", default=400.0, show_default=True, help="Thousands of real images shown to D."),
     click.option("--every", default=20.0, show_default=True, help="kimg between evaluations."),
     click.option("--gamma", default=Settings.r1_gamma, show_default=True, help="R1 weight; 0 = the hosts' rule."),
     click.option("--pl-weight", default=Settings.pl_weight, show_default=True, help="Path length weight."),
     click.option("--style-mixing", default=Settings.style_mixing, show_default=True, help="Its probability."),
+    click.option("--against", default="dense", show_default=True, help="The variant that others are divided by."),
     click.option("--report", "only_report", is_flag=True, help="Train nothing."),
 )
 
@@ -73,7 +81,14 @@ def training_command(known: Mapping[str, Variant], default: Sequence[str], stem:
 
     @click.option("--variants", default=",".join(default), show_default=True, help="Comma-separated.")
     def main(
-        out: Path, variants: str, seeds: str, kimg: float, every: float, only_report: bool, **training: Any
+        out: Path,
+        variants: str,
+        seeds: str,
+        kimg: float,
+        every: float,
+        against: str,
+        only_report: bool,
+        **training: Any,
     ) -> None:
         names = names_of(variants, known)
         out.mkdir(parents=True, exist_ok=True)
@@ -83,7 +98,7 @@ def training_command(known: Mapping[str, Variant], default: Sequence[str], stem:
             chosen = {name: known[name] for name in names}
             wanted = Wanted(out, chosen, [int(seed) for seed in seeds.split(",")], kimg, every)
             wanted.train(find(training["host_name"]), training["data_name"], settings_of(**training))
-        report(out, names, kimg, stem)
+        report(out, names, kimg, stem, against)
 
     for option in reversed(OPTIONS):
         main = option(main)
@@ -98,11 +113,14 @@ def names_of(variants: str, known: Mapping[str, Variant]) -> List[str]:
     return names
 
 
-def settings_of(resolution: str, gamma: float, pl_weight: float, style_mixing: float, **_: Any) -> Settings:
+def settings_of(
+    resolution: str, channels: int, gamma: float, pl_weight: float, style_mixing: float, **_: Any
+) -> Settings:
     size = int(resolution)
     return Settings(
         resolution=size,
-        channel_base=Settings.channel_base * size // Settings.resolution,
+        channels=channels,
+        channel_base=channels // 2 * size,  # half as many in the last block
         r1_gamma=gamma,
         pl_weight=pl_weight,
         style_mixing=style_mixing,

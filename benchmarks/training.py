@@ -67,6 +67,9 @@ class Run:
         self.D = host.discriminator(settings.resolution, **sizes, **channels).train().requires_grad_(False)
         torch.manual_seed(seed)
         self.G = build(lambda **changes: self._dense(host, {**sizes, **changes}, channels))
+        for block in self.G.synthesis.children():
+            if getattr(block, "fused_modconv_default", None) is True:
+                block.fused_modconv_default = False  # the hosts' training scripts fuse neither: on a CPU it takes longer
         self.G.train().requires_grad_(False)
         self.G_ema = copy.deepcopy(self.G).eval()
         torch.manual_seed(seed)
@@ -164,16 +167,19 @@ class Evaluation:
     def __init__(self, data: Data, classifier: Classifier, samples: int) -> None:
         self.classifier, self.samples = classifier, samples
         self.real = classifier.features(data.images)
+        random = torch.Generator().manual_seed(EVALUATION_SEED)
+        # every pair is compared for precision, recall and the sliced distance: as many real images as generated ones
+        self.part = self.real[torch.randperm(len(self.real), generator=random)[:samples]]
 
     def __call__(self, G: Any) -> Dict[str, float]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(EVALUATION_SEED)  # of the noise inputs
             images = sample(G, self.samples, EVALUATION_SEED, noise_mode="random", batch=100).clamp(-1, 1)
         features = self.classifier.features(images)
-        precision, recall = precision_recall(self.real, features)
+        precision, recall = precision_recall(self.part, features)
         return {
             "frechet": frechet_distance(self.real, features),
-            "sliced_wasserstein": sliced_wasserstein(self.real, features),
+            "sliced_wasserstein": sliced_wasserstein(self.part, features),
             "precision": precision,
             "recall": recall,
         }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Dict, Iterator, Mapping
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping
 
 import torch
 
 import squeeze_patch
-from benchmarks.variants import Dense, Variant, count, squeezed
+from benchmarks.variants import Dense, Variant, as_large_as, count, squeezed
 from squeeze_patch.connection import Excite
 
 
@@ -74,11 +74,97 @@ class DemodulatedToRGB(torch.nn.Module):
         return (weight @ x.flatten(2)).unflatten(2, x.shape[2:]) + self.bias[None, :, None, None]
 
 
-def demodulated_torgb(dense: Dense) -> Any:
-    G = squeezed()(dense)
-    for block in squeezed_blocks(G).values():
-        block.torgb = DemodulatedToRGB(block.torgb)
-    return G
+def demodulated_torgb(variant: Variant) -> Variant:
+    def build(dense: Dense) -> Any:
+        G = variant(dense)
+        for block in blocks(G):
+            block.torgb = DemodulatedToRGB(block.torgb)
+        return G
+
+    return build
+
+
+def torgb_learning_rate(factor: float) -> Variant:
+    """The dense generator whose toRGB, style included, learns slower; see `learning_rate`."""
+
+    def build(dense: Dense) -> Any:
+        G = dense()
+        with torch.no_grad():
+            for block in blocks(G):
+                for layer in (block.torgb, block.torgb.affine):
+                    layer.weight.div_(factor)
+                    layer.weight_gain *= factor
+        return G
+
+    return build
+
+
+class FewChannels(torch.nn.Module):
+    """A host's toRGB layer that reads the first ``channels`` of the features."""
+
+    def __init__(self, torgb: Any, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.torgb = type(torgb)(channels, len(torgb.bias), w_dim=torgb.affine.weight.shape[1])
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        return self.torgb(x[:, : self.channels], w, **kwargs)
+
+
+def few_channels(part: int, ratio: float = 1) -> Variant:
+    """toRGB reads 1/``part`` of a block's channels; conv1 hands c/``ratio`` on. Nobody else reads the last block's."""
+
+    def build(dense: Dense) -> Any:
+        G = dense()
+        channels = {block.resolution: out_channels(block) for block in blocks(G)}
+        widths = {resolution: max(round(c / ratio), 1) for resolution, c in channels.items()}
+        widths[G.img_resolution] = channels[G.img_resolution] // part
+        narrower = {resolution: q for resolution, q in widths.items() if q < channels[resolution]}
+        squeeze_patch.apply(G, widths=narrower, init="random", keep_original=False)
+        for block in blocks(G)[:-1]:
+            block.torgb = FewChannels(block.torgb, channels[block.resolution] // part)
+        return G
+
+    return build
+
+
+def blocks(G: Any) -> List[Any]:
+    return [block for block in G.synthesis.children() if hasattr(block, "torgb")]
+
+
+def out_channels(block: Any) -> int:
+    """Of a dense block."""
+    return int(block.conv1.weight.shape[0])
+
+
+def searched(family: Callable[[float], Variant], values: Iterable[float], to: Callable[[Dense], int]) -> Variant:
+    """That variant of a ``family`` whose parameter count is nearest to what ``to`` says."""
+
+    def build(dense: Dense) -> Any:
+        target = to(dense)
+        return family(min(values, key=lambda value: abs(count(family(value)(dense)) - target)))(dense)
+
+    return build
+
+
+def quarter(dense: Dense) -> Any:
+    """Ratio 4 whatever the channel counts, which need not be multiples of 8."""
+    return squeezed(plan=squeeze_patch.plan(dense(), ratio=4, multiple=1))(dense)
+
+
+def widened(variant: Variant) -> Callable[[float], Variant]:
+    """The variant of a dense generator whose channels are ``scale`` times as many: what is saved is spent on width."""
+
+    def scaled_to(scale: float) -> Variant:
+        def build(dense: Dense) -> Any:
+            G = dense()
+            cap, last = (round(out_channels(block) * scale) for block in (blocks(G)[0], blocks(G)[-1]))
+            base = last * G.img_resolution
+            return variant(lambda **changes: dense(**{"channel_max": cap, "channel_base": base, **changes}))
+
+        return build
+
+    return scaled_to
 
 
 def squeezed_blocks(G: Any) -> Dict[str, Any]:
@@ -182,10 +268,22 @@ READINGS: Dict[str, Variant] = {
     "excite activated": activated(),
     "excite activated with learned slope": activated(Sloped),
     "torgb reads behind excite": rgb_behind_excite,
-    "torgb demodulated": demodulated_torgb,
+    "torgb demodulated": demodulated_torgb(squeezed()),
     "first block dense": placed(lambda i, n: float(i > 0)),
     "last block dense": placed(lambda i, n: float(i < n - 1)),
     "ratio 1.33": squeezed(ratio=4 / 3),
     "ratio 2": squeezed(ratio=2),
-    "ratio 4": squeezed(ratio=4),
+    "ratio 8": squeezed(ratio=8),
+    "dense torgb demodulated": demodulated_torgb(lambda dense: dense()),
+    "dense torgb learns at half": torgb_learning_rate(0.5),
+    "dense torgb learns at a quarter": torgb_learning_rate(0.25),
+    "torgb reads half": few_channels(2),
+    "torgb reads a quarter": few_channels(4),
+    "torgb reads an eighth": few_channels(8),
+    "torgb reads a quarter budget": searched(
+        lambda ratio: few_channels(4, ratio), [1 + step / 50 for step in range(1, 60)], as_large_as(squeezed())
+    ),
+    "ratio 4 widened": searched(
+        widened(quarter), [1 + step / 100 for step in range(1, 60)], as_large_as(squeezed())
+    ),
 }
