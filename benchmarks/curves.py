@@ -71,11 +71,22 @@ def collect(out: Path, names: Sequence[str], kimg: float) -> Dict[str, Dict[int,
     found: Dict[str, Dict[int, Curve]] = {}
     for name in names:
         for file in sorted(out.glob(f"{slug(name)}-seed*.json")):
+            if file.name.endswith(".kid.json"):
+                continue
             curve = json.loads(file.read_text())
             if curve and curve[-1]["kimg"] >= kimg:
+                add_kid(curve, file.with_suffix(".kid.json"))
                 seed = int(file.stem.rsplit("seed", 1)[1])
                 found.setdefault(name, {})[seed] = [point for point in curve if point["kimg"] <= kimg + 0.1]
     return found
+
+
+def add_kid(curve: Curve, file: Path) -> None:
+    """To the point of the curve that it was measured at."""
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    for point in curve:
+        if point["kimg"] == found.get("kimg"):
+            point["kid"] = found["kid"]
 
 
 def table(
@@ -83,16 +94,24 @@ def table(
 ) -> List[str]:
     """One line a variant: parameters, figures over the last quarter (lowest to highest seed), ratio to ``against``."""
     title = f"at {kimg:g} kimg"
-    lines = [f"{title:<34} parameters  seeds  Frechet distance         / {against} (95 %); smallest effect shown"]
+    lines = [
+        f"{title:<34} parameters  seeds  Frechet distance       1000 KID   / {against} (95 %); smallest effect shown"
+    ]
     reference = {seed: late(curve, "frechet") for seed, curve in found.get(against, {}).items()}
     for name, curves in found.items():
         values = {seed: late(curve, "frechet") for seed, curve in curves.items()}
         spread = f"{statistics.fmean(values.values()):.2f} ({min(values.values()):.2f} to {max(values.values()):.2f})"
-        line = f"{name:<34} {sizes.get(name, 0):>10,} {len(values):>6}  {spread:<22}"
+        line = f"{name:<34} {sizes.get(name, 0):>10,} {len(values):>6}  {spread:<22} {kid(curves):>8}"
         if name != against and values.keys() & reference.keys():
             line += f"   {paired_ratio(values, reference)}"
         lines.append(line.rstrip())
     return lines
+
+
+def kid(curves: Mapping[int, Curve]) -> str:
+    """A thousand times its mean, where every seed's last point has one."""
+    values = [curve[-1].get("kid", math.nan) for curve in curves.values()]
+    return f"{1000 * statistics.fmean(values):.2f}" if all(map(math.isfinite, values)) else ""
 
 
 def plot(found: Mapping[str, Mapping[int, Curve]], path: Path) -> None:

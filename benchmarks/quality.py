@@ -10,6 +10,7 @@ goes on where it was stopped. Two commands with different --seeds or --variants 
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -22,11 +23,15 @@ import torch
 from benchmarks.common import find, machine
 from benchmarks.curves import report, slug
 from benchmarks.data import load, train_classifier
-from benchmarks.training import Evaluation, Run, Settings, train
+from benchmarks.pretrained import Pretrained
+from benchmarks.training import EVALUATION_SEED, Evaluation, Run, Settings, generated, train
 from benchmarks.variants import VARIANTS, Variant, count
 from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.evaluation.distributions import kernel_distance
 from tests.hosts import Host
 
+#: real and generated images of `kernel_distance`, whose expectation does not depend on how many there are
+KID_IMAGES = 3000
 #: of the trainings, beside which variants there are
 OPTIONS = (
     click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of results."),
@@ -48,6 +53,7 @@ OPTIONS = (
     click.option("--style-mixing", default=Settings.style_mixing, show_default=True, help="Its probability."),
     click.option("--against", default="dense", show_default=True, help="The variant that others are divided by."),
     click.option("--report", "only_report", is_flag=True, help="Train nothing."),
+    click.option("--kid", is_flag=True, help="Measure KID on EfficientNet-Lite's features, too: minutes a training."),
 )
 
 
@@ -75,6 +81,24 @@ class Wanted:
                     state = self.out / f"{slug(name)}-seed{seed}.pt"
                     train(run, evaluate, self.kimg, self.every, state, lambda point, at=(name, seed): show(*at, point))
 
+    def compare_features(self, host: Host, data_name: str, settings: Settings) -> None:
+        """KID of every training that is there, as it stands, beside it as .kid.json."""
+        data, network = load(data_name, settings.resolution), Pretrained()
+        random = torch.Generator().manual_seed(EVALUATION_SEED)
+        real = network.features(data.images[torch.randperm(len(data.images), generator=random)[:KID_IMAGES]])
+        for seed, (name, build) in itertools.product(self.seeds, self.variants.items()):
+            state = self.out / f"{slug(name)}-seed{seed}.pt"
+            if not state.is_file():
+                continue
+            with host.active():
+                run = Run(host, settings, build, data, seed)
+                run.load(state)
+                found = kernel_distance(real, network.features(generated(run.G_ema, KID_IMAGES)))
+            point = {"kimg": run.nimg / 1000, "kid": found}
+            with atomic_write(state.with_suffix(".kid.json")) as stream:
+                stream.write(json.dumps(point).encode())
+            show(name, seed, {**point, "seconds": run.seconds})
+
 
 def training_command(known: Mapping[str, Variant], default: Sequence[str], stem: str) -> click.Command:
     """A command that trains some of the ``known`` variants; its table and picture are stem.json and stem.png."""
@@ -88,16 +112,17 @@ def training_command(known: Mapping[str, Variant], default: Sequence[str], stem:
         every: float,
         against: str,
         only_report: bool,
+        kid: bool,
         **training: Any,
     ) -> None:
         names = names_of(variants, known)
         out.mkdir(parents=True, exist_ok=True)
-        if not only_report:
+        chosen = {name: known[name] for name in names}
+        wanted = Wanted(out, chosen, [int(seed) for seed in seeds.split(",")], kimg, every)
+        for work in [wanted.train] * (not only_report) + [wanted.compare_features] * kid:
             torch.set_num_threads(1)  # networks this small gain nothing from a second one: run two commands instead
             torch.set_flush_denormal(True)
-            chosen = {name: known[name] for name in names}
-            wanted = Wanted(out, chosen, [int(seed) for seed in seeds.split(",")], kimg, every)
-            wanted.train(find(training["host_name"]), training["data_name"], settings_of(**training))
+            work(find(training["host_name"]), training["data_name"], settings_of(**training))
         report(out, names, kimg, stem, against)
 
     for option in reversed(OPTIONS):

@@ -69,7 +69,9 @@ class Run:
         self.G = build(lambda **changes: self._dense(host, {**sizes, **changes}, channels))
         for block in self.G.synthesis.children():
             if getattr(block, "fused_modconv_default", None) is True:
-                block.fused_modconv_default = False  # the hosts' training scripts fuse neither: on a CPU it takes longer
+                block.fused_modconv_default = (
+                    False  # the hosts' training scripts fuse neither: on a CPU it takes longer
+                )
         self.G.train().requires_grad_(False)
         self.G_ema = copy.deepcopy(self.G).eval()
         torch.manual_seed(seed)
@@ -161,6 +163,13 @@ class Run:
         return list(state["curve"])
 
 
+def generated(G: Any, count: int) -> torch.Tensor:
+    """[count, C, R, R] in [-1, 1]: of the same latents and noise every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(EVALUATION_SEED)  # of the noise inputs
+        return sample(G, count, EVALUATION_SEED, noise_mode="random", batch=100).clamp(-1, 1)
+
+
 class Evaluation:
     """Compares generators with the data, on the classifier's features; the same latents every time."""
 
@@ -172,10 +181,7 @@ class Evaluation:
         self.part = self.real[torch.randperm(len(self.real), generator=random)[:samples]]
 
     def __call__(self, G: Any) -> Dict[str, float]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(EVALUATION_SEED)  # of the noise inputs
-            images = sample(G, self.samples, EVALUATION_SEED, noise_mode="random", batch=100).clamp(-1, 1)
-        features = self.classifier.features(images)
+        features = self.classifier.features(generated(G, self.samples))
         precision, recall = precision_recall(self.part, features)
         return {
             "frechet": frechet_distance(self.real, features),

@@ -33,7 +33,9 @@ def narrowed(to: Callable[[Dense], int]) -> Variant:
         wide, target = dense(), to(dense)
         resolution = wide.img_resolution
         cap, last = (int(getattr(wide.synthesis, f"b{r}").conv1.weight.shape[0]) for r in (4, resolution))
-        pairs = [(a, b) for a in range(cap // 4, cap) for b in range(last // 4, last + 1) if abs(a / cap - b / last) < 0.05]
+        pairs = [
+            (a, b) for a in range(cap // 4, cap) for b in range(last // 4, last + 1) if abs(a / cap - b / last) < 0.05
+        ]
         sizes = [{"channel_max": a, "channel_base": b * resolution} for a, b in pairs]
         return dense(**min(sizes, key=lambda size: abs(count(dense(**size)) - target)))
 

@@ -283,7 +283,5 @@ READINGS: Dict[str, Variant] = {
     "torgb reads a quarter budget": searched(
         lambda ratio: few_channels(4, ratio), [1 + step / 50 for step in range(1, 60)], as_large_as(squeezed())
     ),
-    "ratio 4 widened": searched(
-        widened(quarter), [1 + step / 100 for step in range(1, 60)], as_large_as(squeezed())
-    ),
+    "ratio 4 widened": searched(widened(quarter), [1 + step / 100 for step in range(1, 60)], as_large_as(squeezed())),
 }

@@ -147,7 +147,9 @@ def test_the_smallest_effect_is_shown_four_times_in_five() -> None:
     random = torch.Generator().manual_seed(0)
     noise = torch.randn([2000, 8], generator=random, dtype=torch.float64) * 0.1
     effect = (2.3646 + 0.8960) * 0.1 / math.sqrt(8)  # t(0.975) and t(0.8) at 7 degrees of freedom
-    studies = [paired_ratio({s: math.exp(-effect + x) for s, x in enumerate(row.tolist())}, dict.fromkeys(range(8), 1.0))
-               for row in noise]
+    studies = [
+        paired_ratio({s: math.exp(-effect + x) for s, x in enumerate(row.tolist())}, dict.fromkeys(range(8), 1.0))
+        for row in noise
+    ]
     share = sum(study.high < 1 for study in studies) / len(studies)
     assert share == pytest.approx(0.8, abs=4 * 0.009 + 0.03)

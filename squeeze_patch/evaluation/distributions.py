@@ -62,10 +62,10 @@ def sliced_wasserstein(a: torch.Tensor, b: torch.Tensor, seed: int = 0, projecti
 
 
 def kernel_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Unbiased squared maximum mean discrepancy with the kernel ``(x.y / d + 1)^3`` (Bińkowski et al. 2018, "Demystifying
-    MMD GANs", sections 3 and 4): KID, where the features are Inception's.
+    """Unbiased squared maximum mean discrepancy with the kernel ``(x.y / d + 1)^3``, on Inception's features: KID.
 
-    Unlike the Fréchet distance its expectation does not depend on how many points there are, so few do.
+    Bińkowski et al. 2018, "Demystifying MMD GANs", sections 3 and 4. Unlike the Fréchet distance its expectation does
+    not depend on how many points there are, so few do.
 
     Args:
         a, b: features [n, d] and [m, d], n and m >= 2.

@@ -59,7 +59,9 @@ def test_kernel_distance_is_unbiased_and_sees_a_shift() -> None:
     """
     for shift in (0.0, 0.5):
         expected = 3 * shift**2 + 3 * shift**4 + (3 * shift + shift**3) ** 2
-        found = torch.tensor([kernel_distance(normal(50, 1, 2 * i), normal(40, 1, 2 * i + 1) + shift) for i in range(200)])
+        found = torch.tensor(
+            [kernel_distance(normal(50, 1, 2 * i), normal(40, 1, 2 * i + 1) + shift) for i in range(200)]
+        )
         assert abs(float(found.mean()) - expected) < 4 * float(found.std()) / math.sqrt(len(found))
 
 

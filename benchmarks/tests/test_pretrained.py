@@ -1,0 +1,55 @@
+"""KID on a pretrained network's features: it sees blur, it is measured behind a training and stands in the table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from benchmarks import quality
+from benchmarks.__main__ import main
+from benchmarks.data import load
+from benchmarks.pretrained import Pretrained
+from squeeze_patch.evaluation.distributions import kernel_distance
+
+
+def test_blur_is_seen() -> None:
+    """Two halves of one data set are nearer to each other than either is to its blurred self: by ten times."""
+    images = load("photos", 32).images[:600]
+    network = Pretrained()
+    left, right = (network.features(half) for half in images.split(300))
+    assert left.shape == (300, 1280)
+    soft = torch.nn.functional.avg_pool2d(images[300:], 3, stride=1, padding=1, count_include_pad=False)
+    apart = abs(kernel_distance(left, right))
+    assert kernel_distance(left, network.features(soft)) > 10 * apart
+
+
+def test_kid_of_a_training(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """Trained to 0.032 kimg, measured, and in the table."""
+    monkeypatch.setattr(quality, "KID_IMAGES", 60)
+    monkeypatch.setattr(quality, "settings_of", lambda **_: quality.Settings(channels=8, channel_base=64, samples=64))
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(40):
+            Image.effect_noise((16, 16), 10 + index).save(tmp_path / "data" / name / f"{index}.png")
+    options = [
+        "--data",
+        str(tmp_path / "data"),
+        "--variants",
+        "dense",
+        "--seeds",
+        "0",
+        "--kimg",
+        "0.032",
+        "--every",
+        "0.032",
+    ]
+    out = tmp_path / "out"
+    done = CliRunner().invoke(main, ["quality", "--out", str(out), *options, "--kid"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = json.loads((out / "dense-seed0.kid.json").read_text())
+    assert found["kimg"] == 0.032
+    assert f"{1000 * found['kid']:.2f}" in done.output.splitlines()[-2].split()
