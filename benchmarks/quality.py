@@ -44,7 +44,8 @@ OPTIONS = (
         help="digits, photos, or a folder or zip of images with a folder a class.",
     ),
     click.option("--resolution", type=click.Choice(["16", "32"]), default="16", show_default=True),
-    click.option("--channels", default=Settings.channels, show_default=True, help="Of the widest blocks."),
+    click.option("--channels", default=Settings.channels, show_default=True, help="Of the generator's widest blocks."),
+    click.option("--d-channels", default=Settings.d_channels, show_default=True, help="Of the discriminator's."),
     click.option("--seeds", default="0,1,2", show_default=True),
     click.option("--kimg", default=400.0, show_default=True, help="Thousands of real images shown to D."),
     click.option("--every", default=20.0, show_default=True, help="kimg between evaluations."),
@@ -139,12 +140,13 @@ def names_of(variants: str, known: Mapping[str, Variant]) -> List[str]:
 
 
 def settings_of(
-    resolution: str, channels: int, gamma: float, pl_weight: float, style_mixing: float, **_: Any
+    resolution: str, channels: int, d_channels: int, gamma: float, pl_weight: float, style_mixing: float, **_: Any
 ) -> Settings:
     size = int(resolution)
     return Settings(
         resolution=size,
         channels=channels,
+        d_channels=d_channels,
         channel_base=channels // 2 * size,  # half as many in the last block
         r1_gamma=gamma,
         pl_weight=pl_weight,

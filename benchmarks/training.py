@@ -36,6 +36,7 @@ class Settings:
 
     resolution: int = 16
     channels: int = 32
+    d_channels: int = 32  # a discriminator that is wider than the generator makes the latter's capacity the bottleneck
     channel_base: int = 256
     dim: int = 64
     mapping_layers: int = 2
@@ -64,7 +65,8 @@ class Run:
         channels = {"img_channels": data.images.shape[1]}
         sizes = {"channel_base": settings.channel_base, "channel_max": settings.channels}
         torch.manual_seed(seed)
-        self.D = host.discriminator(settings.resolution, **sizes, **channels).train().requires_grad_(False)
+        d_sizes = {"channel_base": settings.d_channels // 2 * settings.resolution, "channel_max": settings.d_channels}
+        self.D = host.discriminator(settings.resolution, **d_sizes, **channels).train().requires_grad_(False)
         torch.manual_seed(seed)
         self.G = build(lambda **changes: self._dense(host, {**sizes, **changes}, channels))
         for block in self.G.synthesis.children():

@@ -30,7 +30,9 @@ def test_blur_is_seen() -> None:
 def test_kid_of_a_training(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """Trained to 0.032 kimg, measured, and in the table."""
     monkeypatch.setattr(quality, "KID_IMAGES", 60)
-    monkeypatch.setattr(quality, "settings_of", lambda **_: quality.Settings(channels=8, channel_base=64, samples=64))
+    monkeypatch.setattr(
+        quality, "settings_of", lambda **_: quality.Settings(channels=8, channel_base=64, d_channels=8, samples=64)
+    )
     for name in ("a", "b"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for index in range(40):

@@ -24,7 +24,17 @@ from tests.helpers import HOSTS
 from tests.hosts import Host
 from tests.hosts.training import need_second_derivatives
 
-TINY = Settings(resolution=8, channels=8, channel_base=64, dim=16, batch=8, samples=64, pl_weight=2.0, style_mixing=0.9)
+TINY = Settings(
+    resolution=8,
+    channels=8,
+    channel_base=64,
+    d_channels=8,
+    dim=16,
+    batch=8,
+    samples=64,
+    pl_weight=2.0,
+    style_mixing=0.9,
+)
 
 
 def noise_data() -> Data:
