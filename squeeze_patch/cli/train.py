@@ -16,12 +16,14 @@ from squeeze_patch.training.train import train as run_training
 @click.argument("arguments", metavar="-- train.py ...", nargs=-1, required=True, type=click.UNPROCESSED)
 @ratio_options
 @click.option("--init-from", metavar="FILE", help="Start from this checkpoint's weights (dense or squeezed).")
+@click.option("--dense", is_flag=True, help="Squeeze nothing: the rival, under the same torch in the same way.")
 @quiet_option
 def train(
     arguments: Tuple[str, ...],
     reduction: Optional[float],
     ratio: Optional[float],
     init_from: Optional[str],
+    dense: bool,
     quiet: bool,
 ) -> None:
     """Run a host's own train.py with squeezed generators.
@@ -33,4 +35,4 @@ def train(
     Example:
       squeeze-patch train -- train.py --outdir=runs --data=faces.zip --gpus=1
     """
-    run_training(arguments, reduction=reduction, ratio=ratio, init_from=init_from, say=say_unless(quiet))
+    run_training(arguments, reduction=reduction, ratio=ratio, init_from=init_from, dense=dense, say=say_unless(quiet))

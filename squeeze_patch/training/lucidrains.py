@@ -35,10 +35,11 @@ VARIABLE = "SQUEEZE_PATCH_LUCIDRAINS"
 class LucidrainsScripts:
     """The role of scripts: the host's command."""
 
-    def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
+    def hook_training(self, module: Any, prepare: Optional[PrepareStart]) -> bool:
         if module.__name__ != PACKAGE:
             return False
-        _hook_command(module, prepare)
+        if prepare is not None:
+            _hook_command(module, prepare)
         return True
 
     def hook_generators(self, folder: Path, squeeze: Callable[[torch.nn.Module], Any]) -> bool:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import importlib
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Optional
 
 import torch
 
@@ -35,18 +35,18 @@ BUILDER = "squeeze_patch.training.nvidia.build_generator"
 class NvidiaScripts:
     """The role of scripts: stylegan2-ada-pytorch's and GGDR's train.py, stylegan3's and its relatives'."""
 
-    def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
+    def hook_training(self, module: Any, prepare: Optional[PrepareStart]) -> bool:
         """Change the options on their way from the script's command line to its training processes.
 
         stylegan2-ada-pytorch and GGDR make them in ``setup_training_loop_kwargs``, stylegan3 and its relatives hand
         them to ``launch_training``.
         """
-        if callable(getattr(module, "setup_training_loop_kwargs", None)):
-            _hook_setup(module, prepare)
-        elif callable(getattr(module, "launch_training", None)):
-            _hook_launch(module, prepare)
-        else:
+        hooks = {"setup_training_loop_kwargs": _hook_setup, "launch_training": _hook_launch}
+        found = [hook for name, hook in hooks.items() if callable(getattr(module, name, None))]
+        if not found:
             return False
+        if prepare is not None:
+            found[0](module, prepare)
         _bridge_torch()
         if hasattr(module, "subprocess_fn"):
             module.squeeze_patch_original = module.subprocess_fn

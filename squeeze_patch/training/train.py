@@ -32,6 +32,7 @@ def train(
     reduction: Optional[float] = None,
     ratio: Optional[float] = None,
     init_from: Optional[str] = None,
+    dense: bool = False,
     say: Say = print,
 ) -> None:
     """Do what ``python train.py --outdir=... ...`` does, with squeezed generators.
@@ -44,11 +45,15 @@ def train(
         reduction, ratio: as for `squeeze_patch.apply`.
         init_from: checkpoint (path or URL) for the weights of G, D and G_ema, without the changes that some hosts make
             to their settings with ``--resume``.
+        dense: leave the generators dense: the rival, trained under the same torch in the same way. Hosts of 2020 stop
+            on a current torch by themselves.
         say: prints one line.
 
     Raises:
         SqueezeError: no adapter knows how the script builds its generator, or a file does not fit the request.
     """
+    if dense and (reduction, ratio, init_from) != (None, None, None):
+        raise SqueezeError("--dense trains the host's own generator: leave --reduction, --ratio and --init-from out")
     request = Request(reduction, ratio)  # a wrong one stops here, before the script could delete an earlier run
     script = find_script(arguments[0])
     os.environ[SCRIPT_VARIABLE] = str(script)
@@ -60,7 +65,7 @@ def train(
                 raise SqueezeError(f"--init-from is one start, {resume} (the script's own) another; give one of them")
             return _start(resume or init_from, request, Path(folder), say)
 
-        if not any(family.hook_training(module, prepare) for family in families()):
+        if not any(family.hook_training(module, None if dense else prepare) for family in families()):
             raise SqueezeError(
                 f"{script.name}: no adapter knows how this script builds its generator. "
                 "Where its files hold state dicts, try squeeze-patch run; "

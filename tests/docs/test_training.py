@@ -28,6 +28,13 @@ def test_train_and_resume(draggan: Host, tmp_path: Path) -> None:
     assert squeeze_patch.status(pickle.loads(snapshot.read_bytes())["G_ema"]).plan == plan
 
 
+def test_the_dense_rival(draggan: Host, tmp_path: Path) -> None:
+    shutil.copy(HERE / "mini_train.py", tmp_path / "train.py")
+    shell(PAGE["dense"], tmp_path, draggan.environment())
+    (snapshot,) = (tmp_path / "runs").glob("*/*.pkl")
+    assert squeeze_patch.status(pickle.loads(snapshot.read_bytes())["G_ema"]).state == "dense"
+
+
 def test_edit(draggan: Host) -> None:
     G = draggan.generator()
     python(PAGE["edit"], G=G)

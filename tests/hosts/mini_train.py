@@ -95,7 +95,8 @@ def training_loop(rank, G_kwargs, D_kwargs, steps, num_gpus, run_dir, resume_pkl
         np.savez(os.path.join(run_dir, "done.npz"), steps=steps)
 
 
-@click.command()
+# the scripts that it stands for have many more options
+@click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.option("--outdir", required=True)
 @click.option("--gpus", type=int, default=1)
 @click.option("--steps", type=int, default=2)

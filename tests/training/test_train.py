@@ -66,6 +66,16 @@ def test_from_scratch_and_resumed(draggan: Host, workspace: Path, gpus: int) -> 
     assert out.count(f"restored {tensors} of {tensors} parameters and buffers") == 2  # G and G_ema
 
 
+def test_the_dense_rival(draggan: Host, workspace: Path) -> None:
+    """Trained by the same word, under what a current torch needs; its folder has the host's own name."""
+    squeezed_train(draggan, workspace, ["--dense"], "--outdir=dense")
+    assert squeeze_patch.status(snapshot(workspace / "dense")["G_ema"]).state == "dense"
+    assert not list((workspace / "dense").glob("*-squeezed"))
+    done = command(draggan, workspace, "-m", "squeeze_patch.cli", "train", "--dense", "--ratio=2", "--", "train.py")
+    assert done.returncode == 2
+    assert "--dense trains the host's own generator: leave --reduction, --ratio" in done.stderr
+
+
 def test_dense_snapshots_are_squeezed_on_resume(draggan: Host, workspace: Path) -> None:
     sizes = {"resolution": 8, "w_dim": 16, "channel_base": 256}
     data = {"G": trained(draggan.generator(**sizes), 1), "G_ema": trained(draggan.generator(**sizes), 2)}

@@ -1,0 +1,194 @@
+"""The kit for the paper's experiment: its commands run, its table and cost say what the hosts' files say."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+from click.testing import CliRunner, Result
+
+import squeeze_patch
+from examples.reproduce_paper.__main__ import main
+from examples.reproduce_paper.commands import command, environment, smoke_data
+from examples.reproduce_paper.plans import EXPERIMENTS, GGDR
+from squeeze_patch.checkpoints.io import read
+from tests.docs.pages import Page
+from tests.helpers import HOSTS
+from tests.hosts import HERE, SHIMS, Host
+from tests.processes import environment_with
+
+PAGE = Page("examples/reproduce_paper/README.md")
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+
+def lines(*arguments: str) -> List[str]:
+    done = call(*arguments)
+    assert done.exit_code == 0, done.output
+    return done.output.splitlines()
+
+
+def arguments_of(block: str) -> List[List[str]]:
+    start = "python -m examples.reproduce_paper "
+    assert all(line.startswith(start) for line in PAGE[block].splitlines())
+    return [line[len(start) :].split() for line in PAGE[block].splitlines()]
+
+
+def write_metrics(folder: Path, *figures: Dict[str, float]) -> None:
+    """One snapshot after the other, a file a metric, as the hosts write them."""
+    folder.mkdir(parents=True)
+    for index, snapshot in enumerate(figures):
+        for name, value in snapshot.items():
+            metric = name.rpartition("_")[0] if "_precision" in name or "_mean" in name else name
+            line = {"results": {name: value}, "metric": metric, "snapshot_pkl": f"network-snapshot-{index:06}.pkl"}
+            with open(folder / f"metric-{metric}.jsonl", "a") as stream:
+                stream.write(json.dumps(line) + "\n")
+
+
+def test_the_readme_s_commands(draggan: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with a host of the family: small and on the CPU, it trains both variants, once."""
+    (tmp_path / "stylegan2-ada-pytorch").mkdir()
+    (tmp_path / "cifar10.zip").touch()
+    shutil.copy(HERE / "mini_train.py", tmp_path / "stylegan2-ada-pytorch" / "train.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", environment_with(draggan.folder, *SHIMS)["PYTHONPATH"])
+    ((*wanted,),) = arguments_of("run")
+    (listed,) = arguments_of("list")
+    assert [line.split()[0] for line in lines(*listed) if line.strip() and line[0] != " "] == list(EXPERIMENTS)
+    short = [*wanted[:-1], "0", "--gpus", "1"]
+    assert [line.split("&&")[0] for line in lines(*short, "--print")] == ["cd stylegan2-ada-pytorch "] * 2
+    assert not (tmp_path / "paper-runs").exists()
+    lines(*short)
+    for variant in ("dense", "squeezed"):
+        (snapshot,) = (tmp_path / "paper-runs" / "cifar10-ada" / f"{variant}-seed0").glob("*/network-snapshot*.pkl")
+        with draggan.active():
+            assert squeeze_patch.status(read(snapshot, trust=True)["G_ema"]).state == variant
+    assert [line.split()[-2:] for line in lines(*short)] == [["has", "ended"]] * 2
+
+    table, cost = arguments_of("results")
+    done = call(*table)
+    assert done.exit_code == 1
+    assert "no experiment in paper-runs has metrics of both variants for one seed" in done.output
+    assert lines(*cost)[1].split(maxsplit=2)[2] == "not published: measure it"
+
+
+def test_a_failed_training_stops_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("def setup_training_loop_kwargs(): ...\ndef main(): raise SystemExit(3)\n")
+    options = ["--smoke", "--seeds", "0", "--out", str(tmp_path / "out")]
+    done = call("run", "ffhq256-ada", "--host", str(tmp_path), *options)
+    assert done.exit_code == 1
+    assert "it ended with status 3" in done.output
+    assert done.output.count("train.py") == 1
+    assert not list(tmp_path.glob("out/*/*/ended"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--host", "empty", "--smoke"],
+            "--host empty has no train.py; give a checkout of NVlabs/stylegan2-ada-pytorch",
+        ),
+        (
+            ["--host", "."],
+            "--data is missing: python dataset_tool.py --source=cifar-10-python.tar.gz --dest=cifar10.zip",
+        ),
+        (["--host", ".", "--smoke", "--seeds", "one"], "--seeds one: whole numbers with commas between them"),
+    ],
+)
+def test_mistakes(options: List[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").touch()
+    (tmp_path / "empty").mkdir()
+    done = call("run", "cifar10-ada", *options)
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_the_table(tmp_path: Path) -> None:
+    """Three seeds whose FIDs halve: of each run the snapshot with the lowest FID, the last of several runs, and only
+    seeds that both have. Ratios of 0.4, 0.5 and 0.625 have the geometric mean 0.5; the deviation of their logarithms is
+    log 1.25, the interval's half t(0.975, 2 degrees) = 4.303 times that over sqrt 3."""
+    root = tmp_path / "ffhq256-ggdr"
+    for seed, ratio in enumerate((0.4, 0.5, 0.625)):
+        dense = {"fid50k_full": 10.0, "pr50k3_full_precision": 0.6}
+        write_metrics(
+            root / f"dense-seed{seed}" / "00000-a", {"fid50k_full": 30.0, "pr50k3_full_precision": 0.9}, dense
+        )
+        better = {"fid50k_full": 10 * ratio, "pr50k3_full_precision": 0.3}
+        write_metrics(root / f"squeezed-seed{seed}" / "00001-b", better, {"fid50k_full": 20.0})
+    write_metrics(root / "squeezed-seed0" / "00000-old", {"fid50k_full": 0.1, "pr50k3_full_precision": 1.0})
+    write_metrics(root / "dense-seed7" / "00000-a", {"fid50k_full": 1.0})
+    with open(root / "dense-seed0" / "00000-a" / "metric-fid50k_full.jsonl", "a") as stream:
+        stream.write('{"results": {"fid50k')
+    fid, precision = lines("table", "--out", str(tmp_path))[1:]
+    low, high = (0.5 * math.exp(sign * 4.303 * math.log(1.25) / math.sqrt(3)) for sign in (-1, 1))
+    assert fid.split() == f"ffhq256-ggdr fid50k_full (less) 3 10 5.083 0.500 ({low:.3f} to {high:.3f})".split()
+    assert precision.split()[:6] == ["ffhq256-ggdr", "pr50k3_full_precision", "(more)", "3", "0.6", "0.3"]
+
+
+def test_values_without_a_ratio(tmp_path: Path) -> None:
+    """KID can be below 0; one seed has no interval."""
+    for variant, kid in (("dense", 0.001), ("squeezed", -0.001)):
+        write_metrics(tmp_path / "cifar10-ada" / f"{variant}-seed0" / "0", {"fid50k_full": 5.0, "kid50k_full": kid})
+    fid, kid_line = lines("table", "--out", str(tmp_path))[1:]
+    assert fid.endswith("1.000 (one seed: no interval)")
+    assert kid_line.endswith("no ratio: a value is 0 or less")
+
+
+def test_cost(tmp_path: Path) -> None:
+    """100,000 kimg at the middle of 3, 4 and 50 seconds on two GPUs are 100,000 * 4 * 2 / 3600 hours."""
+    run = tmp_path / "cifar10-ada" / "squeezed-seed0" / "00000-a"
+    run.mkdir(parents=True)
+    (run / "training_options.json").write_text(json.dumps({"num_gpus": 2}))
+    ticks = [{"Timing/sec_per_kimg": {"num": 1, "mean": mean, "std": 0}} for mean in (50.0, 3.0, 4.0)]
+    ticks.append({"Timing/sec_per_kimg": {"num": 0, "mean": 0.0, "std": 0}})
+    (run / "stats.jsonl").write_text("".join(json.dumps(tick) + "\n" for tick in ticks))
+    said = {line.split()[0]: line for line in lines("cost", "--out", str(tmp_path))[1:]}
+    assert list(said) == list(EXPERIMENTS)
+    assert said["cifar10-ada"].endswith("squeezed 222 (measured: 4.0 s/kimg)")
+    assert said["cifar10-ggdr"].endswith("not published: measure it")
+    for name, hours in (("ffhq256-ada", "244 to 306"), ("afhqcat-ada", "528 to 539")):
+        assert f"dense {hours} on V100s" in said[name]
+        assert hours in PAGE.text
+
+
+def checkout(name: str) -> Any:
+    host = "ggdr" if EXPERIMENTS[name].host == GGDR else "ada"
+    there = pytest.mark.skipif(
+        host not in HOSTS, reason=f"needs a checkout of {EXPERIMENTS[name].host} in SQUEEZE_HOSTS"
+    )
+    return pytest.param(name, host, marks=there)
+
+
+@pytest.mark.parametrize(("name", "host"), [checkout(name) for name in EXPERIMENTS])
+def test_the_hosts_take_the_commands(name: str, host: str, tmp_path: Path) -> None:
+    """Their own dry run, with the options of the full training."""
+    experiment = EXPERIMENTS[name]
+    wanted = command(experiment, "squeezed", 1, smoke_data(tmp_path), tmp_path, experiment.gpus)
+    dry = [*wanted, "--dry-run"]
+    done = subprocess.run(
+        dry, cwd=HOSTS[host].folder, env=environment(True), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f'"total_kimg": {experiment.kimg}' in done.stdout
+    assert "build_generator" in done.stdout
+
+
+@pytest.mark.skipif(not os.environ.get("SQUEEZE_SLOW"), reason="twenty minutes each; SQUEEZE_SLOW=1 runs them")
+@pytest.mark.parametrize(("name", "host"), [checkout(name) for name in EXPERIMENTS])
+def test_trials(name: str, host: str, tmp_path: Path) -> None:
+    options = ["--host", str(HOSTS[host].folder), "--smoke", "--seeds", "0", "--out", str(tmp_path)]
+    lines("run", name, *options)
+    for variant in ("dense", "squeezed"):
+        snapshots = sorted((tmp_path / name / f"{variant}-seed0").glob("*/network-snapshot*.pkl"))
+        with HOSTS[host].active():
+            assert squeeze_patch.status(read(snapshots[-1], trust=True)["G_ema"]).state == variant
