@@ -32,6 +32,11 @@ class Surgery(abc.ABC):
     def refuse(self, root: Module) -> Optional[str]:
         """Why something in ``root`` looks like this family but cannot be squeezed (one sentence), or None."""
 
+    def generator(self, root: Module, network: Module) -> Module:
+        """The module in ``root`` that is the generator, mapping and synthesis and no more: its parameters count. Here
+        ``root`` itself."""
+        return root
+
     @abc.abstractmethod
     def specs(self, network: Module) -> List[BlockSpec]:
         """The blocks in the order in which they run."""

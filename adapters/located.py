@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
@@ -38,6 +39,21 @@ class Located:
     def again(self) -> Located:
         """The same generator, its blocks as they are now."""
         return self.of(self.root, self.adapter, self.network)
+
+    @property
+    def generator(self) -> Module:
+        """The generator itself, whatever ``root`` holds beside it."""
+        return self.surgery.generator(self.root, self.network)
+
+    @property
+    def place(self) -> str:
+        """Where in ``root`` the generator is, "" = it is ``root``."""
+        return next(name for name, module in self.root.named_modules() if module is self.generator)
+
+    def not_finite(self) -> str:
+        """Name of a parameter or buffer of the generator that holds NaN or infinity, "" where none does."""
+        tensors = itertools.chain(self.generator.named_parameters(), self.generator.named_buffers())
+        return next((name for name, tensor in tensors if not (tensor.is_meta or tensor.isfinite().all())), "")
 
     @property
     def surgery(self) -> Surgery:

@@ -30,6 +30,11 @@ class Running(abc.ABC):
     def sampler(self, root: Module, network: Module) -> Sampler:
         """How the generator that ``root`` is is run on latents; `UnsupportedModelError` where it cannot be."""
 
+    def whole(self, root: Module, network: Module, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """Images of latents by the call of ``root`` that users make, stored noise, in float32 as `synthesis`."""
+        images: torch.Tensor = self.sampler(root, network).images(z, c, "const", 1.0)
+        return images
+
     def sampler_of_unknown(self, root: Module) -> Optional[Sampler]:
         """How a generator that no adapter knows is run, where it is called as this family's are, else None."""
         return None

@@ -9,6 +9,14 @@ class UnsupportedModelError(SqueezeError, TypeError):
     """The object is no generator that any registered adapter can squeeze."""
 
 
+class ProofError(UnsupportedModelError):
+    """The generator was run, and does not compute what squeeze_patch takes it to; it is as it was."""
+
+
+class UnprovedWarning(UserWarning):
+    """A generator was squeezed without being run first, because it could not be."""
+
+
 class PlanError(SqueezeError, ValueError):
     """The requested ratio, reduction or widths cannot be had on this generator."""
 

@@ -53,6 +53,9 @@ class NvidiaSurgery(Surgery):
                 )
         return None
 
+    def generator(self, root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
+        return next((module for module in root.modules() if getattr(module, "synthesis", None) is network), network)
+
     def specs(self, network: torch.nn.Module) -> List[BlockSpec]:
         return [_spec(name, self.get_block(network, name)) for name in _names(network)]
 
@@ -121,11 +124,12 @@ class NvidiaSurgery(Surgery):
         owner._init_kwargs = {**owner._init_kwargs, "squeeze": squeeze}
 
     def detach_plan(self, root: torch.nn.Module, network: torch.nn.Module) -> None:
-        super().detach_plan(root, network)
         owner = _owner(root, network)
-        if owner is not None and "_orig_class_name" in vars(owner):
-            del owner._orig_module_src, owner._orig_class_name
+        if owner is not None and not class_named(owner, "RebuildSqueezed"):
             owner._init_kwargs = {key: value for key, value in owner._init_kwargs.items() if key != "squeeze"}
+            for name in ("_orig_module_src", "_orig_class_name"):  # its class has its own
+                vars(owner).pop(name, None)
+        super().detach_plan(root, network)
 
     def dense_like(self, root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
         owner = _owner(root, network)

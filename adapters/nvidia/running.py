@@ -22,9 +22,11 @@ class NvidiaRunning(Running):
 
     def synthesis(self, network: torch.nn.Module, ws: torch.Tensor, noise_mode: str) -> torch.Tensor:
         """In float32 throughout: gradients of a mean over all pixels are too small for float16."""
-        has_fp16 = any(getattr(module, "use_fp16", False) for module in network.modules())
-        arguments: Dict[str, Any] = {"force_fp32": True} if has_fp16 else {}
-        return network(ws, noise_mode=noise_mode, **arguments).float()  # type: ignore[no-any-return]
+        return network(ws, noise_mode=noise_mode, **_float32(network)).float()  # type: ignore[no-any-return]
+
+    def whole(self, root: Any, network: torch.nn.Module, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        device = next(root.parameters()).device
+        return root(z.to(device), c.to(device), noise_mode="const", **_float32(network)).float()  # type: ignore[no-any-return]
 
     def sampler(self, root: Any, network: torch.nn.Module) -> Sampler:
         """``root`` is called as ``root(z, c, noise_mode=..., truncation_psi=...)``; psi is left out where it is 1."""
@@ -43,6 +45,11 @@ class NvidiaRunning(Running):
 
     def sampler_of_unknown(self, root: Any) -> Optional[Sampler]:
         return self.sampler(root, root) if all(hasattr(root, name) for name, _ in _SIZES) else None
+
+
+def _float32(network: torch.nn.Module) -> Dict[str, Any]:
+    """What makes a synthesis network compute in float32; hosts without float16 do not know the argument."""
+    return {"force_fp32": True} if any(getattr(module, "use_fp16", False) for module in network.modules()) else {}
 
 
 def sample_styles(root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:

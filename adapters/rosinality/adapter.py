@@ -72,6 +72,9 @@ class RosinalitySurgery(Surgery):
     def refuse(self, root: torch.nn.Module) -> Optional[str]:
         return next((_unsupported_reason(module) for module in root.modules() if layout_of(module)), None)
 
+    def generator(self, root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
+        return network
+
     def specs(self, network: torch.nn.Module) -> List[BlockSpec]:
         return [_spec(network, paths) for paths in _layer_paths(network)]
 

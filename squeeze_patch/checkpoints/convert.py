@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import torch
 
@@ -14,6 +14,7 @@ from squeeze_patch.checkpoints.generators import dense_generators
 from squeeze_patch.checkpoints.io import atomic_write, check_target, read, write
 from squeeze_patch.checkpoints.optimizer_state import follow_all, parameters_of
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
+from squeeze_patch.errors import CheckpointError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_init
 from squeeze_patch.planning.cost import Report, report
 from squeeze_patch.planning.planner import plan_for
@@ -65,6 +66,7 @@ def convert(
     allocate: str = "uniform",
     init: str = DEFAULT_INIT,
     seed: int = SEED,
+    verify: bool = True,
     force: bool = False,
     progress: Optional[Progress] = None,
 ) -> Conversion:
@@ -80,12 +82,12 @@ def convert(
         trust: loading a host's pickle runs code that is stored in it; True says that you trust the file. Files of
             torch.save that hold tensors and plain values need no trust.
         host: folder of the host's checkout, where the pickle needs modules of it.
-        reduction, ratio, widths, plan, allocate, init, seed: as for `squeeze_patch.apply`.
+        reduction, ratio, widths, plan, allocate, init, seed, verify: as for `squeeze_patch.apply`.
         force: overwrite ``target`` where it exists.
         progress: called with (what, steps done, steps in all).
 
     Raises:
-        CheckpointError: the file cannot be read or written, or holds no generator.
+        CheckpointError: the file cannot be read or written, or holds no generator, or one that has diverged.
         PlanError, UnsupportedModelError, StateError: as for `squeeze_patch.apply`; nothing is written.
 
     Example:
@@ -100,9 +102,8 @@ def convert(
         (('G_ema',), 202459)
     """
     request = Request(reduction, ratio, widths, plan, allocate)
-    return convert_file(
-        source, target, request, init, trust=trust, host=host, seed=seed, force=force, progress=progress
-    )
+    how: Dict[str, Any] = {"trust": trust, "host": host, "seed": seed, "verify": verify, "force": force}
+    return convert_file(source, target, request, init, progress=progress, **how)
 
 
 def convert_file(
@@ -114,6 +115,7 @@ def convert_file(
     trust: bool = False,
     host: Optional[PathLike] = None,
     seed: int = SEED,
+    verify: bool = True,
     force: bool = False,
     progress: Optional[Progress] = None,
 ) -> Conversion:
@@ -126,10 +128,11 @@ def convert_file(
         found = dense_generators(source, data)
         reference = reference_name(found)
         order = [reference, *(name for name in found if name != reference)]
+        _refuse_diverged(source, found)
         plans = _plans({name: found[name] for name in order}, request, seed)
         cost = report(found[reference], plans[reference])
         dense = {name: parameters_of(found[name].root) for name in order}
-        shared, kept = _squeeze_all(found, plans, init, progress, seed)
+        shared, kept = _squeeze_all(found, plans, init, progress, seed, verify)
         optimisers = follow_all(data, found, dense, kept)
         with atomic_write(target) as stream:
             write(data, stream)
@@ -150,6 +153,15 @@ def convert_file(
     )
 
 
+def _refuse_diverged(source: Path, found: Mapping[str, Located]) -> None:
+    """Whatever the start: nothing that is not finite is written."""
+    for name, G in found.items():
+        broken = G.not_finite()
+        if broken:
+            where = ".".join(filter(None, (name, broken)))
+            raise CheckpointError(f"{source}: {where} holds values that are not finite: this generator has diverged")
+
+
 def _plans(found: Mapping[str, Located], request: Request, seed: int) -> Dict[str, Plan]:
     """Of every generator; those of one shape get one plan, the first one's."""
     plans: Dict[str, Plan] = {}
@@ -161,7 +173,12 @@ def _plans(found: Mapping[str, Located], request: Request, seed: int) -> Dict[st
 
 
 def _squeeze_all(
-    found: Mapping[str, Located], plans: Mapping[str, Plan], init: str, progress: Optional[Progress], seed: int
+    found: Mapping[str, Located],
+    plans: Mapping[str, Plan],
+    init: str,
+    progress: Optional[Progress],
+    seed: int,
+    verify: bool,
 ) -> Tuple[bool, Dict[str, Dict[str, torch.Tensor]]]:
     """Squeeze the generators in the order of ``plans``, all with the first one's channels where their shapes agree.
 
@@ -180,5 +197,7 @@ def _squeeze_all(
         fits = plans[name].same_widths(plans[order[0]])
         shared = shared and fits
         given = kept.get(order[0]) if fits else None
-        kept[name] = squeeze(found[name], plans[name], init, kept=given or None, progress=step, seed=seed)
+        kept[name] = squeeze(
+            found[name], plans[name], init, kept=given or None, progress=step, seed=seed, verify=verify
+        )
     return shared, kept

@@ -183,8 +183,8 @@ def plan_from_shapes(found: Located) -> Optional[Plan]:
     """The Plan that made a squeezed generator, as far as its layers tell; None where it is dense."""
     specs = found.specs
     blocks = tuple(BlockPlan(s.name, s.resolution, s.channels, s.width) for s in specs if s.width is not None)
-    after = sum(parameter.numel() for parameter in found.root.parameters())
-    return Plan(found.adapter.name, blocks, dense_parameters(found.root, specs), after) if blocks else None
+    after = sum(parameter.numel() for parameter in found.generator.parameters())
+    return Plan(found.adapter.name, blocks, dense_parameters(found.generator, specs), after) if blocks else None
 
 
 def _roles() -> List[StateDicts]:

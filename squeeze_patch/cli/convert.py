@@ -14,7 +14,7 @@ from squeeze_patch.checkpoints.io import check_target
 from squeeze_patch.checkpoints.transfer import Transfer, transfer
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, quiet_option, request_options
-from squeeze_patch.cli.output import check_outputs, clean_termination, local, progress_bar
+from squeeze_patch.cli.output import check_outputs, clean_termination, local, progress_bar, warn_of_growth
 from squeeze_patch.errors import PlanError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS
 from squeeze_patch.planning.cost import amount, table
@@ -40,6 +40,12 @@ from squeeze_patch.planning.request import Request
     help="Squeeze nothing: write the generators, dense or squeezed, as a checkpoint of another family of hosts that "
     "has the same network (nvidia, rosinality).",
 )
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Run each generator first, with equal blocks in the places of its own: the images have to stay the same.",
+)
 @file_options
 @click.option("--force", is_flag=True, help="Overwrite DST.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -51,6 +57,7 @@ def convert(
     plan_file: Optional[Path],
     init: str,
     to: Optional[str],
+    verify: bool,
     trust: bool,
     host: Optional[str],
     force: bool,
@@ -85,7 +92,9 @@ def convert(
             print_transfer(carried)
         return
     with clean_termination(), progress_bar(quiet=quiet) as step:
-        done = convert_file(path, target, request, init, trust=trust, host=host, force=force, progress=step)
+        how: Dict[str, Any] = {"trust": trust, "host": host, "verify": verify, "force": force}
+        done = convert_file(path, target, request, init, progress=step, **how)
+    warn_of_growth(done.plan)
     if as_json:
         click.echo(json.dumps(figures_of(done), indent=2))
     elif not quiet:

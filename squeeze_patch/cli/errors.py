@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+import warnings
+from typing import Any, Type
 
 import click
 
-from squeeze_patch.errors import SqueezeError
+from squeeze_patch.errors import SqueezeError, UnprovedWarning
 
 EXIT_ERROR = 2
 #: characters of an error's line; what torch says of a state dict can be many times as long
@@ -24,7 +25,9 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         debug = ctx.params.pop("debug")
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                setattr(warnings, "showwarning", _show)  # noqa: B010 - its type names every argument
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -34,13 +37,24 @@ class Command(click.Command):
             sys.exit(EXIT_ERROR)
 
 
-def one_line(error: Exception) -> str:
+_show_any = warnings.showwarning
+
+
+def _show(message: Any, category: Type[Warning], *where: Any) -> None:
+    """Ours as one line; those of hosts and packages as Python shows them."""
+    if issubclass(category, UnprovedWarning):
+        click.echo(f"Warning: {one_line(message)}", err=True)
+    else:
+        _show_any(message, category, *where)
+
+
+def one_line(error: BaseException) -> str:
     """An error's message; of one that was not raised on purpose, with its name and where to look."""
     lines = str(error).strip().splitlines()
     if type(error).__name__ == "ProcessRaisedException":  # its text is the traceback of a spawned process
         lines = lines[-1:]
     text = " ".join(" ".join(lines).split()) or "no further information"
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-    if isinstance(error, (SqueezeError, OSError)):
+    if isinstance(error, (SqueezeError, OSError, UnprovedWarning)):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where)"

@@ -18,6 +18,7 @@ from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.checkpoints.pickles import check_trust
 from squeeze_patch.cli.errors import EXIT_ERROR
 from squeeze_patch.errors import MeasurementError
+from squeeze_patch.planning.plans import Plan
 from squeeze_patch.progress import Progress
 
 
@@ -33,6 +34,17 @@ def emit(text: str, figures: Dict[str, Any], json_target: Optional[str], quiet: 
             stream.write((json.dumps(figures, indent=2) + "\n").encode())
         if not quiet:
             click.echo(f"{'figures':<24} {json_target}")
+
+
+def warn_of_growth(plan: Plan) -> None:
+    """Of a wish that adds parameters: excite costs more than is squeezed away."""
+    more = plan.parameters_after - plan.parameters_before
+    if more > 0:
+        click.echo(
+            f"Warning: this adds {more:,} parameters to each generator ({more / plan.parameters_before:.2%} more): "
+            "excite needs more than is squeezed away. Ask for a larger --ratio or --reduction",
+            err=True,
+        )
 
 
 def say_unless(quiet: bool, err: bool = False) -> Callable[[str], None]:

@@ -12,7 +12,7 @@ from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, request_options
-from squeeze_patch.cli.output import local
+from squeeze_patch.cli.output import local, warn_of_growth
 from squeeze_patch.planning.cost import report, table
 from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import describe_reduction
@@ -37,6 +37,7 @@ def plan(file: str, request: Request, trust: bool, host: Optional[str], as_json:
         found = dense_generators(path, read(path, trust=trust))
         G = found[reference_name(found)]
         result = plan_for(G, request)
+    warn_of_growth(result)
     if as_json:
         click.echo(result.to_json())
         return

@@ -54,6 +54,13 @@ def check_init(init: str) -> None:
         raise PlanError(f"init has to be one of {', '.join(INITS)}, not {init!r}")
 
 
+def check_finite(found: Located) -> None:
+    """Raise `SqueezeError` where the generator holds NaN or infinity, in what a start reads or anywhere else."""
+    name = found.not_finite()
+    if name:
+        raise SqueezeError(f"{name} holds values that are not finite: this generator has diverged")
+
+
 def trained_starts(
     found: Located,
     widths: Mapping[str, int],
@@ -84,10 +91,7 @@ def trained_starts(
     make = INITS[init].make
     if make is None:
         return {}
-    with one_thread():
-        for name, parameter in found.network.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise SqueezeError(f"{name} holds values that are not finite: this generator has diverged")
+    check_finite(found)
     with torch.inference_mode(False):  # gradients can be taken
         with one_thread():
             blocks = found.dense_blocks()

@@ -69,7 +69,7 @@ def report(found: Located, plan: Optional[Plan] = None) -> Report:
     """Cost of a generator dense and as ``plan`` squeezes it; ``plan=None`` takes the widths that it has now."""
     specs = found.specs
     widths = {s.name: s.width for s in specs} if plan is None else {b.name: b.width for b in plan.blocks}
-    return cost(specs, dense_parameters(found.root, specs), widths)
+    return cost(specs, dense_parameters(found.generator, specs), widths)
 
 
 def cost(specs: Sequence[BlockSpec], parameters: int, widths: Dict[str, Any]) -> Report:

@@ -66,7 +66,7 @@ def plan_for(found: Located, request: Request, *, multiple: Optional[int] = None
             )
         return request.plan
     specs = found.specs
-    uniform = solve(specs, dense_parameters(found.root, specs), family, request, multiple)
+    uniform = solve(specs, dense_parameters(found.generator, specs), family, request, multiple)
     if request.allocate == "uniform":
         return uniform
     if any(spec.width is not None for spec in specs):

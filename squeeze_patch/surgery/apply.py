@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import Dict, Iterator, Mapping, Optional, TypeVar
 
 import torch
@@ -11,17 +12,20 @@ from squeeze_patch.adapters import search
 from squeeze_patch.adapters.content import SqueezedStart
 from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.errors import PlanError, SqueezeError, StateError
-from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, trained_starts
+from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS, SEED, check_finite, check_init, trained_starts
 from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.solver import TOLERANCE
 from squeeze_patch.progress import Progress, one_thread
-from squeeze_patch.surgery.originals import KEPT, forget, keep, put_back
+from squeeze_patch.surgery.originals import KEPT, forget, keep, put_back, undo
+from squeeze_patch.surgery.proof import prove
 from squeeze_patch.surgery.remove import remove
 from squeeze_patch.surgery.status import Status, status, status_of
 
 Module = TypeVar("Module", bound=torch.nn.Module)
+#: torch's random numbers and its number of threads belong to the process: two threads would mix them up
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def apply(
@@ -36,6 +40,7 @@ def apply(
     keep_original: bool = True,
     progress: Optional[Progress] = None,
     seed: int = SEED,
+    verify: bool = True,
 ) -> Module:
     """Replace the image skip connection of a generator by the image squeeze connection, in place.
 
@@ -57,13 +62,19 @@ def apply(
             they are neither pickled nor copied with G). False saves that memory, for training.
         progress: called with (block name, blocks done, blocks in all).
         seed: of the latents that a trained start, or "spectral", looks at.
+        verify: run G a few times first, with an equal block in the place of each that is to be squeezed: its images
+            have to stay the same. It costs some images' time and finds forks that only look like a known host.
 
     Returns:
         G itself.
 
+    Warns:
+        UnprovedWarning: G could not be run so (it wants more than a latent, it is on the meta device, ...).
+
     Raises:
         UnsupportedModelError: no adapter knows the generator.
         PlanError: the request is impossible or contradictory.
+        ProofError: G does not compute what a StyleGAN2 generator does.
         StateError: G is squeezed in another way already. G is as it was after any error.
 
     Example:
@@ -73,7 +84,7 @@ def apply(
         squeezed: 4 of 4 blocks, 263,531 -> 202,459 parameters (23.17 % fewer)
     """
     request = Request(reduction, ratio, widths, plan, allocate)
-    apply_request(G, request, init, keep_original=keep_original, progress=progress, seed=seed)
+    apply_request(G, request, init, keep_original=keep_original, progress=progress, seed=seed, verify=verify)
     return G
 
 
@@ -85,15 +96,29 @@ def apply_request(
     keep_original: bool = True,
     progress: Optional[Progress] = None,
     seed: int = SEED,
+    verify: bool = True,
 ) -> None:
     """As `apply`."""
+    with _ONE_AT_A_TIME:
+        _apply(G, request, init, keep_original, progress, seed, verify)
+
+
+def _apply(
+    G: torch.nn.Module,
+    request: Request,
+    init: str,
+    keep_original: bool,
+    progress: Optional[Progress],
+    seed: int,
+    verify: bool,
+) -> None:
     target = search(G)
     now = status_of(target)
     wanted = _wanted(target.reference, request, now, seed)
     if now.state == "irregular":
         raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
     if now.state == "dense":
-        _squeeze_target(target, wanted, init, keep_original, progress, seed)
+        _squeeze_target(target, wanted, init, keep_original, progress, seed, verify)
     elif now.plan is None or not now.plan.same_widths(wanted):
         raise StateError(
             f"the generator is squeezed already, in another way ({now.plan}). "
@@ -110,6 +135,7 @@ def squeeze(
     keep_original: bool = False,
     progress: Optional[Progress] = None,
     seed: int = SEED,
+    verify: bool = False,
 ) -> Dict[str, torch.Tensor]:
     """Squeeze a dense generator as ``plan`` says, keeping the channels ``kept`` where given.
 
@@ -118,33 +144,46 @@ def squeeze(
     """
     _check_fits(plan, found)
     widths = {block.name: block.width for block in plan.blocks}
-    starts = trained_starts(found, widths, init, kept=kept, progress=progress, seed=seed)
-    with one_thread():
-        new_blocks = _build(found, widths, starts)
-
-    old_blocks = {name: found.get_block(name) for name in new_blocks}
+    old_blocks = {name: found.get_block(name) for name in widths}
+    random = torch.get_rng_state()
+    check_init(init)
     try:
+        if INITS[init].make is not None:
+            check_finite(found)
+        trial = prove(found, list(widths)) if verify else None
+        starts = trained_starts(found, widths, init, kept=kept, progress=progress, seed=seed)
+        with one_thread():
+            new_blocks = _build(found, widths, starts)
         for name, new in new_blocks.items():
             found.set_block(name, new)
+        if trial is not None:
+            trial.check_squeezed()
         found.surgery.attach_plan(found.root, found.network, plan.to_dict())
+        if keep_original:
+            keep(found, old_blocks, new_blocks)
     except BaseException:
-        for name, old in old_blocks.items():
-            found.set_block(name, old)
+        undo(found, old_blocks)
+        torch.set_rng_state(random)
         raise
-    if keep_original:
-        keep(found, old_blocks, new_blocks)
     return {name: start.kept for name, start in starts.items()}
 
 
 def _squeeze_target(
-    target: Target, plan: Plan, init: str, keep_original: bool, progress: Optional[Progress], seed: int
+    target: Target,
+    plan: Plan,
+    init: str,
+    keep_original: bool,
+    progress: Optional[Progress],
+    seed: int,
+    verify: bool,
 ) -> None:
     """Every generator of the target with the channels of the first one, or none of them."""
-    whole = keep_original or len(target.parts) > 1
     kept: Optional[Dict[str, torch.Tensor]] = None
     try:
         for part in target.parts:
-            found = squeeze(part, plan, init, kept=kept, keep_original=whole, progress=progress, seed=seed)
+            found = squeeze(
+                part, plan, init, kept=kept, keep_original=True, progress=progress, seed=seed, verify=verify
+            )
             kept = found or None
         if target.wrapper is not None:
             if init == "random":
@@ -197,6 +236,7 @@ def squeezed(
     init: str = DEFAULT_INIT,
     progress: Optional[Progress] = None,
     seed: int = SEED,
+    verify: bool = True,
 ) -> Iterator[Module]:
     """Squeeze G for the length of a ``with`` block. Arguments as in `apply`.
 
@@ -214,7 +254,8 @@ def squeezed(
     """
     if status(G).state != "dense":
         raise StateError("squeezed() starts from a dense generator; this one is squeezed already")
-    apply_request(G, Request(reduction, ratio, widths, plan, allocate), init, progress=progress, seed=seed)
+    request = Request(reduction, ratio, widths, plan, allocate)
+    apply_request(G, request, init, progress=progress, seed=seed, verify=verify)
     try:
         yield G
     except BaseException:

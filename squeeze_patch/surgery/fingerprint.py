@@ -18,6 +18,8 @@ class Fingerprint:
 
     @classmethod
     def of(cls, parameter: torch.Tensor) -> Fingerprint:
+        if parameter.is_meta:  # it has no values that could change
+            return cls(0.0, 0.0, parameter.numel(), parameter.dtype)
         values = parameter.detach().double()
         return cls(values.sum().item(), values.norm().item(), values.numel(), parameter.dtype)
 

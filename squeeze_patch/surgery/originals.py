@@ -29,7 +29,7 @@ KEPT: weakref.WeakKeyDictionary[torch.nn.Module, Originals] = weakref.WeakKeyDic
 
 def keep(found: Located, old: Dict[str, torch.nn.Module], new: Mapping[str, torch.nn.Module]) -> None:
     """Keep the blocks ``old`` of a generator that has just got ``new`` in their places."""
-    KEPT[found.network] = Originals(old, _shared(found.root, old, new))
+    KEPT[found.network] = Originals(old, _shared(found.generator, old, new))
 
 
 def forget(target: Target) -> None:
@@ -49,6 +49,15 @@ def put_back(found: Located) -> None:
         found.set_block(name, old)
     found.surgery.detach_plan(found.root, found.network)
     del KEPT[found.network]
+
+
+def undo(found: Located, old: Mapping[str, torch.nn.Module]) -> None:
+    """The generator as it was before ``old`` were taken out, however far that had come."""
+    KEPT.pop(found.network, None)
+    for name, block in old.items():
+        found.set_block(name, block)
+    if found.surgery.plan_of(found.network) is not None:
+        found.surgery.detach_plan(found.root, found.network)
 
 
 def _shared(

@@ -50,7 +50,7 @@ def _check_removable(found: Located) -> None:
             "the dense blocks of this generator are not at hand: it was squeezed with keep_original=False, or it is a "
             "copy, or it came from a file. Load the dense checkpoint instead"
         )
-    shared = dict(found.root.named_parameters())
+    shared = dict(found.generator.named_parameters())
     missing = next((name for name in originals.shared if name not in shared), None)
     if missing is not None:
         raise StateError(

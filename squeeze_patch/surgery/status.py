@@ -22,11 +22,12 @@ class Status:
         state: "dense", "squeezed" (every block is as the Plan on the generator says) or "irregular".
         family: name of the adapter.
         plan: the Plan that travels on the generator, None where there is none.
-        parameters_before: parameters of the dense generator.
+        parameters_before: parameters of the dense generator, mapping and synthesis, whatever holds it.
         parameters_after: parameters now.
         blocks: number of blocks.
         squeezed_blocks: how many of them are squeezed.
         detail: what is irregular, else "".
+        place: where in the module that was passed the generator is, "" = it is the generator.
     """
 
     state: str
@@ -37,16 +38,18 @@ class Status:
     blocks: int
     squeezed_blocks: int
     detail: str = ""
+    place: str = ""
 
     def __str__(self) -> str:
+        where = f", in {self.place}" if self.place else ""
         if self.state == "dense":
-            return f"dense: {self.parameters_before:,} parameters, {self.blocks} blocks"
+            return f"dense: {self.parameters_before:,} parameters, {self.blocks} blocks{where}"
         if self.state == "irregular":
-            return f"irregular: {self.squeezed_blocks} of {self.blocks} blocks squeezed; {self.detail}"
+            return f"irregular: {self.squeezed_blocks} of {self.blocks} blocks squeezed{where}; {self.detail}"
         fewer = describe_reduction(1 - self.parameters_after / self.parameters_before)
         return (
             f"squeezed: {self.squeezed_blocks} of {self.blocks} blocks, "
-            f"{self.parameters_before:,} -> {self.parameters_after:,} parameters ({fewer})"
+            f"{self.parameters_before:,} -> {self.parameters_after:,} parameters ({fewer}){where}"
         )
 
 
@@ -79,7 +82,7 @@ def status_of(target: Target) -> Status:
 def status_of_part(found: Located) -> Status:
     """Of one generator, as it was when it was found."""
     squeezed_now = {spec.name: spec.width for spec in found.specs if spec.width is not None}
-    after = sum(parameter.numel() for parameter in found.root.parameters())
+    after = sum(parameter.numel() for parameter in found.generator.parameters())
     stored = found.surgery.plan_of(found.network)
     plan: Optional[Plan] = None
     detail = ""
@@ -93,5 +96,7 @@ def status_of_part(found: Located) -> Status:
     elif plan is not None and {block.name: block.width for block in plan.blocks} != squeezed_now:
         detail = f"its plan squeezes {len(plan.blocks)} blocks, in other widths or places"
     state = "irregular" if detail else "squeezed" if squeezed_now else "dense"
-    before = dense_parameters(found.root, found.specs)
-    return Status(state, found.adapter.name, plan, before, after, len(found.specs), len(squeezed_now), detail)
+    before = dense_parameters(found.generator, found.specs)
+    return Status(
+        state, found.adapter.name, plan, before, after, len(found.specs), len(squeezed_now), detail, found.place
+    )

@@ -257,12 +257,43 @@ def test_things_that_are_no_generator() -> None:
         squeeze_patch.apply(trained_generator().synthesis)
 
 
-def test_a_diverged_generator_is_refused() -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "synthesis.b8.conv1.weight",
+        "synthesis.b16.conv0.noise_const",
+        "synthesis.b8.resample_filter",
+        "mapping.fc0.weight",
+        "mapping.w_avg",
+    ],
+)
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_diverged_generator_is_refused(name: str, value: float) -> None:
+    """By the name of what a start reads."""
     G = trained_generator()
-    G.synthesis.b8.conv1.weight[0, 0, 0, 0] = float("nan")
-    with pytest.raises(squeeze_patch.SqueezeError, match=r"b8.conv1.weight holds values that are not finite"):
-        squeeze_patch.apply(G)
+    dict([*G.named_parameters(), *G.named_buffers()])[name].data.flatten()[0] = value
+    for init in ("calibrated", "weights"):
+        with pytest.raises(squeeze_patch.SqueezeError, match=f"{name} holds values that are not finite"):
+            squeeze_patch.apply(G, init=init)
     assert squeeze_patch.status(G).state == "dense"
+
+
+def test_only_the_generator_counts() -> None:
+    """A decoder beside an encoder that is a hundred times as large is squeezed as it is alone; the encoder's NaN is
+    nobody's business."""
+    alone = squeeze_patch.plan(trained_generator())
+    whole = torch.nn.Module()
+    whole.encoder = torch.nn.Linear(1000, 30000)
+    whole.encoder.weight.data[0, 0] = float("nan")
+    whole.decoder = trained_generator()
+    assert squeeze_patch.plan(whole) == alone
+    assert str(squeeze_patch.status(whole)) == "dense: 263,531 parameters, 4 blocks, in decoder"
+    squeeze_patch.apply(whole, init="weights")
+    now = squeeze_patch.status(whole)
+    assert (now.plan, now.parameters_after, now.place) == (alone, alone.parameters_after, "decoder")
+    assert str(now).endswith("in decoder")
+    assert squeeze_patch.status(whole.decoder).place == ""
+    assert squeeze_patch.status(squeeze_patch.remove(whole)).state == "dense"
 
 
 @pytest.mark.parametrize("layer", ["conv1", "torgb"])

@@ -1,0 +1,251 @@
+"""Whether a host computes what squeeze_patch takes its blocks to: the generator itself is run, before it is changed.
+
+In the place of every block to be squeezed comes its twin: a squeezed block as wide as the dense one, with the weights
+of its conv1 and toRGB, and the identity for excite. The generator's images must be the dense ones but for float error.
+A fork whose blocks do more than StyleGAN2's, or whose other layers read what goes, makes others, or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
+
+import torch
+
+from squeeze_patch.adapters.located import Located
+from squeeze_patch.connection import Excite
+from squeeze_patch.errors import ProofError, UnprovedWarning, UnsupportedModelError
+from squeeze_patch.sampling import evaluation, latents
+
+#: of the latents that the generator is run on
+SEED = 1_146_047_572
+#: beyond this share of the largest pixel float error proves nothing
+COARSEST = 0.05
+
+Images = Dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Ways of running one generator, and its images while it was dense.
+
+    Attributes:
+        found: the generator.
+        calls: {name: images by that way}.
+        dense: {name: images [N, C, R, R]}.
+        tolerance: largest float error of a pixel, see `float_error`.
+    """
+
+    found: Located
+    calls: Mapping[str, Callable[[], torch.Tensor]]
+    dense: Images
+    tolerance: float
+
+    def run(self) -> Images:
+        return run(self.found, self.calls)
+
+    def fault(self) -> str:
+        """What is wrong with the images as the generator is now, "" where they are the dense ones."""
+        try:
+            images = self.run()
+        except Exception as error:
+            return f"it stops with {type(error).__name__}: {error}"
+        for name, dense in self.dense.items():
+            if images[name].shape != dense.shape:
+                return f"images ({name}) are {[*images[name].shape]}, not {[*dense.shape]}"
+            off = float((images[name] - dense).abs().max())
+            if not off <= self.tolerance:
+                return f"images ({name}) are off by {off:.2g}, where float error is {self.tolerance:.1g} at most"
+        return ""
+
+    def check_squeezed(self) -> None:
+        """Raise `ProofError` where the generator, squeezed by now, does not run, or makes no finite images."""
+        try:
+            images = self.run()
+        except Exception as error:
+            raise ProofError(
+                f"{name_of(self.found)} does not run with squeezed blocks ({type(error).__name__}: {error}): something "
+                f"beside its blocks reads what they no longer have. {UNCHANGED}"
+            ) from error
+        for name, dense in self.dense.items():
+            if images[name].shape != dense.shape or not images[name].isfinite().all():
+                raise ProofError(
+                    f"{name_of(self.found)} makes images ({name}) of {[*images[name].shape]} with squeezed blocks, not "
+                    f"finite ones of {[*dense.shape]}. {UNCHANGED}"
+                )
+
+
+UNCHANGED = "The generator is as it was; verify=False (--no-verify) squeezes it nevertheless"
+
+
+def prove(found: Located, names: Sequence[str]) -> Optional[Trial]:
+    """Run a dense generator with twins of the blocks ``names`` in their places; it is dense again afterwards.
+
+    Returns:
+        The trial; None, with an `UnprovedWarning`, where the generator cannot be run so.
+
+    Raises:
+        ProofError: its images are others: the first block that makes them so, and by how much.
+    """
+    try:
+        trial = trial_of(found)
+    except _CannotRun as error:
+        warnings.warn(
+            f"no proof was made that {name_of(found)} can be squeezed: {error}", UnprovedWarning, stacklevel=2
+        )
+        return None
+    dense = {name: found.get_block(name) for name in names}
+    twins = _twins(found, names)
+    with exchanged(found, twins, dense):
+        fault = trial.fault()
+    if not fault:
+        return trial
+    for name in names:
+        with exchanged(found, {name: twins[name]}, dense):
+            alone = trial.fault()
+        if alone:
+            raise ProofError(_refusal(found, name, dense[name], alone))
+    raise ProofError(f"{name_of(found)}: with all blocks replaced by equal ones {fault}. {UNCHANGED}")
+
+
+def _refusal(found: Located, name: str, block: torch.nn.Module, fault: str) -> str:
+    return (
+        f"{name_of(found)} is no StyleGAN2 generator to the letter: with block {name} ({type(block).__name__}) "
+        f"replaced by an equal one {fault}. The block, or what reads it, does more than squeeze_patch knows. "
+        f"{UNCHANGED}"
+    )
+
+
+class _CannotRun(Exception):
+    """Why a generator cannot be tried."""
+
+
+def trial_of(found: Located) -> Trial:
+    """Run the dense generator."""
+    if any(parameter.is_meta for parameter in found.root.parameters()):
+        raise _CannotRun("its parameters are on the meta device, without values")
+    if found.not_finite():
+        raise _CannotRun(f"{found.not_finite()} holds values that are not finite: it has diverged")
+    try:
+        calls = ways(found)
+        images = run(found, calls)
+    except Exception as error:
+        raise _CannotRun(f"{type(error).__name__}: {error}") from error
+    if not all(isinstance(image, torch.Tensor) and image.isfinite().all() for image in images.values()):
+        raise _CannotRun("its images hold values that are not finite")
+    tolerance = float_error(found, images)
+    peak = max(float(image.abs().max()) for image in images.values())
+    if tolerance > COARSEST * peak:
+        raise _CannotRun(f"float error is {tolerance:.1g} in images up to {peak:.1g}")
+    return Trial(found, calls, images, tolerance)
+
+
+def float_error(found: Located, images: Images) -> float:
+    """A bound of what rounding changes in a pixel.
+
+    Each of the two layers of a block sums 9 c products, whose relative error is about ``u sqrt(9 c)`` for the unit
+    roundoff u = 2^-24 of float32; demodulation keeps the features' size, so the layers' errors add up, relative to the
+    largest pixel. Twice that for the two runs that are compared, and twice for good measure.
+    """
+    spec = max(found.specs, key=lambda each: each.channels)
+    dtype = next(parameter.dtype for parameter in found.network.parameters() if parameter.is_floating_point())
+    unit = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) / 2
+    layers = 2 * len(found.specs)
+    peak = max(float(image.abs().max()) for image in images.values())
+    return 4 * layers * math.sqrt(spec.kernel_size**2 * spec.channels) * unit * peak
+
+
+def ways(found: Located) -> Dict[str, Callable[[], torch.Tensor]]:
+    """By the calls that users make: styles of their own for every layer, with the stored noise and without, and
+    latents into the whole generator where it takes them alone."""
+    running, network = found.running, found.network
+    num_ws = running.num_ws(network)
+    ws = _styles(found, 2 * num_ws).reshape(2, num_ws, -1).to(next(network.parameters()).device)
+    calls = {
+        "stored noise": lambda: running.synthesis(network, ws, "const"),
+        "no noise": lambda: running.synthesis(network, ws[:1], "none"),
+    }
+    if found.root is not network and isinstance(getattr(found.root, "z_dim", None), int):
+        z, c = latents(found.sampler(), 1, SEED)
+        calls["from latents"] = lambda: running.whole(found.root, network, z, c)
+    return calls
+
+
+def _styles(found: Located, n: int) -> torch.Tensor:
+    """[n, w_dim]; of a synthesis network without its mapping, which makes none, normal ones: any will do."""
+    try:
+        return found.sample_w(n, SEED)
+    except UnsupportedModelError:
+        return torch.randn([n, found.specs[0].w_dim], generator=torch.Generator().manual_seed(SEED))
+
+
+def run(found: Located, calls: Mapping[str, Callable[[], torch.Tensor]]) -> Images:
+    """Float32 in evaluation mode; random numbers, modes and settings of the caller stay as they are."""
+    with evaluation(found.root), _exact(found):
+        return {name: call().detach().float() for name, call in calls.items()}
+
+
+@contextlib.contextmanager
+def _exact(found: Located) -> Iterator[None]:
+    """No TF32, whose 10 bits would drown faults; and the caller's random numbers."""
+    devices = sorted({p.device.index for p in found.root.parameters() if p.device.type == "cuda"})
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
+
+
+@contextlib.contextmanager
+def exchanged(
+    found: Located, new: Mapping[str, torch.nn.Module], dense: Mapping[str, torch.nn.Module]
+) -> Iterator[None]:
+    """``new`` blocks in their places for the length of a ``with`` block, ``dense`` ones afterwards."""
+    try:
+        for name, block in new.items():
+            found.set_block(name, block)
+        yield
+    finally:
+        for name in new:
+            found.set_block(name, dense[name])
+
+
+def _twins(found: Located, names: Sequence[str]) -> Dict[str, torch.nn.Module]:
+    channels = {spec.name: spec.channels for spec in found.specs}
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
+        return {name: _twin(found, name, channels[name]) for name in names}
+
+
+def _twin(found: Located, name: str, channels: int) -> Any:
+    """A squeezed block that computes what the dense one does, if that is a StyleGAN2 block."""
+    dense, new = found.get_block(name), found.surgery.build(found.network, name, channels)
+    for child, layer in new.named_children():
+        old = getattr(dense, child, None)
+        if isinstance(layer, Excite):
+            layer.weight.copy_(torch.eye(channels)[:, :, None, None] / layer.weight_gain)
+            layer.bias.zero_()
+        elif isinstance(old, torch.nn.Module) and layer is not old:
+            _refuse_more(old, layer, f"{name}.{child}", found)
+            layer.load_state_dict(old.state_dict())
+    _refuse_more(dense, new, name, found)
+    return new
+
+
+def _refuse_more(old: torch.nn.Module, new: torch.nn.Module, where: str, found: Located) -> None:
+    """Parameters and buffers that a module has and its counterpart has not: they would be lost."""
+    have, made = old.state_dict(), new.state_dict()
+    more = [key for key in have if key not in made or have[key].shape != made[key].shape]
+    if more:
+        raise ProofError(
+            f"{where} ({type(old).__name__}) of {name_of(found)} holds {', '.join(more)}, which would be lost: what "
+            f"takes its place has no such thing. Remove it, or merge it into the weights. {UNCHANGED}"
+        )
+
+
+def name_of(found: Located) -> str:
+    return type(found.root).__name__

@@ -1,0 +1,120 @@
+"""apply is one step: an interruption at any line, and threads."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import threading
+import types
+from typing import Any, Callable, Dict, List, Set, Tuple
+
+import torch
+
+import squeeze_patch
+from squeeze_patch.testing import trained
+from tests.hosts import Host
+
+
+def state_of(G: Any) -> List[Any]:
+    """Which modules and parameters these are."""
+    return [(name, id(module)) for name, module in G.named_modules()] + [id(p) for p in G.parameters()]
+
+
+class _Stop(BaseException):
+    pass
+
+
+def lines_of(action: Callable[[], Any], stop_at: Tuple[str, int] = ("", 0)) -> Set[Tuple[str, int]]:
+    """Lines of squeeze_patch that ``action`` runs through; at ``stop_at`` it is interrupted, once."""
+    seen: Set[Tuple[str, int]] = set()
+    armed = [True]
+
+    def trace(frame: types.FrameType, event: str, _: Any) -> Any:
+        file = frame.f_code.co_filename
+        if not any(room in file for room in ("squeeze_patch/surgery/", "adapters/nvidia/adapter", "connection.py")):
+            return None
+        if event == "line":
+            seen.add((file, frame.f_lineno))
+            if (file, frame.f_lineno) == stop_at and armed[0]:
+                armed[0] = False
+                raise _Stop
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        action()
+    finally:
+        sys.settrace(before)
+    return seen
+
+
+def test_an_interruption_at_any_line(full_host: Host) -> None:
+    """Leaves the generator dense as it was, or squeezed whole with its dense blocks at hand."""
+    G = full_host.generator(resolution=8, channel_base=64)
+    z, c = full_host.latents(G)
+    before, images = state_of(G), full_host.images(G, z, c)
+
+    def squeeze() -> None:
+        squeeze_patch.apply(G, init="random")
+
+    lines = lines_of(squeeze)
+    squeeze_patch.remove(G)
+    assert len(lines) > 150
+    stopped = 0
+    for line in sorted(lines):
+        try:
+            lines_of(squeeze, line)
+        except _Stop:
+            stopped += 1
+        if squeeze_patch.status(G).state == "squeezed":
+            squeeze_patch.remove(G)
+        assert state_of(G) == before, line
+        assert torch.equal(full_host.images(G, z, c), images), line
+        assert "squeeze_plan" not in vars(G.synthesis), line
+        assert pickle.loads(pickle.dumps(G)) is not None, line
+    assert stopped > 150
+
+
+def test_threads(draggan: Host) -> None:
+    """Two generators in two threads get the bits that they get one after the other; of two wishes for one generator one
+    is granted, the other an error."""
+
+    def squeezed_bits(seed: int, results: Dict[int, Any]) -> None:
+        G = generators[seed]
+        results[seed] = squeeze_patch.apply(G, ratio=2, init="weights").state_dict()
+
+    def together(action: Callable[..., None], *arguments: Tuple[Any, ...]) -> None:
+        threads = [threading.Thread(target=action, args=each) for each in arguments]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    found: List[Dict[int, Any]] = []
+    for run in (lambda: together(squeezed_bits, (0, found[-1]), (1, found[-1])), None):
+        torch.manual_seed(0)
+        generators = {seed: trained(draggan.generator(), seed) for seed in (0, 1)}
+        found.append({})
+        random = torch.get_rng_state()
+        if run is None:
+            for seed in (0, 1):
+                squeezed_bits(seed, found[-1])
+        else:
+            run()
+        assert torch.equal(torch.get_rng_state(), random)
+    for seed in (0, 1):
+        assert all(torch.equal(value, found[1][seed][key]) for key, value in found[0][seed].items())
+
+    G = trained(draggan.generator())
+    errors: List[Exception] = []
+
+    def wish(ratio: float) -> None:
+        try:
+            squeeze_patch.apply(G, ratio=ratio, init="weights")
+        except squeeze_patch.StateError as error:
+            errors.append(error)
+
+    together(wish, (2.0,), (4.0,))
+    assert len(errors) == 1
+    assert squeeze_patch.status(G).state == "squeezed"
