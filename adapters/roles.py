@@ -31,8 +31,8 @@ class Running(abc.ABC):
         """How the generator that ``root`` is is run on latents; `UnsupportedModelError` where it cannot be."""
 
     def whole(self, root: Module, network: Module, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """Images of latents by the call of ``root`` that users make, stored noise, in float32 as `synthesis`."""
-        images: torch.Tensor = self.sampler(root, network).images(z, c, "const", 1.0)
+        """Images of latents by the call of ``root`` that users make, without noise, in float32 as `synthesis`."""
+        images: torch.Tensor = self.sampler(root, network).images(z, c, "none", 1.0)
         return images
 
     def sampler_of_unknown(self, root: Module) -> Optional[Sampler]:

@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.data import Classifier, Data
 from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.evaluation.distributions import frechet_distance, precision_recall, sliced_wasserstein
 from squeeze_patch.sampling import sample
 from tests.hosts import Host
@@ -152,7 +153,7 @@ class Run:
 
     def load(self, path: Path) -> List[Dict[str, float]]:
         """Go on from a file of `save`; returns the curve so far."""
-        state = torch.load(path, weights_only=True)
+        state = load_tensors(path)
         if state["settings"] != asdict(self.settings):
             raise ValueError(f"{path} was made with other settings: {state['settings']}")
         for name, values in state["networks"].items():

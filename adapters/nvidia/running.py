@@ -26,7 +26,7 @@ class NvidiaRunning(Running):
 
     def whole(self, root: Any, network: torch.nn.Module, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         device = next(root.parameters()).device
-        return root(z.to(device), c.to(device), noise_mode="const", **_float32(network)).float()  # type: ignore[no-any-return]
+        return root(z.to(device), c.to(device), noise_mode="none", **_float32(network)).float()  # type: ignore[no-any-return]
 
     def sampler(self, root: Any, network: torch.nn.Module) -> Sampler:
         """``root`` is called as ``root(z, c, noise_mode=..., truncation_psi=...)``; psi is left out where it is 1."""

@@ -42,6 +42,12 @@ def test_latency() -> None:
     assert line.split()[:2] == ["tiny", "1"]
 
 
+def test_proof() -> None:
+    _, header, line = run("proof", "--sizes", "tiny").splitlines()
+    assert header.split()[:5] == ["size", "proof", "calibrated", "weights", "random"]
+    assert line.split()[0] == "tiny"
+
+
 @pytest.mark.filterwarnings("ignore:grid_sample_gradfix|conv2d_gradfix")
 def test_a_training_step(draggan: Host) -> None:
     need_second_derivatives(draggan)

@@ -51,7 +51,7 @@ def test_images_are_averaged_down(tmp_path: Path) -> None:
 def test_what_is_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     Image.new("L", (32, 32)).save(tmp_path / "one" / "0.png")
-    with pytest.raises(click.UsageError, match="1 images in 1 folders; two folders, one a class, or more are needed"):
+    with pytest.raises(click.UsageError, match="1 images in 1 folders; two folders, one a class, or more"):
         load(str(tmp_path), 16)
     with pytest.raises(click.UsageError, match="neither digits, nor photos, nor a folder or zip"):
         load(str(tmp_path / "absent"), 16)

@@ -41,10 +41,10 @@ from squeeze_patch.planning.request import Request
     "has the same network (nvidia, rosinality).",
 )
 @click.option(
-    "--verify/--no-verify",
-    default=True,
-    show_default=True,
-    help="Run each generator first, with equal blocks in the places of its own: the images have to stay the same.",
+    "--no-verify",
+    is_flag=True,
+    help="Do not run each generator first, with equal blocks in the places of its own, to see that its images stay the "
+    "same.",
 )
 @file_options
 @click.option("--force", is_flag=True, help="Overwrite DST.")
@@ -57,7 +57,7 @@ def convert(
     plan_file: Optional[Path],
     init: str,
     to: Optional[str],
-    verify: bool,
+    no_verify: bool,
     trust: bool,
     host: Optional[str],
     force: bool,
@@ -92,7 +92,7 @@ def convert(
             print_transfer(carried)
         return
     with clean_termination(), progress_bar(quiet=quiet) as step:
-        how: Dict[str, Any] = {"trust": trust, "host": host, "verify": verify, "force": force}
+        how: Dict[str, Any] = {"trust": trust, "host": host, "verify": not no_verify, "force": force}
         done = convert_file(path, target, request, init, progress=step, **how)
     warn_of_growth(done.plan)
     if as_json:

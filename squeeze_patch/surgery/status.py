@@ -45,7 +45,7 @@ class Status:
         if self.state == "dense":
             return f"dense: {self.parameters_before:,} parameters, {self.blocks} blocks{where}"
         if self.state == "irregular":
-            return f"irregular: {self.squeezed_blocks} of {self.blocks} blocks squeezed{where}; {self.detail}"
+            return f"irregular: {self.squeezed_blocks} of {self.blocks} blocks squeezed; {self.detail}{where}"
         fewer = describe_reduction(1 - self.parameters_after / self.parameters_before)
         return (
             f"squeezed: {self.squeezed_blocks} of {self.blocks} blocks, "

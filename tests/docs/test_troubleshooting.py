@@ -62,6 +62,17 @@ def test_status_block(draggan: Host, capsys: Any) -> None:
     assert capsys.readouterr().out.startswith("dense: ")
 
 
+def test_verify_block(draggan: Host) -> None:
+    """A fork that is refused otherwise."""
+    G = draggan.generator()
+    forward = G.synthesis.b8.conv1.forward
+    G.synthesis.b8.conv1.forward = lambda *args, **kwargs: 0.5 * forward(*args, **kwargs)
+    with pytest.raises(squeeze_patch.ProofError):
+        squeeze_patch.apply(G, init="random")
+    python(PAGE["verify"], G=G, squeeze_patch=squeeze_patch)
+    assert squeeze_patch.status(G).state == "squeezed"
+
+
 def test_half_random_with_strict_false(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At ratio 1 every shape fits: nothing but missing names tells the two apart."""
     monkeypatch.chdir(tmp_path)
