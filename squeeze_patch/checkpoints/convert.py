@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -38,6 +38,8 @@ class Conversion:
         bytes_before, bytes_after: file sizes.
         init: the start that was made, "calibrated", "weights" or "random".
         optimisers: what became of the optimiser states of squeezed generators, a line each.
+        aliases: {further name of a squeezed generator: its name in ``generators``}, of files that store one object
+            under several names.
     """
 
     source: Path
@@ -51,6 +53,7 @@ class Conversion:
     bytes_after: int
     init: str
     optimisers: Tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def convert(
@@ -137,7 +140,9 @@ def convert_file(
         with atomic_write(target) as stream:
             write(data, stream)
     names = list(data) if isinstance(data, dict) else []
-    changed = {*found, *optimisers}
+    one_object = ((name, other) for name in names if name not in found for other in order)
+    aliases = {str(name): other for name, other in one_object if data[name] is found[other].root}
+    changed = {*found, *optimisers, *aliases}
     return Conversion(
         source=source,
         target=target,
@@ -150,6 +155,7 @@ def convert_file(
         bytes_after=target.stat().st_size,
         init=init,
         optimisers=tuple(f"{name}: {line}" for name, line in optimisers.items()),
+        aliases=aliases,
     )
 
 

@@ -35,12 +35,13 @@ def generators(data: Any) -> Dict[str, Located]:
 @dataclass(frozen=True)
 class Entry:
     """One network of a file: its class, its parameters, its `Status` if it is a generator that can be squeezed, else
-    the adapter's reason why it cannot ('' = it is no generator)."""
+    the adapter's reason why it cannot ('' = it is no generator); ``same_as``: an earlier name of the same object."""
 
     class_name: str
     parameters: int
     status: Optional[Status]
     reason: str
+    same_as: str = ""
 
 
 def inspect(source: PathLike, *, trust: bool, host: Optional[PathLike] = None) -> Dict[str, Entry]:
@@ -53,12 +54,15 @@ def inspect(source: PathLike, *, trust: bool, host: Optional[PathLike] = None) -
         data = read(source, trust=trust)
         found = generators(data)
         result = {}
+        names: Dict[int, str] = {}
         for name, value in entries(data):
             if isinstance(value, torch.nn.Module):
+                first = names.setdefault(id(value), name)
                 parameters = sum(parameter.numel() for parameter in value.parameters())
                 now = status_of_part(found[name]) if name in found else None
                 reason = "" if now else unsupported_reason(value)
-                result[name] = Entry(type(value).__name__, parameters, now, reason)
+                same_as = first if first != name else ""
+                result[name] = Entry(type(value).__name__, parameters, now, reason, same_as)
         return result
 
 

@@ -133,6 +133,8 @@ def print_conversion(done: Conversion) -> None:
     names = ", ".join(name or "the generator" for name in done.generators)
     same = ", with the same channels" if done.shared_channels and len(done.generators) > 1 else ""
     click.echo(f"squeezed    {names}{same}")
+    for name, other in done.aliases.items():
+        click.echo(f"            {name} is the same object as {other}, and stays so")
     for line in done.optimisers:
         click.echo(f"optimiser   {line}")
     click.echo(f"start       {INITS[done.init].words}")

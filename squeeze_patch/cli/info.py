@@ -32,6 +32,7 @@ def info(file: str, trust: bool, host: Optional[str], as_json: bool) -> None:
                 "class": entry.class_name,
                 "parameters": entry.parameters,
                 "state": entry.status.state if entry.status else None,
+                "same_as": entry.same_as or None,
                 "plan": entry.status.plan.to_dict() if entry.status and entry.status.plan else None,
             }
             for name, entry in found.items()
@@ -39,6 +40,9 @@ def info(file: str, trust: bool, host: Optional[str], as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for name, entry in found.items():
+        if entry.same_as:
+            click.echo(f"{name}: the same object as {entry.same_as}")
+            continue
         other = f"cannot be squeezed: {entry.reason}" if entry.reason else "no generator"
         what = entry.status or f"{other}: {entry.parameters:,} parameters"
         click.echo(f"{name or '(the file)'}: {entry.class_name}, {what}")

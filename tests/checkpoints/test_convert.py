@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import squeeze_patch
 from squeeze_patch.checkpoints import convert as checkpoint
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.generators import generators, inspect
 from squeeze_patch.checkpoints.io import read
+from squeeze_patch.cli import main
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.testing import trained
 from tests.helpers import latents, write_checkpoint
@@ -207,15 +210,6 @@ def test_an_interrupted_write_leaves_source_and_target(tmp_path: Path, monkeypat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.pkl", "x.pkl"]
 
 
-def test_one_object_under_two_names(tmp_path: Path) -> None:
-    G = trained_generator()
-    done = convert(save(tmp_path / "x.pkl", {"G": G, "G_ema": G}), tmp_path / "out.pkl", trust=True)
-    data = read(tmp_path / "out.pkl", trust=True)
-    assert done.generators == ("G_ema",)
-    assert data["G"] is data["G_ema"]
-    assert squeeze_patch.status(data["G"]).state == "squeezed"
-
-
 def test_generators_of_other_shapes_are_squeezed_by_the_same_ratio(draggan: Host, tmp_path: Path) -> None:
     data = {"G_ema": draggan.generator(), "small": draggan.generator(resolution=16)}
     done = convert(save(tmp_path / "x.pkl", data), tmp_path / "out.pkl", trust=True, ratio=2)
@@ -243,3 +237,47 @@ def test_images_of_the_file_are_those_in_process(draggan: Host, tmp_path: Path) 
     G = squeeze_patch.apply(dense["G_ema"])
     z, c = latents(G)
     assert torch.equal(G(z, c, noise_mode="const"), loaded(z, c, noise_mode="const"))
+
+
+def test_one_object_under_two_names(full_host: Host, tmp_path: Path) -> None:
+    """Squeezed once, reported as one, and one object again in the file that comes out."""
+    G = trained(full_host.generator())
+    (tmp_path / "dense.pkl").write_bytes(pickle.dumps({"G": G, "G_ema": G, "D": full_host.discriminator()}))
+    command = ["convert", str(tmp_path / "dense.pkl"), str(tmp_path / "out.pkl"), "--trust", "--init", "weights"]
+    done = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "squeezed    G_ema\n            G is the same object as G_ema, and stays so\n" in done.output
+    assert "unchanged   D\n" in done.output
+    data = read(tmp_path / "out.pkl", trust=True)
+    assert data["G"] is data["G_ema"]
+    assert squeeze_patch.status(data["G"]).state == "squeezed"
+    lines = CliRunner().invoke(main, ["info", str(tmp_path / "out.pkl"), "--trust"]).output.splitlines()
+    assert lines[1] == "G_ema: the same object as G"
+    rows = json.loads(CliRunner().invoke(main, ["info", str(tmp_path / "out.pkl"), "--trust", "--json"]).output)
+    assert (rows["G"]["same_as"], rows["G_ema"]["same_as"]) == (None, "G")
+
+
+def test_nothing_that_is_not_finite_is_written(full_host: Host, tmp_path: Path) -> None:
+    """Whatever the start."""
+    data = write_checkpoint(full_host, tmp_path / "dense.pkl")
+    data["G"].mapping.w_avg[0] = float("nan")
+    (tmp_path / "dense.pkl").write_bytes(pickle.dumps(data))
+    for init in ("calibrated", "random"):
+        with pytest.raises(squeeze_patch.CheckpointError, match="pkl: G.mapping.w_avg holds values that are not"):
+            convert(tmp_path / "dense.pkl", tmp_path / "out.pkl", trust=True, init=init)
+    assert not (tmp_path / "out.pkl").exists()
+
+
+def test_wishes_that_add_parameters_warn(full_host: Host, tmp_path: Path) -> None:
+    write_checkpoint(full_host, tmp_path / "dense.pkl")
+    source = [str(tmp_path / "dense.pkl"), "--trust", "--ratio", "1"]
+    for command in (
+        ["plan", *source],
+        ["convert", source[0], str(tmp_path / "out.pkl"), *source[1:], "--init", "random"],
+    ):
+        done = CliRunner().invoke(main, command, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        plan = squeeze_patch.plan(read(tmp_path / "dense.pkl", trust=True)["G_ema"], ratio=1)
+        more = plan.parameters_after - plan.parameters_before
+        assert f"Warning: this adds {more:,} parameters to each generator" in done.output
+    assert "Warning" not in CliRunner().invoke(main, ["plan", *source[:2]], catch_exceptions=False).output
