@@ -188,7 +188,7 @@ def _styles(found: Located, n: int) -> torch.Tensor:
 
 def run(found: Located, calls: Mapping[str, Callable[[], torch.Tensor]]) -> Images:
     """Float32 in evaluation mode; random numbers, modes and settings of the caller stay as they are."""
-    with evaluation(found.root), _exact(found):
+    with evaluation(found.root), _exact(found), _unobserved(found):
         return {name: call().detach().float() for name, call in calls.items()}
 
 
@@ -203,6 +203,24 @@ def _exact(found: Located) -> Iterator[None]:
             yield
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
+
+
+@contextlib.contextmanager
+def _unobserved(found: Located) -> Iterator[None]:
+    """Hooks of the user's do not see these runs; those that compute something, an adapter's or torch's, go on."""
+    computing = {"torch", "squeeze_patch", type(found.surgery).__module__.partition(".")[0]}
+    kinds = ("_forward_hooks", "_forward_pre_hooks")
+    before = [(hooks, dict(hooks)) for module in found.root.modules() for hooks in (getattr(module, k) for k in kinds)]
+    try:
+        for hooks, users in before:
+            for key, hook in users.items():
+                if hook.__module__.partition(".")[0] not in computing:
+                    hooks.pop(key, None)
+        yield
+    finally:
+        for hooks, users in before:
+            hooks.clear()
+            hooks.update(users)
 
 
 @contextlib.contextmanager

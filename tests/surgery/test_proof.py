@@ -3,6 +3,7 @@ silently wrong."""
 
 from __future__ import annotations
 
+import functools
 import pickle
 import warnings
 from pathlib import Path
@@ -223,6 +224,23 @@ def test_no_proof(change: Change, why: str, draggan: Host) -> None:
         other = draggan.generator()
         change(other)
         squeeze_patch.apply(other, init="random", verify=False)
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_hooks_of_the_user_see_nothing_of_it(name: str) -> None:
+    """And stay, in their order."""
+    host = HOSTS[name]
+    with host.active():
+        G = trained(host.generator())
+        seen: List[str] = []
+        module = G.synthesis.b8
+        module.register_forward_hook(lambda *_: seen.append("first"))
+        module.register_forward_hook(functools.partial(lambda word, *_: seen.append(word), "second"))
+        module.register_forward_pre_hook(lambda *_: seen.append("before"))
+        squeeze_patch.apply(G, init="random")
+        assert seen == []
+        G(*host.latents(G))
+        assert seen == ["before", "first", "second"]
 
 
 def test_a_synthesis_network_alone_is_run_on_any_styles(draggan: Host) -> None:
