@@ -89,11 +89,14 @@ def prove(found: Located, names: Sequence[str]) -> Optional[Trial]:
     """Run a dense generator with twins of the blocks ``names`` in their places; it is dense again afterwards.
 
     Returns:
-        The trial; None, with an `UnprovedWarning`, where the generator cannot be run so.
+        The trial; None, with an `UnprovedWarning`, where the generator cannot be run so; None where its adapter runs
+        no generators, whose author has the contract suite to prove it with.
 
     Raises:
         ProofError: its images are others: the first block that makes them so, and by how much.
     """
+    if found.adapter.running is None:
+        return None
     try:
         trial = trial_of(found)
     except _CannotRun as error:

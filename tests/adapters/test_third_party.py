@@ -162,7 +162,8 @@ def test_the_suite_finds_mistakes(mistake: str, lumen: Any, monkeypatch: pytest.
     wrong, (test, *arguments) = known[mistake]
     arguments += [monkeypatch] if "interrupted" in test else []
     check(lumen.LumenSurgery(), test, *arguments)
-    with pytest.raises(AssertionError):
+    # apply itself mends what a build that puts blocks in their places leaves behind; its load_start then stumbles
+    with pytest.raises((AssertionError, IndexError)):
         check(wrong(), test, *arguments)
 
 

@@ -261,7 +261,8 @@ class TestRefusals:
             squeeze_patch.load(gfpgan.generator(), tmp_path / "x.pth")
         with pytest.raises(squeeze_patch.UnsupportedModelError, match="restoration network"):
             transfer(tmp_path / "x.pth", tmp_path / "out.pth", "rosinality")
-        squeeze_patch.apply(network.stylegan_decoder, init="weights")
+        with pytest.warns(squeeze_patch.UnprovedWarning, match="it wants conditions, too"):
+            squeeze_patch.apply(network.stylegan_decoder, init="weights")
         images, _ = network(torch.zeros(1, 3, 32, 32), return_rgb=False)
         assert images.shape == (1, 3, 32, 32)
 
