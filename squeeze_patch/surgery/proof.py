@@ -217,7 +217,8 @@ def _unobserved(found: Located) -> Iterator[None]:
     try:
         for hooks, users in before:
             for key, hook in users.items():
-                if hook.__module__.partition(".")[0] not in computing:
+                module = getattr(hook, "__module__", None) or ""  # Python 3.9's partial functions have none
+                if module.partition(".")[0] not in computing:
                     hooks.pop(key, None)
         yield
     finally:
