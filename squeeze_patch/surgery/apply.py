@@ -100,30 +100,18 @@ def apply_request(
 ) -> None:
     """As `apply`."""
     with _ONE_AT_A_TIME:
-        _apply(G, request, init, keep_original, progress, seed, verify)
-
-
-def _apply(
-    G: torch.nn.Module,
-    request: Request,
-    init: str,
-    keep_original: bool,
-    progress: Optional[Progress],
-    seed: int,
-    verify: bool,
-) -> None:
-    target = search(G)
-    now = status_of(target)
-    wanted = _wanted(target.reference, request, now, seed)
-    if now.state == "irregular":
-        raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
-    if now.state == "dense":
-        _squeeze_target(target, wanted, init, keep_original, progress, seed, verify)
-    elif now.plan is None or not now.plan.same_widths(wanted):
-        raise StateError(
-            f"the generator is squeezed already, in another way ({now.plan}). "
-            "Call squeeze_patch.remove(G) first, or start from the dense checkpoint"
-        )
+        target = search(G)
+        now = status_of(target)
+        wanted = _wanted(target.reference, request, now, seed)
+        if now.state == "irregular":
+            raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
+        if now.state == "dense":
+            _squeeze_target(target, wanted, init, keep_original, progress, seed, verify)
+        elif now.plan is None or not now.plan.same_widths(wanted):
+            raise StateError(
+                f"the generator is squeezed already, in another way ({now.plan}). "
+                "Call squeeze_patch.remove(G) first, or start from the dense checkpoint"
+            )
 
 
 def squeeze(

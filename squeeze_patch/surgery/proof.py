@@ -134,8 +134,9 @@ def trial_of(found: Located) -> Trial:
     """Run the dense generator."""
     if any(parameter.is_meta for parameter in found.root.parameters()):
         raise _CannotRun("its parameters are on the meta device, without values")
-    if found.not_finite():
-        raise _CannotRun(f"{found.not_finite()} holds values that are not finite: it has diverged")
+    broken = found.not_finite()
+    if broken:
+        raise _CannotRun(f"{broken} holds values that are not finite: it has diverged")
     try:
         calls = ways(found)
         images = run(found, calls)
@@ -173,11 +174,13 @@ def ways(found: Located) -> Dict[str, Callable[[], torch.Tensor]]:
     n = 2 if found.specs[-1].resolution <= LARGEST_PAIR else 1
     ws = _styles(found, n * num_ws).reshape(n, num_ws, -1).to(next(network.parameters()).device)
     calls = {"styles": lambda: running.synthesis(network, ws, "const")}
+    calls[SHORTEST] = lambda: running.synthesis(network, ws[:1], "none")
     if found.root is not network and isinstance(getattr(found.root, "z_dim", None), int):
         z, c = latents(found.sampler(), 1, SEED)
-        calls[SHORTEST] = lambda: running.whole(found.root, network, z, c)
-    else:
-        calls[SHORTEST] = lambda: running.synthesis(network, ws[:1], "none")
+        whole = {SHORTEST: lambda: running.whole(found.root, network, z, c)}
+        with contextlib.suppress(Exception):  # it wants a camera, or answers with more than an image
+            run(found, whole)
+            calls.update(whole)
     return calls
 
 

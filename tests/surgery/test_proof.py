@@ -243,6 +243,19 @@ def test_hooks_of_the_user_see_nothing_of_it(name: str) -> None:
         assert seen == ["before", "first", "second"]
 
 
+@pytest.mark.parametrize("answer", [lambda image: {"image": image}, lambda image: 1 / 0])
+def test_a_generator_that_makes_no_image_of_a_latent_is_run_by_styles(answer: Change, draggan: Host) -> None:
+    """As those that render by a camera: what is squeezed is proved, and a fork of it refused."""
+    G = trained(draggan.generator())
+    behind("", answer)(G)
+    squeeze_patch.apply(G, init="random")
+    changed = trained(draggan.generator())
+    behind("", answer)(changed)
+    features(lambda x: x.flip(3))(changed)
+    with pytest.raises(squeeze_patch.ProofError, match="block b16"):
+        squeeze_patch.apply(changed, init="random")
+
+
 def test_a_synthesis_network_alone_is_run_on_any_styles(draggan: Host) -> None:
     network = draggan.generator().synthesis
     squeeze_patch.apply(network, init="random")
