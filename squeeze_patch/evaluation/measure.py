@@ -113,7 +113,8 @@ def pair_for(G: Any, request: Request, against: Optional[Any] = None) -> Tuple[A
             if against is not None:
                 raise StateError("the generator is dense; a dense one to measure against belongs to a squeezed one")
             other = copy.deepcopy(G)
-            apply_request(other, request, "random", keep_original=False)
+            # its cost is measured, whatever its images: convert is where a fork is refused
+            apply_request(other, request, "random", keep_original=False, verify=False)
             return G, other.eval().requires_grad_(False)
         if not request.is_default:
             raise StateError(
