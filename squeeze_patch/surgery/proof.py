@@ -11,7 +11,7 @@ import contextlib
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 import torch
 
@@ -138,8 +138,7 @@ def trial_of(found: Located) -> Trial:
     if broken:
         raise _CannotRun(f"{broken} holds values that are not finite: it has diverged")
     try:
-        calls = ways(found)
-        images = run(found, calls)
+        calls, images = ways(found)
     except Exception as error:
         raise _CannotRun(f"{type(error).__name__}: {error}") from error
     if not all(isinstance(image, torch.Tensor) and image.isfinite().all() for image in images.values()):
@@ -166,22 +165,25 @@ def float_error(found: Located, images: Images) -> float:
     return 4 * layers * math.sqrt(spec.kernel_size**2 * spec.channels) * unit * peak
 
 
-def ways(found: Located) -> Dict[str, Callable[[], torch.Tensor]]:
-    """By the calls that users make: styles of their own for every layer, with the stored noise; and one image without
-    noise, of a latent into the whole generator where it takes that alone."""
+Call = Callable[[], torch.Tensor]
+
+
+def ways(found: Located) -> Tuple[Dict[str, Call], Images]:
+    """The calls that users make, and their images: styles of their own for every layer, with the stored noise; and one
+    image without noise, of a latent into the whole generator, or of styles where it makes none of that alone."""
     running, network = found.running, found.network
     num_ws = running.num_ws(network)
     n = 2 if found.specs[-1].resolution <= LARGEST_PAIR else 1
     ws = _styles(found, n * num_ws).reshape(n, num_ws, -1).to(next(network.parameters()).device)
-    calls = {"styles": lambda: running.synthesis(network, ws, "const")}
-    calls[SHORTEST] = lambda: running.synthesis(network, ws[:1], "none")
+    calls: Dict[str, Call] = {"styles": lambda: running.synthesis(network, ws, "const")}
+    images = run(found, calls)
     if found.root is not network and isinstance(getattr(found.root, "z_dim", None), int):
         z, c = latents(found.sampler(), 1, SEED)
-        whole = {SHORTEST: lambda: running.whole(found.root, network, z, c)}
+        calls[SHORTEST] = lambda: running.whole(found.root, network, z, c)
         with contextlib.suppress(Exception):  # it wants a camera, or answers with more than an image
-            run(found, whole)
-            calls.update(whole)
-    return calls
+            return calls, {**images, **run(found, {SHORTEST: calls[SHORTEST]})}
+    calls[SHORTEST] = lambda: running.synthesis(network, ws[:1], "none")
+    return calls, {**images, **run(found, {SHORTEST: calls[SHORTEST]})}
 
 
 def _styles(found: Located, n: int) -> torch.Tensor:
