@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Collection, Dict, List, Mapping, Optional
 
 import torch
 
@@ -22,7 +22,13 @@ Module = torch.nn.Module
 
 
 class Surgery(abc.ABC):
-    """Where the blocks are, what they hold, and how one is replaced."""
+    """Where the blocks are, what they hold, and how one is replaced.
+
+    Attributes:
+        bookkeeping: names of attributes by which the host remembers how a module was made; every module has its own.
+    """
+
+    bookkeeping: Collection[str] = ()
 
     @abc.abstractmethod
     def find(self, root: Module) -> List[Module]:

@@ -28,6 +28,7 @@ from squeeze_patch.checkpoints.convert import Conversion, convert
 from squeeze_patch.checkpoints.load import load
 from squeeze_patch.errors import (
     CheckpointError,
+    LostWarning,
     MeasurementError,
     MissingPackageError,
     PlanError,
@@ -52,6 +53,7 @@ __all__ = [
     "CheckpointError",
     "Comparison",
     "Conversion",
+    "LostWarning",
     "MeasurementError",
     "MissingPackageError",
     "Plan",

@@ -10,11 +10,16 @@ class UnsupportedModelError(SqueezeError, TypeError):
 
 
 class ProofError(UnsupportedModelError):
-    """The generator was run, and does not compute what squeeze_patch takes it to; it is as it was."""
+    """The generator, which is as it was, does not compute what squeeze_patch takes it to, as running it showed; or its
+    layers hold what would be lost."""
 
 
 class UnprovedWarning(UserWarning):
     """A generator was squeezed without being run first, because it could not be."""
+
+
+class LostWarning(UserWarning):
+    """A generator was squeezed without proof, and its new layers lack something that the dense ones had."""
 
 
 class PlanError(SqueezeError, ValueError):

@@ -39,6 +39,8 @@ _SLOPES = {"lrelu": 0.2, "relu": 0.0, "linear": 1.0}
 class NvidiaSurgery(Surgery):
     """Replaces whole blocks by `block.SqueezedBlock`, made persistent with the host's own decorator."""
 
+    bookkeeping = ("_init_args", "_init_kwargs", "_orig_module_src", "_orig_class_name")
+
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
         return [module for module in root.modules() if _is_network(module) and _unsupported_reason(module) is None]
 
@@ -103,7 +105,7 @@ class NvidiaSurgery(Surgery):
         with torch.no_grad():
             state = dense.conv1.state_dict()
             state.update(weight=state["weight"][kept], bias=state["bias"][kept])
-            new.conv1.load_state_dict(state)
+            new.conv1.load_state_dict({name: state[name] for name in new.conv1.state_dict()})
             _write_affine(new.torgb.affine, start.rgb_style, new.torgb.weight_gain)
             new.torgb.weight.copy_(start.rgb_weight[:, :, None, None])
             new.torgb.bias.copy_(start.rgb_bias)

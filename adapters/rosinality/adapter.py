@@ -139,7 +139,7 @@ class RosinalitySurgery(Surgery):
             state = dense.conv1.state_dict()
             for name, dim in conv_channels(dense.conv1, layout).items():
                 state[name] = state[name].index_select(dim, start.kept.to(state[name].device))
-            new.conv1.load_state_dict(state)
+            new.conv1.load_state_dict({name: state[name] for name in new.conv1.state_dict()})
             rgb_conv = getattr(new.torgb, layout.modulated)
             _write_affine(rgb_conv.modulation, start.rgb_style, _scale(rgb_conv))
             rgb_conv.weight.copy_(start.rgb_weight[None, :, :, None, None])

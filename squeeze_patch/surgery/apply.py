@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from typing import Dict, Iterator, Mapping, Optional, TypeVar
 
 import torch
 
 from squeeze_patch.adapters import search
-from squeeze_patch.adapters.content import SqueezedStart
 from squeeze_patch.adapters.located import Located, Target
-from squeeze_patch.errors import PlanError, SqueezeError, StateError
+from squeeze_patch.errors import LostWarning, PlanError, ProofError, SqueezeError, StateError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS, SEED, check_finite, check_init, trained_starts
 from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.solver import TOLERANCE
 from squeeze_patch.progress import Progress, one_thread
+from squeeze_patch.surgery.belongings import belongings_of
 from squeeze_patch.surgery.originals import KEPT, forget, keep, put_back, undo
-from squeeze_patch.surgery.proof import prove
+from squeeze_patch.surgery.proof import UNCHANGED, build_twins, prove
+from squeeze_patch.surgery.references import parameters_held, redirect
 from squeeze_patch.surgery.remove import remove
 from squeeze_patch.surgery.status import Status, status, status_of
 
@@ -70,11 +72,13 @@ def apply(
 
     Warns:
         UnprovedWarning: G could not be run so (it wants more than a latent, it is on the meta device, ...).
+        LostWarning: with ``verify=False``, something of yours on the layers that go has no place on those that come.
 
     Raises:
         UnsupportedModelError: no adapter knows the generator.
         PlanError: the request is impossible or contradictory.
-        ProofError: G does not compute what a StyleGAN2 generator does.
+        ProofError: G does not compute what a StyleGAN2 generator does, or its layers have something beyond their class
+            that would be lost (layers or buffers of yours, functions changed on them, parameters held elsewhere).
         StateError: G is squeezed in another way already. G is as it was after any error.
 
     Example:
@@ -135,22 +139,29 @@ def squeeze(
     old_blocks = {name: found.get_block(name) for name in widths}
     random = torch.get_rng_state()
     check_init(init)
+    trained = INITS[init].make is not None
+    new_blocks: Dict[str, torch.nn.Module] = {}
     try:
-        if INITS[init].make is not None:
+        if trained:
             check_finite(found)
-        trial = prove(found, list(widths)) if verify else None
-        starts = trained_starts(found, widths, init, kept=kept, progress=progress, seed=seed)
         with one_thread():
-            new_blocks = _build(found, widths, starts)
+            twins = build_twins(found, list(widths))
+            new_blocks = _build(found, widths, begun=trained)
+        _keep_belongings(found, old_blocks, twins, new_blocks, verify)
+        trial = prove(found, twins) if verify else None
+        starts = trained_starts(found, widths, init, kept=kept, progress=progress, seed=seed)
+        for name, start in starts.items():
+            found.surgery.load_start(new_blocks[name], old_blocks[name], start)
         for name, new in new_blocks.items():
             found.set_block(name, new)
+        redirect(found.root, old_blocks, new_blocks)
         if trial is not None:
             trial.check_squeezed()
         found.surgery.attach_plan(found.root, found.network, plan.to_dict())
         if keep_original:
             keep(found, old_blocks, new_blocks)
     except BaseException:
-        undo(found, old_blocks)
+        undo(found, old_blocks, new_blocks)
         torch.set_rng_state(random)
         raise
     return {name: start.kept for name, start in starts.items()}
@@ -197,19 +208,37 @@ def _copy_new_layers(target: Target) -> None:
                     targets[path].copy_(parameter)
 
 
-def _build(
-    found: Located, widths: Mapping[str, int], starts: Mapping[str, SqueezedStart]
-) -> Dict[str, torch.nn.Module]:
-    """The plan's squeezed blocks, started but not yet in their places."""
-    new_blocks = {}
-    # New layers draw random weights that a trained start overwrites: leave the user's random stream as it was. Their
-    # parameters are to be trained, also when this is called in inference mode.
-    with torch.random.fork_rng(devices=[], enabled=bool(starts)), torch.inference_mode(False):
-        for name, width in widths.items():
-            new_blocks[name] = found.surgery.build(found.network, name, width)
-        for name, start in starts.items():
-            found.surgery.load_start(new_blocks[name], found.get_block(name), start)
-    return new_blocks
+def _build(found: Located, widths: Mapping[str, int], begun: bool) -> Dict[str, torch.nn.Module]:
+    """The plan's squeezed blocks, of random layers, not yet in their places; ``begun``: a trained start follows."""
+    # A trained start overwrites what new layers draw: leave the user's random stream as it was. Their parameters are to
+    # be trained, also when this is called in inference mode.
+    with torch.random.fork_rng(devices=[], enabled=begun), torch.inference_mode(False):
+        return {name: found.surgery.build(found.network, name, width) for name, width in widths.items()}
+
+
+def _keep_belongings(
+    found: Located,
+    old_blocks: Mapping[str, torch.nn.Module],
+    twins: Mapping[str, torch.nn.Module],
+    new_blocks: Mapping[str, torch.nn.Module],
+    verify: bool,
+) -> None:
+    """Give the twins and the new blocks what the user's have beyond their class; `ProofError` where something would be
+    lost, a `LostWarning` where nothing is to be verified."""
+    lost = []
+    for name, old in old_blocks.items():
+        more = belongings_of(name, old, twins[name], new_blocks[name], found.surgery.bookkeeping)
+        lost += more.lost
+        more.give_to(twins[name])
+        more.give_to(new_blocks[name])
+    lost += parameters_held(found.root, old_blocks, new_blocks)
+    if lost and verify:
+        raise ProofError(
+            f"in {type(found.root).__name__} {'; '.join(lost)}: that would be lost, what takes its place has no such "
+            f"thing. Remove it or merge it into the weights, and add it anew afterwards. {UNCHANGED}"
+        )
+    if lost:
+        warnings.warn(f"lost by squeezing {type(found.root).__name__}: {'; '.join(lost)}", LostWarning, stacklevel=2)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import torch
 
 from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.surgery.fingerprint import Fingerprint
+from squeeze_patch.surgery.references import redirect
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,22 @@ def put_back(found: Located) -> None:
     originals = KEPT.get(found.network)
     if originals is None:
         return
+    squeezed = {name: found.get_block(name) for name in originals.blocks}
     for name, old in originals.blocks.items():
-        _follow(old, found.get_block(name))
+        _follow(old, squeezed[name])
     for name, old in originals.blocks.items():
         found.set_block(name, old)
+    redirect(found.root, squeezed, originals.blocks)
     found.surgery.detach_plan(found.root, found.network)
     del KEPT[found.network]
 
 
-def undo(found: Located, old: Mapping[str, torch.nn.Module]) -> None:
-    """The generator as it was before ``old`` were taken out, however far that had come."""
+def undo(found: Located, old: Mapping[str, torch.nn.Module], new: Mapping[str, torch.nn.Module]) -> None:
+    """The generator as it was before ``old`` gave way to ``new``, however far that had come."""
     KEPT.pop(found.network, None)
     for name, block in old.items():
         found.set_block(name, block)
+    redirect(found.root, new, {name: old[name] for name in new})
     if found.surgery.plan_of(found.network) is not None:
         found.surgery.detach_plan(found.root, found.network)
 

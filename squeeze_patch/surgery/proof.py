@@ -85,8 +85,12 @@ class Trial:
 UNCHANGED = "The generator is as it was; verify=False (--no-verify) squeezes it nevertheless"
 
 
-def prove(found: Located, names: Sequence[str]) -> Optional[Trial]:
-    """Run a dense generator with twins of the blocks ``names`` in their places; it is dense again afterwards.
+def prove(found: Located, twins: Mapping[str, torch.nn.Module]) -> Optional[Trial]:
+    """Run a dense generator with twins of its blocks in their places; it is dense again afterwards.
+
+    Args:
+        found: the dense generator.
+        twins: {block name: `build_twins`' block}; they get the dense blocks' weights.
 
     Returns:
         The trial; None, with an `UnprovedWarning`, where the generator cannot be run so; None where its adapter runs
@@ -104,14 +108,14 @@ def prove(found: Located, names: Sequence[str]) -> Optional[Trial]:
             f"no proof was made that {name_of(found)} can be squeezed: {error}", UnprovedWarning, stacklevel=2
         )
         return None
-    dense = {name: found.get_block(name) for name in names}
-    twins = _twins(found, names)
+    dense = {name: found.get_block(name) for name in twins}
+    _load_twins(found, twins, dense)
     with exchanged(found, twins, dense):
         fault = trial.fault()
     if not fault:
         return trial
-    for name in names:
-        with exchanged(found, {name: twins[name]}, dense):
+    for name, twin in twins.items():
+        with exchanged(found, {name: twin}, dense):
             alone = trial.fault()
         if alone:
             raise ProofError(_refusal(found, name, dense[name], alone))
@@ -246,36 +250,24 @@ def exchanged(
             found.set_block(name, dense[name])
 
 
-def _twins(found: Located, names: Sequence[str]) -> Dict[str, torch.nn.Module]:
+def build_twins(found: Located, names: Sequence[str]) -> Dict[str, torch.nn.Module]:
+    """Squeezed blocks as wide as the dense ones, as the adapter builds them; the caller's random numbers stay."""
     channels = {spec.name: spec.channels for spec in found.specs}
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
-        return {name: _twin(found, name, channels[name]) for name in names}
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        return {name: found.surgery.build(found.network, name, channels[name]) for name in names}
 
 
-def _twin(found: Located, name: str, channels: int) -> Any:
-    """A squeezed block that computes what the dense one does, if that is a StyleGAN2 block."""
-    dense, new = found.get_block(name), found.surgery.build(found.network, name, channels)
-    for child, layer in new.named_children():
-        old = getattr(dense, child, None)
-        if isinstance(layer, Excite):
-            layer.weight.copy_(torch.eye(channels)[:, :, None, None] / layer.weight_gain)
-            layer.bias.zero_()
-        elif isinstance(old, torch.nn.Module) and layer is not old:
-            _refuse_more(old, layer, f"{name}.{child}", found)
-            layer.load_state_dict(old.state_dict())
-    _refuse_more(dense, new, name, found)
-    return new
-
-
-def _refuse_more(old: torch.nn.Module, new: torch.nn.Module, where: str, found: Located) -> None:
-    """Parameters and buffers that a module has and its counterpart has not: they would be lost."""
-    have, made = old.state_dict(), new.state_dict()
-    more = [key for key in have if key not in made or have[key].shape != made[key].shape]
-    if more:
-        raise ProofError(
-            f"{where} ({type(old).__name__}) of {name_of(found)} holds {', '.join(more)}, which would be lost: what "
-            f"takes its place has no such thing. Remove it, or merge it into the weights. {UNCHANGED}"
-        )
+def _load_twins(found: Located, twins: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
+    """Have the twins compute what the dense blocks do, if those are StyleGAN2 blocks."""
+    with torch.inference_mode(False), torch.no_grad():
+        for name, twin in twins.items():
+            for child, layer in twin.named_children():
+                old = getattr(dense[name], child, None)
+                if isinstance(layer, Excite):
+                    layer.weight.copy_(torch.eye(len(layer.weight))[:, :, None, None] / layer.weight_gain)
+                    layer.bias.zero_()
+                elif isinstance(old, torch.nn.Module) and layer is not old:
+                    layer.load_state_dict(old.state_dict())
 
 
 def name_of(found: Located) -> str:

@@ -1,0 +1,144 @@
+"""What the user's modules have beyond what their class gives them, when another module takes their place: it is carried
+over where that is right, and named where it would be lost.
+
+What a class gives is seen on a module that was just built: a block of the dense one's own width, with which the adapter
+would replace it. What differs there from the block of the wanted width depends on the width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MethodType
+from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Tuple
+
+import torch
+
+Module = torch.nn.Module
+
+_OF_TORCH = frozenset(vars(Module()))
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.memory_format)
+
+
+@dataclass(frozen=True)
+class Belongings:
+    """Of one block.
+
+    Attributes:
+        carried: (path of a module within the block, attribute, value) of what its successor is to have as well.
+        lost: what its successor cannot have, in words.
+    """
+
+    carried: List[Tuple[str, str, Any]] = field(default_factory=list)
+    lost: List[str] = field(default_factory=list)
+
+    def give_to(self, block: Module) -> None:
+        for path, name, value in self.carried:
+            setattr(block.get_submodule(path), name, value)
+
+
+@dataclass(frozen=True)
+class Three:
+    """A module of the user's at ``path``, its successor of the same width, just built, and the one it is to get."""
+
+    path: str
+    old: Module
+    like: Module
+    new: Module
+
+    def children(self) -> Iterator[Three]:
+        """Those that get successors."""
+        for name, old in self.old.named_children():
+            like, new = self.like._modules.get(name), self.new._modules.get(name)
+            if like is not None and new is not None and new is not old:
+                yield Three(f"{self.path}.{name}" if self.path else name, old, like, new)
+
+
+def belongings_of(name: str, old: Module, like: Module, new: Module, internal: Collection[str] = ()) -> Belongings:
+    """What the dense block ``old`` has beyond its class.
+
+    Args:
+        name: of the block.
+        old, like, new: see `Three`.
+        internal: attributes with which the host keeps its own books.
+    """
+    found = Belongings()
+    waiting = [Three("", old, like, new)]
+    while waiting:
+        three = waiting.pop(0)
+        where = f"{name}.{three.path}" if three.path else name
+        more = [*_state(three), *_attributes(three, internal, found.carried)]
+        if more:
+            found.lost.append(f"{where} ({type(three.old).__name__}) holds {', '.join(more)}")
+        waiting.extend(three.children())
+    return found
+
+
+def _state(three: Three) -> Iterator[str]:
+    """Names of parameters, buffers and children that the successor does not have."""
+    for name, child in three.old.named_children():
+        if three.like._modules.get(name) is None:
+            yield from [f"{name}.{key}" for key in child.state_dict()] or [name]
+    old, like = _tensors(three.old), _tensors(three.like)
+    yield from (key for key, tensor in old.items() if key not in like or like[key].shape != tensor.shape)
+
+
+def _tensors(module: Module) -> Dict[str, torch.Tensor]:
+    """Its own parameters and buffers together: frozen parameters may have become buffers."""
+    return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+
+
+def _attributes(three: Three, internal: Collection[str], carried: List[Tuple[str, str, Any]]) -> Iterator[str]:
+    """Names of attributes that cannot go to the successor; the others are appended to ``carried``."""
+    like, new = vars(three.like), vars(three.new)
+    for name, value in vars(three.old).items():
+        if name in _OF_TORCH or name in internal:
+            continue
+        if callable(value) and hasattr(type(three.old), name):
+            yield f"{name}, a function of its own"
+        elif name in like and _alike(value, like[name]):
+            continue
+        elif name in like and name in new and not _alike(like[name], new[name]):
+            yield f"{name} = {value!r}, which depends on the width,"
+        elif _keeps_tensors(value):
+            yield name
+        else:
+            carried.append((three.path, name, value))
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Two values of one attribute; of what cannot be compared, the kind is."""
+    if _is_plain(a) and _is_plain(b):
+        return bool(a == b) or (a != a and b != b)
+    return type(a) is type(b)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(_is_plain, value))
+    return isinstance(value, _PLAIN)
+
+
+def _keeps_tensors(value: Any) -> bool:
+    """They may have as many channels as the module had, or be parameters of the one that goes."""
+    if isinstance(value, (torch.Tensor, Module)):
+        return True
+    if isinstance(value, MethodType):
+        return _keeps_tensors(value.__self__)
+    if isinstance(value, Mapping):
+        return any(map(_keeps_tensors, value.values()))
+    return isinstance(value, (list, tuple, set, frozenset)) and any(map(_keeps_tensors, value))
+
+
+def successors(path: str, old: Module, new: Module) -> Iterator[Tuple[str, Module, Optional[Module]]]:
+    """(path, module that goes, module in its place or None) of a block and all that is in it."""
+    if old is new:
+        return
+    yield path, old, new
+    for name, child in old.named_children():
+        other = new._modules.get(name)
+        if other is None:
+            yield from ((f"{path}.{name}{'.' if at else ''}{at}", module, None) for at, module in child.named_modules())
+        else:
+            yield from successors(f"{path}.{name}", child, other)
