@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, Tuple, Union
 
 import torch
 
@@ -14,7 +14,7 @@ class BlockSpec:
 
     Attributes:
         name: the block's name within the synthesis network.
-        resolution: height and width of its features.
+        resolution: height and width of its features; where they differ, the one that the host counts by.
         in_channels: channels of the features coming in, 0 for the first block.
         channels: c, channels of the features going out.
         width: q of a squeezed block, None while dense.
@@ -26,6 +26,7 @@ class BlockSpec:
             borders repeated, and conv0 is a plain convolution on them, which the first block has, too, on its constant.
         output_parameters: of conv1 for every output, besides its weights: a bias, or more.
         added_parameters: of the block once squeezed, besides excite's.
+        sides: (height, width) of its features where they are not square.
     """
 
     name: str
@@ -40,6 +41,18 @@ class BlockSpec:
     upsampling: str = "fir"
     output_parameters: int = 1
     added_parameters: int = 0
+    sides: Optional[Tuple[int, int]] = None
+
+    @property
+    def height_width(self) -> Tuple[int, int]:
+        """Of its features."""
+        return self.sides or (self.resolution, self.resolution)
+
+    @property
+    def positions(self) -> int:
+        """In a map of its features."""
+        height, width = self.height_width
+        return height * width
 
 
 @dataclass(frozen=True)
@@ -77,9 +90,9 @@ class ConvWeights:
 class DenseBlock:
     """The trained content of one dense block, in effective values, float32, detached.
 
-    The first block has ``const`` [c, 4, 4] and, unless upsampling is bilinear, no ``conv0``. ``fir`` [k, k] is the
-    filter of the upsampling conv0 and of the image; where upsampling is bilinear, only the image is filtered with it,
-    behind that, borders reflected.
+    The first block has ``const`` [c, 4, 4], or of other sides, and, unless upsampling is bilinear, no ``conv0``.
+    ``fir`` [k, k] is the filter of the upsampling conv0 and of the image; where upsampling is bilinear, only the image
+    is filtered with it, behind that, borders reflected.
     toRGB: ``rgb_weight`` [img_channels, c], ``rgb_style`` over c (gain included), ``rgb_bias`` [img_channels].
     ``noise``: "normal" = a standard normal input for each convolution, "uniform" = one of [0, 1) for both of a block.
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List
+import itertools
+from typing import Any, Callable, Collection, Dict, List
 
 import torch
 
@@ -54,7 +55,26 @@ def fill_excite(excite: Any, start: SqueezedStart) -> None:
 
 def is_parametrised(module: torch.nn.Module) -> bool:
     """Whether a weight is computed from others: torch's parametrizations, or the older weight_norm, spectral_norm."""
-    return hasattr(module, "parametrizations") or not isinstance(getattr(module, "weight", None), torch.nn.Parameter)
+    computed = isinstance(getattr(module, "weight", None), torch.Tensor) and "weight" not in own_tensors(module)
+    return hasattr(module, "parametrizations") or computed
+
+
+def own_tensors(module: torch.nn.Module) -> Dict[str, torch.Tensor]:
+    """A module's own parameters, and buffers: parameters that are frozen for good may have become such."""
+    return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+
+
+def missing_tensors(layer: Any, paths: Collection[str]) -> List[str]:
+    """Those of the dotted paths at which ``layer`` has no parameter and no buffer: a layer of somebody else's is there,
+    perhaps around the host's."""
+    tensors = {*dict(layer.named_parameters()), *dict(layer.named_buffers())}
+    return sorted(path for path in paths if path not in tensors)
+
+
+def reference_of(module: torch.nn.Module) -> torch.Tensor:
+    """Its first parameter or, where it has none, buffer: the device and dtype that it computes in."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
 
 def refuse_hooks(layer: torch.nn.Module, name: str) -> None:

@@ -38,7 +38,14 @@ import torch
 
 from squeeze_patch.adapters.base import Adapter, Surgery
 from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
-from squeeze_patch.adapters.layers import class_named, fill_excite, is_parametrised, refuse_hooks, value
+from squeeze_patch.adapters.layers import (
+    class_named,
+    fill_excite,
+    is_parametrised,
+    missing_tensors,
+    refuse_hooks,
+    value,
+)
 from squeeze_patch.adapters.lucidrains.block import NARROWED, SqueezedGeneratorBlock, dense_block_like, squeeze_block
 from squeeze_patch.adapters.lucidrains.running import LucidrainsRunning, sample_styles
 from squeeze_patch.adapters.lucidrains.standin import LucidrainsStates
@@ -145,9 +152,9 @@ def _unsupported_reason(network: Any) -> Optional[str]:
         wanted |= {"to_rgb.to_style.bias"}
         if any(is_parametrised(block.get_submodule(path.rpartition(".")[0])) for path in _present(block, wanted)):
             return f"{name} computes its weights from others (a parametrization?); remove that first"
-        missing = wanted - set(dict(block.named_parameters()))
+        missing = missing_tensors(block, wanted)
         if missing:
-            return f"{name} ({type(block).__name__}) has no parameter {' and no '.join(sorted(missing))}"
+            return f"{name} ({type(block).__name__}) has no parameter {' and no '.join(missing)}"
         first, second, rgb = block.conv1.weight, block.conv2.weight, block.to_rgb.conv.weight
         squeezed = isinstance(block, SqueezedGeneratorBlock)
         fits = first.ndim == second.ndim == 4 and first.shape[1] == channels and second.shape[1] == first.shape[0]

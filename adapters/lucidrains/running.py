@@ -7,7 +7,7 @@ from typing import Any, List
 import torch
 
 from squeeze_patch.adapters.content import Sampler
-from squeeze_patch.adapters.layers import class_named, truncation, value
+from squeeze_patch.adapters.layers import class_named, reference_of, truncation, value
 from squeeze_patch.adapters.roles import Running
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -79,10 +79,10 @@ def _mapping(root: torch.nn.Module) -> Any:
 
 
 def _latent_size(mapping: torch.nn.Module) -> int:
-    return int(next(mapping.parameters()).shape[1])
+    return int(next(tensor for tensor in mapping.state_dict().values() if tensor.ndim == 2).shape[1])
 
 
 def _styles(mapping: torch.nn.Module, z: torch.Tensor) -> torch.Tensor:
     """[N, z_dim] on any device -> [N, w_dim] on the mapping network's."""
-    w: torch.Tensor = mapping(z.to(next(mapping.parameters())))
+    w: torch.Tensor = mapping(z.to(reference_of(mapping)))
     return w

@@ -26,7 +26,15 @@ import torch
 
 from squeeze_patch.adapters.base import Adapter, Surgery
 from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
-from squeeze_patch.adapters.layers import HOOKS, class_named, fill_excite, is_parametrised, refuse_hooks, value
+from squeeze_patch.adapters.layers import (
+    HOOKS,
+    class_named,
+    fill_excite,
+    is_parametrised,
+    missing_tensors,
+    refuse_hooks,
+    value,
+)
 from squeeze_patch.adapters.nvidia.interchange import NvidiaInterchange
 from squeeze_patch.adapters.nvidia.portable import module_of, persistence_tables, portable_source, squeeze_block
 from squeeze_patch.adapters.nvidia.running import NvidiaRunning, sample_styles
@@ -59,7 +67,7 @@ class NvidiaSurgery(Surgery):
         return next((module for module in root.modules() if getattr(module, "synthesis", None) is network), network)
 
     def specs(self, network: torch.nn.Module) -> List[BlockSpec]:
-        return [_spec(name, self.get_block(network, name)) for name in _names(network)]
+        return [_spec(network, name) for name in _names(network)]
 
     def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
         return sample_styles(root, network, n, seed)
@@ -76,7 +84,7 @@ class NvidiaSurgery(Surgery):
         first = block.in_channels == 0
         rgb_style = _affine(torgb.affine)
         return DenseBlock(
-            spec=_spec(name, block),
+            spec=_spec(network, name),
             const=value(block.const) if first else None,
             conv0=None if first else _conv(block.conv0, f"{name}.conv0"),
             fir=value(block.resample_filter),
@@ -205,6 +213,14 @@ def _unsupported_reason(network: torch.nn.Module) -> Optional[str]:
             return f"block {name} ({type(block).__name__}) has no {' and no '.join(missing)}"
         if any(is_parametrised(module) for layer in (block.conv1, block.torgb) for module in layer.modules()):
             return f"block {name} computes its weights from others (a parametrization?); remove that first"
+        for part in set(parts) - {"const"}:
+            layer = getattr(block, part)
+            missing = missing_tensors(layer, ("weight", "bias", "affine.weight", "affine.bias"))
+            if missing:
+                return (
+                    f"{name}.{part} ({type(layer).__name__}) has no {' and no '.join(missing)}; where something is "
+                    "wrapped around the host's layers (an adapter, as LoRA?), merge it into their weights first"
+                )
         if not _shapes_fit(block):
             return f"block {name}: the shapes of conv1 and torgb do not belong to a StyleGAN2 block"
     return None
@@ -217,8 +233,11 @@ def _shapes_fit(block: Any) -> bool:
     return into == channels and (squeezed or out == channels) and block.torgb.weight.shape[1:] == (out, 1, 1)
 
 
-def _spec(name: str, block: Any) -> BlockSpec:
+def _spec(network: Any, name: str) -> BlockSpec:
+    block, first = getattr(network, name), getattr(network, _names(network)[0])
     weight = block.conv1.weight
+    times = int(block.resolution) / int(first.resolution)
+    height, width = (int(side * times) for side in first.const.shape[1:])
     return BlockSpec(
         name=name,
         resolution=int(block.resolution),
@@ -229,6 +248,7 @@ def _spec(name: str, block: Any) -> BlockSpec:
         img_channels=block.torgb.weight.shape[0],
         kernel_size=weight.shape[2],
         is_last=bool(block.is_last),
+        sides=None if height == width == block.resolution else (height, width),
     )
 
 

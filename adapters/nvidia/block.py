@@ -169,7 +169,10 @@ def squeeze_block(block: Any, width: int) -> Any:
     )
     new.register_buffer("resample_filter", block.resample_filter)
     if block.in_channels == 0:
-        new.const = block.const
+        if "const" in block._buffers:
+            new.register_buffer("const", block.const)
+        else:
+            new.const = block.const
     else:
         new.conv0 = block.conv0
     new.conv1 = rebuild_layer(conv1, out_channels=width)

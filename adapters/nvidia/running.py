@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional
 import torch
 
 from squeeze_patch.adapters.content import Sampler
+from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.roles import Running
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -25,7 +26,7 @@ class NvidiaRunning(Running):
         return network(ws, noise_mode=noise_mode, **_float32(network)).float()  # type: ignore[no-any-return]
 
     def whole(self, root: Any, network: torch.nn.Module, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        device = next(root.parameters()).device
+        device = reference_of(root).device
         return root(z.to(device), c.to(device), noise_mode="none", **_float32(network)).float()  # type: ignore[no-any-return]
 
     def sampler(self, root: Any, network: torch.nn.Module) -> Sampler:
@@ -37,7 +38,7 @@ class NvidiaRunning(Running):
                 )
 
         def images(z: torch.Tensor, c: torch.Tensor, noise_mode: str, truncation: float) -> Any:
-            device = next(root.parameters()).device
+            device = reference_of(root).device
             options: Dict[str, Any] = {} if truncation == 1 else {"truncation_psi": truncation}
             return root(z.to(device), c.to(device), noise_mode=noise_mode, **options)
 
@@ -54,30 +55,57 @@ def _float32(network: torch.nn.Module) -> Dict[str, Any]:
 
 def sample_styles(root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
     """Style vectors [n, w_dim], float32, on the CPU, of random latents and classes; w_avg stays as it is."""
-    mapping: Any = _mapping(root, network)
+    owner: Any = _owner(root, network)
+    mapping = owner.mapping
+    z_dim, c_dim = (getattr(owner, name, getattr(mapping, name, None)) for name in ("z_dim", "c_dim"))
+    if not (isinstance(z_dim, int) and isinstance(c_dim, int)):
+        raise UnsupportedModelError(
+            f"neither {type(owner).__name__} nor its mapping network ({type(mapping).__name__}) says the size of a "
+            "latent and the number of classes (z_dim, c_dim), so no styles can be sampled. Set them, or use "
+            "init='random'"
+        )
     random = torch.Generator().manual_seed(seed)
-    device = next(mapping.parameters()).device
-    z = torch.randn([n, mapping.z_dim], generator=random).to(device)
-    c = torch.zeros([n, mapping.c_dim], device=device)
-    if mapping.c_dim > 0:
-        c[torch.arange(n), torch.randint(mapping.c_dim, [n], generator=random).to(device)] = 1
-    flags = {module: module.training for module in mapping.modules()}
+    device = reference_of(mapping if isinstance(mapping, torch.nn.Module) else network).device
+    z = torch.randn([n, z_dim], generator=random).to(device)
+    c = torch.zeros([n, c_dim], device=device)
+    if c_dim > 0:
+        c[torch.arange(n), torch.randint(c_dim, [n], generator=random).to(device)] = 1
+    w = _run_mapping(mapping, z, c)
+    w = w[:, 0] if w.ndim == 3 else w
+    return w.detach().to(device="cpu", dtype=torch.float32)
+
+
+def _run_mapping(mapping: Any, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """Styles [n, w_dim] or [n, num_ws, w_dim] of latents and classes."""
+    modules = list(mapping.modules()) if isinstance(mapping, torch.nn.Module) else []
+    flags = [(module, module.training) for module in modules]
     try:
-        mapping.eval()  # a mapping network in training mode would move w_avg
+        for module in modules:  # a mapping network in training mode would move w_avg
+            module.training = False
         with torch.no_grad():
             w = mapping(z, c)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"the mapping network ({type(mapping).__name__}) does not run on latents [n, {z.shape[1]}] and classes "
+            f"[n, {c.shape[1]}]: {type(error).__name__}: {error}. Without styles there is no trained start; use "
+            "init='random' and train"
+        ) from error
     finally:
-        for module, flag in flags.items():
+        for module, flag in flags:
             module.training = flag
-    w = w[:, 0] if w.ndim == 3 else w
-    return w.detach().to(device="cpu", dtype=torch.float32)  # type: ignore[no-any-return]
+    if not (isinstance(w, torch.Tensor) and w.ndim in (2, 3) and len(w) == len(z)):
+        raise UnsupportedModelError(
+            f"the mapping network ({type(mapping).__name__}) returns no styles [n, w_dim] or [n, num_ws, w_dim]; "
+            "use init='random' and train"
+        )
+    return w
 
 
-def _mapping(root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
+def _owner(root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
+    """The module in ``root`` that holds ``network`` and its mapping network."""
     for module in root.modules():
-        mapping = getattr(module, "mapping", None)
-        if isinstance(mapping, torch.nn.Module) and getattr(module, "synthesis", None) is network:
-            return mapping
+        if callable(getattr(module, "mapping", None)) and getattr(module, "synthesis", None) is network:
+            return module
     raise UnsupportedModelError(
         f"{type(root).__name__} has no mapping network beside its synthesis network, so no styles can be sampled. "
         "Pass the whole generator (G, not G.synthesis), or use init='random'"

@@ -22,7 +22,7 @@ which it is taken in a file. Restoration networks around a generator (``stylegan
 A block's name in plans and messages is the path of its second convolution.
 
 Limits: copies of a squeezed generator and pickles of it need squeeze_patch installed; calling a layer's ``forward``
-method by hand passes excite by, as it does any hook. A trained start wants a square constant, demodulated convolutions
+method by hand passes excite by, as it does any hook. A trained start wants demodulated convolutions
 and blur kernels of four taps. Generators whose layers have other constructors than ``(in, out, kernel size, style
 dimension)`` and ``(in, style dimension, upsample)`` are refused.
 """
@@ -38,7 +38,7 @@ import torch
 
 from squeeze_patch.adapters.base import Adapter, Surgery
 from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
-from squeeze_patch.adapters.layers import fill_excite, is_parametrised, refuse_hooks, value
+from squeeze_patch.adapters.layers import fill_excite, is_parametrised, missing_tensors, refuse_hooks, value
 from squeeze_patch.adapters.rosinality.interchange import RosinalityInterchange
 from squeeze_patch.adapters.rosinality.layers import conv_channels, narrow_conv, narrow_torgb
 from squeeze_patch.adapters.rosinality.layout import (
@@ -95,11 +95,6 @@ class RosinalitySurgery(Surgery):
     def dense_block(self, network: Any, name: str) -> DenseBlock:
         layout, paths = known_layout(network), find_layer_paths(network, name)
         const = get(network, layout.const)
-        if const.shape[2] != const.shape[3]:
-            raise UnsupportedModelError(
-                f"{layout.const} is {const.shape[2]}x{const.shape[3]}; a trained start wants square images. "
-                "Use init='random' and train"
-            )
         rgb = get(network, paths.torgb)
         rgb_conv = getattr(rgb, layout.modulated)
         gain = _scale(rgb_conv)
@@ -162,8 +157,12 @@ class RosinalitySurgery(Surgery):
 
 def _layout_of_conv(layer: torch.nn.Module) -> Layout:
     """By a convolution's own parameters; lineages that they do not tell apart have the same layers."""
-    names = dict(layer.named_parameters())
-    return next(layout for layout in LAYOUTS if {layout.noise, layout.bias, f"{layout.modulated}.weight"} <= set(names))
+    own = (layout for layout in LAYOUTS if not missing_tensors(layer, _own_names(layout)))
+    return next(own)
+
+
+def _own_names(layout: Layout) -> List[str]:
+    return [layout.noise, layout.bias, f"{layout.modulated}.weight"]
 
 
 def _layer_paths(network: torch.nn.Module) -> List[LayerPaths]:
@@ -184,6 +183,7 @@ def _spec(network: torch.nn.Module, paths: LayerPaths) -> BlockSpec:
         img_channels=getattr(get(network, paths.torgb), layout.modulated).weight.shape[1],
         kernel_size=weight.shape[3],
         is_last=paths.reader is None,
+        sides=paths.sides,
     )
 
 
@@ -203,9 +203,9 @@ def _unsupported_reason(network: Any) -> Optional[str]:
             layers = [part for part in (modulated, getattr(modulated, "modulation", None)) if part is not None]
             if any(map(is_parametrised, layers)):
                 return f"{path} computes its weights from others (a parametrization?); remove that first"
-            missing = wanted - set(dict(layer.named_parameters()))
+            missing = missing_tensors(layer, wanted)
             if missing:
-                return f"{path} ({type(layer).__name__}) has no parameter {' and no '.join(sorted(missing))}"
+                return f"{path} ({type(layer).__name__}) has no parameter {' and no '.join(missing)}"
         conv1, torgb = (getattr(get(network, path), layout.modulated).weight for path in (paths.conv1, paths.torgb))
         fits = conv1.ndim == 5
         if paths.up:

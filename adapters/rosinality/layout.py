@@ -108,10 +108,12 @@ def known_layout(network: torch.nn.Module) -> Layout:
 class LayerPaths:
     """Where the layers of one resolution are: module paths within the generator.
 
-    ``up`` is None at 4x4; ``reader`` is the next resolution's up-convolution, None in the last one.
+    ``sides`` are (height, width) where they differ; ``up`` is None in the first; ``reader`` is the next resolution's
+    up-convolution, None in the last one.
     """
 
     resolution: int
+    sides: Optional[Tuple[int, int]]
     up: Optional[str]
     conv1: str
     torgb: str
@@ -121,12 +123,13 @@ class LayerPaths:
 def layer_paths(network: Any, layout: Layout) -> List[LayerPaths]:
     """Of all resolutions, ascending. The name of a block is the path of its conv1."""
     count = len(network.to_rgbs)
-    size = get(network, layout.const).shape[2]
+    height, width = get(network, layout.const).shape[2:]
     ups = [None, *(f"{layout.convs}.{2 * k}" for k in range(count))]
     convs = [layout.first_conv, *(f"{layout.convs}.{2 * k + 1}" for k in range(count))]
     rgbs = ["to_rgb1", *(f"to_rgbs.{k}" for k in range(count))]
     readers = [*ups[1:], None]
-    return [LayerPaths(size * 2**k, *paths) for k, paths in enumerate(zip(ups, convs, rgbs, readers))]
+    sides = [None if height == width else (height * 2**k, width * 2**k) for k in range(count + 1)]
+    return [LayerPaths(height * 2**k, *paths) for k, paths in enumerate(zip(sides, ups, convs, rgbs, readers))]
 
 
 class FlatBlock(torch.nn.Module):

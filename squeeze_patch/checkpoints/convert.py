@@ -20,7 +20,7 @@ from squeeze_patch.planning.cost import Report, report
 from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
-from squeeze_patch.progress import Progress
+from squeeze_patch.progress import Progress, own_settings
 from squeeze_patch.surgery.apply import squeeze
 
 
@@ -109,6 +109,7 @@ def convert(
     return convert_file(source, target, request, init, progress=progress, **how)
 
 
+@own_settings()
 def convert_file(
     source: PathLike,
     target: PathLike,

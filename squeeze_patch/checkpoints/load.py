@@ -18,6 +18,7 @@ from squeeze_patch.checkpoints.state_dicts import (
 )
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.planning.plans import Plan
+from squeeze_patch.progress import own_settings
 from squeeze_patch.surgery.apply import apply
 from squeeze_patch.surgery.originals import forget
 from squeeze_patch.surgery.remove import remove
@@ -27,6 +28,7 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 StateDict = Mapping[str, torch.Tensor]
 
 
+@own_settings()
 def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str] = None, trust: bool = False) -> Module:
     """Squeeze a generator as a file's weights are squeezed, and load them, all of them.
 

@@ -14,6 +14,7 @@ import torch
 
 from squeeze_patch.adapters import sampler
 from squeeze_patch.adapters.content import Sampler
+from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.errors import MeasurementError, UnsupportedModelError
 from squeeze_patch.evaluation.block_features import BlockFeatures, FeatureDistance
 from squeeze_patch.evaluation.descriptors import PATCHES, RandomNetwork, normalised, patches, pyramid
@@ -148,7 +149,7 @@ def compare(
     sources = _samplers(a, b)
     if fid and samples <= NEIGHBOURS:
         raise MeasurementError(f"precision and recall need more than {NEIGHBOURS} samples, not {samples}")
-    device = next(a.parameters()).device
+    device = reference_of(a).device
     inception = InceptionNetwork(device) if fid else None
     z, c = latents(sources[0], samples, seed)
     size = batch or default_batch(sources[0].img_resolution)

@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 import torch
 
 from squeeze_patch.adapters import sampler
+from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.evaluation.devices import device_name
 from squeeze_patch.progress import Progress
 from squeeze_patch.sampling import draw, evaluation, latents
@@ -111,7 +112,7 @@ def latency(
         batch: images a call.
         repeats: pairs, 2 or more; `WARM_UP` further ones come first. CUDA is waited for before and after each call.
     """
-    device = next(dense.parameters()).device
+    device = reference_of(dense).device
     sources = (sampler(dense), sampler(squeezed))
     z, c = (x.to(device) for x in latents(sources[0], batch, seed=0))
     actions = {"dense": lambda: draw(sources[0], z, c), "squeezed": lambda: draw(sources[1], z, c)}

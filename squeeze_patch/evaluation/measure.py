@@ -10,6 +10,7 @@ from typing import Any, Dict, Optional, Tuple
 import torch
 
 from squeeze_patch.adapters import locate
+from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import MeasurementError, StateError
 from squeeze_patch.evaluation.latency import REPEATS, Latency, Quartiles, latency
@@ -122,7 +123,7 @@ def pair_for(G: Any, request: Request, against: Optional[Any] = None) -> Tuple[A
             )
         if against is None:
             dense = found.surgery.dense_like(G, found.network)
-            against = dense.to(next(G.parameters()).device).eval().requires_grad_(False)
+            against = dense.to(reference_of(G).device).eval().requires_grad_(False)
     _check_pair(locate(against), found)
     return against, G
 

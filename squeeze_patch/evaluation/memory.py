@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from squeeze_patch.adapters import sampler
+from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.sampling import draw, evaluation, latents
 
 CUDA_METHOD = "torch.cuda.max_memory_allocated"
@@ -42,7 +43,7 @@ def memory(G: Any, batch: int = 1) -> Memory:
         G: a generator.
         batch: images a call.
     """
-    device = next(G.parameters()).device
+    device = reference_of(G).device
     source = sampler(G)
     z, c = (x.to(device) for x in latents(source, batch, seed=0))
 

@@ -142,7 +142,7 @@ def _fit(block: DenseBlock, rows: _Rows, kept: torch.Tensor, ws: torch.Tensor) -
     features = rows.squeezed[:, kept].double()  # [p, q]
     mix, offset = fit_excite(rows.dense.double(), features, kept)
     weight, style, bias = refit_torgb(block, mix, offset, kept, ws.double())
-    positions = min(block.spec.resolution, simulation.WINDOW) ** 2
+    positions = simulation.positions(block.spec)
     styles = style(ws[: len(features) // positions].double()).repeat_interleave(positions, dim=0)  # [p, q]
     weight, bias = fit_image(weight, bias, features * styles, rows.image.double())
     is_last = block.spec.is_last
@@ -198,7 +198,7 @@ def _counts(blocks: Sequence[DenseBlock]) -> List[int]:
 
 def _multiply_adds(spec: BlockSpec) -> int:
     """Of both convolutions of a dense block for one image."""
-    outputs = spec.channels * spec.resolution**2
+    outputs = spec.channels * spec.positions
     return spec.kernel_size**2 * (outputs * spec.channels + outputs * spec.in_channels // 4)
 
 

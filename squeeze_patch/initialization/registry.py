@@ -55,7 +55,14 @@ def check_init(init: str) -> None:
 
 
 def check_finite(found: Located) -> None:
-    """Raise `SqueezeError` where the generator holds NaN or infinity, in what a start reads or anywhere else."""
+    """Raise `SqueezeError` where the generator holds NaN or infinity, in what a start reads or anywhere else, or no
+    values at all."""
+    empty = next((name for name, tensor in found.generator.named_parameters() if tensor.is_meta), "")
+    if empty:
+        raise SqueezeError(
+            f"{empty} is on the meta device, without values: a trained start has nothing to read there. Load the "
+            "weights first, or use init='random'"
+        )
     name = found.not_finite()
     if name:
         raise SqueezeError(f"{name} holds values that are not finite: this generator has diverged")

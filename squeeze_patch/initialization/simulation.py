@@ -1,9 +1,9 @@
 """A generator's features and images, computed from its weights alone.
 
 Own arithmetic on the effective weights of `DenseBlock` and `SqueezedStart`: no host code runs, no data is needed,
-everything is float32 on the CPU. Above 16x16 only a window of 16x16 positions of every feature map is computed, at a
-random place inside the window before, so that a 1024x1024 generator costs little more than a 64x64 one. Every layer of
-a sample gets the same style vector.
+everything is float32 on the CPU. Of sides above 16 only a window of 16 positions is computed, at a random place inside
+the window before, so that a 1024x1024 generator costs little more than a 64x64 one. Every layer of a sample gets the
+same style vector.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 
-from squeeze_patch.adapters.content import ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.connection import upsample2d
 
-#: height and width of the windows
+#: height and width of the windows, where the map has as many
 WINDOW = 16
 #: positions of the map before that a window needs on either side of its own half: the up-convolution and conv1 read
 #: one each; at the edge of the map there is nothing, which is zeros to both
@@ -34,8 +34,8 @@ class BlockWindow:
     Attributes:
         crops: upper left corner [n, 2] of what each sample reads of the window before, ``MARGIN`` zeros around that
             counted in; None where whole maps are computed.
-        inside: 1 in the map [n, 1, WINDOW + 4, WINDOW + 4], 0 elsewhere; the window and two positions around it, one
-            for each convolution; None as above.
+        inside: 1 in the map [n, 1, h + 4, w + 4], 0 elsewhere, for a window of [h, w]: it and two positions around it,
+            one for each convolution; None as above.
         noise0, noise1: noise inputs [n, 1, height, width] for conv0 and conv1.
     """
 
@@ -61,33 +61,55 @@ def sample_windows(blocks: Sequence[DenseBlock], counts: Sequence[int], seed: in
     windows: List[BlockWindow] = []
     corners = torch.zeros([counts[0], 2], dtype=torch.int64)
     for block, n in zip(blocks, counts):
-        size, crops, inside = block.spec.resolution, None, None
-        if size > WINDOW:
-            crops = _crops(corners[:n], size // 2, random)
+        sides, crops, inside = block.spec.height_width, None, None
+        window = _window(sides)
+        if window != sides:
+            crops = _crops(corners[:n], sides, random)
             corners = 2 * (corners[:n] + crops)
-            places = corners[:, :, None] + torch.arange(-2, WINDOW + 2)
-            rows, columns = ((places >= 0) & (places < size)).float().unbind(dim=1)
+            rows, columns = (
+                _within(corners[:, dim, None] + torch.arange(-2, window[dim] + 2), sides[dim]) for dim in (0, 1)
+            )
             inside = (rows[:, :, None] * columns[:, None, :])[:, None]
-            size = WINDOW
         margin = 0 if crops is None else 1
-        shape = [n, 1, size + 2 * margin, size + 2 * margin]  # of conv0's output
+        shape = [n, 1, *(side + 2 * margin for side in window)]  # of conv0's output
         if block.noise == "uniform":
             noise0 = torch.rand(shape, generator=random)
-            noise1 = _centre(noise0, size)
+            noise1 = noise0 if crops is None else _inner(noise0, 1)
         else:
             noise0 = torch.randn(shape, generator=random)
-            noise1 = torch.randn([n, 1, size, size], generator=random)
+            noise1 = torch.randn([n, 1, *window], generator=random)
         windows.append(BlockWindow(crops, inside, noise0, noise1))
     return windows
 
 
-def _crops(corners: torch.Tensor, size: int, random: torch.Generator) -> torch.Tensor:
-    """Offsets [n, 2] of the next windows' halves, anywhere inside the windows at ``corners`` of a map of ``size``.
+def _window(sides: Tuple[int, int]) -> Tuple[int, int]:
+    """Height and width of what is computed of a map."""
+    height, width = sides
+    return min(height, WINDOW), min(width, WINDOW)
+
+
+def positions(spec: BlockSpec) -> int:
+    """How many of a block's are computed, of one sample."""
+    height, width = _window(spec.height_width)
+    return height * width
+
+
+def _within(places: torch.Tensor, side: int) -> torch.Tensor:
+    """1 where a place is in a map of that side, 0 elsewhere."""
+    return ((places >= 0) & (places < side)).float()
+
+
+def _crops(corners: torch.Tensor, sides: Tuple[int, int], random: torch.Generator) -> torch.Tensor:
+    """Offsets [n, 2] of the halves of the next windows, of maps of ``sides``, anywhere inside the windows at
+    ``corners`` of the maps before, of half those sides.
 
     Where a window does not touch the edge of its map, the margin has to lie inside it.
     """
+    before = torch.tensor([side // 2 for side in sides])
+    has = before.clamp(max=WINDOW)
+    half = torch.tensor(_window(sides)) // 2
     low = torch.where(corners == 0, 0, MARGIN)
-    high = WINDOW // 2 - torch.where(corners + WINDOW == size, 0, MARGIN)
+    high = has - half - torch.where(corners + has == before, 0, MARGIN)
     return low + (torch.rand(corners.shape, generator=random) * (high - low + 1)).long()
 
 
@@ -100,7 +122,7 @@ def features(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, win
         window: of this block and these samples.
 
     Returns:
-        [n, channels, R, R], or [n, channels, WINDOW, WINDOW].
+        [n, channels, h, w], of the whole map or its window.
     """
     if block.conv0 is None:
         assert block.const is not None
@@ -111,7 +133,7 @@ def features(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, win
         assert x is not None
         convolve = _convolve_bilinear if block.spec.upsampling == "bilinear" else _convolve_fir
         h = _activate(convolve(block, block.conv0, x, ws, window), block.conv0, window.noise0)
-        h = h if window.inside is None else h * _centre(window.inside, WINDOW + 2)
+        h = h if window.inside is None else h * _inner(window.inside, 1)
     h, demodulation = _modulate(h, block.conv1, ws)
     h = torch.nn.functional.conv2d(h, block.conv1.weight, padding=1 if window.inside is None else 0)
     return _activate(h * demodulation, block.conv1, window.noise1)  # [n, c, R, R]
@@ -129,11 +151,11 @@ def upsample(image: torch.Tensor, block: DenseBlock, window: BlockWindow) -> tor
     if block.spec.upsampling == "bilinear":
         image = _bilinear(image, window, border=1)
         if window.inside is not None:
-            image = _reflect(image, _centre(window.inside, WINDOW + 2))
+            image = _reflect(image, _inner(window.inside, 1))
         return _filter(image, block.fir)
     if window.crops is None:
         return upsample2d(image, block.fir)
-    return _centre(upsample2d(_cut(image, window.crops), block.fir), WINDOW)
+    return _inner(upsample2d(_cut(image, window), block.fir), 2 * MARGIN)
 
 
 def excite(start: SqueezedStart, x: torch.Tensor) -> torch.Tensor:
@@ -184,8 +206,7 @@ def counts(blocks: Sequence[DenseBlock], per_channel: int, samples: int, rows: i
     found: List[int] = []
     for block in reversed(blocks):
         wanted = max(per_channel * block.spec.channels, rows)
-        positions = min(block.spec.resolution, WINDOW) ** 2
-        found.insert(0, max(math.ceil(wanted / positions), samples, *found[:1]))
+        found.insert(0, max(math.ceil(wanted / positions(block.spec)), samples, *found[:1]))
     return found
 
 
@@ -215,11 +236,11 @@ def _convolve_fir(
     block: DenseBlock, conv: ConvWeights, x: torch.Tensor, ws: torch.Tensor, window: BlockWindow
 ) -> torch.Tensor:
     """conv0 with zero insertion in front and a filter behind: the whole map, or the window and one position around."""
-    x = x if window.crops is None else _cut(x, window.crops)
+    x = x if window.crops is None else _cut(x, window)
     x, demodulation = _modulate(x, conv, ws)
     x = torch.nn.functional.conv_transpose2d(x, conv.weight.transpose(0, 1), stride=2)  # [n, out, 2h + 1, 2w + 1]
     x = _filter(x, block.fir.flip([0, 1]) * 4, padding=1) * demodulation
-    return x if window.crops is None else _centre(x, WINDOW + 2)
+    return x if window.crops is None else _inner(x, 2 * MARGIN - 1)
 
 
 def _convolve_bilinear(
@@ -237,10 +258,10 @@ def _convolve_bilinear(
 def _bilinear(x: torch.Tensor, window: BlockWindow, border: int) -> torch.Tensor:
     """Bilinear upsampling by two that repeats the map's border: of the window and ``border`` positions around it, or of
     the whole map, which has one reflected position around it for ``border`` 1."""
-    x = x if window.crops is None else _cut(x, window.crops, "replicate")
+    x = x if window.crops is None else _cut(x, window, "replicate")
     x = torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
     if window.crops is not None:
-        return _centre(x, WINDOW + 2 * border)
+        return _inner(x, 2 * MARGIN - border)
     return torch.nn.functional.pad(x, [1] * 4, mode="reflect") if border == 1 else x
 
 
@@ -260,16 +281,18 @@ def _filter(x: torch.Tensor, kernel: torch.Tensor, padding: int = 0) -> torch.Te
     return torch.nn.functional.conv2d(x, kernel.expand(channels, 1, -1, -1), padding=padding, groups=channels)
 
 
-def _cut(x: torch.Tensor, crops: torch.Tensor, border: str = "constant") -> torch.Tensor:
-    """Half a window and its margins of every sample: [n, c, WINDOW, WINDOW] -> [n, c, WINDOW/2 + 2 MARGIN, same].
+def _cut(x: torch.Tensor, window: BlockWindow, border: str = "constant") -> torch.Tensor:
+    """Half of a window [h, w] and its margins of every sample, from the window before: [n, c, ...] -> [n, c, h/2 + 2
+    MARGIN, w/2 + 2 MARGIN].
 
     Outside of the map are zeros ("constant") or its border ("replicate").
     """
-    size = WINDOW // 2 + 2 * MARGIN
+    assert window.crops is not None
+    height, width = (side // 2 + 2 * MARGIN for side in window.noise1.shape[2:])
     padded = torch.nn.functional.pad(x, [MARGIN] * 4, mode=border)
-    return torch.stack([one[:, i : i + size, j : j + size] for one, (i, j) in zip(padded, crops.tolist())])
+    return torch.stack([one[:, i : i + height, j : j + width] for one, (i, j) in zip(padded, window.crops.tolist())])
 
 
-def _centre(x: torch.Tensor, size: int) -> torch.Tensor:
-    margin = (x.shape[-1] - size) // 2
-    return x[:, :, margin : margin + size, margin : margin + size]
+def _inner(x: torch.Tensor, margin: int) -> torch.Tensor:
+    """Without so many rows and columns at every edge."""
+    return x[:, :, margin:-margin, margin:-margin]

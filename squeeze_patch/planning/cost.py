@@ -29,6 +29,7 @@ class BlockRow:
     width: int
     multiply_adds_before: int
     multiply_adds_after: int
+    height_width: Tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Report:
 def multiply_adds(spec: BlockSpec, width: Optional[int]) -> int:
     """Multiply-adds of one block for one image, squeezed to ``width`` or dense (None), by `CONVENTION`."""
     q = spec.channels if width is None else width
-    pixels = spec.resolution**2
+    pixels = spec.positions
     total = pixels * spec.kernel_size**2 * spec.channels * q  # conv1
     total += pixels * spec.img_channels * q  # torgb
     if spec.upsampling == "bilinear":
@@ -86,6 +87,7 @@ def cost(specs: Sequence[BlockSpec], parameters: int, widths: Dict[str, Any]) ->
                 spec.channels if width is None else width,
                 multiply_adds(spec, None),
                 multiply_adds(spec, width),
+                spec.height_width,
             )
         )
     before = sum(row.multiply_adds_before for row in rows)
@@ -99,7 +101,7 @@ def table(result: Report) -> str:
     for row in result.blocks:
         lines.append(
             _line(
-                f"{row.resolution}x{row.resolution}",
+                "{}x{}".format(*row.height_width),
                 f"{row.channels} -> {row.width}",
                 row.multiply_adds_before,
                 row.multiply_adds_after,

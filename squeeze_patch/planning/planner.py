@@ -14,6 +14,7 @@ from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.solver import dense_parameters, solve
 from squeeze_patch.planning.spectral import allocate_spectrally
+from squeeze_patch.progress import own_settings
 
 
 def plan(
@@ -52,6 +53,7 @@ def plan(
     return plan_for(search(G).reference, request, multiple=multiple, seed=seed)
 
 
+@own_settings()
 def plan_for(found: Located, request: Request, *, multiple: Optional[int] = None, seed: int = SEED) -> Plan:
     """The Plan that ``request`` means on a generator; one that it brings along is checked to be of the family.
 

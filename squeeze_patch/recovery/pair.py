@@ -9,6 +9,7 @@ import torch
 
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.content import BlockSpec
+from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import StateError
 from squeeze_patch.surgery.status import status_of_part
@@ -31,7 +32,7 @@ class Pair:
 
     @property
     def device(self) -> torch.device:
-        return next(self.student.network.parameters()).device
+        return reference_of(self.student.network).device
 
     @property
     def num_ws(self) -> int:

@@ -17,7 +17,7 @@ from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.solver import TOLERANCE
-from squeeze_patch.progress import Progress, one_thread
+from squeeze_patch.progress import Progress, one_thread, own_settings
 from squeeze_patch.surgery.belongings import belongings_of
 from squeeze_patch.surgery.originals import KEPT, forget, keep, put_back, undo
 from squeeze_patch.surgery.proof import UNCHANGED, build_twins, prove
@@ -92,6 +92,7 @@ def apply(
     return G
 
 
+@own_settings()
 def apply_request(
     G: torch.nn.Module,
     request: Request,

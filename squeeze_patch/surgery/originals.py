@@ -11,6 +11,7 @@ from typing import Dict, Mapping
 
 import torch
 
+from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.surgery.fingerprint import Fingerprint
 from squeeze_patch.surgery.references import redirect
@@ -74,7 +75,7 @@ def _shared(
 
 def _follow(old: torch.nn.Module, new: torch.nn.Module) -> None:
     """Bring a dense block that was set aside to where the generator is by now: device, dtype, training, frozen."""
-    reference = next(new.parameters())
+    reference = reference_of(new)
     old.to(device=reference.device, dtype=reference.dtype)
     old.train(new.training)
     flags = {name: parameter.requires_grad for name, parameter in new.named_parameters()}

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+import traceback
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 import torch
 
+from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import ProofError, UnprovedWarning, UnsupportedModelError
@@ -130,6 +133,12 @@ def _refusal(found: Located, name: str, block: torch.nn.Module, fault: str) -> s
     )
 
 
+def _told(error: Exception) -> str:
+    """An error of the host's, which asserts without words, with its place."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}{': ' if str(error) else ''}{error} ({Path(frame.filename).name}:{frame.lineno})"
+
+
 class _CannotRun(Exception):
     """Why a generator cannot be tried."""
 
@@ -144,7 +153,7 @@ def trial_of(found: Located) -> Trial:
     try:
         calls, images = ways(found)
     except Exception as error:
-        raise _CannotRun(f"{type(error).__name__}: {error}") from error
+        raise _CannotRun(f"it does not run itself, {_told(error)}") from error
     if not all(isinstance(image, torch.Tensor) and image.isfinite().all() for image in images.values()):
         raise _CannotRun("its images hold values that are not finite")
     tolerance = float_error(found, images)
@@ -162,7 +171,7 @@ def float_error(found: Located, images: Images) -> float:
     largest pixel. Twice that for the two runs that are compared, and twice for good measure.
     """
     spec = max(found.specs, key=lambda each: each.channels)
-    dtype = next(parameter.dtype for parameter in found.network.parameters() if parameter.is_floating_point())
+    dtype = reference_of(found.network).dtype
     unit = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) / 2
     layers = 2 * len(found.specs)
     peak = max(float(image.abs().max()) for image in images.values())
@@ -178,7 +187,7 @@ def ways(found: Located) -> Tuple[Dict[str, Call], Images]:
     running, network = found.running, found.network
     num_ws = running.num_ws(network)
     n = 2 if found.specs[-1].resolution <= LARGEST_PAIR else 1
-    ws = _styles(found, n * num_ws).reshape(n, num_ws, -1).to(next(network.parameters()).device)
+    ws = _styles(found, n * num_ws).reshape(n, num_ws, -1).to(reference_of(network).device)
     calls: Dict[str, Call] = {"styles": lambda: running.synthesis(network, ws, "const")}
     images = run(found, calls)
     if found.root is not network and isinstance(getattr(found.root, "z_dim", None), int):

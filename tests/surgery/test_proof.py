@@ -213,7 +213,10 @@ def test_float_error_is_far_below_the_bound(name: str) -> None:
             "synthesis.b8.conv1.bias holds values that are not finite",
         ),
         (attribute("synthesis.b8.conv1", "act_gain", lambda _: float("inf")), "its images hold values that are not"),
-        (lambda G: behind("synthesis", lambda x: 1 / 0)(G), "ZeroDivisionError: division by zero"),
+        (
+            lambda G: behind("synthesis", lambda x: 1 / 0)(G),
+            "it does not run itself, ZeroDivisionError: division by zero",
+        ),
     ],
 )
 def test_no_proof(change: Change, why: str, draggan: Host) -> None:

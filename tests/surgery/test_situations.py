@@ -1,0 +1,179 @@
+"""What users have set in torch, done to a generator, or put in the place of its parts."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Callable, ContextManager, Dict, Iterator
+
+import pytest
+import torch
+
+import squeeze_patch
+from squeeze_patch.testing import float_error, trained
+from tests.helpers import same, tensors
+from tests.hosts import Host
+
+Change = Callable[[Any], None]
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def default_device() -> ContextManager[Any]:
+    device: Any = torch.device("meta")
+    if not hasattr(device, "__enter__"):
+        pytest.skip("torch has had a default device since 2.0")
+    return device  # type: ignore[no-any-return]
+
+
+SETTINGS: Dict[str, Callable[[], ContextManager[Any]]] = {
+    "float64": lambda: default_dtype(torch.float64),
+    "bfloat16": lambda: default_dtype(torch.bfloat16),
+    "default device": default_device,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "deterministic": deterministic,
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("init", ["calibrated", "weights", "random"])
+def test_settings_change_no_start(name: str, init: str, draggan: Host) -> None:
+    """The same bits as without; and the settings are afterwards what they were."""
+    found = []
+    for setting in (contextlib.nullcontext, SETTINGS[name]):
+        torch.manual_seed(0)
+        G = trained(draggan.generator())
+        torch.manual_seed(1)
+        with setting():
+            before = (torch.get_default_dtype(), torch.empty(0).device, torch.is_grad_enabled())
+            squeeze_patch.apply(G, ratio=2, init=init)
+            assert (torch.get_default_dtype(), torch.empty(0).device, torch.is_grad_enabled()) == before
+        found.append(tensors(G))
+    assert same(*found)
+
+
+def frozen_as_buffers(path: str) -> Change:
+    def change(G: Any) -> None:
+        for module in G.get_submodule(path).modules():
+            for name, parameter in list(module._parameters.items()):
+                if parameter is not None:
+                    del module._parameters[name]
+                    module.register_buffer(name, parameter.detach())
+
+    return change
+
+
+class Around(torch.nn.Module):
+    """A wrapper of the user's."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs)
+
+
+class Repeat(torch.nn.Module):
+    """A mapping network without parameters."""
+
+    def forward(self, z: torch.Tensor, c: torch.Tensor, **_: Any) -> torch.Tensor:
+        return z[:, None].repeat(1, 8, 1)
+
+
+class Traceable(Around):
+    def forward(self, z: torch.Tensor, c: torch.Tensor) -> Any:
+        return self.inner(z, c)
+
+
+def traced(G: Any) -> None:
+    example = (torch.randn(1, 32), torch.zeros(1, 0))
+    mapping = torch.jit.trace(Traceable(G.mapping.eval()), example, check_trace=False)
+    G.mapping = Repeat()
+    G.mapping.forward = lambda z, c, **_: mapping(z, c)
+
+
+PARTS: Dict[str, Change] = {
+    "mapping of buffers": frozen_as_buffers("mapping"),
+    "constant of buffers": frozen_as_buffers("synthesis.b4"),
+    "conv1 of buffers": frozen_as_buffers("synthesis.b16.conv1"),
+    "toRGB of buffers": frozen_as_buffers("synthesis.b16.torgb"),
+    "conv0 of buffers": frozen_as_buffers("synthesis.b16.conv0"),
+    "everything of buffers": frozen_as_buffers(""),
+    "mapping in a wrapper": lambda G: setattr(G, "mapping", Around(G.mapping)),
+    "mapping without parameters": lambda G: setattr(G, "mapping", Repeat()),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_another_kind(name: str, draggan: Host) -> None:
+    G = trained(draggan.generator())
+    PARTS[name](G)
+    z, c = draggan.latents(G)
+    dense = G(z, c, noise_mode="const")
+    with squeeze_patch.squeezed(G, ratio=1):
+        assert (G(z, c, noise_mode="const") - dense).abs().max() <= float_error(G, dense)
+        if name == "conv1 of buffers":
+            assert not G.synthesis.b16.conv1.weight.requires_grad
+    assert torch.equal(G(z, c, noise_mode="const"), dense)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_traced_mapping(draggan: Host) -> None:
+    G = trained(draggan.generator())
+    z, c = draggan.latents(G)
+    dense = draggan.images(G, z, c)
+    traced(G)
+    squeeze_patch.apply(G, ratio=1)
+    assert (G(z, c, noise_mode="const") - dense).abs().max() <= float_error(G, dense)
+
+
+LAYERS = ("conv0", "conv1", "torgb", "conv0.affine", "conv1.affine", "torgb.affine")
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_wrapped_layers_are_refused_by_name(layer: str, draggan: Host) -> None:
+    G = trained(draggan.generator())
+    parent, _, leaf = f"synthesis.b16.{layer}".rpartition(".")
+    holder = G.get_submodule(parent)
+    setattr(holder, leaf, Around(getattr(holder, leaf)))
+    words = rf"b16.{layer.partition('.')[0]} \(.*\) has no .*weight.*an adapter, as LoRA"
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match=words):
+        squeeze_patch.apply(G)
+
+
+def test_mappings_that_make_no_styles(draggan: Host) -> None:
+    for mapping, words in (
+        (torch.nn.Identity(), r"\(Identity\) does not run on latents \[n, 32\] and classes \[n, 0\]: TypeError"),
+        (None, "no mapping network beside its synthesis network"),
+    ):
+        G = trained(draggan.generator())
+        G.mapping = mapping
+        with pytest.raises(squeeze_patch.UnsupportedModelError, match=words):
+            squeeze_patch.apply(G)
+        assert squeeze_patch.status(G).state == "dense"
+
+
+@pytest.mark.parametrize("init", ["calibrated", "weights"])
+def test_there_is_no_trained_start_on_meta(init: str, draggan: Host) -> None:
+    G = draggan.generator().to("meta")
+    with pytest.raises(squeeze_patch.SqueezeError, match="is on the meta device, without values"):
+        squeeze_patch.apply(G, init=init)
