@@ -68,8 +68,14 @@ def entry_roles() -> Dict[str, str]:
 def reference_name(names: Iterable[str]) -> str:
     """Which of the generators of a file stands for it, and has channels chosen on it: the moving average, whose weights
     are the smoother ones, or the first."""
-    ordered, known = list(names), entry_roles()
-    return next((name for name in ordered if known.get(name) == "G_ema"), ordered[0])
+    ordered = list(names)
+    return next((name for name in ordered if role_of(name) == "G_ema"), ordered[0])
+
+
+def role_of(name: str) -> str:
+    """ "G" or "G_ema" by the name of an entry or, as "g_ema.module", by one of its parts; "" where it says nothing."""
+    known = entry_roles()
+    return next((known[part] for part in (name, *name.split(".")) if part in known), "")
 
 
 def search(root: torch.nn.Module) -> Target:

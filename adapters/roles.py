@@ -60,6 +60,20 @@ class StateDicts(abc.ABC):
         would, and its parameters have the same names and order. ``squeezed`` names the squeezed blocks where the file
         says so. None where ``state`` is not of this family, `UnsupportedModelError` where it nearly is."""
 
+    def is_of_family(self, state: StateDict) -> bool:
+        """Whether ``state`` has the names that tell a generator of this family; `from_state` then reads or refuses
+        it."""
+        return self.from_state(state) is not None
+
+    def may_lack(self, name: str) -> bool:
+        """Whether files of this family may lack the tensor ``name`` of a generator, which then keeps its own."""
+        return False
+
+    def refuse_part(self, state: StateDict, prefix: str) -> Optional[str]:
+        """Why the generator whose names in ``state`` begin with ``prefix`` cannot be squeezed: something beside it in
+        there reads its layers; else None."""
+        return None
+
     def parts_of_state(self, state: StateDict) -> Dict[str, Dict[str, str]]:
         """Of a training wrapper's state dict: {generator: {prefix of names that `from_state` reads: prefix in
         ``state``}}, the moving average first; else nothing."""

@@ -32,6 +32,9 @@ class LucidrainsStates(StateDicts):
     def from_state(self, state: State, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:
         return from_state(state)
 
+    def is_of_family(self, state: State) -> bool:
+        return _is_own(state)
+
     def parts_of_state(self, state: State) -> Dict[str, Dict[str, str]]:
         return parts_of_state(state)
 
@@ -42,14 +45,18 @@ def parts_of_state(state: State) -> Dict[str, Dict[str, str]]:
     return PARTS if marks <= set(state) else {}
 
 
+def _is_own(state: State) -> bool:
+    marks = {f"S.{_MARKS[0]}", f"G.{_MARKS[1]}"}
+    return marks <= set(state) and all(name.startswith(("S.", "G.")) for name in state)
+
+
 def from_state(state: State) -> Optional[torch.nn.Module]:
     """A stand-in for ``ModuleDict({"S": mapping, "G": generator})``, dense or squeezed; None where ``state`` is none's.
 
     Raises:
         UnsupportedModelError: it has tensors that this host's generator does not have, or lacks some.
     """
-    marks = {f"S.{_MARKS[0]}", f"G.{_MARKS[1]}"}
-    if not marks <= set(state) or not all(name.startswith(("S.", "G.")) for name in state):
+    if not _is_own(state):
         return None
     try:
         with torch.random.fork_rng(devices=[]):

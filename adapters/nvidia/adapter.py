@@ -17,6 +17,7 @@ Limits: architecture 'skip' only; training scripts: see `squeeze_patch.training.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import types
 import uuid
@@ -209,8 +210,16 @@ def _unsupported_reason(network: torch.nn.Module) -> Optional[str]:
             )
         parts = ["conv1", "torgb"] + (["const"] if getattr(block, "in_channels", None) == 0 else ["conv0"])
         missing = [part for part in parts if not hasattr(block, part)]
+        if missing == ["const"]:
+            return f"block {name} ({type(block).__name__}) has no const: it makes its first features in another way"
         if missing:
             return f"block {name} ({type(block).__name__}) has no {' and no '.join(missing)}"
+        more = _further_arguments(block)
+        if more:
+            return (
+                f"block {name} ({type(block).__name__}) wants {' and '.join(more)} beside features, image and styles: "
+                "it does more than a StyleGAN2 block"
+            )
         if any(is_parametrised(module) for layer in (block.conv1, block.torgb) for module in layer.modules()):
             return f"block {name} computes its weights from others (a parametrization?); remove that first"
         for part in set(parts) - {"const"}:
@@ -224,6 +233,12 @@ def _unsupported_reason(network: torch.nn.Module) -> Optional[str]:
         if not _shapes_fit(block):
             return f"block {name}: the shapes of conv1 and torgb do not belong to a StyleGAN2 block"
     return None
+
+
+def _further_arguments(block: torch.nn.Module) -> List[str]:
+    """What a block's forward wants beside x, img and ws."""
+    parameters = list(inspect.signature(block.forward).parameters.values())[3:]
+    return [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 def _shapes_fit(block: Any) -> bool:

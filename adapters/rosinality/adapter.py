@@ -38,7 +38,14 @@ import torch
 
 from squeeze_patch.adapters.base import Adapter, Surgery
 from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
-from squeeze_patch.adapters.layers import fill_excite, is_parametrised, missing_tensors, refuse_hooks, value
+from squeeze_patch.adapters.layers import (
+    class_named,
+    fill_excite,
+    is_parametrised,
+    missing_tensors,
+    refuse_hooks,
+    value,
+)
 from squeeze_patch.adapters.rosinality.interchange import RosinalityInterchange
 from squeeze_patch.adapters.rosinality.layers import conv_channels, narrow_conv, narrow_torgb
 from squeeze_patch.adapters.rosinality.layout import (
@@ -56,7 +63,7 @@ from squeeze_patch.adapters.rosinality.layout import (
     write_block,
 )
 from squeeze_patch.adapters.rosinality.running import RosinalityRunning, sample_styles
-from squeeze_patch.adapters.rosinality.states import RosinalityStates
+from squeeze_patch.adapters.rosinality.states import DUAL, RosinalityStates
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -67,9 +74,13 @@ class RosinalitySurgery(Surgery):
     """Replaces the second convolution and toRGB of every resolution; ``network`` is the generator itself."""
 
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
+        if any(class_named(module, "DualStyleGAN") for module in root.modules()):
+            return []
         return [module for module in root.modules() if layout_of(module) and _unsupported_reason(module) is None]
 
     def refuse(self, root: torch.nn.Module) -> Optional[str]:
+        if any(class_named(module, "DualStyleGAN") for module in root.modules()):
+            return DUAL
         return next((_unsupported_reason(module) for module in root.modules() if layout_of(module)), None)
 
     def generator(self, root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:

@@ -9,6 +9,7 @@ import torch
 
 from squeeze_patch.adapters.rosinality.layout import FlatBlock, Layout, get, layer_paths, stored_noise, write_block
 from squeeze_patch.connection import Excite
+from squeeze_patch.errors import UnsupportedModelError
 
 State = Mapping[str, torch.Tensor]
 
@@ -17,7 +18,7 @@ class FlatBody(torch.nn.Module, abc.ABC):
     """Parameters and buffers under the names of one lineage, in its host's order.
 
     Subclasses name the lineage and its layers: ``conv_class(in, out, kernel size, w_dim, upsampling)``,
-    ``torgb_class(in, w_dim, upsample)`` and ``mapping_class(number of layers, w_dim)``.
+    ``torgb_class(in, w_dim, upsample, img_channels)`` and ``mapping_class(number of layers, w_dim)``.
 
     Args:
         state: of the whole generator.
@@ -36,7 +37,7 @@ class FlatBody(torch.nn.Module, abc.ABC):
         self.add_module(layout.mapping, self.mapping_class(_count(state, layout.mapping), w_dim))
         give_parameter(self, layout.const, torch.empty(state[layout.const].shape))
         self.add_module(layout.first_conv, self.conv_class(*self._conv_shape(state, layout.first_conv), w_dim, None))
-        self.to_rgb1 = self.torgb_class(self._read_by(state, "to_rgb1"), w_dim, False)
+        self.to_rgb1 = self._torgb(state, "to_rgb1", w_dim, False)
         convs = torch.nn.ModuleList()
         self.add_module(layout.convs, convs)
         self.to_rgbs = torch.nn.ModuleList()
@@ -44,7 +45,7 @@ class FlatBody(torch.nn.Module, abc.ABC):
             shape = self._conv_shape(state, f"{layout.convs}.{i}")
             convs.append(self.conv_class(*shape, w_dim, self.upsampling(state, i)))
         for k in range(_count(state, "to_rgbs")):
-            self.to_rgbs.append(self.torgb_class(self._read_by(state, f"to_rgbs.{k}"), w_dim, True))
+            self.to_rgbs.append(self._torgb(state, f"to_rgbs.{k}", w_dim, True))
         self.noises = torch.nn.Module()
         for name, noise in state.items():
             if name.startswith("noises."):
@@ -67,7 +68,7 @@ class FlatBody(torch.nn.Module, abc.ABC):
             noise: inputs [1 or N, 1, R, R] of every convolution; default the stored ones.
 
         Returns:
-            images [N, 3, R, R], None.
+            images [N, img_channels, R, R], None.
         """
         layout = self.layout
         w = styles[0] if input_is_latent else get(self, layout.mapping)(styles[0])
@@ -76,7 +77,7 @@ class FlatBody(torch.nn.Module, abc.ABC):
         convs = get(self, layout.convs)
         const = get(self, layout.const).expand(len(w), -1, -1, -1)  # [N, c, 4, 4]
         x = get(self, layout.first_conv)(const, w[:, 0], inputs[0])
-        image = self.to_rgb1(x, w[:, 1], None)  # [N, 3, 4, 4]
+        image = self.to_rgb1(x, w[:, 1], None)  # [N, img_channels, 4, 4]
         for k, to_rgb in enumerate(self.to_rgbs):
             x = convs[2 * k](x, w[:, 2 * k + 1], inputs[2 * k + 1])
             x = convs[2 * k + 1](x, w[:, 2 * k + 2], inputs[2 * k + 2])
@@ -88,9 +89,9 @@ class FlatBody(torch.nn.Module, abc.ABC):
         _, out, into, size, _ = state[f"{name}.{self.layout.modulated}.weight"].shape
         return into, out, size
 
-    def _read_by(self, state: State, torgb: str) -> int:
-        """Channels that a toRGB layer reads."""
-        return state[f"{torgb}.{self.layout.modulated}.weight"].shape[2]
+    def _torgb(self, state: State, name: str, w_dim: int, upsample: bool) -> torch.nn.Module:
+        _, img_channels, channels, _, _ = state[f"{name}.{self.layout.modulated}.weight"].shape
+        return self.torgb_class(channels, w_dim, upsample, img_channels)
 
 
 class Kernel(torch.nn.Module):
@@ -121,6 +122,11 @@ def _squeeze_as(G: FlatBody, state: State, squeezed: Optional[Collection[str]]) 
         weight = getattr(conv1, G.layout.modulated).weight
         width, channels = weight.shape[1:3]
         name = f"{paths.reader}.excite.weight"
+        if paths.reader and width < channels and name not in state:
+            raise UnsupportedModelError(
+                f"{paths.conv1} is squeezed from {channels} to {width} channels, but there is no {name}: the tool that "
+                "wrote this file has dropped it. Convert the dense file after that tool, not before"
+            )
         # The last block has no excite: at full width nothing in it tells squeezed from dense, but the other blocks do.
         alike = paths.reader is None and len(found) > 0 and len(found) == len(G.to_rgbs)
         if name in state or width < channels or (alike if squeezed is None else paths.conv1 in squeezed):

@@ -31,7 +31,9 @@ def narrow_conv(layer: Any, layout: Layout, width: int, where: str) -> Any:
 def narrow_torgb(layer: Any, layout: Layout, width: int, where: str) -> Any:
     """A new layer of the same class with ``width`` inputs; the upsampling of the image is the old layer's."""
     upsample = getattr(layer, "upsample", None)
-    new = _construct(layer, where, width, getattr(layer, layout.modulated).modulation.weight.shape[1], bool(upsample))
+    w_dim = getattr(layer, layout.modulated).modulation.weight.shape[1]
+    of_its_own = [layer.img_channels] if hasattr(layer, "img_channels") else []  # hosts know three only
+    new = _construct(layer, where, width, w_dim, bool(upsample), *of_its_own)
     if isinstance(upsample, torch.nn.Module):
         new.upsample = upsample
     _check_shapes(new, layer, torgb_channels(layout), width, where)

@@ -19,6 +19,8 @@ from squeeze_patch.errors import UnsupportedModelError
 #: key of excite among a layer's forward pre-hooks. A word, not one of torch's numbers: those start anew in every
 #: process, and a hook of the user's on a loaded generator could get the number of ours
 HOOK = "squeeze_patch.excite"
+#: of the noise of a generator that stores none
+NOISE_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -214,19 +216,30 @@ def find_layer_paths(network: torch.nn.Module, name: str) -> LayerPaths:
 
 
 def stored_noise(network: Any) -> List[torch.Tensor]:
-    """The generator's own noise inputs [1, 1, R, R], one a convolution, in running order.
+    """The generator's own noise inputs [1, 1, R, R], one a convolution, in running order; of one that has none, as old
+    files do not, some that are the same every time.
 
     Raises:
         UnsupportedModelError: it does not have one for every convolution.
     """
     found = dict(network.noises.named_buffers())
     wanted = len(zero_noise(network))
+    if not found:
+        return _drawn_noise(network)
     if len(found) != wanted:
         raise UnsupportedModelError(
             f"{type(network).__name__} has {len(found)} stored noise maps for {wanted} convolutions. Without noise "
             "(noise_mode='none', --noise none) it can be run"
         )
     return [found[name] for name in sorted(found, key=lambda name: int(re.sub(r"\D", "", name)))]
+
+
+def _drawn_noise(network: torch.nn.Module) -> List[torch.Tensor]:
+    layout, random = known_layout(network), torch.Generator().manual_seed(NOISE_SEED)
+    const = get(network, layout.const)
+    height, width = const.shape[2:]
+    sides = [2 ** ((index + 1) // 2) for index in range(len(zero_noise(network)))]
+    return [torch.randn([1, 1, height * k, width * k], generator=random).to(const) for k in sides]
 
 
 def zero_noise(network: torch.nn.Module) -> List[torch.Tensor]:

@@ -135,19 +135,20 @@ class ToRGB(torch.nn.Module):
     layout: ClassVar[Layout] = ROSINALITY
     modulated_class: ClassVar[Type[Modulated]] = Modulated
 
-    def __init__(self, in_channels: int, w_dim: int, upsample: bool) -> None:
+    def __init__(self, in_channels: int, w_dim: int, upsample: bool, img_channels: int = 3) -> None:
         super().__init__()
+        self.img_channels = img_channels
         self.upsample: Any = Kernel(FILTER, self.modulated_class.stored) if upsample else None
-        self.add_module(self.layout.modulated, self.modulated_class(in_channels, 3, 1, w_dim))
-        self.bias = torch.nn.Parameter(torch.zeros(1, 3, 1, 1))
+        self.add_module(self.layout.modulated, self.modulated_class(in_channels, img_channels, 1, w_dim))
+        self.bias = torch.nn.Parameter(torch.zeros(1, img_channels, 1, 1))
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, image: Optional[torch.Tensor]) -> torch.Tensor:
-        """The image so far [N, 3, h/2, w/2], None at first -> [N, 3, h, w]."""
+        """The image so far [N, C, h/2, w/2], None at first -> [N, C, h, w]."""
         rgb: torch.Tensor = get(self, self.layout.modulated)(x, w, demodulate=False) + self.bias
         return rgb if image is None else rgb + self.enlarged(image)
 
     def enlarged(self, image: torch.Tensor) -> torch.Tensor:
-        """[N, 3, h, w] -> [N, 3, 2h, 2w]."""
+        """[N, C, h, w] -> [N, C, 2h, 2w]."""
         return upsample2d(image, self.upsample.kernel / 4)  # its gain is in the kernel
 
 

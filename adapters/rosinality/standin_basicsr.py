@@ -96,8 +96,8 @@ class CleanToRGB(ToRGB):
     layout = CLEAN
     modulated_class = CleanModulated
 
-    def __init__(self, in_channels: int, w_dim: int, upsample: bool) -> None:
-        super().__init__(in_channels, w_dim, upsample=False)
+    def __init__(self, in_channels: int, w_dim: int, upsample: bool, img_channels: int = 3) -> None:
+        super().__init__(in_channels, w_dim, False, img_channels)
         self.upsample = upsample
 
     def enlarged(self, image: torch.Tensor) -> torch.Tensor:

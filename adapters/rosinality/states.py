@@ -17,6 +17,12 @@ from squeeze_patch.errors import UnsupportedModelError
 BODIES: Tuple[Type[FlatBody], ...] = (Generator, StyleGAN2Generator, StyleGAN2GeneratorClean)
 #: what the names in the states of gfpgan's restoration networks begin with, as far as their generator goes
 RESTORATION = "stylegan_decoder."
+#: the same of the layers that DualStyleGAN has beside its generator
+MODRES = "res.0.norm2."
+DUAL = (
+    "this is DualStyleGAN, whose residual layers (res, ModRes) read all c channels behind conv1 inside the generator's "
+    "blocks: squeezed it could not run"
+)
 
 
 class RosinalityStates(StateDicts):
@@ -24,6 +30,17 @@ class RosinalityStates(StateDicts):
 
     def from_state(self, state: State, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:
         return from_state(state, squeezed)
+
+    def is_of_family(self, state: State) -> bool:
+        return _body(state) is not None or any(name.startswith(RESTORATION) for name in state)
+
+    def may_lack(self, name: str) -> bool:
+        """Noise, which hosts load past (rosinality's 550000.pt has none)."""
+        return name.startswith("noises.")
+
+    def refuse_part(self, state: State, prefix: str) -> Optional[str]:
+        beside = f"{prefix[:-1].rpartition('.')[0]}{'.' if '.' in prefix[:-1] else ''}{MODRES}"
+        return DUAL if any(name.startswith(beside) for name in state) else None
 
     def kept_entries(
         self, network: torch.nn.Module, kept: Mapping[str, torch.Tensor]

@@ -14,6 +14,7 @@ from squeeze_patch.checkpoints.generators import dense_generators
 from squeeze_patch.checkpoints.io import atomic_write, check_target, read, write
 from squeeze_patch.checkpoints.optimizer_state import follow_all, parameters_of
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
+from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.errors import CheckpointError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_init
 from squeeze_patch.planning.cost import Report, report
@@ -133,6 +134,7 @@ def convert_file(
         reference = reference_name(found)
         order = [reference, *(name for name in found if name != reference)]
         _refuse_diverged(source, found)
+        _refuse_modules(source, data, found)
         plans = _plans({name: found[name] for name in order}, request, seed)
         cost = report(found[reference], plans[reference])
         dense = {name: parameters_of(found[name].root) for name in order}
@@ -150,7 +152,9 @@ def convert_file(
         plan=plans[reference],
         generators=tuple(order),
         shared_channels=shared,
-        carried=tuple(str(name) for name in names if name not in changed and data[name] is not None),
+        carried=tuple(
+            str(name) or "other tensors" for name in names if name not in changed and _is_something(data[name])
+        ),
         cost=cost,
         bytes_before=source.stat().st_size,
         bytes_after=target.stat().st_size,
@@ -160,6 +164,10 @@ def convert_file(
     )
 
 
+def _is_something(value: Any) -> bool:
+    return value is not None and not (isinstance(value, dict) and not value)
+
+
 def _refuse_diverged(source: Path, found: Mapping[str, Located]) -> None:
     """Whatever the start: nothing that is not finite is written."""
     for name, G in found.items():
@@ -167,6 +175,16 @@ def _refuse_diverged(source: Path, found: Mapping[str, Located]) -> None:
         if broken:
             where = ".".join(filter(None, (name, broken)))
             raise CheckpointError(f"{source}: {where} holds values that are not finite: this generator has diverged")
+
+
+def _refuse_modules(source: Path, data: Any, found: Mapping[str, Located]) -> None:
+    """Whole modules in files of torch.save, of families whose classes do not travel in their pickles."""
+    for name, G in found.items():
+        if isinstance(data, Archive) and name not in data.sites and G.adapter.pickles is None:
+            raise CheckpointError(
+                f"{source}: {name or 'the file'} holds a whole {type(G.root).__name__}, not its state dict; squeezed, "
+                "it could only be loaded where squeeze_patch is installed. Save its state_dict(), and convert that file"
+            )
 
 
 def _plans(found: Mapping[str, Located], request: Request, seed: int) -> Dict[str, Plan]:

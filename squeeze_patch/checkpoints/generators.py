@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 import torch
 
-from squeeze_patch.adapters import entry_roles, locate, reference_name, unsupported_reason
+from squeeze_patch.adapters import entry_roles, locate, reference_name, role_of, unsupported_reason
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
@@ -124,10 +124,10 @@ def _entry(names: Sequence[str], key: Optional[str]) -> Optional[str]:
     """The one of a file's networks that ``key`` means, None where it means none."""
     known = entry_roles()
     if key is None:
-        usual = [name for name in names if name in known] or (list(names) if len(names) == 1 else [])
+        usual = [name for name in names if role_of(name)] or (list(names) if len(names) == 1 else [])
         return reference_name(usual) if usual else None
     alike = [name for name in names if name.lower() == key.lower()]
-    same_role = [name for name in names if key in known and known.get(name) == known[key]]
+    same_role = [name for name in names if key in known and role_of(name) == known[key]]
     return next((name for name in (key, *alike, *same_role) if name in names), None)
 
 

@@ -8,14 +8,8 @@ from typing import Any, Dict, Mapping, Optional, Tuple, TypeVar, Union
 import torch
 
 from squeeze_patch.adapters import reference_name, search
-from squeeze_patch.checkpoints.state_dicts import (
-    is_archive,
-    parts_of_state,
-    read_entries,
-    stand_in,
-    state_of_part,
-    stored_plan,
-)
+from squeeze_patch.adapters.located import Located
+from squeeze_patch.checkpoints.state_dicts import find_bodies, is_archive, read_entries
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.progress import own_settings
@@ -33,8 +27,8 @@ def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str]
     """Squeeze a generator as a file's weights are squeezed, and load them, all of them.
 
     Args:
-        G: a generator built by its host, or a training wrapper as for `squeeze_patch.apply`, dense, or squeezed in the
-            same way already.
+        G: a generator built by its host, or a module that holds one, whose other parts stay as they are, or a training
+            wrapper as for `squeeze_patch.apply`; dense, or squeezed in the same way already.
         source: a file of torch.save that `squeeze_patch.convert` wrote or that a training script wrote later, or one
             squeezed state dict.
         entry: which of the file's generators; default: the moving average (g_ema, params_ema), or the first.
@@ -56,13 +50,14 @@ def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str]
         'squeezed'
     """
     target = search(G)
+    holder = G if target.wrapper is not None else target.reference.generator
     state, plan, where = _find(source, entry, trust, whole=target.wrapper is not None)
     now = status_of(target)
     if now.state == "dense":
         with torch.random.fork_rng(devices=[]):
             apply(G, plan=plan, init="random")
         try:
-            _check(G, state, where)
+            _check(holder, state, where, target.reference)
         except CheckpointError:
             remove(G)
             raise
@@ -70,8 +65,8 @@ def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str]
     elif now.plan is None or now.plan.widths != plan.widths:
         raise StateError(f"the generator is squeezed in another way than {where} ({now}); build it anew")
     else:
-        _check(G, state, where)
-    G.load_state_dict(dict(state), strict=True)
+        _check(holder, state, where, target.reference)
+    holder.load_state_dict(dict(state), strict=False)  # `_check` was stricter
     return G
 
 
@@ -94,29 +89,32 @@ def _find(
                 f"{path}: not a file of torch.save. A host's pickle holds whole generators: unpickle it"
             )
         data = read_entries(path, trust=trust)
-    plan = stored_plan(data)
     bodies: Dict[str, torch.nn.Module] = {}
     states: Dict[str, StateDict] = {}
-    for name, value in data.items():
-        parts = {f"{name}.{part}": state_of_part(value, at) for part, at in parts_of_state(value).items()}
-        for key, state in (parts or {str(name): value}).items():
-            body = stand_in(state, plan, f"{where}: ")
-            if body is not None and (parts or not whole):
-                states[str(name) if whole else key] = value if whole else state
-                bodies.setdefault(str(name) if whole else key, body)
+    for key, found in find_bodies(data, f"{where}: ").items():
+        name, value = found.site.entry, data[found.site.entry]
+        if not whole or key != name:
+            states[name if whole else key] = value if whole else found.site.state(value)
+            bodies.setdefault(name if whole else key, found.body)
     if not bodies or (entry is not None and entry not in bodies):
         what = "no generator of a known family" if entry is None else f"no generator named {entry!r}"
-        raise CheckpointError(f"{where}: {what} (it holds {', '.join(map(str, data)) or 'nothing'})")
+        holds = ", ".join(filter(None, bodies or map(str, data))) or "one state dict"
+        raise CheckpointError(f"{where}: {what} (it holds {holds})")
     chosen = reference_name(bodies) if entry is None else entry
-    found = status(bodies[chosen]).plan
-    if found is None:
+    plan = status(bodies[chosen]).plan
+    if plan is None:
         raise CheckpointError(f"{where}: this generator is dense. Convert the file first, or use G.load_state_dict")
-    return states[chosen], found, where
+    return states[chosen], plan, where
 
 
-def _check(G: torch.nn.Module, state: StateDict, where: str) -> None:
-    """Raise `CheckpointError` unless every tensor of ``G`` is in ``state``, in its shape, and nothing else is."""
+def _check(G: torch.nn.Module, state: StateDict, where: str, found: Located) -> None:
+    """Raise `CheckpointError` unless every tensor of ``G`` is in ``state``, in its shape, and nothing else is; stored
+    noise may be missing as a whole."""
     want = {name: tuple(tensor.shape) for name, tensor in G.state_dict().items()}
+    role = found.adapter.states
+    optional = [name for name in want if role is not None and role.may_lack(name)]
+    if not any(name in state for name in optional):
+        want = {name: shape for name, shape in want.items() if name not in optional}
     have = {name: tuple(tensor.shape) for name, tensor in state.items()}
     wrong = [name for name in {**want, **have} if want.get(name) != have.get(name)]
     if wrong:

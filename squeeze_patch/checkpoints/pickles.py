@@ -62,8 +62,10 @@ def host_path(host: Optional[PathLike]) -> Iterator[None]:
     if host is None:
         yield
         return
-    folder = Path(host).resolve()
+    folder, outer = Path(host).resolve(), Path(host).resolve()
     markers = [role.marker for role in _roles()]
+    if not any((folder / name).is_dir() for name in markers) and (folder / "src").is_dir():
+        folder = folder / "src"  # as some forks keep their modules; others import theirs as src.*
     marker = next((name for name in markers if (folder / name).is_dir()), None)
     if marker is None:
         raise CheckpointError(
@@ -73,12 +75,14 @@ def host_path(host: Optional[PathLike]) -> Iterator[None]:
     at = Path(str(getattr(loaded, "__file__", None) or next(iter(getattr(loaded, "__path__", [folder]))))).resolve()
     if loaded is not None and folder not in at.parents and folder != at.parent:
         raise CheckpointError(f"{host}: {marker} of another host is loaded in this process ({at}); use a new process")
-    sys.path.insert(0, str(folder))
+    paths = list(dict.fromkeys([str(folder), str(outer)]))
+    sys.path[:0] = paths
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        for path in paths:
+            sys.path.remove(path)
 
 
 class _CpuUnpickler(pickle.Unpickler):
@@ -104,4 +108,4 @@ def _roles() -> List[Pickles]:
 def _cure(module: Optional[str]) -> str:
     known = (role.cure(module or "") for role in _roles())
     name = (module or "").split(".")[0]
-    return next((cure for cure in known if cure), f"Install {name}, or name the host's checkout with --host DIR")
+    return next((cure for cure in known if cure), f"Install {name}, or put the folder that has it on PYTHONPATH")

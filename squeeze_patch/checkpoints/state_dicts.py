@@ -5,9 +5,10 @@ when the file is written.
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Dict, List, Mapping, Optional, Tuple
+from typing import IO, Any, Dict, List, Mapping, Optional, Sequence
 
 import torch
 
@@ -21,41 +22,70 @@ from squeeze_patch.planning.solver import dense_parameters
 
 #: entry of a file that holds the Plan, as a plain dict
 PLAN_ENTRY = "squeeze_plan"
-#: name of the one entry of a file that is a bare state dict
+#: name of the one entry of a file that is a bare state dict, or a whole module
 WHOLE = ""
+#: how many names deep generators are looked for in a state dict
+DEPTH = 4
 #: what a file of torch.save begins with: a zip archive, or since before torch 1.6 a pickled magic number
 _MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a generator's state is in a file of torch.save.
+
+    Attributes:
+        entry: name of the state dict in the file, `WHOLE` where it is the file.
+        prefixes: {prefix of names in the generator's own state: in that state dict}.
+    """
+
+    entry: str
+    prefixes: Mapping[str, str]
+
+    def state(self, entry: Mapping[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
+        """The generator's own state, out of its entry."""
+        return _renamed(entry, {outer: inner for inner, outer in self.prefixes.items()})
+
+    def within(self, state: Mapping[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
+        """Its own state under the names that it has in its entry."""
+        return _renamed(state, self.prefixes)
+
+    def holds(self, name: str) -> bool:
+        """Whether a tensor of its entry is the generator's."""
+        return name.startswith(tuple(self.prefixes.values()))
 
 
 class Archive(Dict[str, Any]):
     """The entries of a file, in its order, with a stand-in (torch.nn.Module) for every state dict of a generator.
 
     Attributes:
-        states: names of the entries that were state dicts of generators, or parts of one: the state dict of a training
-            wrapper "GAN" becomes "GAN.GE" and "GAN.G", and keeps the rest.
-        parts: {name: (the wrapper's, {prefix of names in the generator's state: in the wrapper's})} of those.
+        sites: {name: where its state was} of those stand-ins. A state dict that is a generator gives it its name; one
+            that holds generators and more ("GAN" with "GE." and "G.", "state_dict" with "decoder.") becomes "GAN.GE",
+            "GAN.G" and "state_dict.decoder", and keeps the rest.
+        names: {entry: names of its tensors, in its order} of the state dicts that they were in.
     """
 
-    states: Tuple[str, ...] = ()
-    parts: Mapping[str, Tuple[str, Mapping[str, str]]] = MappingProxyType({})
+    sites: Mapping[str, Site] = MappingProxyType({})
+    names: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     def save(self, stream: IO[bytes]) -> None:
         """Write the file as its host would, with the Plan of its generators as one entry more; a bare state dict has no
         place for it, but its shapes tell."""
-        entries: Dict[str, Any] = dict(self)
-        for name in self.states:
+        entries: Dict[str, Any] = {name: value for name, value in self.items() if name not in self.sites}
+        states: Dict[str, Dict[str, torch.Tensor]] = {}
+        for name, site in self.sites.items():
             found = locate(self[name])
             plan = found.surgery.plan_of(found.network)
             if plan is not None:
                 entries.setdefault(PLAN_ENTRY, plan)
-            state = self[name].state_dict()
-            if name not in self.parts:
-                entries[name] = state
-                continue
-            wrapper, prefixes = self.parts[name]
-            del entries[name]
-            entries[wrapper] = {**entries[wrapper], **_renamed(state, prefixes)}
-        torch.save(entries.get(WHOLE, entries), stream)
+            rest = self.get(site.entry) if site.entry != name else None
+            states.setdefault(site.entry, dict(rest or {})).update(site.within(self[name].state_dict()))
+        for entry, state in states.items():
+            mixed = entry not in self.sites
+            order = [name for name in self.names.get(entry, ()) if name in state] if mixed else []
+            entries[entry] = {**{name: state[name] for name in order}, **state}
+        in_order = {name: entries[name] for name in self if name in entries}
+        torch.save(entries.get(WHOLE, {**in_order, **entries}), stream)
 
 
 def is_archive(source: Path) -> bool:
@@ -65,7 +95,8 @@ def is_archive(source: Path) -> bool:
 
 
 def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
-    """The entries of a file of torch.save, all tensors on the CPU; a bare state dict is its only entry, `WHOLE`.
+    """The entries of a file of torch.save, all tensors on the CPU; a bare state dict, or a module, is its only entry,
+    `WHOLE`.
 
     Tensors, plain values and argparse.Namespace are read without running code from the file; anything else needs
     ``trust``.
@@ -84,56 +115,105 @@ def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
         data = _load(source)
     except Exception as error:
         raise CheckpointError(f"{source}: no readable file of torch.save ({error}); is it complete?") from error
-    if not isinstance(data, dict):
+    if not isinstance(data, (dict, torch.nn.Module)):
         raise CheckpointError(f"{source}: this file of torch.save holds a {type(data).__name__}, not a dict")
-    return {WHOLE: data} if is_state(data) else data
+    return {WHOLE: data} if is_state(data) or isinstance(data, torch.nn.Module) else data
 
 
 def read_archive(source: Path, *, trust: bool) -> Archive:
     """`read_entries`, with stand-ins for the generators."""
     data = read_entries(source, trust=trust)
-    plan = stored_plan(data)
-    archive = Archive()
-    states, parts = [], {}
-    for name, value in data.items():
-        found = {} if name == WHOLE else parts_of_state(value)
-        for part, prefixes in found.items():
-            body = stand_in(state_of_part(value, prefixes), plan, f"{source}: {name}.{part}: ")
-            if body is None:
-                raise CheckpointError(f"{source}: {name}.{part} is not the generator that its wrapper should hold")
-            archive[f"{name}.{part}"] = body
-            parts[f"{name}.{part}"] = (str(name), prefixes)
-            states.append(f"{name}.{part}")
-        if found:
-            taken = tuple(outer for prefixes in found.values() for outer in prefixes.values())
-            archive[name] = {key: tensor for key, tensor in value.items() if not key.startswith(taken)}
-            continue
-        body = stand_in(value, plan, f"{source}: {name}: " if name else f"{source}: ")
-        archive[name] = value if body is None else body
-        states += [] if body is None else [str(name)]
-    archive.states, archive.parts = tuple(states), parts
+    found = find_bodies(data, f"{source}: ")
+    archive, sites, names = Archive(), {}, {}
+    for entry, value in data.items():
+        here = {name: body for name, body in found.items() if body.site.entry == entry}
+        for name, body in here.items():
+            archive[name] = body.body
+            sites[name] = body.site
+        if here:
+            names[str(entry)] = list(value)
+            rest = {key: tensor for key, tensor in value.items() if not any(b.site.holds(key) for b in here.values())}
+            if entry not in here:
+                archive[entry] = rest
+            elif rest:
+                raise CheckpointError(f"{source}: {entry} holds {next(iter(rest))} beside its generator")
+        else:
+            archive[entry] = value
+    archive.sites, archive.names = sites, names
     return archive
 
 
-def parts_of_state(value: Any) -> Dict[str, Dict[str, str]]:
-    """The generators in ``value``, if it is a training wrapper's state dict; see the adapters' contract."""
+@dataclass(frozen=True)
+class Body:
+    """A stand-in for a generator in a file, and where its state is."""
+
+    body: torch.nn.Module
+    site: Site
+
+
+def find_bodies(data: Mapping[Any, Any], where: str) -> Dict[str, Body]:
+    """{name: stand-in} of all generators whose states are among the entries of a file.
+
+    Args:
+        data: as of `read_entries`.
+        where: in front of errors.
+
+    Raises:
+        UnsupportedModelError: an adapter's, behind ``where``.
+    """
+    plan = stored_plan(data)
+    found: Dict[str, Body] = {}
+    for entry, value in data.items():
+        for part, prefixes in _parts(value, f"{where}{entry}{': ' if entry else ''}").items():
+            site = Site(str(entry), prefixes)
+            name = ".".join(filter(None, (str(entry), part)))
+            body = stand_in(site.state(value), plan, f"{where}{name}{': ' if name else ''}")
+            if body is None:
+                raise CheckpointError(f"{where}{name} is not the generator that its wrapper should hold")
+            found[name] = Body(body, site)
+    return found
+
+
+def _parts(value: Any, where: str) -> Dict[str, Mapping[str, str]]:
+    """{name within it, "" = it is one: prefixes as of `Site`} of the generators in a state dict."""
     if not is_state(value):
         return {}
-    return next((parts for states in _roles() for parts in [states.parts_of_state(value)] if parts), {})
+    for states in _roles():
+        parts = states.parts_of_state(value)
+        if parts:
+            return dict(parts)
+    if _is_generator(value):
+        return {"": {"": ""}}
+    prefixes: List[str] = []
+    for prefix in _prefixes(value):
+        if not prefix.startswith(tuple(prefixes)) and _is_generator(Site("", {"": prefix}).state(value)):
+            prefixes.append(prefix)
+    _refuse_readers(value, prefixes, where)
+    if len(prefixes) == 1 and all(name.startswith(prefixes[0]) for name in value):
+        return {"": {"": prefixes[0]}}  # as of a parallel wrapper
+    return {prefix[:-1]: {"": prefix} for prefix in prefixes}
 
 
-def state_of_part(state: Mapping[str, torch.Tensor], prefixes: Mapping[str, str]) -> Dict[str, torch.Tensor]:
-    """A generator's state out of its wrapper's."""
-    return _renamed(state, {outer: inner for inner, outer in prefixes.items()})
+def _prefixes(state: Mapping[str, torch.Tensor]) -> List[str]:
+    """What names begin with, up to and with a dot, the shortest first."""
+    found = {}
+    for name in state:
+        parts = name.split(".")
+        for depth in range(1, min(len(parts), DEPTH + 1)):
+            found[".".join(parts[:depth]) + "."] = depth
+    return sorted(found, key=lambda prefix: found[prefix])
 
 
-def _renamed(state: Mapping[str, torch.Tensor], prefixes: Mapping[str, str]) -> Dict[str, torch.Tensor]:
-    return {
-        new + name[len(old) :]: tensor
-        for name, tensor in state.items()
-        for old, new in prefixes.items()
-        if name.startswith(old)
-    }
+def _is_generator(state: Mapping[str, torch.Tensor]) -> bool:
+    return any(states.is_of_family(state) for states in _roles())
+
+
+def _refuse_readers(state: Mapping[str, torch.Tensor], prefixes: Sequence[str], where: str) -> None:
+    """`UnsupportedModelError` where a network beside a generator is known to read what squeezing takes away."""
+    for prefix in prefixes:
+        reason = next(filter(None, (states.refuse_part(state, prefix) for states in _roles())), None)
+        if reason:
+            raise UnsupportedModelError(f"{where}{reason}")
 
 
 def stored_plan(data: Mapping[Any, Any]) -> Optional[Plan]:
@@ -196,3 +276,12 @@ def _load(source: Path) -> Any:
         return torch.load(source, map_location="cpu", weights_only=False)
     except Exception as error:  # whatever the code in the file brings about
         raise CheckpointError(f"{source}: the file cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _renamed(state: Mapping[str, torch.Tensor], prefixes: Mapping[str, str]) -> Dict[str, torch.Tensor]:
+    return {
+        new + name[len(old) :]: tensor
+        for name, tensor in state.items()
+        for old, new in prefixes.items()
+        if name.startswith(old)
+    }

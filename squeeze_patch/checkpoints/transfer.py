@@ -8,14 +8,14 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters import adapters, entry_roles, locate, reference_name
+from squeeze_patch.adapters import adapters, entry_roles, locate, reference_name, role_of
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import Interchange
 from squeeze_patch.checkpoints.generators import generators
 from squeeze_patch.checkpoints.io import atomic_write, check_target, read, write
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
-from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, Archive, attach_plan_of_shapes
+from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, Archive, Site, attach_plan_of_shapes
 from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError
 from squeeze_patch.surgery.status import status
 
@@ -82,10 +82,13 @@ def transfer(
     check_target(source, target, force)
     with host_path(host):
         data = read(source, trust=trust)
-        known = {"": "G_ema", **entry_roles()}  # a file's only generator is taken for a moving average
-        found = {name: one for name, one in generators(data).items() if name in known}
+        found = generators(data)
+        known = {name: role_of(name) for name in found}
+        if len(found) == 1:
+            known = {name: role or "G_ema" for name, role in known.items()}  # the only one is taken for an average
+        found = {name: one for name, one in found.items() if known[name]}
         if not found:
-            raise CheckpointError(f"{source}: no generator in this file (looked for {', '.join(filter(None, known))})")
+            raise CheckpointError(f"{source}: no generator in this file (looked for {', '.join(entry_roles())})")
         states, computed = _common(found, known, data)
         made = {entry: _made(role, state) for entry, state in states.items()}
         w_avg = states.get("G_ema", next(iter(states.values())))["w_avg"]
@@ -143,5 +146,5 @@ def _file(family: Adapter, made: Dict[str, Any]) -> Any:
     if family.states is None:
         return made
     archive = Archive(made)
-    archive.states = tuple(name for name, value in made.items() if isinstance(value, torch.nn.Module))
+    archive.sites = {name: Site(name, {"": ""}) for name, value in made.items() if isinstance(value, torch.nn.Module)}
     return archive

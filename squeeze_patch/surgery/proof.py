@@ -107,9 +107,7 @@ def prove(found: Located, twins: Mapping[str, torch.nn.Module]) -> Optional[Tria
     try:
         trial = trial_of(found)
     except _CannotRun as error:
-        warnings.warn(
-            f"no proof was made that {name_of(found)} can be squeezed: {error}", UnprovedWarning, stacklevel=2
-        )
+        _warn(f"no proof was made that {name_of(found)} can be squeezed: {error}")
         return None
     dense = {name: found.get_block(name) for name in twins}
     _load_twins(found, twins, dense)
@@ -151,16 +149,33 @@ def trial_of(found: Located) -> Trial:
     if broken:
         raise _CannotRun(f"{broken} holds values that are not finite: it has diverged")
     try:
-        calls, images = ways(found)
+        calls, images, as_whole = ways(found)
     except Exception as error:
-        raise _CannotRun(f"it does not run itself, {_told(error)}") from error
+        raise _CannotRun(f"it does not run on latents or styles alone, {_told(error)}") from error
     if not all(isinstance(image, torch.Tensor) and image.isfinite().all() for image in images.values()):
         raise _CannotRun("its images hold values that are not finite")
     tolerance = float_error(found, images)
     peak = max(float(image.abs().max()) for image in images.values())
     if tolerance > COARSEST * peak:
         raise _CannotRun(f"float error is {tolerance:.1g} in images up to {peak:.1g}")
+    if not as_whole and _holds_more(found):
+        _warn(
+            f"of {name_of(found)} only {found.place} was run to prove that it can be squeezed: "
+            "as a whole it wants more than a latent. Whether other parts of it read the layers that are replaced was "
+            "not tried"
+        )
     return Trial(found, calls, images, tolerance)
+
+
+def _holds_more(found: Located) -> bool:
+    """Whether the module that was passed has layers beside its generator, and something to do with them."""
+    own = {id(parameter) for parameter in found.generator.parameters()}
+    runs = getattr(type(found.root), "forward", None) is not torch.nn.Module.forward
+    return runs and any(id(parameter) not in own for parameter in found.root.parameters())
+
+
+def _warn(words: str) -> None:
+    warnings.warn(words, UnprovedWarning, stacklevel=2)
 
 
 def float_error(found: Located, images: Images) -> float:
@@ -181,9 +196,10 @@ def float_error(found: Located, images: Images) -> float:
 Call = Callable[[], torch.Tensor]
 
 
-def ways(found: Located) -> Tuple[Dict[str, Call], Images]:
+def ways(found: Located) -> Tuple[Dict[str, Call], Images, bool]:
     """The calls that users make, and their images: styles of their own for every layer, with the stored noise; and one
-    image without noise, of a latent into the whole generator, or of styles where it makes none of that alone."""
+    image without noise, of a latent into the whole module, or of styles where it makes none of that alone; and which of
+    these it was."""
     running, network = found.running, found.network
     num_ws = running.num_ws(network)
     n = 2 if found.specs[-1].resolution <= LARGEST_PAIR else 1
@@ -194,9 +210,9 @@ def ways(found: Located) -> Tuple[Dict[str, Call], Images]:
         z, c = latents(found.sampler(), 1, SEED)
         calls[SHORTEST] = lambda: running.whole(found.root, network, z, c)
         with contextlib.suppress(Exception):  # it wants a camera, or answers with more than an image
-            return calls, {**images, **run(found, {SHORTEST: calls[SHORTEST]})}
+            return calls, {**images, **run(found, {SHORTEST: calls[SHORTEST]})}, True
     calls[SHORTEST] = lambda: running.synthesis(network, ws[:1], "none")
-    return calls, {**images, **run(found, {SHORTEST: calls[SHORTEST]})}
+    return calls, {**images, **run(found, {SHORTEST: calls[SHORTEST]})}, False
 
 
 def _styles(found: Located, n: int) -> torch.Tensor:

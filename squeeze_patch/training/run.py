@@ -10,7 +10,7 @@ from typing import List, Optional, Sequence
 
 import torch
 
-from squeeze_patch.checkpoints.state_dicts import is_archive, read_entries, stand_in, stored_plan
+from squeeze_patch.checkpoints.state_dicts import find_bodies, is_archive, read_entries
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
@@ -73,12 +73,7 @@ def _plan_of_files(arguments: Sequence[str]) -> Optional[Plan]:
         if not path.is_file() or not is_archive(path):
             continue
         data = read_entries(path, trust=True)  # the user asks the script to load this very file
-        bodies = [
-            body
-            for value in data.values()
-            for body in [stand_in(value, stored_plan(data), f"{path}: ")]
-            if body is not None
-        ]
+        bodies = [found.body for found in find_bodies(data, f"{path}: ").values()]
         found = [plan for body in bodies for plan in [status(body).plan] if plan is not None]
         if bodies and not found:
             raise CheckpointError(
