@@ -45,7 +45,7 @@ from squeeze_patch.planning.plans import Plan
 from squeeze_patch.recovery.distillation import Recovery, recover
 from squeeze_patch.surgery.apply import apply, squeezed
 from squeeze_patch.surgery.remove import remove
-from squeeze_patch.surgery.status import Status, status
+from squeeze_patch.surgery.status import Status, kept_channels, status
 
 __version__ = "0.1.0"
 
@@ -69,6 +69,7 @@ __all__ = [
     "apply",
     "compare",
     "convert",
+    "kept_channels",
     "load",
     "plan",
     "recover",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 import torch
 
 from squeeze_patch.adapters import reference_name
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.checkpoints.generators import dense_generators
+from squeeze_patch.checkpoints.generators import dense_generators, plan_in_file
 from squeeze_patch.checkpoints.io import atomic_write, check_target, read, write
 from squeeze_patch.checkpoints.optimizer_state import follow_all, parameters_of
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
@@ -22,7 +22,7 @@ from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress, own_settings
-from squeeze_patch.surgery.apply import squeeze
+from squeeze_patch.surgery.apply import kept_like, relative, squeeze
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def convert(
     widths: Optional[Mapping[int, int]] = None,
     plan: Optional[Plan] = None,
     allocate: str = "uniform",
+    like: Union[PathLike, torch.nn.Module, Plan, None] = None,
     init: str = DEFAULT_INIT,
     seed: int = SEED,
     verify: bool = True,
@@ -86,7 +87,8 @@ def convert(
         trust: loading a host's pickle runs code that is stored in it; True says that you trust the file. Files of
             torch.save that hold tensors and plain values need no trust.
         host: folder of the host's checkout, where the pickle needs modules of it.
-        reduction, ratio, widths, plan, allocate, init, seed, verify: as for `squeeze_patch.apply`.
+        reduction, ratio, widths, plan, allocate, like, init, seed, verify: as for `squeeze_patch.apply`; ``like`` may
+            be a squeezed file, too.
         force: overwrite ``target`` where it exists.
         progress: called with (what, steps done, steps in all).
 
@@ -105,7 +107,9 @@ def convert(
         >>> done.generators, done.plan.parameters_after
         (('G_ema',), 202459)
     """
-    request = Request(reduction, ratio, widths, plan, allocate)
+    with host_path(host):
+        other = plan_in_file(like, trust=trust) if isinstance(like, (str, Path)) else relative(like)
+    request = Request(reduction, ratio, widths, plan, allocate, other)
     how: Dict[str, Any] = {"trust": trust, "host": host, "seed": seed, "verify": verify, "force": force}
     return convert_file(source, target, request, init, progress=progress, **how)
 
@@ -138,7 +142,8 @@ def convert_file(
         plans = _plans({name: found[name] for name in order}, request, seed)
         cost = report(found[reference], plans[reference])
         dense = {name: parameters_of(found[name].root) for name in order}
-        shared, kept = _squeeze_all(found, plans, init, progress, seed, verify)
+        like = kept_like(request, init)
+        shared, kept = _squeeze_all(found, plans, init, like, progress, seed, verify)
         optimisers = follow_all(data, found, dense, kept)
         with atomic_write(target) as stream:
             write(data, stream)
@@ -149,7 +154,7 @@ def convert_file(
     return Conversion(
         source=source,
         target=target,
-        plan=plans[reference],
+        plan=plans[reference].with_kept({name: channels.tolist() for name, channels in kept[reference].items()}),
         generators=tuple(order),
         shared_channels=shared,
         carried=tuple(
@@ -190,7 +195,8 @@ def _refuse_modules(source: Path, data: Any, found: Mapping[str, Located]) -> No
 def _plans(found: Mapping[str, Located], request: Request, seed: int) -> Dict[str, Plan]:
     """Of every generator; those of one shape get one plan, the first one's."""
     plans: Dict[str, Plan] = {}
-    uniform = {name: plan_for(G, request if request.plan else request.uniform()) for name, G in found.items()}
+    given = request.plan is not None or request.like is not None
+    uniform = {name: plan_for(G, request if given else request.uniform()) for name, G in found.items()}
     for name, G in found.items():
         twin = next((other for other in plans if uniform[other].same_widths(uniform[name])), None)
         plans[name] = plans[twin] if twin is not None else plan_for(G, request, seed=seed)
@@ -201,11 +207,13 @@ def _squeeze_all(
     found: Mapping[str, Located],
     plans: Mapping[str, Plan],
     init: str,
+    like: Optional[Mapping[str, torch.Tensor]],
     progress: Optional[Progress],
     seed: int,
     verify: bool,
 ) -> Tuple[bool, Dict[str, Dict[str, torch.Tensor]]]:
-    """Squeeze the generators in the order of ``plans``, all with the first one's channels where their shapes agree.
+    """Squeeze the generators in the order of ``plans``, all with the first one's channels where their shapes agree; the
+    first with the channels ``like`` where given.
 
     Returns:
         whether all agree, {generator: {block: kept channels}}.
@@ -221,7 +229,7 @@ def _squeeze_all(
 
         fits = plans[name].same_widths(plans[order[0]])
         shared = shared and fits
-        given = kept.get(order[0]) if fits else None
+        given = (kept.get(order[0]) or like) if fits else None
         kept[name] = squeeze(
             found[name], plans[name], init, kept=given or None, progress=step, seed=seed, verify=verify
         )

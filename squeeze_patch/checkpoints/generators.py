@@ -14,6 +14,7 @@ from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelError
+from squeeze_patch.planning.plans import Plan
 from squeeze_patch.surgery.status import Status, status, status_of_part
 
 
@@ -129,6 +130,21 @@ def _entry(names: Sequence[str], key: Optional[str]) -> Optional[str]:
     alike = [name for name in names if name.lower() == key.lower()]
     same_role = [name for name in names if key in known and role_of(name) == known[key]]
     return next((name for name in (key, *alike, *same_role) if name in names), None)
+
+
+def plan_in_file(source: PathLike, *, trust: bool) -> Plan:
+    """The Plan of the squeezed generator in a file; of several, the moving average's.
+
+    Raises:
+        CheckpointError: as for `checkpoints.io.read`, or there is no squeezed generator in it.
+    """
+    found = generators(read(source, trust=trust))
+    plans = {name: now.plan for name, one in found.items() for now in [status_of_part(one)] if now.state == "squeezed"}
+    if not plans:
+        raise CheckpointError(f"{source}: no squeezed generator in this file to be like")
+    plan = plans[reference_name(plans)]
+    assert plan is not None
+    return plan
 
 
 def describe(G: torch.nn.Module) -> str:

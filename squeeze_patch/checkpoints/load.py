@@ -12,8 +12,9 @@ from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.state_dicts import find_bodies, is_archive, read_entries
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.planning.plans import Plan
+from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import own_settings
-from squeeze_patch.surgery.apply import apply
+from squeeze_patch.surgery.apply import apply_request
 from squeeze_patch.surgery.originals import forget
 from squeeze_patch.surgery.remove import remove
 from squeeze_patch.surgery.status import status, status_of
@@ -55,7 +56,7 @@ def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str]
     now = status_of(target)
     if now.state == "dense":
         with torch.random.fork_rng(devices=[]):
-            apply(G, plan=plan, init="random")
+            apply_request(G, Request(plan=plan), "random", record=True)
         try:
             _check(holder, state, where, target.reference)
         except CheckpointError:

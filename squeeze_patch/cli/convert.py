@@ -10,7 +10,9 @@ from typing import Any, Dict, Optional, Union
 import click
 
 from squeeze_patch.checkpoints.convert import Conversion, convert_file
+from squeeze_patch.checkpoints.generators import plan_in_file
 from squeeze_patch.checkpoints.io import check_target
+from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.checkpoints.transfer import Transfer, transfer
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, quiet_option, request_options
@@ -41,6 +43,12 @@ from squeeze_patch.planning.request import Request
     "has the same network (nvidia, rosinality).",
 )
 @click.option(
+    "--like",
+    metavar="FILE",
+    help="Squeeze as a squeezed relative was, and keep the same channels, so that weights of the two files can be "
+    "averaged and swapped.",
+)
+@click.option(
     "--no-verify",
     is_flag=True,
     help="Do not run each generator first, with equal blocks in the places of its own, to see that its images stay the "
@@ -57,6 +65,7 @@ def convert(
     plan_file: Optional[Path],
     init: str,
     to: Optional[str],
+    like: Optional[str],
     no_verify: bool,
     trust: bool,
     host: Optional[str],
@@ -71,6 +80,7 @@ def convert(
     \b
     Examples:
       squeeze-patch convert ffhq.pkl ffhq-squeezed.pkl --host stylegan2-ada-pytorch --trust
+      squeeze-patch convert cats.pkl cats-squeezed.pkl --like ffhq-squeezed.pkl --host stylegan2-ada-pytorch --trust
       squeeze-patch convert ffhq.pkl half.pkl --ratio 2 --host stylegan2-ada-pytorch --trust
       squeeze-patch convert 550000.pt squeezed.pt
       squeeze-patch convert net_g_latest.pth squeezed.pth
@@ -80,6 +90,8 @@ def convert(
     if plan_file is not None:
         check_outputs(str(target), sources=[plan_file])
     path = local(source, trust, quiet)
+    if like is not None:
+        request = as_file(request, like, trust, host, quiet)
     if to is not None:
         if not request.is_default or init != DEFAULT_INIT:
             raise PlanError(
@@ -99,6 +111,14 @@ def convert(
         click.echo(json.dumps(figures_of(done), indent=2))
     elif not quiet:
         print_conversion(done)
+
+
+def as_file(request: Request, like: str, trust: bool, host: Optional[str], quiet: bool) -> Request:
+    """The request that names a squeezed relative."""
+    if not request.is_default:
+        raise PlanError("--like says everything; give it without --ratio, --reduction, --allocate and --plan")
+    with host_path(host):
+        return Request(like=plan_in_file(local(like, trust, quiet), trust=trust))
 
 
 def print_transfer(done: Transfer) -> None:
@@ -138,6 +158,8 @@ def print_conversion(done: Conversion) -> None:
     for line in done.optimisers:
         click.echo(f"optimiser   {line}")
     click.echo(f"start       {INITS[done.init].words}")
+    if done.plan.fingerprint:
+        click.echo(f"channels    {done.plan.fingerprint} (files with the same can be averaged and swapped; see --like)")
     if done.carried:
         click.echo(f"unchanged   {', '.join(done.carried)}")
     click.echo(f"written     {done.target}")

@@ -33,6 +33,7 @@ def info(file: str, trust: bool, host: Optional[str], as_json: bool) -> None:
                 "parameters": entry.parameters,
                 "state": entry.status.state if entry.status else None,
                 "same_as": entry.same_as or None,
+                "channels": (entry.status.plan.fingerprint or None) if entry.status and entry.status.plan else None,
                 "plan": entry.status.plan.to_dict() if entry.status and entry.status.plan else None,
             }
             for name, entry in found.items()
@@ -45,6 +46,8 @@ def info(file: str, trust: bool, host: Optional[str], as_json: bool) -> None:
             continue
         other = f"cannot be squeezed: {entry.reason}" if entry.reason else "no generator"
         what = entry.status or f"{other}: {entry.parameters:,} parameters"
-        click.echo(f"{name or '(the file)'}: {entry.class_name}, {what}")
+        plan = entry.status.plan if entry.status else None
+        channels = f", channels {plan.fingerprint}" if plan is not None and plan.fingerprint else ""
+        click.echo(f"{name or '(the file)'}: {entry.class_name}, {what}{channels}")
     if not found:
         click.echo("no networks in this file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Mapping, Optional
 
 import torch
@@ -12,7 +13,7 @@ from squeeze_patch.errors import PlanError
 from squeeze_patch.initialization.registry import SEED
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
-from squeeze_patch.planning.solver import dense_parameters, solve
+from squeeze_patch.planning.solver import dense_parameters, saved_parameters, solve
 from squeeze_patch.planning.spectral import allocate_spectrally
 from squeeze_patch.progress import own_settings
 
@@ -61,16 +62,25 @@ def plan_for(found: Located, request: Request, *, multiple: Optional[int] = None
         PlanError: as for `plan`.
     """
     family = found.adapter.name
+    given = request.plan or request.like
+    if given is not None and given.family != family:
+        raise PlanError(f"the plan is for a generator of family {given.family}, this one is of family {family}")
     if request.plan is not None:
-        if request.plan.family != family:
-            raise PlanError(
-                f"the plan is for a generator of family {request.plan.family}, this one is of family {family}"
-            )
         return request.plan
     specs = found.specs
+    if request.like is not None:
+        return _counted(request.like, found)
     uniform = solve(specs, dense_parameters(found.generator, specs), family, request, multiple)
     if request.allocate == "uniform":
         return uniform
     if any(spec.width is not None for spec in specs):
         raise PlanError("allocate='spectral' reads a dense generator's activations; this one is squeezed already")
     return allocate_spectrally(found, uniform, multiple, seed)
+
+
+def _counted(like: Plan, found: Located) -> Plan:
+    """A relative's plan, with the parameters of this generator."""
+    specs = {spec.name: spec for spec in found.specs}
+    before = dense_parameters(found.generator, found.specs)
+    saved = sum(saved_parameters(specs[block.name], block.width) for block in like.blocks if block.name in specs)
+    return replace(like, parameters_before=before, parameters_after=before - saved)

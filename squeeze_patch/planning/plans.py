@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import Any, Dict, Mapping, Optional, Tuple
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from squeeze_patch.errors import PlanError
 
@@ -13,12 +14,33 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """One squeezed block: ``channels`` c become ``width`` q behind conv1."""
+    """One squeezed block: ``channels`` c become ``width`` q behind conv1.
+
+    ``kept``: which of the c they were in the dense generator, ascending; None where no start has chosen them (a plan
+    that has not been carried out, random layers). Plans of other channels are equal.
+    """
 
     name: str
     resolution: int
     channels: int
     width: int
+    kept: Optional[Tuple[int, ...]] = field(default=None, compare=False)
+
+    def to_dict(self) -> Dict[str, Any]:
+        data = {"name": self.name, "resolution": self.resolution, "channels": self.channels, "width": self.width}
+        return data if self.kept is None else {**data, "kept": list(self.kept)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> BlockPlan:
+        """Inverse of `to_dict`; raises KeyError, TypeError or ValueError where it is damaged."""
+        kept = data.get("kept")
+        found = None if kept is None else tuple(map(int, kept))
+        block = cls(str(data["name"]), int(data["resolution"]), int(data["channels"]), int(data["width"]), found)
+        if found is not None and not (
+            len(found) == block.width and list(found) == sorted(set(found)) and set(found) <= set(range(block.channels))
+        ):
+            raise ValueError(f"kept channels of {block.name} are not {block.width} of {block.channels}")
+        return block
 
 
 @dataclass(frozen=True)
@@ -57,13 +79,30 @@ class Plan:
         """{resolution: q}."""
         return {block.resolution: block.width for block in self.blocks}
 
+    @property
+    def kept(self) -> Dict[str, Tuple[int, ...]]:
+        """{block name: channels of the dense generator that stayed}, {} where no record of them is there."""
+        return {block.name: block.kept for block in self.blocks if block.kept is not None}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the channels kept: equal in generators whose weights can be averaged and swapped; "" without record."""
+        if not self.kept:
+            return ""
+        return hashlib.sha256(json.dumps(self.kept).encode()).hexdigest()[:8]
+
+    def with_kept(self, kept: Mapping[str, Sequence[int]]) -> Plan:
+        """The same plan with a record of the channels kept, or without where ``kept`` is empty."""
+        chosen = {name: tuple(map(int, channels)) for name, channels in kept.items()}
+        return replace(self, blocks=tuple(replace(block, kept=chosen.get(block.name)) for block in self.blocks))
+
     def same_widths(self, other: Plan) -> bool:
         """Whether both plans make the same network of the same generator."""
         return self.family == other.family and self.blocks == other.blocks
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain numbers, strings, lists and dicts: what travels on a generator."""
-        return {**asdict(self), "blocks": [asdict(block) for block in self.blocks]}
+        return {**asdict(self), "blocks": [block.to_dict() for block in self.blocks]}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2)
@@ -81,10 +120,7 @@ class Plan:
         if schema > SCHEMA:
             raise PlanError(f"the plan has schema {schema}, this squeeze_patch knows {SCHEMA}; update squeeze_patch")
         try:
-            blocks = tuple(
-                BlockPlan(str(b["name"]), int(b["resolution"]), int(b["channels"]), int(b["width"]))
-                for b in data["blocks"]
-            )
+            blocks = tuple(map(BlockPlan.from_dict, data["blocks"]))
             ratio = None if data["ratio"] is None else float(data["ratio"])
             before, after = int(data["parameters_before"]), int(data["parameters_after"])
             return cls(str(data["family"]), blocks, before, after, ratio, schema)

@@ -15,13 +15,14 @@ ALLOCATIONS = ("uniform", "spectral")
 
 @dataclass(frozen=True)
 class Request:
-    """How far, and where, a generator is to be squeezed; at most one of the first four.
+    """How far, and where, a generator is to be squeezed; at most one of the first five.
 
     Attributes:
         reduction: share of the parameters to save, 0 to 1; where nothing is asked for: 0.121, the paper's figure.
         ratio: c / q for every block, 1 or more.
         widths: {resolution: q}; blocks that are not named stay dense.
-        plan: a Plan that was made before.
+        plan: a Plan that was made before; its widths count.
+        like: the Plan of a squeezed relative, with a record of its channels, which are to be kept as well.
         allocate: "uniform" = one ratio for all blocks; "spectral" = the same number of parameters, spent where a
             trained generator's images need them.
 
@@ -34,9 +35,17 @@ class Request:
     widths: Optional[Mapping[int, int]] = None
     plan: Optional[Plan] = None
     allocate: str = "uniform"
+    like: Optional[Plan] = None
 
     def __post_init__(self) -> None:
         given = [value for value in (self.reduction, self.ratio, self.widths) if value is not None]
+        if self.like is not None and (given or self.plan is not None or self.allocate != "uniform"):
+            raise PlanError("like says everything; give it alone, without plan, reduction, ratio, widths or allocate")
+        if self.like is not None and not self.like.kept:
+            raise PlanError(
+                "the generator to be like keeps no record of the channels that stayed: it has random layers, or comes "
+                "from a bare state dict. Squeeze its dense one again, with a trained start"
+            )
         if self.plan is not None and (given or self.allocate != "uniform"):
             raise PlanError("give a plan, or a reduction, ratio, widths or allocate, not both")
         if not (self.plan is None or isinstance(self.plan, Plan)):
@@ -80,12 +89,13 @@ class Request:
             found.update({} if number is None else {name: float(number)})
         if self.widths is not None:
             found["widths"] = {int(resolution): int(width) for resolution, width in self.widths.items()}
-        return found if self.plan is None else {**found, "plan": self.plan.to_dict()}
+        plans = {"plan": self.plan, "like": self.like}
+        return {**found, **{name: plan.to_dict() for name, plan in plans.items() if plan is not None}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Request:
         """Inverse of `to_dict`, also after JSON, which knows no whole numbers as keys."""
-        plan = None if data.get("plan") is None else Plan.from_dict(data["plan"])
+        plans = {name: Plan.from_dict(data[name]) for name in ("plan", "like") if data.get(name) is not None}
         widths = data.get("widths")
         whole = None if widths is None else {int(resolution): width for resolution, width in widths.items()}
-        return cls(**{**data, "plan": plan, "widths": whole})
+        return cls(**{**data, **plans, "widths": whole})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from typing import Dict, Iterator, Mapping, Optional, TypeVar
+from typing import Any, Dict, Iterator, Mapping, Optional, TypeVar, Union
 
 import torch
 
@@ -38,6 +38,7 @@ def apply(
     widths: Optional[Mapping[int, int]] = None,
     plan: Optional[Plan] = None,
     allocate: str = "uniform",
+    like: Union[torch.nn.Module, Plan, None] = None,
     init: str = DEFAULT_INIT,
     keep_original: bool = True,
     progress: Optional[Progress] = None,
@@ -57,6 +58,8 @@ def apply(
         widths: {resolution: q} instead; blocks that are not named stay dense.
         plan: a Plan instead, from `squeeze_patch.plan` or from a file.
         allocate: "spectral" spends the same number of parameters where G's images need them; see `plan`.
+        like: a squeezed relative of G (the parent that it was fine-tuned from, another snapshot), or its Plan, instead:
+            the same widths, and the same channels kept, so that weights of the two can be averaged and swapped.
         init: "calibrated" = start from G's trained weights, fitted block by block to what they make of random latents
             (at the official sizes about a minute on two cores); "weights" = simpler statistics of the same weights, in
             seconds; "random" = fresh conv1, torgb and excite, to train from scratch.
@@ -87,7 +90,7 @@ def apply(
         >>> print(squeeze_patch.status(G))
         squeezed: 4 of 4 blocks, 263,531 -> 202,459 parameters (23.17 % fewer)
     """
-    request = Request(reduction, ratio, widths, plan, allocate)
+    request = Request(reduction, ratio, widths, plan, allocate, relative(like))
     apply_request(G, request, init, keep_original=keep_original, progress=progress, seed=seed, verify=verify)
     return G
 
@@ -102,8 +105,11 @@ def apply_request(
     progress: Optional[Progress] = None,
     seed: int = SEED,
     verify: bool = True,
+    record: bool = False,
 ) -> None:
-    """As `apply`."""
+    """As `apply`. ``record``: what the request's Plan says of channels kept is true, since weights follow that have
+    them."""
+    check_init(init)
     with _ONE_AT_A_TIME:
         target = search(G)
         now = status_of(target)
@@ -111,7 +117,13 @@ def apply_request(
         if now.state == "irregular":
             raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
         if now.state == "dense":
-            _squeeze_target(target, wanted, init, keep_original, progress, seed, verify)
+            how: Dict[str, Any] = {"progress": progress, "seed": seed, "verify": verify, "record": record}
+            _squeeze_target(target, wanted, init, keep_original, kept_like(request, init), how)
+        elif request.like is not None and now.plan is not None and now.plan.kept != request.like.kept:
+            raise StateError(
+                "the generator is squeezed already, with other channels than the one that it should be like. Call "
+                "squeeze_patch.remove(G) first, or start from the dense checkpoint"
+            )
         elif now.plan is None or not now.plan.same_widths(wanted):
             raise StateError(
                 f"the generator is squeezed already, in another way ({now.plan}). "
@@ -129,8 +141,10 @@ def squeeze(
     progress: Optional[Progress] = None,
     seed: int = SEED,
     verify: bool = False,
+    record: bool = False,
 ) -> Dict[str, torch.Tensor]:
-    """Squeeze a dense generator as ``plan`` says, keeping the channels ``kept`` where given.
+    """Squeeze a dense generator as ``plan`` says, keeping the channels ``kept`` where given; ``record`` as for
+    `apply_request`.
 
     Returns:
         {block name: kept channels [q]}, empty with ``init="random"``.
@@ -158,7 +172,8 @@ def squeeze(
         redirect(found.root, old_blocks, new_blocks)
         if trial is not None:
             trial.check_squeezed()
-        found.surgery.attach_plan(found.root, found.network, plan.to_dict())
+        chosen = plan if record else plan.with_kept({name: start.kept.tolist() for name, start in starts.items()})
+        found.surgery.attach_plan(found.root, found.network, chosen.to_dict())
         if keep_original:
             keep(found, old_blocks, new_blocks)
     except BaseException:
@@ -173,17 +188,13 @@ def _squeeze_target(
     plan: Plan,
     init: str,
     keep_original: bool,
-    progress: Optional[Progress],
-    seed: int,
-    verify: bool,
+    kept: Optional[Mapping[str, torch.Tensor]],
+    how: Mapping[str, Any],
 ) -> None:
-    """Every generator of the target with the channels of the first one, or none of them."""
-    kept: Optional[Dict[str, torch.Tensor]] = None
+    """Every generator of the target with the channels of the first one, or none of them; ``how`` as for `squeeze`."""
     try:
         for part in target.parts:
-            found = squeeze(
-                part, plan, init, kept=kept, keep_original=True, progress=progress, seed=seed, verify=verify
-            )
+            found = squeeze(part, plan, init, kept=kept, keep_original=True, **how)
             kept = found or None
         if target.wrapper is not None:
             if init == "random":
@@ -195,6 +206,29 @@ def _squeeze_target(
         raise
     if not keep_original:
         forget(target)
+
+
+def relative(like: Union[torch.nn.Module, Plan, None]) -> Optional[Plan]:
+    """The Plan of ``like=``.
+
+    Raises:
+        PlanError: it is a generator that is not squeezed.
+    """
+    if not isinstance(like, torch.nn.Module):
+        return like
+    found = status(like).plan
+    if found is None:
+        raise PlanError(f"like is a dense {type(like).__name__}; squeeze it first, then this generator like it")
+    return found
+
+
+def kept_like(request: Request, init: str) -> Optional[Dict[str, torch.Tensor]]:
+    """{block name: channels to keep [q]} of a relative, None where none is asked for."""
+    if request.like is None:
+        return None
+    if INITS[init].make is None:
+        raise PlanError(f"like says which trained channels stay, and init='{init}' keeps none; use a trained start")
+    return {name: torch.tensor(channels) for name, channels in request.like.kept.items()}
 
 
 def _copy_new_layers(target: Target) -> None:
@@ -251,6 +285,7 @@ def squeezed(
     widths: Optional[Mapping[int, int]] = None,
     plan: Optional[Plan] = None,
     allocate: str = "uniform",
+    like: Union[torch.nn.Module, Plan, None] = None,
     init: str = DEFAULT_INIT,
     progress: Optional[Progress] = None,
     seed: int = SEED,
@@ -272,7 +307,7 @@ def squeezed(
     """
     if status(G).state != "dense":
         raise StateError("squeezed() starts from a dense generator; this one is squeezed already")
-    request = Request(reduction, ratio, widths, plan, allocate)
+    request = Request(reduction, ratio, widths, plan, allocate, relative(like))
     apply_request(G, request, init, progress=progress, seed=seed, verify=verify)
     try:
         yield G

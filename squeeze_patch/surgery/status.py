@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import Dict, Optional
 
 import torch
 
 from squeeze_patch.adapters import search
 from squeeze_patch.adapters.located import Located, Target
-from squeeze_patch.errors import PlanError
+from squeeze_patch.errors import PlanError, StateError
 from squeeze_patch.planning.plans import Plan, describe_reduction
 from squeeze_patch.planning.solver import dense_parameters
 
@@ -65,6 +65,42 @@ def status(G: torch.nn.Module) -> Status:
         dense: 263,531 parameters, 4 blocks
     """
     return status_of(search(G))
+
+
+def kept_channels(G: torch.nn.Module) -> Dict[str, torch.Tensor]:
+    """Which channels of the dense generator a squeezed one has kept, to carry over what was found on the dense one.
+
+    The styles of convolutions, and the features between blocks, have all c channels as before: directions and channel
+    numbers for them stay what they are. What has q channels is conv1's output and toRGB's style: entry i of theirs was
+    entry ``kept[i]``.
+
+    Args:
+        G: a generator that was squeezed with a trained start, also a copy, or one out of a file.
+
+    Returns:
+        {block name: channels [q], int64, ascending}.
+
+    Raises:
+        StateError: G is dense, or has no record of them (random layers, a bare state dict).
+
+    Example:
+        >>> import torch
+        >>> from squeeze_patch.demo import trained_generator
+        >>> G = squeeze_patch.apply(trained_generator(), ratio=4, init="weights")
+        >>> kept = squeeze_patch.kept_channels(G)["b4"]
+        >>> direction = torch.randn(64)  # for the dense generator's b4.torgb style
+        >>> direction[kept].shape == G.synthesis.b4.torgb.affine.bias.shape
+        True
+    """
+    found = status(G)
+    if found.plan is None:
+        raise StateError("the generator is dense: it has all of its channels")
+    if not found.plan.kept:
+        raise StateError(
+            "this squeezed generator has no record of the channels that it kept: it has random layers, or comes from a "
+            "bare state dict"
+        )
+    return {name: torch.tensor(channels) for name, channels in found.plan.kept.items()}
 
 
 def status_of(target: Target) -> Status:

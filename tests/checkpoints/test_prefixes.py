@@ -1,4 +1,4 @@
-"""Files of state dicts in which the generator stands under a prefix, beside other networks, or lacks what others have."""
+"""Files of state dicts in which the generator stands under a prefix, beside other networks, or lacks noise."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_found_converted_and_written_back(kind: str, rosinality: FlatHost, tmp_p
     assert set(before) <= set(after)
     if "state_dict" in before:
         first = [key for key in after["state_dict"] if not key.startswith("decoder.convs") or "excite" not in key]
-        assert first == [key for key in before["state_dict"]]
+        assert first == list(before["state_dict"])
         assert torch.equal(after["state_dict"]["encoder.body.weight"], ENCODER["encoder.body.weight"])
     assert [entry.status.state for entry in inspect(squeezed, trust=False).values() if entry.status] == ["squeezed"]
     other = squeeze_patch.load(trained(rosinality.generator(), seed=3), squeezed)

@@ -12,6 +12,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.testing import trained
 from tests.docs.pages import Page, commands, python
+from tests.hosts import Host
 from tests.hosts.flat import FlatHost
 
 PAGE = Page("docs/checkpoints.md")
@@ -67,3 +68,16 @@ def test_exchange(workspace: Path) -> None:
     commands(PAGE["exchange"])
     there, back = (unpickled(workspace / name) for name in ("network.pkl", "again.pkl"))
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in there.state_dict().items())
+
+
+def test_relatives(workspace: Path, draggan: Host) -> None:
+    for name in ("parent", "child"):
+        (workspace / f"{name}.pkl").write_bytes((workspace / "network.pkl").read_bytes())
+    commands(PAGE["like"])
+    plans = [squeeze_patch.status(unpickled(workspace / f"{name}-squeezed.pkl")).plan for name in ("parent", "child")]
+    assert plans[0].fingerprint == plans[1].fingerprint != ""
+    G = squeeze_patch.apply(trained(draggan.generator()), init="weights")
+    before = G.synthesis.b16.torgb.affine.bias.detach().clone()
+    direction = torch.arange(32.0)
+    kept = python(PAGE["direction"], G=G, direction=direction)["kept"]
+    assert torch.equal(G.synthesis.b16.torgb.affine.bias, before + direction[kept])
