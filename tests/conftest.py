@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests import hosts
-from tests.helpers import FLAT_HOSTS, HOSTS, LUCIDRAINS
+from tests.helpers import FLAT_HOSTS, FORKS, HOSTS, LUCIDRAINS
 from tests.hosts import flat
 from tests.hosts.lucidrains import LucidrainsHost
 
@@ -18,10 +18,10 @@ os.environ.update(CUDA_HOME="", CUDA_PATH="")
 torch.set_num_threads(1)  # networks this small gain nothing from more; on a busy machine more of them cost tenfold
 
 
-@pytest.fixture(params=[*HOSTS, *FLAT_HOSTS, LUCIDRAINS.name])
+@pytest.fixture(params=[*HOSTS, *FORKS, *FLAT_HOSTS, LUCIDRAINS.name])
 def any_host(request: pytest.FixtureRequest) -> Iterator[hosts.Host]:
     """Every host at hand, of every family, one after another, its modules importable during the test."""
-    chosen = {**HOSTS, **FLAT_HOSTS, LUCIDRAINS.name: LUCIDRAINS}[request.param]
+    chosen = {**HOSTS, **FORKS, **FLAT_HOSTS, LUCIDRAINS.name: LUCIDRAINS}[request.param]
     with chosen.active():
         yield chosen
 

@@ -28,6 +28,7 @@ from tests.processes import command_runner, environment_with
 #: of the repository
 ROOT = Path(__file__).parent.parent
 HOSTS = {host.name: host for host in hosts.nvidia_hosts()}
+FORKS = {host.name: host for host in hosts.forks()}
 FLAT_HOSTS = {host.name: host for host in flat.flat_hosts()}
 LUCIDRAINS = lucidrains_host()
 #: hosts whose files hold state dicts of this shape: draggan's copy, and rosinality's repository where it is at hand

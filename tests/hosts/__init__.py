@@ -146,7 +146,7 @@ def draggan() -> Host:
 
 def checkouts() -> List[Host]:
     """The hosts that are present in the folder named by SQUEEZE_HOSTS."""
-    root = Path(os.environ.get("SQUEEZE_HOSTS") or HERE / "none").resolve()
+    root = _checkouts_folder()
     known = [
         Host("ada", root / "stylegan2-ada-pytorch", "training.networks", False, "generate.py"),
         Host("ggdr", root / "GGDR", "training.networks_ggdr", False, "generate.py", {"decoder_res": 32}),
@@ -155,6 +155,23 @@ def checkouts() -> List[Host]:
         Host("eg3d", root / "eg3d" / "eg3d", "training.networks_stylegan2", True),
     ]
     return [host for host in known if (host.folder / "torch_utils").is_dir()]
+
+
+def forks() -> List[Host]:
+    """Forks of those that are present there, too; their networks go through the contract suite."""
+    root = _checkouts_folder()
+    known = [
+        Host("insgen", root / "insgen", "training.networks", False),
+        Host("stylegan3-fun", root / "stylegan3-fun", "training.networks_stylegan2", True),
+        Host("diffusion-stylegan2", root / "Diffusion-GAN" / "diffusion-stylegan2", "training.networks", False),
+        Host("dvschultz", root / "dvschultz-stylegan2-ada-pytorch", "training.networks", False),
+        Host("eps696", root / "eps696-stylegan2ada" / "src", "training.networks", False),
+    ]
+    return [host for host in known if (host.folder / "torch_utils").is_dir()]
+
+
+def _checkouts_folder() -> Path:
+    return Path(os.environ.get("SQUEEZE_HOSTS") or HERE / "none").resolve()
 
 
 def nvidia_hosts() -> List[Host]:
