@@ -9,6 +9,7 @@ from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Pro
 import torch
 
 from squeeze_patch.adapters.content import Sampler
+from squeeze_patch.adapters.records import Record
 
 Module = torch.nn.Module
 StateDict = Mapping[str, torch.Tensor]
@@ -118,6 +119,20 @@ class Pickles(Protocol):
 
     def cure(self, module: str) -> Optional[str]:
         """What to do where unpickling misses ``module`` (a dotted name), None where it is not this family's."""
+
+    def known(self, module: str, name: str) -> Optional[Any]:
+        """What takes the place of a class or function that the family's pickles name, where they are read without
+        running anything (`adapters.records`), None where it is not the family's."""
+
+    def is_generator(self, value: Any) -> bool:
+        """Whether an inert value is a generator of this family."""
+
+    def body_of(self, record: Record) -> Module:
+        """A generator of our own for a stored one, which plays every role as the host's would; `UnsupportedModelError`
+        where it has layers that only its host knows."""
+
+    def stored_of(self, body: Module, record: Record) -> Record:
+        """What the host would have stored of ``body``, which was made of ``record`` and changed since."""
 
     def refuse(self, module: str) -> Optional[str]:
         """Why a pickle that names ``module`` cannot be read at all, or None."""

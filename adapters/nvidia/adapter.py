@@ -16,7 +16,6 @@ Limits: architecture 'skip' only; training scripts: see `squeeze_patch.training.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
 import types
@@ -37,8 +36,9 @@ from squeeze_patch.adapters.layers import (
     value,
 )
 from squeeze_patch.adapters.nvidia.interchange import NvidiaInterchange
-from squeeze_patch.adapters.nvidia.portable import module_of, persistence_tables, portable_source, squeeze_block
+from squeeze_patch.adapters.nvidia.portable import module_of, persistence_tables, rebuildable_source, squeeze_block
 from squeeze_patch.adapters.nvidia.running import NvidiaRunning, sample_styles
+from squeeze_patch.adapters.nvidia.stored import BOOKKEEPING
 from squeeze_patch.adapters.nvidia.unpickling import NvidiaPickles
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -48,7 +48,7 @@ _SLOPES = {"lrelu": 0.2, "relu": 0.0, "linear": 1.0}
 class NvidiaSurgery(Surgery):
     """Replaces whole blocks by `block.SqueezedBlock`, made persistent with the host's own decorator."""
 
-    bookkeeping = ("_init_args", "_init_kwargs", "_orig_module_src", "_orig_class_name")
+    bookkeeping = BOOKKEEPING
 
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
         return [module for module in root.modules() if _is_network(module) and _unsupported_reason(module) is None]
@@ -128,7 +128,7 @@ class NvidiaSurgery(Surgery):
         path = next(name for name, module in owner.named_modules() if module is network)
         blocks = {str(block["name"]): int(block["width"]) for block in plan["blocks"]}
         squeeze = {"network": path, "blocks": blocks, "plan": dict(plan)}
-        source = _rebuildable_source(owner._orig_module_src, owner._orig_class_name)
+        source = rebuildable_source(owner._orig_module_src, owner._orig_class_name)
         _share_classes(owner, source)
         owner._orig_module_src = source
         owner._orig_class_name = "SqueezedGenerator"
@@ -152,19 +152,6 @@ class NvidiaSurgery(Surgery):
         kwargs = {key: value for key, value in owner.init_kwargs.items() if key != "squeeze"}
         dense: torch.nn.Module = host_class(*owner.init_args, **kwargs)
         return dense
-
-
-@functools.cache
-def _rebuildable_source(host_source: str, base: str) -> str:
-    """The host's module as its pickles carry it, with a squeezed subclass of its generator class at the end.
-
-    Cached, so that the generators of one file share one string, which pickle then stores once.
-    """
-    return (
-        f"{host_source}\n\n{portable_source()}\n\n"
-        f"class SqueezedGenerator(RebuildSqueezed, {base}):\n"
-        f'    """{base} with image squeeze connections, also when it is rebuilt from its init_kwargs."""\n'
-    )
 
 
 def _share_classes(owner: Any, source: str) -> None:

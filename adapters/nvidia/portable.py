@@ -21,6 +21,19 @@ def portable_source() -> str:
     return f"{inspect.getsource(connection)}\n\n{above}{below}"
 
 
+@functools.cache
+def rebuildable_source(host_source: str, base: str) -> str:
+    """The host's module as its pickles carry it, with a squeezed subclass of its generator class at the end.
+
+    Cached, so that the generators of one file share one string, which pickle then stores once.
+    """
+    return (
+        f"{host_source}\n\n{portable_source()}\n\n"
+        f"class SqueezedGenerator(RebuildSqueezed, {base}):\n"
+        f'    """{base} with image squeeze connections, also when it is rebuilt from its init_kwargs."""\n'
+    )
+
+
 def squeeze_block(block: Any, width: int) -> Any:
     """As `block.squeeze_block`; pickles of the new block, where its host makes classes persistent, carry
     `portable_source`."""

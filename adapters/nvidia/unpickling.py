@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
+
+import torch
+
+from squeeze_patch.adapters.nvidia import stored
+from squeeze_patch.adapters.records import Record
 
 _OF_A_CHECKOUT = ("torch_utils", "dnnlib", "training", "legacy", "pg_modules")
 
@@ -11,6 +16,18 @@ class NvidiaPickles:
     """The role of files that are pickles: they name modules of the checkout in which they were made."""
 
     marker = "torch_utils"
+
+    def known(self, module: str, name: str) -> Optional[Any]:
+        return stored.known(module, name)
+
+    def is_generator(self, value: Any) -> bool:
+        return stored.is_generator(value)
+
+    def body_of(self, record: Record) -> torch.nn.Module:
+        return stored.body_of(record)
+
+    def stored_of(self, body: torch.nn.Module, record: Record) -> Record:
+        return stored.stored_of(body, record)
 
     def cure(self, module: str) -> Optional[str]:
         name = module.split(".")[0]

@@ -11,6 +11,7 @@ import torch
 
 from squeeze_patch.adapters import entry_roles, locate, reference_name, role_of, unsupported_reason
 from squeeze_patch.adapters.located import Located
+from squeeze_patch.adapters.records import count_parameters, is_module
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelError
@@ -64,6 +65,8 @@ def inspect(source: PathLike, *, trust: bool, host: Optional[PathLike] = None) -
                 reason = "" if now else unsupported_reason(value)
                 same_as = first if first != name else ""
                 result[name] = Entry(type(value).__name__, parameters, now, reason, same_as)
+            elif is_module(value):
+                result[name] = Entry(value.class_name, count_parameters(value), None, "")
         return result
 
 

@@ -11,11 +11,13 @@ from typing import IO, Any, Iterator
 
 from squeeze_patch.checkpoints.pickles import PICKLE_PROTOCOL, PathLike, read_pickle
 from squeeze_patch.checkpoints.state_dicts import Archive, is_archive, read_archive
+from squeeze_patch.checkpoints.stored import StoredFile, read_stored
 from squeeze_patch.errors import CheckpointError
 
 
 def read(source: PathLike, *, trust: bool) -> Any:
-    """Load a host's pickle, or a file of torch.save (`Archive`), with all tensors on the CPU.
+    """Load a host's pickle, or a file of torch.save (`Archive`), with all tensors on the CPU; a pickle that is not
+    trusted without running anything in it (`StoredFile`).
 
     Raises:
         CheckpointError: the file is missing, not trusted, not a pickle, or needs a module that is not there.
@@ -23,13 +25,18 @@ def read(source: PathLike, *, trust: bool) -> Any:
     source = Path(source)
     if not source.is_file():
         raise CheckpointError(f"{source}: {'this is a folder' if source.is_dir() else 'there is no such file'}")
-    return read_archive(source, trust=trust) if is_archive(source) else read_pickle(source, trust=trust)
+    if is_archive(source):
+        return read_archive(source, trust=trust)
+    return read_pickle(source) if trust else read_stored(source)
 
 
 def write(data: Any, stream: IO[bytes]) -> None:
     """Write what `read` returned, in the file format that it came in."""
     if isinstance(data, Archive):
         data.save(stream)
+        return
+    if isinstance(data, StoredFile):
+        data.save(stream, PICKLE_PROTOCOL)
         return
     pickle.dump(data, stream, protocol=PICKLE_PROTOCOL)
 

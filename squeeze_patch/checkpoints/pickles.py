@@ -22,13 +22,12 @@ PICKLE_PROTOCOL = 4
 PathLike = Union[str, Path]
 
 
-def read_pickle(source: Path, *, trust: bool) -> Any:
-    """What a pickle holds; reading it runs code that is stored in it.
+def read_pickle(source: Path) -> Any:
+    """What a trusted pickle holds; reading it runs code that is stored in it.
 
     Raises:
-        CheckpointError: the file is not trusted, not a pickle, or needs a module that is not there.
+        CheckpointError: the file is not a pickle, or needs a module that is not there.
     """
-    check_trust(str(source), trust)
     try:
         with open(source, "rb") as stream:
             return _CpuUnpickler(stream).load()
@@ -41,15 +40,6 @@ def read_pickle(source: Path, *, trust: bool) -> Any:
         raise CheckpointError(f"{source}: this is no readable pickle ({what}); is the download complete?") from error
     except Exception as error:  # whatever the code in the file, or a damaged file, brings about
         raise CheckpointError(f"{source}: the pickle cannot be rebuilt: {type(error).__name__}: {error}") from error
-
-
-def check_trust(source: str, trust: bool) -> None:
-    """Raise `CheckpointError` unless the user said that the file may run code."""
-    if not trust:
-        raise CheckpointError(
-            f"{source}: loading a host's pickle runs code that is stored in the file. If you trust where it came from, "
-            "say so with --trust (in Python: trust=True)"
-        )
 
 
 @contextlib.contextmanager

@@ -1,0 +1,217 @@
+"""The NVIDIA family's pickles without the host: generators out of the records in them, and back.
+
+The hosts' `torch_utils.persistence` stores an object as its class's name, the source of its module, and its attributes.
+Nothing of the source is run here. A generator of the classes in `body` becomes one of those; what squeezing has changed
+on it is written back into copies of its records, as the hosts would have stored it.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections import OrderedDict
+from typing import Any, Dict, List, Optional
+
+import torch
+
+from squeeze_patch.adapters.nvidia.block import SqueezedBlock
+from squeeze_patch.adapters.nvidia.body import BODIES
+from squeeze_patch.adapters.nvidia.portable import portable_source, rebuildable_source
+from squeeze_patch.adapters.records import Global, InertDict, Record, is_module
+from squeeze_patch.connection import Excite
+from squeeze_patch.errors import UnsupportedModelError
+
+REBUILD = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
+#: a generator that was squeezed with the host at hand, and its parts
+SQUEEZED = {"SqueezedGenerator": BODIES["Generator"], "SqueezedBlock": SqueezedBlock, "Excite": Excite}
+_OF_TORCH = frozenset(vars(torch.nn.Module()))
+#: what the hosts' persistence notes on an object of how it was made
+BOOKKEEPING = ("_init_args", "_init_kwargs", "_orig_module_src", "_orig_class_name")
+_TABLES = ("_parameters", "_buffers", "_modules")
+
+
+def record(meta: Any) -> Record:
+    """What the host's function makes an object of."""
+    if not (isinstance(meta, dict) and isinstance(meta.get("state"), dict) and meta.get("type") == "class"):
+        raise ValueError("an object of torch_utils.persistence without type, class_name and state")
+    return Record(REBUILD, meta)
+
+
+@functools.cache
+def easy_dict() -> Any:
+    return type("EasyDict", (InertDict,), {"origin": Global("dnnlib.util", "EasyDict")})
+
+
+def is_generator(value: Any) -> bool:
+    """Whether a stored object is a whole generator of this family, by the names of its parts."""
+    return isinstance(value, Record) and is_module(value) and {"mapping", "synthesis"} <= dict(value.children()).keys()
+
+
+def body_of(stored: Record) -> torch.nn.Module:
+    """A generator of our own for a stored one.
+
+    Raises:
+        UnsupportedModelError: it has layers whose arithmetic is not known.
+    """
+    body = _body(stored, "")
+    return body
+
+
+def _body(stored: Any, where: str) -> torch.nn.Module:
+    name = stored.class_name if isinstance(stored, Record) else type(stored).__name__
+    cls = {**BODIES, **SQUEEZED}.get(name)
+    if cls is None or not isinstance(stored, Record):
+        raise UnsupportedModelError(
+            f"{where or 'the generator'} is a {name}, a layer of the host's own: without running code from the file "
+            "nobody knows what it computes. If you trust where the file came from, say so with --trust, and name the "
+            "host's checkout with --host DIR"
+        )
+    module: torch.nn.Module = cls.__new__(cls)
+    torch.nn.Module.__init__(module)
+    state = stored.state
+    for attribute, value in state.items():
+        if attribute not in _OF_TORCH and attribute not in BOOKKEEPING:
+            object.__setattr__(module, attribute, value)
+    module.training = bool(state.get("training", False))
+    for key, tensor in state.get("_parameters", {}).items():
+        module.register_parameter(key, tensor)
+    transient = state.get("_non_persistent_buffers_set", ())
+    for key, tensor in state.get("_buffers", {}).items():
+        module.register_buffer(key, tensor, persistent=key not in transient)
+    for key, child in state.get("_modules", {}).items():
+        module.add_module(key, _body(child, f"{where}.{key}" if where else key))
+    return module
+
+
+def stored_of(body: torch.nn.Module, stored: Record) -> Record:
+    """``stored``, brought up to date with the generator that was made of it; as it is where nothing has changed."""
+    network: Any = body.synthesis
+    plan = getattr(network, "squeeze_plan", None)
+    fresh = _updated(stored, body)
+    if plan is None or stored.class_name == "SqueezedGenerator":
+        return fresh
+    state = fresh.state
+    children = state["_modules"]
+    path = next(name for name, child in children.items() if child.class_name == "SynthesisNetwork")
+    children[path].state["squeeze_plan"] = dict(plan)
+    blocks = {str(block["name"]): int(block["width"]) for block in plan["blocks"]}
+    squeeze = {"network": path, "blocks": blocks, "plan": dict(plan)}
+    source = rebuildable_source(stored.source, stored.class_name)
+    state["_orig_module_src"], state["_orig_class_name"] = source, "SqueezedGenerator"
+    state["_init_kwargs"] = {**state.get("_init_kwargs", {}), "squeeze": squeeze}
+    return Record(REBUILD, {**fresh.meta, "module_src": source, "class_name": "SqueezedGenerator"})
+
+
+def _updated(stored: Record, module: torch.nn.Module, rebuilt: bool = False) -> Record:
+    """A copy of a record with the tensors, attributes and children that ``module`` has by now; ``rebuilt``: the host's
+    constructor is to be called for it with other numbers of channels."""
+    if isinstance(module, SqueezedBlock) and stored.class_name != "SqueezedBlock":
+        return _squeezed(stored, module)
+    state = dict(stored.state)
+    for key, value in vars(module).items():
+        if key in state and key not in _OF_TORCH:
+            state[key] = _of_its_kind(value, state[key])
+    state["training"] = stored.state.get("training", False)
+    state["_parameters"] = _like(state["_parameters"], module._parameters)
+    state["_buffers"] = _like(state["_buffers"], module._buffers)
+    old: Dict[str, Any] = stored.state.get("_modules", {})
+    made = {name: _updated(old[name], child) for name, child in module._modules.items() if child is not None}
+    state["_modules"] = _like(state["_modules"], made)
+    state.update(_constructor(stored, module, rebuilt))
+    return Record(REBUILD, {**stored.meta, "state": state})
+
+
+def _of_its_kind(value: Any, before: Any) -> Any:
+    """A number as the host's constructor makes it: some are numpy's, some whole."""
+    if type(value) is type(before) or not isinstance(value, (int, float)) or not isinstance(before, (int, float)):
+        return value
+    return before if value == before else type(before)(value)
+
+
+def _like(table: Any, entries: Dict[str, Any]) -> Any:
+    """The entries in a dictionary of the kind that the file has."""
+    return OrderedDict(entries) if isinstance(table, OrderedDict) else dict(entries)
+
+
+def _constructor(stored: Record, module: Any, rebuilt: bool) -> Dict[str, Any]:
+    """What the host records of a constructor call that makes a layer of these channels: of a rebuilt one all by name,
+    as `block.rebuild_layer` calls it, of one inside it as before."""
+    by_place, by_name = stored.state.get("_init_args", ()), stored.state.get("_init_kwargs", {})
+    before, now = stored.state["_parameters"].get("weight"), module._parameters.get("weight")
+    if before is None or now is None or not (rebuilt or before.shape != now.shape):
+        return {}
+    names = constructor_arguments(stored.source, stored.class_name)
+    dims = {"out_channels": 0, "in_channels": 1, "out_features": 0, "in_features": 1}
+    sizes = {name: now.shape[dim] for name, dim in dims.items() if before.shape[dim] != now.shape[dim]}
+    if rebuilt:
+        given = {**dict(zip(names, by_place)), **by_name}
+        sizes = {name: size for name, size in sizes.items() if name in given or name in names}
+        return {"_init_args": (), "_init_kwargs": {**given, **sizes}}
+    args = tuple(sizes.get(name, value) for name, value in zip(names, by_place)) if names else by_place
+    return {"_init_args": args, "_init_kwargs": {**by_name, **{k: v for k, v in sizes.items() if k in by_name}}}
+
+
+@functools.lru_cache(maxsize=64)
+def constructor_arguments(source: str, class_name: str) -> List[str]:
+    """Names of what the constructor of a class takes by place, read in its source, without running it."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+                    return [argument.arg for argument in item.args.args[1:]]
+    return []
+
+
+def _squeezed(dense: Record, block: SqueezedBlock) -> Record:
+    """The record of a squeezed block in the place of the dense one's."""
+    old = dense.state["_modules"]
+    children: Dict[str, Any] = {}
+    for name, child in block._modules.items():
+        assert child is not None
+        rebuilt = name in ("conv1", "torgb")
+        children[name] = _updated(old[name], child, rebuilt) if name in old else _own(child, dense, {})
+    return _own(block, dense, children)
+
+
+#: {class: names of its constructor's arguments, all of which are attributes}
+_ARGUMENTS = {
+    "SqueezedBlock": (
+        "in_channels",
+        "out_channels",
+        "squeezed_channels",
+        "w_dim",
+        "resolution",
+        "img_channels",
+        "is_last",
+        "use_fp16",
+        "channels_last",
+        "fp16_on_cpu",
+        "fused_modconv_default",
+    ),
+    "Excite": ("in_channels", "out_channels", "conv_clamp"),
+}
+
+
+def _own(module: torch.nn.Module, like: Record, children: Dict[str, Any]) -> Record:
+    """The record of a module of ours: its text travels with it."""
+    name = type(module).__name__
+    state = {**vars(module), "_modules": children}
+    for table in _TABLES:
+        state[table] = _like(like.state[table], state[table])
+    arguments = {key: getattr(module, key) for key in _ARGUMENTS[name]}
+    by_place = tuple(arguments.pop(key) for key in ("in_channels", "out_channels")) if name == "Excite" else ()
+    state.update(_init_args=by_place, _init_kwargs=arguments)
+    return Record(REBUILD, {**like.meta, "module_src": portable_source(), "class_name": name, "state": state})
+
+
+def known(module: str, name: str) -> Optional[Any]:
+    """What a name in a pickle of this family becomes, None where it is not the family's."""
+    if (module, name) == (REBUILD.module, REBUILD.name):
+        return record
+    if (module, name) in (("dnnlib.util", "EasyDict"), ("dnnlib", "EasyDict")):
+        return easy_dict()
+    return None

@@ -1,0 +1,96 @@
+"""What a pickle holds, as inert values: nothing of them runs when a file is read, and they are written back as they
+came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Dict, Iterator, Tuple
+
+import torch
+
+
+@dataclass(frozen=True)
+class Global:
+    """A class or function that a pickle names, and that is only named here."""
+
+    module: str
+    name: str
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+        raise TypeError(f"{self} is only a name here")
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Inert:
+    """An instance of a class that is only named: its attributes, which unpickling sets.
+
+    Attributes:
+        origin: the class, by name. Every origin has a subclass of its own.
+    """
+
+    origin: ClassVar[Global]
+
+    @property
+    def class_name(self) -> str:
+        return self.origin.name
+
+
+class InertDict(Dict[str, Any]):
+    """The same of a class that is a dictionary."""
+
+    origin: ClassVar[Global]
+
+
+class Record(Inert):
+    """An object that its host stores with the source of its class, to be rebuilt by a function of the host's.
+
+    Args:
+        rebuild: that function.
+        meta: its argument: class name, source and state among others.
+    """
+
+    def __init__(self, rebuild: Global, meta: Dict[str, Any]) -> None:
+        self.rebuild, self.meta = rebuild, meta
+
+    @property
+    def class_name(self) -> str:
+        return str(self.meta.get("class_name"))
+
+    @property
+    def source(self) -> str:
+        return str(self.meta.get("module_src"))
+
+    @property
+    def state(self) -> Dict[str, Any]:
+        """Attributes of the object."""
+        state = self.meta.get("state")
+        return state if isinstance(state, dict) else {}
+
+    def children(self) -> Iterator[Tuple[str, Any]]:
+        """(name, module) of the modules in a module."""
+        yield from state_of(self).get("_modules", {}).items()
+
+
+def state_of(module: Any) -> Dict[str, Any]:
+    """Attributes of a stored module, by whichever way it is stored."""
+    return module.state if isinstance(module, Record) else vars(module) if isinstance(module, Inert) else {}
+
+
+def is_module(value: Any) -> bool:
+    """Whether a stored value was a torch.nn.Module."""
+    return isinstance(state_of(value).get("_parameters"), dict)
+
+
+def count_parameters(module: Any) -> int:
+    """Of a stored module and of those in it, each once."""
+    found: Dict[int, int] = {}
+    waiting = [module]
+    while waiting:
+        state = state_of(waiting.pop())
+        tensors = [tensor for tensor in state.get("_parameters", {}).values() if isinstance(tensor, torch.Tensor)]
+        found.update({id(tensor): tensor.numel() for tensor in tensors})
+        waiting.extend(state.get("_modules", {}).values())
+    return sum(found.values())
