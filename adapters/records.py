@@ -71,12 +71,18 @@ class Record(Inert):
 
     def children(self) -> Iterator[Tuple[str, Any]]:
         """(name, module) of the modules in a module."""
-        yield from state_of(self).get("_modules", {}).items()
+        yield from table_of(self, "_modules").items()
 
 
 def state_of(module: Any) -> Dict[str, Any]:
     """Attributes of a stored module, by whichever way it is stored."""
     return module.state if isinstance(module, Record) else vars(module) if isinstance(module, Inert) else {}
+
+
+def table_of(module: Any, name: str) -> Dict[str, Any]:
+    """A stored module's "_parameters", "_buffers" or "_modules"."""
+    table = state_of(module).get(name)
+    return table if isinstance(table, dict) else {}
 
 
 def is_module(value: Any) -> bool:
@@ -87,10 +93,12 @@ def is_module(value: Any) -> bool:
 def count_parameters(module: Any) -> int:
     """Of a stored module and of those in it, each once."""
     found: Dict[int, int] = {}
-    waiting = [module]
+    waiting, seen = [module], set()
     while waiting:
-        state = state_of(waiting.pop())
-        tensors = [tensor for tensor in state.get("_parameters", {}).values() if isinstance(tensor, torch.Tensor)]
-        found.update({id(tensor): tensor.numel() for tensor in tensors})
-        waiting.extend(state.get("_modules", {}).values())
+        now = waiting.pop()
+        if id(now) not in seen:
+            seen.add(id(now))
+            tensors = [tensor for tensor in table_of(now, "_parameters").values() if isinstance(tensor, torch.Tensor)]
+            found.update({id(tensor): tensor.numel() for tensor in tensors})
+            waiting.extend(table_of(now, "_modules").values())
     return sum(found.values())

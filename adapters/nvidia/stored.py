@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import ast
 import functools
+import warnings
 from collections import OrderedDict
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import torch
 
 from squeeze_patch.adapters.nvidia.block import SqueezedBlock
 from squeeze_patch.adapters.nvidia.body import BODIES
+from squeeze_patch.adapters.nvidia.known_sources import unknown_parts
 from squeeze_patch.adapters.nvidia.portable import portable_source, rebuildable_source
 from squeeze_patch.adapters.records import Global, InertDict, Record, is_module
 from squeeze_patch.connection import Excite
-from squeeze_patch.errors import UnsupportedModelError
+from squeeze_patch.errors import UnprovedWarning, UnsupportedModelError
 
 REBUILD = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
 #: a generator that was squeezed with the host at hand, and its parts
@@ -52,9 +54,28 @@ def body_of(stored: Record) -> torch.nn.Module:
 
     Raises:
         UnsupportedModelError: it has layers whose arithmetic is not known.
+
+    Warns:
+        UnprovedWarning: they have the right names, but the file's source of them is not a known one.
     """
     body = _body(stored, "")
+    unknown = sorted({part for each in _records(stored) for part in unknown_parts(each.source, each.class_name)})
+    if unknown:
+        warnings.warn(
+            f"the file's source of {', '.join(unknown)} is none that is known to compute what StyleGAN2 does. It was "
+            "not run; the generator was read by names and shapes. --trust --host DIR runs it, to prove that it is one",
+            UnprovedWarning,
+            stacklevel=2,
+        )
     return body
+
+
+def _records(stored: Any) -> Iterator[Record]:
+    """A stored module and those inside it that the host defines."""
+    if stored.class_name in BODIES:
+        yield stored
+    for _, child in stored.children():
+        yield from _records(child)
 
 
 def _body(stored: Any, where: str) -> torch.nn.Module:

@@ -209,11 +209,11 @@ class InertPickler(_PicklerInPython):  # type: ignore[misc]
 
     dispatch: ClassVar[Dict[Any, Callable[..., None]]] = dict(_PicklerInPython.dispatch)
 
-    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
+    def save(self, obj: Any, *options: Any, **named: Any) -> None:
         if isinstance(obj, (Global, Inert, InertDict)) and self.memo.get(id(obj)) is None:
             self._save_inert(obj)
             return
-        super().save(obj, save_persistent_id)
+        super().save(obj, *options, **named)
 
     def _save_inert(self, obj: Any) -> None:
         if isinstance(obj, Global):
@@ -224,6 +224,8 @@ class InertPickler(_PicklerInPython):  # type: ignore[misc]
         elif isinstance(obj, Record):
             self.save(obj.rebuild)
             self.save((obj.meta,))
+            if id(obj) in self.memo:  # it is in its own argument
+                raise RecursionError("an object that holds itself")
             self.write(pickle.REDUCE)
             self.memoize(obj)
         else:

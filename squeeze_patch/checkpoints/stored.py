@@ -49,7 +49,10 @@ class StoredFile(Dict[str, Any]):
             if id(body) not in made:
                 made[id(body)] = stored.role.stored_of(body, stored.record)
             entries[name] = made[id(body)]
-        inert.dump(entries.get(WHOLE, entries), stream, protocol)
+        try:
+            inert.dump(entries.get(WHOLE, entries), stream, protocol)
+        except RecursionError as error:
+            raise CheckpointError("an object in the file holds itself, or is nested too deep to be written") from error
 
 
 def read_stored(source: Path) -> StoredFile:
@@ -72,7 +75,7 @@ def read_stored(source: Path) -> StoredFile:
     except RecursionError as error:
         raise CheckpointError(f"{source}: the pickle is nested too deep") from error
     except Exception as error:  # whatever a damaged file brings about
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        what = "it has bytes that no pickle has" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{source}: this is no readable pickle ({what}); is the download complete?") from error
     entries = data if isinstance(data, dict) and all(isinstance(name, str) for name in data) else {WHOLE: data}
     found, bodies, stored = StoredFile(), {}, {}

@@ -116,7 +116,7 @@ def hook_classes() -> None:
         build(self, *args, **kwargs)
         print(f"squeeze_patch: {status(squeeze_new(self, job['request']))}")
         if job["checkpoint"] and not job["resume"]:
-            load_file(self, job["checkpoint"], trust=True)  # the user has named it
+            load_file(self, job["checkpoint"])
             _say_restored(self)
 
     @functools.wraps(load)

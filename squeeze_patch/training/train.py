@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence, Tuple
 
 from squeeze_patch.adapters import reference_name
 from squeeze_patch.checkpoints.convert import convert_file
@@ -63,7 +63,7 @@ def train(
         def prepare(resume: Optional[str]) -> RunStart:
             if resume and init_from:
                 raise SqueezeError(f"--init-from is one start, {resume} (the script's own) another; give one of them")
-            return _start(resume or init_from, request, Path(folder), say)
+            return _start(resume or init_from, request, Path(folder), say, trust=bool(resume))
 
         if not any(family.hook_training(module, None if dense else prepare) for family in families()):
             raise SqueezeError(
@@ -87,13 +87,14 @@ def find_script(name: str) -> Path:
     return Path(command).resolve()
 
 
-def _start(source: Optional[str], request: Request, folder: Path, say: Say) -> RunStart:
-    """Decide what a run begins with; a dense file is converted into ``folder``."""
+def _start(source: Optional[str], request: Request, folder: Path, say: Say, trust: bool) -> RunStart:
+    """Decide what a run begins with; a dense file is converted into ``folder``. It is read without running it where
+    that is possible, and else only with ``trust``: the host is about to load this very file itself."""
     if not source:
         return RunStart(request, None)
     path = fetch(source) if is_url(source) else Path(source)
-    # The user asks the host to load this very file, which runs its code: that is the word of trust.
-    found = generators(read(path, trust=True))
+    data, trust = _read(path, trust)
+    found = generators(data)
     if not found:
         raise CheckpointError(f"{source}: no generator in this file that can be squeezed")
     G = found[reference_name(found)]
@@ -106,6 +107,19 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say) -> R
         return RunStart(Request(plan=now.plan), str(path))
     target = folder / f"squeezed-{path.name}"
     say(f"squeeze_patch: {source} is dense; squeezing its generators (about a minute at the official sizes)")
-    done = convert_file(path, target, request, trust=True, force=True)
+    done = convert_file(path, target, request, trust=trust, force=True)
     say(f"squeeze_patch: squeezed from the trained weights ({done.plan})")
     return RunStart(Request(plan=done.plan), str(target))
+
+
+def _read(path: Path, trust: bool) -> Tuple[Any, bool]:
+    """What a file holds, and whether that took trust."""
+    try:
+        return read(path, trust=False), False
+    except SqueezeError as error:
+        if trust:
+            return read(path, trust=True), True
+        raise CheckpointError(
+            f"{error}. train runs nothing of the file that --init-from names: convert it first, with that option, and "
+            "name the result"
+        ) from error

@@ -175,8 +175,9 @@ def test_commands(host: FlatHost, tmp_path: Path) -> None:
     out = call("convert", dense, squeezed, "--init", "weights")
     assert "squeezed    params_ema, params, with the same channels" in out
     rows = json.loads(call("info", squeezed, "--json"))
-    assert {name: (row["class"], row["plan"]) for name, row in rows.items()} == {
-        name: (type(generators["params"]).__name__, plan) for name in ("params", "params_ema")
+    assert {name: (row["class"], squeeze_patch.Plan.from_dict(row["plan"])) for name, row in rows.items()} == {
+        name: (type(generators["params"]).__name__, squeeze_patch.Plan.from_dict(plan))
+        for name in ("params", "params_ema")
     }
     options = ("--samples", 4, "--json", "--device", "cpu")
     for key, entry in ((None, "params_ema"), ("params", "params"), ("G", "params"), ("G_ema", "params_ema")):

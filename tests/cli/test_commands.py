@@ -177,7 +177,7 @@ def test_spectral_widths_are_the_same_in_every_command(tmp_path: Path) -> None:
 
 ERRORS: List[Tuple[List[str], str]] = [
     (["info", "none.pkl", "--trust"], "none.pkl: there is no such file"),
-    (["info", "{dense}"], "--trust"),
+    (["info", "{folder}/trap.pkl"], "names posix.mkdir, which is not known to be harmless, so it was not loaded"),
     (["plan", "{dense}", "--trust", "--ratio", "0.3"], "ratio is c / q"),
     (["convert", "{dense}", "{dense}", "--trust", "--force"], "same file"),
     (["convert", "{dense}", "{folder}/out.pkl", "--trust", "--reduction", "0.99"], "out of reach"),
@@ -204,6 +204,7 @@ ERRORS: List[Tuple[List[str], str]] = [
 
 @pytest.mark.parametrize(("arguments", "message"), ERRORS)
 def test_errors_are_one_line_and_exit_2(arguments: List[str], message: str, snapshot: Path) -> None:
+    (snapshot.parent / "trap.pkl").write_bytes(b"cposix\nmkdir\n(S'sprung'\ntR.")
     filled = [a.format(dense=snapshot, folder=snapshot.parent) for a in arguments]
     code, out, err = cli(*filled)
     assert code == 2

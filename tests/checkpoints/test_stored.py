@@ -1,0 +1,322 @@
+"""Pickles of the NVIDIA family read without running them: what comes out is what the trusted route makes, and nothing
+that a file says is run."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import pickle
+import pickletools
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import squeeze_patch
+from squeeze_patch.adapters.nvidia import stored
+from squeeze_patch.adapters.records import Record, count_parameters
+from squeeze_patch.checkpoints import inert
+from squeeze_patch.checkpoints.generators import inspect
+from squeeze_patch.checkpoints.io import read, write
+from squeeze_patch.checkpoints.stored import StoredFile
+from squeeze_patch.cli import main
+from squeeze_patch.testing import float_error, trained
+from tests.helpers import FORKS, HOSTS, same, tensors
+from tests.hosts import Host
+
+#: the hosts whose pickles carry their source
+STORING = [name for name, host in {**HOSTS, **FORKS}.items() if host.family == "nvidia"]
+SETTINGS: Dict[str, Dict[str, Any]] = {
+    "plain": {},
+    "three classes": {"c_dim": 3},
+    "float16, clamped": {"num_fp16_res": 2, "conv_clamp": 0.7},
+}
+
+
+def snapshot(host: Host, path: Path, **settings: Any) -> Any:
+    """As the host's training loop writes it."""
+    G = trained(host.generator(**settings))
+    import dnnlib  # the host's
+
+    data = {"G": copy.deepcopy(G), "G_ema": G, "augment_pipe": None, "training_set_kwargs": dnnlib.EasyDict(path="x")}
+    if host.discriminator_kwargs is not None:
+        data["D"] = host.discriminator()
+    path.write_bytes(pickle.dumps(data))
+    return G
+
+
+@pytest.mark.parametrize("name", STORING)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_same_as_the_trusted_route(name: str, setting: str, tmp_path: Path) -> None:
+    """Images of the body are the host's; the file is, tensor for tensor and attribute for attribute, what the host and
+    its code would have made; with nothing but its name on the command line."""
+    host = {**HOSTS, **FORKS}[name]
+    with host.active():
+        dense, safe, trusted = (tmp_path / f"{kind}.pkl" for kind in ("dense", "safe", "trusted"))
+        G = snapshot(host, dense, **SETTINGS[setting])
+        body = read(dense, trust=False)["G_ema"]
+        z, c = host.latents(G)
+        in_full = {"force_fp32": True} if "num_fp16_res" in SETTINGS[setting] else {}
+        for options in ({"noise_mode": "const"}, {"noise_mode": "none", "truncation_psi": 0.5, "truncation_cutoff": 3}):
+            expected = G(z, c, **options, **in_full)
+            assert (body(z, c, **options) - expected).abs().max() <= float_error(G, expected)
+        done = CliRunner().invoke(main, ["convert", str(dense), str(safe), "--ratio", "2"], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        squeeze_patch.convert(dense, trusted, ratio=2, trust=True)
+        a, b = (pickle.loads(path.read_bytes()) for path in (safe, trusted))
+        assert list(a) == list(b)
+        for key in ("G", "G_ema"):
+            assert same(tensors(a[key]), tensors(b[key]))
+            assert attributes(a[key]) == attributes(b[key])
+            assert squeeze_patch.status(a[key]) == squeeze_patch.status(b[key])
+        assert torch.equal(host.images(a["G_ema"], z, c), host.images(b["G_ema"], z, c))
+        assert a["training_set_kwargs"] == b["training_set_kwargs"]
+        if "D" in a:
+            assert same(tensors(a["D"]), tensors(b["D"]))
+        again = pickle.loads(pickle.dumps(a["G_ema"]))  # the host stores it as its own
+        assert squeeze_patch.status(again).state == "squeezed"
+
+
+def attributes(G: Any) -> Dict[str, str]:
+    """Everything on its modules but tensors, children and hooks, as text: 1 and 1.0 differ."""
+    kept = ("_init_args", "_init_kwargs", "_orig_class_name", "_orig_module_src")
+    return {
+        f"{path}.{name}": f"{type(value).__name__} {value!r}"
+        for path, module in G.named_modules()
+        for name, value in vars(module).items()
+        if not name.startswith("_") or name in kept
+    }
+
+
+def test_what_is_not_touched_is_written_as_it_was(full_host: Host, tmp_path: Path) -> None:
+    """The names that the pickle mentions, and all tensors; G and G_ema that are one object stay one."""
+    G = trained(full_host.generator())
+    path = tmp_path / "one.pkl"
+    path.write_bytes(pickle.dumps({"G": G, "G_ema": G, "D": full_host.discriminator(), "extra": [1, {"a": 2.0}]}))
+    data, stream = read(path, trust=False), io.BytesIO()
+    write(data, stream)
+    before, after = pickle.loads(path.read_bytes()), pickle.loads(stream.getvalue())
+    assert mentioned(stream.getvalue()) == mentioned(path.read_bytes())
+    assert after["G"] is after["G_ema"]
+    assert after["extra"] == before["extra"]
+    for name in ("G", "D"):
+        assert same(tensors(after[name]), tensors(before[name]))
+        assert attributes(after[name]) == attributes(before[name])
+
+
+def mentioned(data: bytes) -> Any:
+    texts: List[str] = []
+    found = set()
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name == "STACK_GLOBAL":
+            found.add(tuple(texts[-2:]))
+        if "UNICODE" in opcode.name:
+            texts.append(str(argument))
+    return {name for _, name in found}
+
+
+def test_commands_need_neither_trust_nor_host(full_host: Host, tmp_path: Path) -> None:
+    """info, plan, compare, report and recover, on dense and squeezed files; and --to, and --init random."""
+    dense, squeezed, out = (str(tmp_path / f"{name}.pkl") for name in ("dense", "squeezed", "recovered"))
+    snapshot(full_host, Path(dense))
+
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(main, list(arguments), catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "G_ema: Generator, dense" in run("info", dense)
+    assert "D: Discriminator, no generator: " in run("info", dense)
+    assert "fewer" in run("plan", dense)
+    run("convert", dense, squeezed)
+    assert "G_ema: Generator, squeezed: 4 of 4 blocks" in run("info", squeezed)
+    measure = ("--samples", "4", "--device", "cpu")
+    assert "PSNR" in run("compare", dense, squeezed, *measure)
+    assert "parameters" in run("report", squeezed, "--against", dense, "--repeats", "2", "--device", "cpu")
+    run("recover", dense, squeezed, "--out", out, "--steps", "2", "--batch", "2", "--device", "cpu")
+    assert squeeze_patch.status(pickle.loads(Path(out).read_bytes())["G_ema"]).state == "squeezed"
+    assert "rosinality" in run("convert", dense, str(tmp_path / "other.pt"), "--to", "rosinality")
+    run("convert", dense, str(tmp_path / "random.pkl"), "--init", "random")
+
+
+def test_forks_are_named(full_host: Host, tmp_path: Path) -> None:
+    """A layer that only its host knows is refused with the cure; a class of the right name and another text is
+    warned of."""
+    import dnnlib  # noqa: F401  # the host's
+    import training.networks as networks  # the host's
+
+    G = trained(full_host.generator())
+    path = tmp_path / "fork.pkl"
+    source = Path(networks.__file__).read_text()
+    data = pickle.dumps({"G_ema": G})
+    assert source.encode() in data
+    for text, words in (
+        (source.replace("x = x * dcoefs", "x = x * 2 * dcoefs"), "source of modulated_conv2d is none that is known"),
+        (source, ""),
+    ):
+        path.write_bytes(read_with_source(data, source, text))
+        if words:
+            with pytest.warns(squeeze_patch.UnprovedWarning, match=words):
+                inspect(path, trust=False)
+        else:
+            inspect(path, trust=False)
+    path.write_bytes(data.replace(b"SynthesisLayer", b"SynthesisLayeR"))
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match="is a SynthesisLayeR, a layer of .*--trust"):
+        inspect(path, trust=False)
+
+
+def read_with_source(data: bytes, source: str, text: str) -> bytes:
+    """The pickle, as if its host's module had been ``text``."""
+    loaded = inert.load(io.BytesIO(data))
+
+    def change(record: Any) -> None:
+        if isinstance(record, Record):
+            if record.meta["module_src"] == source:
+                record.meta["module_src"] = text
+            for _, child in record.children():
+                change(child)
+
+    change(loaded["G_ema"])
+    stream = io.BytesIO()
+    inert.dump(loaded, stream, 4)
+    return stream.getvalue()
+
+
+class Call:
+    """Pickles as a call."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.function, self.arguments
+
+
+def payloads(mark: str) -> Dict[str, bytes]:
+    """Files that make a folder ``mark`` when they are unpickled."""
+    path, run = repr(mark), f"__import__('os').mkdir({mark!r})"
+    text = mark.encode()
+    make = Call(os.mkdir, mark)
+    inner = io.BytesIO()
+    torch.save({"x": make}, inner)
+    legacy = io.BytesIO()
+    torch.save({"x": make}, legacy, _use_new_zipfile_serialization=False)
+    found: Dict[str, Any] = {
+        "top": make,
+        "in a list": [1, make],
+        "as a value": {"G_ema": make},
+        "as a key": {(1, make): 2},
+        "in a set": {1: frozenset([1]), 2: [make]},
+        "in an ordered dict": OrderedDict(a=make),
+        "eval": Call(eval, run),
+        "exec": Call(exec, run),
+        "open": Call(io.open, os.path.join(os.path.dirname(mark), "file"), "w"),
+        "getattr": Call(getattr, Path, "mkdir"),
+        "import": Call(__import__, "this"),
+        "nested pickle": Call(pickle.loads, pickle.dumps(make)),
+        "nested torch blob": Call(torch.storage._load_from_bytes, inner.getvalue()),
+        "nested old torch blob": Call(torch.storage._load_from_bytes, legacy.getvalue()),
+        "torch.load": Call(torch.load, "x.pt"),
+        "compile": Call(compile, run, "x", "exec"),
+        "hooks of a tensor": Call(
+            torch._utils._rebuild_tensor_v2, torch.zeros(2).storage(), 0, (2,), (1,), False, OrderedDict(a=make)
+        ),
+        "state of a tensor": [torch.zeros(2), make],
+        "numpy": Call(__import__("numpy").load, "x.npy", None, True),
+        "exit": Call(sys.exit, 0),
+    }
+    files = {name: pickle.dumps(value, protocol=2) for name, value in found.items()}
+    files.update({f"{name}, protocol 4": pickle.dumps(value, protocol=4) for name, value in found.items()})
+    files["protocol 0"] = b"cposix\nmkdir\n(S" + path.encode() + b"\ntR."
+    files["INST"] = b"(S" + path.encode() + b"\niposix\nmkdir\n."
+    files["OBJ"] = b"(cposix\nmkdir\nS" + path.encode() + b"\no."
+    files["BUILD on a class"] = b"ccollections\nOrderedDict\n}X\x01\x00\x00\x00xI1\nsb."
+    files["BUILD on a function"] = b"ctorch.storage\n_load_from_bytes\n}X\x01\x00\x00\x00xI1\nsb."
+    files["extension"] = b"\x82\x01."
+    files["a call of what was loaded"] = b"ccollections\nOrderedDict\n)R)R."
+    files["persistent id"] = b"Px\n."
+    files["behind a generator's name"] = b"\x80\x04}\x8c\x05G_ema" + pickle.dumps(make, 4)[2:-1] + b"s."
+    files["a name with dots"] = (
+        b"\x80\x04\x8c\x05torch\x8c\x0eserialization.os\x93\x8c" + bytes([len(text)]) + text + b"\x85R."
+    )
+    return files
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+def test_no_payload_is_run(tmp_path: Path) -> None:
+    """Whatever the command, without --trust: one line that says why, and no mark."""
+    mark = tmp_path / "sprung"
+    files = payloads(str(mark))
+    assert len(files) >= 50
+    pickle.loads(files["top"])  # they do work
+    mark.rmdir()
+    path = tmp_path / "file.pkl"
+    for name, data in files.items():
+        path.write_bytes(data)
+        for arguments in (["info"], ["plan"], ["report", "--device", "cpu"], ["convert"]):
+            target = [str(tmp_path / "out.pkl")] if arguments == ["convert"] else []
+            done = CliRunner().invoke(main, [arguments[0], str(path), *target, *arguments[1:]])
+            assert done.exit_code == 2, (name, arguments, done.output)
+            assert done.output.startswith("Error: "), (name, done.output)
+            assert done.output.count("\n") == 1, (name, done.output)
+            assert not mark.exists(), (name, arguments)
+            assert not (tmp_path / "out.pkl").exists()
+    assert "this" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\x80\x04r\xff\xff\xff\x7f.", "no readable pickle"),
+        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\x00\x00\x00abc.", "no readable pickle"),
+        (b"\x80\x04\x95\xff\xff\xff\xff\xff\x00\x00\x00abc.", "no readable pickle"),
+        (b"\x80\x04" + b"]" * 100_000, "no readable pickle"),
+        (b"(" * 100_000, "no readable pickle"),
+        (b"", "no readable pickle"),
+        (b"\x80\x7f.", "no readable pickle"),
+    ],
+)
+def test_what_a_file_claims_is_not_believed(data: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "file.pkl").write_bytes(data)
+    with pytest.raises(squeeze_patch.CheckpointError, match=words):
+        read(tmp_path / "file.pkl", trust=False)
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+def test_tensors_that_do_not_fit_their_storage(tmp_path: Path) -> None:
+    storage = torch.zeros(4).storage()
+    for offset, size, stride in (
+        (0, (5,), (1,)),
+        (1, (4,), (1,)),
+        (0, (1 << 33,), (0,)),
+        (0, (2,), (-1,)),
+        (-1, (2,), (1,)),
+    ):
+        value = Call(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict())
+        (tmp_path / "file.pkl").write_bytes(pickle.dumps({"G": value}))
+        with pytest.raises(squeeze_patch.CheckpointError, match="no readable pickle .* a tensor of"):
+            read(tmp_path / "file.pkl", trust=False)
+
+
+def test_a_module_that_holds_itself(full_host: Host, tmp_path: Path) -> None:
+    """A cycle among stored modules ends in one line, in a generator and beside one."""
+    for name in ("G_ema", "D"):
+        loaded = inert.load(io.BytesIO(pickle.dumps({"G_ema": full_host.generator(), "D": full_host.discriminator()})))
+        loaded[name].state["_modules"]["itself"] = loaded[name]
+        monkey = StoredFile(loaded)
+        with pytest.raises(squeeze_patch.CheckpointError, match="holds itself, or is nested too deep"):
+            monkey.save(io.BytesIO(), 4)
+    with pytest.raises(RecursionError):
+        stored.body_of(inert_cycle(full_host))
+    assert count_parameters(inert_cycle(full_host)) > 0
+
+
+def inert_cycle(host: Host) -> Any:
+    record = inert.load(io.BytesIO(pickle.dumps({"G_ema": host.generator()})))["G_ema"]
+    record.state["_modules"]["mapping"] = record
+    return record
