@@ -84,9 +84,10 @@ def convert(
     Args:
         source: a host's pickle, or a file of torch.save with state dicts of a known family.
         target: the file to write.
-        trust: loading a host's pickle runs code that is stored in it; True says that you trust the file. Files of
-            torch.save that hold tensors and plain values need no trust.
-        host: folder of the host's checkout, where the pickle needs modules of it.
+        trust: load the file as its host does, which runs code that is stored in it; True says that you trust it. Needed
+            for forks with layers of their own, and for files of torch.save that hold more than tensors and plain
+            values; all others are read without running anything.
+        host: folder of the host's checkout, which a trusted pickle may need.
         reduction, ratio, widths, plan, allocate, like, init, seed, verify: as for `squeeze_patch.apply`; ``like`` may
             be a squeezed file, too.
         force: overwrite ``target`` where it exists.

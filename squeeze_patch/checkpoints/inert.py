@@ -178,7 +178,7 @@ def _new(cls: Any, *args: Any) -> Any:
     """copyreg's __newobj__ and, for a plain object, _reconstructor."""
     if not (isinstance(cls, type) and issubclass(cls, (Inert, InertDict))):
         raise UnknownName(f"a new {cls!r}")
-    return cls.__new__(cls)
+    return object.__new__(cls) if issubclass(cls, Inert) else cls()
 
 
 _FUNCTIONS: Dict[Tuple[str, str], Any] = {

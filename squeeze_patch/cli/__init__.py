@@ -25,7 +25,7 @@ def main() -> None:
     Try it without any host:
       squeeze-patch demo
     Convert a checkpoint, which the untouched host then loads:
-      squeeze-patch convert dense.pkl squeezed.pkl --host path/to/stylegan2-ada-pytorch --trust
+      squeeze-patch convert dense.pkl squeezed.pkl
     """
 
 

@@ -57,7 +57,7 @@ def compare(
     \b
     Examples:
       squeeze-patch compare 550000.pt squeezed.pt
-      squeeze-patch compare dense.pkl squeezed.pkl --grid out.png --host path/to/stylegan2-ada-pytorch --trust
+      squeeze-patch compare dense.pkl squeezed.pkl --grid out.png
     """
     where = device_named(device)
     files = [local(source, trust, quiet) for source in (a, b)]

@@ -79,12 +79,12 @@ def convert(
 
     \b
     Examples:
-      squeeze-patch convert ffhq.pkl ffhq-squeezed.pkl --host stylegan2-ada-pytorch --trust
-      squeeze-patch convert cats.pkl cats-squeezed.pkl --like ffhq-squeezed.pkl --host stylegan2-ada-pytorch --trust
-      squeeze-patch convert ffhq.pkl half.pkl --ratio 2 --host stylegan2-ada-pytorch --trust
+      squeeze-patch convert ffhq.pkl ffhq-squeezed.pkl
+      squeeze-patch convert cats.pkl cats-squeezed.pkl --like ffhq-squeezed.pkl
+      squeeze-patch convert ffhq.pkl half.pkl --ratio 2
       squeeze-patch convert 550000.pt squeezed.pt
       squeeze-patch convert net_g_latest.pth squeezed.pth
-      squeeze-patch convert ffhq.pkl ffhq.pt --to rosinality --host stylegan2-ada-pytorch --trust
+      squeeze-patch convert ffhq.pkl ffhq.pt --to rosinality
     """
     check_target(Path(source), target, force)
     if plan_file is not None:

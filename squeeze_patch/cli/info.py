@@ -23,7 +23,7 @@ def info(file: str, trust: bool, host: Optional[str], as_json: bool) -> None:
     \b
     Examples:
       squeeze-patch info 550000.pt
-      squeeze-patch info squeezed.pkl --host path/to/stylegan2-ada-pytorch --trust
+      squeeze-patch info squeezed.pkl
     """
     found = inspect(local(file, trust), trust=trust, host=host)
     if as_json:

@@ -27,7 +27,7 @@ def file_options(command: Decorated) -> Decorated:
             click.option(
                 "--host", metavar="DIR", help="Folder of the host's checkout, where the file needs its modules."
             ),
-            click.option("--trust", is_flag=True, help="Load the file although that runs code stored in it."),
+            click.option("--trust", is_flag=True, help="Load the file as its host does, which runs code stored in it."),
         ],
     )
 

@@ -98,9 +98,9 @@ def recover(
 
     \b
     Examples:
-      squeeze-patch recover dense.pkl squeezed.pkl --out recovered.pkl --host stylegan2-ada-pytorch --trust
+      squeeze-patch recover dense.pkl squeezed.pkl --out recovered.pkl
       squeeze-patch recover 550000.pt squeezed.pt --out recovered.pt
-      torchrun --nproc_per_node=2 -m squeeze_patch recover dense.pkl squeezed.pkl --out recovered.pkl --trust
+      torchrun --nproc_per_node=2 -m squeeze_patch recover dense.pkl squeezed.pkl --out recovered.pkl
     """
     if device is not None:
         device_named(device)

@@ -47,8 +47,8 @@ def report(
 
     \b
     Examples:
-      squeeze-patch report dense.pkl --ratio 2 --batch 8 --host path/to/stylegan2-ada-pytorch --trust
-      squeeze-patch report squeezed.pkl --against dense.pkl --host path/to/stylegan2-ada-pytorch --trust
+      squeeze-patch report dense.pkl --ratio 2 --batch 8
+      squeeze-patch report squeezed.pkl --against dense.pkl
     """
     where = device_named(device)
     files = [local(source, trust, quiet) for source in (file, against) if source is not None]
