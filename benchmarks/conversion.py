@@ -1,4 +1,5 @@
-"""Conversion of an official-size checkpoint (G, G_ema, D), against merely loading and saving the file.
+"""Conversion of an official-size checkpoint (G, G_ema, D), against merely loading and saving the file; and reading it
+without running it, against pickle's loading.
 
     python -m benchmarks conversion [--host draggan] [--size config-f] [--init weights|calibrated] [--repeats 3]
 
@@ -40,7 +41,12 @@ def work(job: str, init: str, source: Path, target: Path) -> Dict[str, float]:
     before = memory("VmRSS")
     start = time.perf_counter()
     if job == "convert":
-        convert(source, target, trust=True, init=init, force=True)
+        convert(source, target, init=init, force=True)
+    elif job == "read":
+        read(source, trust=False)
+    elif job == "load":
+        with open(source, "rb") as file:
+            pickle.load(file)
     else:
         data: Any = read(source, trust=True)
         with atomic_write(target) as stream:
@@ -71,7 +77,7 @@ def main(name: str, size: str, init: str, repeats: int, job: str, folder: Path) 
 
             print(json.dumps(work(job, init, folder / "dense.pkl", folder / f"{job}.pkl")))
         return
-    results: Dict[str, List[Dict[str, float]]] = {"convert": [], "load and save": []}
+    results: Dict[str, List[Dict[str, float]]] = {"convert": [], "load and save": [], "read": [], "load": []}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         torch.manual_seed(0)
@@ -86,11 +92,16 @@ def main(name: str, size: str, init: str, repeats: int, job: str, folder: Path) 
                 results[kind].append(json.loads(done.stdout))
         bytes_after = (folder / "convert.pkl").stat().st_size
     times = {kind: [run["seconds"] for run in runs] for kind, runs in results.items()}
-    memory = [run["bytes"] / bytes_before for run in results["convert"]]
-    plain = [run["bytes"] / bytes_before for run in results["load and save"]]
+    peak = {kind: max(run["bytes"] for run in runs) / bytes_before for kind, runs in results.items()}
     click.echo(f"{size} checkpoint (G, G_ema, D), {host.name}, {machine()}, start {init}, {repeats} runs")
     click.echo(f"file         {bytes_before / 1e6:.0f} MB -> {bytes_after / 1e6:.0f} MB")
     click.echo(f"convert      {min(times['convert']):.1f} to {max(times['convert']):.1f} s")
     click.echo(f"load, save   {min(times['load and save']):.1f} to {max(times['load and save']):.1f} s")
     click.echo(f"time ratio   {paired_ratio(times['convert'], times['load and save'])}")
-    click.echo(f"memory       {max(memory):.2f} x the file at its peak (load and save: {max(plain):.2f} x)")
+    click.echo(
+        f"memory       {peak['convert']:.2f} x the file at its peak (load and save: {peak['load and save']:.2f} x)"
+    )
+    click.echo(f"read         {min(times['read']):.2f} to {max(times['read']):.2f} s, without running it")
+    click.echo(f"pickle.load  {min(times['load']):.2f} to {max(times['load']):.2f} s")
+    click.echo(f"time ratio   {paired_ratio(times['read'], times['load'])}")
+    click.echo(f"memory       {peak['read']:.2f} x the file at its peak (pickle.load: {peak['load']:.2f} x)")

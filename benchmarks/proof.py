@@ -20,7 +20,7 @@ from squeeze_patch.initialization.registry import trained_starts
 from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.apply import squeeze
-from squeeze_patch.surgery.proof import Trial, prove
+from squeeze_patch.surgery.proof import Trial, build_twins, prove
 from squeeze_patch.testing import trained
 
 
@@ -37,7 +37,7 @@ def times(G: Any) -> Dict[str, float]:
     plan = plan_for(found, Request())
     widths = {block.name: block.width for block in plan.blocks}
     trials = []
-    took = {"proof": seconds(lambda: trials.append(prove(found, list(widths))))}
+    took = {"proof": seconds(lambda: trials.append(prove(found, build_twins(found, list(widths)))))}
     for init in ("calibrated", "weights"):
         took[init] = seconds(lambda init=init: trained_starts(found, widths, init))  # type: ignore[misc]
     with random_layers(0):

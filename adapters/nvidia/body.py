@@ -28,6 +28,12 @@ def activate(x: torch.Tensor, activation: str, gain: Optional[float] = None, cla
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
+def binomial_filter() -> torch.Tensor:
+    """The hosts' default, [1, 3, 3, 1] along rows and columns, of sum one: [4, 4]."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    return torch.outer(taps, taps) / taps.sum().square()
+
+
 class FullyConnectedLayer(torch.nn.Module):
     """Linear layer with equalised learning rate: [N, in] -> [N, out]."""
 
@@ -125,8 +131,7 @@ class SynthesisLayer(torch.nn.Module):
         self.in_channels, self.out_channels, self.w_dim, self.resolution = in_channels, out_channels, w_dim, resolution
         self.up, self.use_noise, self.activation, self.conv_clamp = up, use_noise, activation, conv_clamp
         self.padding, self.act_gain = kernel_size // 2, ACTIVATIONS[activation][1]
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        self.register_buffer("resample_filter", torch.outer(taps, taps) / taps.sum().square())
+        self.register_buffer("resample_filter", binomial_filter())
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         self.weight = torch.nn.Parameter(torch.randn([out_channels, in_channels, kernel_size, kernel_size]))
         if use_noise:

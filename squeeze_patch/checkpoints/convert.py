@@ -15,6 +15,7 @@ from squeeze_patch.checkpoints.io import atomic_write, check_target, read, write
 from squeeze_patch.checkpoints.optimizer_state import follow_all, parameters_of
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.checkpoints.state_dicts import Archive
+from squeeze_patch.checkpoints.stored import StoredFile
 from squeeze_patch.errors import CheckpointError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_init
 from squeeze_patch.planning.cost import Report, report
@@ -144,7 +145,8 @@ def convert_file(
         cost = report(found[reference], plans[reference])
         dense = {name: parameters_of(found[name].root) for name in order}
         like = kept_like(request, init)
-        shared, kept = _squeeze_all(found, plans, init, like, progress, seed, verify)
+        how: Dict[str, Any] = {"seed": seed, "verify": verify, "is_own": isinstance(data, (Archive, StoredFile))}
+        shared, kept = _squeeze_all(found, plans, init, like, progress, how)
         optimisers = follow_all(data, found, dense, kept)
         with atomic_write(target) as stream:
             write(data, stream)
@@ -210,11 +212,10 @@ def _squeeze_all(
     init: str,
     like: Optional[Mapping[str, torch.Tensor]],
     progress: Optional[Progress],
-    seed: int,
-    verify: bool,
+    how: Mapping[str, Any],
 ) -> Tuple[bool, Dict[str, Dict[str, torch.Tensor]]]:
     """Squeeze the generators in the order of ``plans``, all with the first one's channels where their shapes agree; the
-    first with the channels ``like`` where given.
+    first with the channels ``like`` where given; ``how`` as for `squeeze`.
 
     Returns:
         whether all agree, {generator: {block: kept channels}}.
@@ -231,7 +232,5 @@ def _squeeze_all(
         fits = plans[name].same_widths(plans[order[0]])
         shared = shared and fits
         given = (kept.get(order[0]) or like) if fits else None
-        kept[name] = squeeze(
-            found[name], plans[name], init, kept=given or None, progress=step, seed=seed, verify=verify
-        )
+        kept[name] = squeeze(found[name], plans[name], init, kept=given or None, progress=step, **how)
     return shared, kept
