@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Dict, Iterator, Tuple
 
+import numpy as np
 import torch
 
 
@@ -88,6 +89,15 @@ def table_of(module: Any, name: str) -> Dict[str, Any]:
 def is_module(value: Any) -> bool:
     """Whether a stored value was a torch.nn.Module."""
     return isinstance(state_of(value).get("_parameters"), dict)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value consists of numbers, words and containers of them alone."""
+    if isinstance(value, dict):
+        return all(isinstance(key, (str, int)) and is_plain(item) for key, item in value.items())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, torch.dtype))
 
 
 def count_parameters(module: Any) -> int:

@@ -88,7 +88,7 @@ def checksum(lines: List[str]) -> str:
     """Of a definition, whatever its comments and white space are."""
     kept = []
     for line in lines:
-        quoted = re.search(r"['\"].*#", line)
+        quoted = "#" in line and re.search(r"['\"]", line.partition("#")[0])
         text = " ".join((line if quoted else line.partition("#")[0]).split())
         kept += [text] if text else []
     return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:12]

@@ -11,15 +11,16 @@ import ast
 import functools
 import warnings
 from collections import OrderedDict
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Set
 
 import torch
 
 from squeeze_patch.adapters.nvidia.block import SqueezedBlock
 from squeeze_patch.adapters.nvidia.body import BODIES
-from squeeze_patch.adapters.nvidia.known_sources import unknown_parts
+from squeeze_patch.adapters.nvidia.known_sources import definitions, unknown_parts
 from squeeze_patch.adapters.nvidia.portable import portable_source, rebuildable_source
-from squeeze_patch.adapters.records import Global, InertDict, Record, is_module
+from squeeze_patch.adapters.nvidia.wellformed import fault
+from squeeze_patch.adapters.records import Global, InertDict, Record, is_module, is_plain
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import UnprovedWarning, UnsupportedModelError
 
@@ -28,14 +29,17 @@ REBUILD = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
 SQUEEZED = {"SqueezedGenerator": BODIES["Generator"], "SqueezedBlock": SqueezedBlock, "Excite": Excite}
 _OF_TORCH = frozenset(vars(torch.nn.Module()))
 #: what the hosts' persistence notes on an object of how it was made
+LONGEST_SOURCE, LONGEST_CLASS = 1 << 20, 1 << 16
 BOOKKEEPING = ("_init_args", "_init_kwargs", "_orig_module_src", "_orig_class_name")
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
 def record(meta: Any) -> Record:
     """What the host's function makes an object of."""
-    if not (isinstance(meta, dict) and isinstance(meta.get("state"), dict) and meta.get("type") == "class"):
-        raise ValueError("an object of torch_utils.persistence without type, class_name and state")
+    words = ("type", "class_name", "module_src")
+    good = isinstance(meta, dict) and all(isinstance(meta.get(name), str) for name in words)
+    if not (good and isinstance(meta.get("state"), dict) and len(meta["module_src"]) < LONGEST_SOURCE):
+        raise ValueError("an object of torch_utils.persistence without class_name, module_src and state")
     return Record(REBUILD, meta)
 
 
@@ -54,11 +58,15 @@ def body_of(stored: Record) -> torch.nn.Module:
 
     Raises:
         UnsupportedModelError: it has layers whose arithmetic is not known.
+        ValueError, or another Exception: it is damaged.
 
     Warns:
         UnprovedWarning: they have the right names, but the file's source of them is not a known one.
     """
-    body = _body(stored, "")
+    body = _body(stored, "", set())
+    wrong = fault(body)
+    if wrong:
+        raise ValueError(wrong)
     unknown = sorted({part for each in _records(stored) for part in unknown_parts(each.source, each.class_name)})
     if unknown:
         warnings.warn(
@@ -78,7 +86,10 @@ def _records(stored: Any) -> Iterator[Record]:
         yield from _records(child)
 
 
-def _body(stored: Any, where: str) -> torch.nn.Module:
+def _body(stored: Any, where: str, seen: Set[int]) -> torch.nn.Module:
+    if id(stored) in seen:
+        raise ValueError(f"{where} is there twice")
+    seen.add(id(stored))
     name = stored.class_name if isinstance(stored, Record) else type(stored).__name__
     cls = {**BODIES, **SQUEEZED}.get(name)
     if cls is None or not isinstance(stored, Record):
@@ -90,8 +101,11 @@ def _body(stored: Any, where: str) -> torch.nn.Module:
     module: torch.nn.Module = cls.__new__(cls)
     torch.nn.Module.__init__(module)
     state = stored.state
+    _check_tables(state, where)
     for attribute, value in state.items():
-        if attribute not in _OF_TORCH and attribute not in BOOKKEEPING:
+        known = attribute in _OF_TORCH or attribute in BOOKKEEPING or hasattr(module, attribute)
+        known = known or attribute.startswith("_") or attribute in ("init_args", "init_kwargs")
+        if not known and is_plain(value):  # what is more stays in the record
             object.__setattr__(module, attribute, value)
     module.training = bool(state.get("training", False))
     for key, tensor in state.get("_parameters", {}).items():
@@ -100,8 +114,17 @@ def _body(stored: Any, where: str) -> torch.nn.Module:
     for key, tensor in state.get("_buffers", {}).items():
         module.register_buffer(key, tensor, persistent=key not in transient)
     for key, child in state.get("_modules", {}).items():
-        module.add_module(key, _body(child, f"{where}.{key}" if where else key))
+        module.add_module(key, _body(child, f"{where}.{key}" if where else key, seen))
     return module
+
+
+def _check_tables(state: Dict[str, Any], where: str) -> None:
+    """Of a module's attributes those that every module has."""
+    tables = [state.get(name) for name in _TABLES]
+    by_place, by_name = state.get("_init_args", ()), state.get("_init_kwargs", {})
+    good = all(isinstance(table, dict) and all(isinstance(key, str) for key in table) for table in (*tables, by_name))
+    if not (good and isinstance(by_place, (tuple, list)) and all(isinstance(name, str) for name in state)):
+        raise ValueError(f"{where or 'the generator'} has no tables of parameters, buffers and children")
 
 
 def stored_of(body: torch.nn.Module, stored: Record) -> Record:
@@ -175,8 +198,9 @@ def _constructor(stored: Record, module: Any, rebuilt: bool) -> Dict[str, Any]:
 @functools.lru_cache(maxsize=64)
 def constructor_arguments(source: str, class_name: str) -> List[str]:
     """Names of what the constructor of a class takes by place, read in its source, without running it."""
+    lines = definitions(source).get(class_name, [])
     try:
-        tree = ast.parse(source)
+        tree = ast.parse("\n".join(lines)) if sum(map(len, lines)) < LONGEST_CLASS else ast.parse("")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     for node in tree.body:

@@ -16,7 +16,7 @@ from squeeze_patch.checkpoints.optimizer_state import follow_all, parameters_of
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.stored import StoredFile
-from squeeze_patch.errors import CheckpointError
+from squeeze_patch.errors import CheckpointError, SqueezeError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_init
 from squeeze_patch.planning.cost import Report, report
 from squeeze_patch.planning.planner import plan_for
@@ -146,7 +146,14 @@ def convert_file(
         dense = {name: parameters_of(found[name].root) for name in order}
         like = kept_like(request, init)
         how: Dict[str, Any] = {"seed": seed, "verify": verify, "is_own": isinstance(data, (Archive, StoredFile))}
-        shared, kept = _squeeze_all(found, plans, init, like, progress, how)
+        try:
+            shared, kept = _squeeze_all(found, plans, init, like, progress, how)
+        except (ArithmeticError, IndexError, RuntimeError, ValueError) as error:
+            if isinstance(error, SqueezeError) or not how["is_own"]:
+                raise
+            raise CheckpointError(
+                f"{source}: its generator holds values that cannot be computed with ({type(error).__name__}: {error})"
+            ) from error
         optimisers = follow_all(data, found, dense, kept)
         with atomic_write(target) as stream:
             write(data, stream)

@@ -12,6 +12,7 @@ import functools
 import io
 import math
 import pickle
+import re
 from collections import OrderedDict
 from typing import IO, Any, Callable, ClassVar, Dict, Tuple
 
@@ -28,6 +29,10 @@ INERT_MODULES = ("torch.nn.modules.",)
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 #: tensors of no more numbers than this may repeat values of a smaller storage
 SMALL = 1 << 16
+#: what a file may make of itself beyond four times its size
+GENEROUS = 1 << 24
+#: what torch's older format begins with, in which it nests the storages of tensors
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 class UnknownName(pickle.UnpicklingError):
@@ -46,6 +51,7 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(stream, encoding="latin1")
         self._found: Dict[Tuple[str, str], Any] = {}
+        self._left = GENEROUS + 4 * _size(stream)
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._found:
@@ -56,19 +62,38 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
         raise UnknownName(f"extension {code}")
 
     def load_build(self) -> None:
-        """Attributes for instances only: classes and functions of this process must not get any."""
-        inst = self.stack[-2]
-        if not isinstance(inst, (Inert, InertDict, OrderedDict, np.ndarray, np.dtype)):
+        """Attributes for inert instances only: classes and functions of this process must not get any."""
+        state, inst = self.stack.pop(), self.stack[-1]
+        if isinstance(inst, np.dtype):
+            _check_byte_order(state)
+        elif isinstance(inst, np.ndarray):
+            inst.__setstate__(_checked_array(inst, state))
+        elif isinstance(inst, OrderedDict):
+            if not (isinstance(state, dict) and set(state) <= {"_metadata"}):
+                raise UnknownName("attributes for an OrderedDict")
+        elif isinstance(inst, (Inert, InertDict)) and not isinstance(inst, Record) and isinstance(state, dict):
+            if not all(isinstance(name, str) and not name.startswith("__") for name in state):
+                raise UnknownName(f"attributes for a {type(inst).__name__}")
+            vars(inst).update(state)
+        else:
             raise UnknownName(f"attributes for a {type(inst).__name__}")
-        super().load_build()
 
     dispatch[pickle.BUILD[0]] = load_build
 
     def load_reduce(self) -> None:
-        """Calls of what was named, and of nothing else that can be called."""
-        if not any(self.stack[-2] is known for known in self._found.values()):
-            raise UnknownName(f"a call of {type(self.stack[-2]).__name__}")
-        super().load_reduce()
+        """Calls of what was named, and of nothing else that can be called; they make no more than the file is long."""
+        args, function = self.stack.pop(), self.stack[-1]
+        if not (any(function is known for known in self._found.values()) and isinstance(args, tuple)):
+            raise UnknownName(f"a call of {type(function).__name__}")
+        made = function(*args)
+        self._spend(sum(len(each) for each in args if isinstance(each, (bytes, str, list, dict, tuple))))
+        self._spend(made.numel() * made.element_size() if isinstance(made, torch.Tensor) else 1)
+        self.stack[-1] = made
+
+    def _spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise pickle.UnpicklingError("it makes more of its data than it holds")
 
     dispatch[pickle.REDUCE[0]] = load_reduce
 
@@ -82,8 +107,51 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
     def load_other_new(self) -> None:
         raise UnknownName("an object that is made in an unusual way")
 
-    for opcode in (pickle.NEWOBJ_EX, pickle.INST, pickle.OBJ):
+    for opcode in (pickle.NEWOBJ_EX, pickle.INST, pickle.OBJ, pickle.BYTEARRAY8, pickle.NEXT_BUFFER):
         dispatch[opcode[0]] = load_other_new
+
+    def load_setitem(self) -> None:
+        _check_keys([self.stack[-2]])
+        super().load_setitem()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+
+    def load_setitems(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_setitems()
+
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+
+    def load_additems(self) -> None:
+        _check_keys(self.stack)
+        super().load_additems()
+
+    dispatch[pickle.ADDITEMS[0]] = load_additems
+
+    def load_frozenset(self) -> None:
+        _check_keys(self.stack)
+        super().load_frozenset()
+
+    dispatch[pickle.FROZENSET[0]] = load_frozenset
+
+    def load_dict(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_dict()
+
+    dispatch[pickle.DICT[0]] = load_dict
+
+
+def _size(stream: IO[bytes]) -> int:
+    at = stream.tell()
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(at)
+    return size
+
+
+def _check_keys(keys: Any) -> None:
+    """Keys are numbers and words: the hash of nested tuples takes time without bound."""
+    if not all(key is None or isinstance(key, (str, int, float, bytes)) for key in keys):
+        raise UnknownName("keys that are neither numbers nor words")
 
 
 def load(stream: IO[bytes]) -> Any:
@@ -101,16 +169,18 @@ def load(stream: IO[bytes]) -> Any:
 def _known(module: str, name: str) -> Any:
     if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
         return getattr(torch, name)
-    found = _FUNCTIONS.get((module, name))
-    if found is not None:
-        return found
-    for adapter in adapters():
-        found = adapter.pickles.known(module, name) if adapter.pickles is not None else None
-        if found is not None:
-            return found
-    if f"{module}.".startswith(INERT_MODULES):
-        return inert_class(Global(module, name))
-    raise UnknownName(f"{module}.{name}")
+    roles = [adapter.pickles for adapter in adapters() if adapter.pickles is not None]
+    found = _FUNCTIONS.get((module, name)) or next(filter(None, (role.known(module, name) for role in roles)), None)
+    if found is None and f"{module}.".startswith(INERT_MODULES):
+        found = inert_class(Global(module, name))
+    if found is None:
+        raise UnknownName(f"{module}.{name}"[:80])
+    _origins.setdefault(id(found), (found, Global(module, name)))
+    return found
+
+
+#: {id of what a name became: (it, the name)}
+_origins: Dict[int, Tuple[Any, Global]] = {}
 
 
 @functools.cache
@@ -119,7 +189,9 @@ def inert_class(origin: Global) -> Any:
     return type(origin.name, (Inert,), {"origin": origin})
 
 
-def _storage(data: bytes) -> Any:
+def _storage(data: Any) -> Any:
+    if not (isinstance(data, bytes) and data.startswith(LEGACY)):  # the form in which torch nests them
+        raise pickle.UnpicklingError("a tensor's storage is no storage")
     found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if not hasattr(found, "dtype") or isinstance(found, torch.Tensor):
         raise pickle.UnpicklingError("a tensor's storage is no storage")
@@ -130,8 +202,10 @@ def _tensor(
     storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any = False, hooks: Any = (), *_: Any
 ) -> torch.Tensor:
     """torch's _rebuild_tensor_v2, of what fits into its storage."""
-    if not (len(size) == len(stride) and all(isinstance(n, int) and n >= 0 for n in (offset, *size, *stride))):
-        raise pickle.UnpicklingError(f"a tensor of size {size!r} and stride {stride!r}")
+    if not (isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= 8):
+        raise pickle.UnpicklingError("a tensor of no size")
+    if not all(isinstance(n, int) and 0 <= n < 1 << 48 for n in (offset, *size, *stride)):
+        raise pickle.UnpicklingError("a tensor of an impossible size")
     count, has = math.prod(size), getattr(storage, "_size", storage.size)()
     last = offset + sum((n - 1) * step for n, step in zip(size, stride)) if count else offset - 1
     if last >= has or (count > has and count > SMALL):
@@ -139,7 +213,8 @@ def _tensor(
     if hooks:
         raise UnknownName("hooks on a tensor")
     untyped: Any = torch._utils
-    tensor: torch.Tensor = untyped._rebuild_tensor(storage, offset, tuple(size), tuple(stride))
+    tensor: torch.Tensor = untyped._rebuild_tensor(storage, offset, size, stride)
+    tensor = tensor.clone() if count < has else tensor  # written by itself it shall not bring the whole along
     return tensor.requires_grad_() if requires_grad else tensor
 
 
@@ -150,15 +225,34 @@ def _parameter(data: Any, requires_grad: Any, hooks: Any = ()) -> torch.nn.Param
 
 
 def _dtype(code: Any, *_: Any) -> Any:
-    found = np.dtype(code) if isinstance(code, str) else None
-    if found is None or found.hasobject:
-        raise UnknownName(f"numpy.dtype {code!r}")
-    return found
+    if not (isinstance(code, str) and re.fullmatch(r"[<|=]?[biufc]\d{1,2}", code)):
+        raise UnknownName("numpy.dtype of something else than numbers")
+    return np.dtype(code)
+
+
+def _check_byte_order(state: Any) -> None:
+    """What follows a dtype in a pickle says its byte order, and nothing else."""
+    usual = isinstance(state, tuple) and len(state) >= 8 and state[1] in ("<", "|", "=")
+    if not (usual and state[2:5] == (None, None, None) and state[5:8] == (-1, -1, 0)):
+        raise UnknownName("a numpy.dtype of something else than numbers, or of another byte order")
+
+
+def _checked_array(array: Any, state: Any) -> Any:
+    """An array's state, whose data are as long as its shape and type say."""
+    good = isinstance(state, tuple) and len(state) == 5 and isinstance(state[1], tuple) and len(state[1]) <= 8
+    if good:
+        _, shape, dtype, _, raw = state
+        good = isinstance(dtype, np.dtype) and dtype.kind in "biufc" and isinstance(raw, bytes) and array.size == 0
+        good = good and all(isinstance(n, int) and n >= 0 for n in shape)
+        good = good and math.prod(shape) * dtype.itemsize == len(raw)
+    if not good:
+        raise pickle.UnpicklingError("an array whose data do not fit its shape")
+    return state
 
 
 def _scalar(dtype: Any, data: Any = b"") -> Any:
     raw = data.encode("latin1") if isinstance(data, str) else data
-    if not isinstance(dtype, np.dtype) or dtype.hasobject or len(raw) != dtype.itemsize:
+    if not (isinstance(dtype, np.dtype) and isinstance(raw, bytes) and len(raw) == dtype.itemsize):
         raise pickle.UnpicklingError("a numpy scalar that is none")
     return np.frombuffer(raw, dtype=dtype, count=1)[0]
 
@@ -170,14 +264,44 @@ def _array(*_: Any) -> Any:
 
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise UnknownName(f"_codecs.encode to {encoding!r}")
+        raise UnknownName("_codecs.encode to something else than latin1")
     return text.encode("latin1")
+
+
+def _ordered(*args: Any) -> Any:
+    if args not in ((), ([],)) and not (len(args) == 1 and isinstance(args[0], list)):
+        raise UnknownName("an OrderedDict of something else")
+    pairs = args[0] if args else []
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+        raise UnknownName("an OrderedDict of something else")
+    _check_keys([key for key, _ in pairs])
+    return OrderedDict(pairs)
+
+
+def _set(items: Any = ()) -> Any:
+    _check_keys(items)
+    return set(items)
+
+
+def _frozenset(items: Any = ()) -> Any:
+    _check_keys(items)
+    return frozenset(items)
+
+
+def _torch_size(items: Any = ()) -> Any:
+    return torch.Size([int(item) for item in items])
+
+
+def _device(kind: Any, *index: Any) -> Any:
+    if not (isinstance(kind, str) and len(kind) < 40):
+        raise UnknownName("torch.device of something else")
+    return torch.device(kind, *index)
 
 
 def _new(cls: Any, *args: Any) -> Any:
     """copyreg's __newobj__ and, for a plain object, _reconstructor."""
     if not (isinstance(cls, type) and issubclass(cls, (Inert, InertDict))):
-        raise UnknownName(f"a new {cls!r}")
+        raise UnknownName("a new object of a class that is not inert")
     return object.__new__(cls) if issubclass(cls, Inert) else cls()
 
 
@@ -186,11 +310,11 @@ _FUNCTIONS: Dict[Tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch", "Size"): torch.Size,
-    ("torch", "device"): torch.device,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
+    ("torch", "Size"): _torch_size,
+    ("torch", "device"): _device,
+    ("collections", "OrderedDict"): _ordered,
+    ("builtins", "set"): _set,
+    ("builtins", "frozenset"): _frozenset,
     ("builtins", "slice"): slice,
     ("builtins", "complex"): complex,
     ("numpy", "dtype"): _dtype,
@@ -210,6 +334,10 @@ class InertPickler(_PicklerInPython):  # type: ignore[misc]
     dispatch: ClassVar[Dict[Any, Callable[..., None]]] = dict(_PicklerInPython.dispatch)
 
     def save(self, obj: Any, *options: Any, **named: Any) -> None:
+        known, origin = _origins.get(id(obj), (None, None))
+        if known is obj and origin is not None and callable(obj):
+            super().save(origin) if self.memo.get(id(origin)) else self._save_inert(origin)
+            return
         if isinstance(obj, (Global, Inert, InertDict)) and self.memo.get(id(obj)) is None:
             self._save_inert(obj)
             return

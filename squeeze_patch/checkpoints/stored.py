@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -47,12 +48,21 @@ class StoredFile(Dict[str, Any]):
         for name, stored in self.stored.items():
             body = self[name]
             if id(body) not in made:
-                made[id(body)] = stored.role.stored_of(body, stored.record)
+                made[id(body)] = _written(stored, body)
             entries[name] = made[id(body)]
         try:
             inert.dump(entries.get(WHOLE, entries), stream, protocol)
         except RecursionError as error:
             raise CheckpointError("an object in the file holds itself, or is nested too deep to be written") from error
+        except (AttributeError, TypeError, ValueError, pickle.PicklingError) as error:
+            raise CheckpointError(f"something in the file cannot be written: {error}") from error
+
+
+def _written(stored: Stored, body: torch.nn.Module) -> Record:
+    try:
+        return stored.role.stored_of(body, stored.record)
+    except Exception as error:  # attributes that are missing, or of another kind
+        raise CheckpointError(f"the generator is damaged ({type(error).__name__}: {error})") from error
 
 
 def read_stored(source: Path) -> StoredFile:

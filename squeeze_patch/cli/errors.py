@@ -48,12 +48,17 @@ def _show(message: Any, category: Type[Warning], *where: Any) -> None:
         _show_any(message, category, *where)
 
 
+def printable(text: str) -> str:
+    """Words out of a file, without what would steer a terminal or cannot be written."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def one_line(error: BaseException) -> str:
     """An error's message; of one that was not raised on purpose, with its name and where to look."""
     lines = str(error).strip().splitlines()
     if type(error).__name__ == "ProcessRaisedException":  # its text is the traceback of a spawned process
         lines = lines[-1:]
-    text = " ".join(" ".join(lines).split()) or "no further information"
+    text = printable(" ".join(" ".join(lines).split())) or "no further information"
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     if isinstance(error, (SqueezeError, OSError, LostWarning, UnprovedWarning)):
         return text

@@ -8,7 +8,7 @@ from typing import Optional
 import click
 
 from squeeze_patch.checkpoints.generators import inspect
-from squeeze_patch.cli.errors import Command
+from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.cli.options import file_options
 from squeeze_patch.cli.output import local
 
@@ -40,7 +40,8 @@ def info(file: str, trust: bool, host: Optional[str], as_json: bool) -> None:
         }
         click.echo(json.dumps(rows, indent=2))
         return
-    for name, entry in found.items():
+    for key, entry in found.items():
+        name = printable(key)
         if entry.same_as:
             click.echo(f"{name}: the same object as {entry.same_as}")
             continue
@@ -48,6 +49,6 @@ def info(file: str, trust: bool, host: Optional[str], as_json: bool) -> None:
         what = entry.status or f"{other}: {entry.parameters:,} parameters"
         plan = entry.status.plan if entry.status else None
         channels = f", channels {plan.fingerprint}" if plan is not None and plan.fingerprint else ""
-        click.echo(f"{name or '(the file)'}: {entry.class_name}, {what}{channels}")
+        click.echo(printable(f"{name or '(the file)'}: {entry.class_name}, {what}{channels}"))
     if not found:
         click.echo("no networks in this file")

@@ -10,6 +10,8 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 from squeeze_patch.errors import PlanError
 
 SCHEMA = 1
+#: no layer has more
+MOST_CHANNELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,13 @@ class BlockPlan:
         """Inverse of `to_dict`; raises KeyError, TypeError or ValueError where it is damaged."""
         kept = data.get("kept")
         found = None if kept is None else tuple(map(int, kept))
+        if not 0 < int(data["width"]) <= int(data["channels"]) <= MOST_CHANNELS:
+            raise ValueError(f"{str(data['name'])[:40]} has impossible channels")
         block = cls(str(data["name"]), int(data["resolution"]), int(data["channels"]), int(data["width"]), found)
         if found is not None and not (
-            len(found) == block.width and list(found) == sorted(set(found)) and set(found) <= set(range(block.channels))
+            len(found) == block.width
+            and list(found) == sorted(set(found))
+            and all(0 <= channel < block.channels for channel in found)
         ):
             raise ValueError(f"kept channels of {block.name} are not {block.width} of {block.channels}")
         return block
@@ -124,7 +130,7 @@ class Plan:
             ratio = None if data["ratio"] is None else float(data["ratio"])
             before, after = int(data["parameters_before"]), int(data["parameters_after"])
             return cls(str(data["family"]), blocks, before, after, ratio, schema)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise PlanError(f"the squeeze plan is damaged: {error!r}") from error
 
     @classmethod

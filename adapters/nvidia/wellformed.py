@@ -1,0 +1,175 @@
+"""Whether a generator out of a file is one: its layers have the attributes that they compute with, of the right kinds,
+and tensors whose shapes belong together. What this lets pass can be run."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any, Dict, List, Tuple
+
+import torch
+
+from squeeze_patch.adapters.layers import own_tensors
+from squeeze_patch.adapters.nvidia.body import ACTIVATIONS
+
+#: no network has more of anything: layers, channels, pixels along a side
+MOST, MOST_BLOCKS = 1 << 14, 16
+MOST_STYLES = 256
+_OPTIONAL_NUMBER = ("number", "none")
+#: {class: {attribute: kinds that it may be of}}
+ATTRIBUTES: Dict[str, Dict[str, Tuple[str, ...]]] = {
+    "FullyConnectedLayer": {"activation": ("activation",), "weight_gain": ("number",), "bias_gain": ("number",)},
+    "MappingNetwork": {
+        "z_dim": ("count",),
+        "c_dim": ("count",),
+        "w_dim": ("count",),
+        "num_ws": ("count", "none"),
+        "num_layers": ("count",),
+    },
+    "SynthesisLayer": {
+        "resolution": ("count",),
+        "up": ("count",),
+        "use_noise": ("flag",),
+        "activation": ("activation",),
+        "conv_clamp": _OPTIONAL_NUMBER,
+        "padding": ("count",),
+        "act_gain": ("number",),
+    },
+    "ToRGBLayer": {"conv_clamp": _OPTIONAL_NUMBER, "weight_gain": ("number",)},
+    "Excite": {"conv_clamp": _OPTIONAL_NUMBER, "weight_gain": ("number",)},
+    "SynthesisBlock": {
+        "in_channels": ("count",),
+        "resolution": ("count",),
+        "img_channels": ("count",),
+        "is_last": ("flag",),
+        "num_conv": ("count",),
+        "num_torgb": ("count",),
+    },
+    "SynthesisNetwork": {"block_resolutions": ("counts",), "num_ws": ("count",)},
+    "Generator": {"z_dim": ("count",), "c_dim": ("count",), "img_resolution": ("count",), "num_ws": ("count",)},
+}
+ATTRIBUTES["SqueezedBlock"] = {**ATTRIBUTES["SynthesisBlock"], "out_channels": ("count",)}
+#: {class: {tensor: names of its dimensions}}; one name is one number within a layer, * is any
+SHAPES: Dict[str, Dict[str, str]] = {
+    "FullyConnectedLayer": {"weight": "out in", "bias": "out"},
+    "SynthesisLayer": {
+        "weight": "out in k k",
+        "bias": "out",
+        "affine.weight": "in w",
+        "affine.bias": "in",
+        "noise_strength": "",
+        "noise_const": "* *",
+        "resample_filter": "f f",
+    },
+    "ToRGBLayer": {"weight": "out in k k", "bias": "out", "affine.weight": "in w", "affine.bias": "in"},
+    "Excite": {"weight": "out in one one", "bias": "out"},
+    "SynthesisBlock": {"const": "c * *", "resample_filter": "f f"},
+    "SqueezedBlock": {"const": "c * *", "resample_filter": "f f"},
+    "MappingNetwork": {"w_avg": "w"},
+}
+#: {class: children that it cannot be without}
+CHILDREN = {
+    "Generator": ("mapping", "synthesis"),
+    "SynthesisLayer": ("affine",),
+    "ToRGBLayer": ("affine",),
+}
+#: {class: tensors that it may lack}
+OPTIONAL = ("bias", "const", "noise_strength", "noise_const", "w_avg", "resample_filter")
+
+
+def fault(G: torch.nn.Module) -> str:
+    """What is wrong with a generator, "" where nothing is."""
+    for path, module in G.named_modules():
+        wrong = _fault_of(module)
+        if wrong:
+            return f"{path}{'.' if path else ''}{wrong}"
+    return ""
+
+
+def _fault_of(module: Any) -> str:
+    name = type(module).__name__
+    for attribute, kinds in ATTRIBUTES.get(name, {}).items():
+        value = getattr(module, attribute, _Missing)
+        if not any(_is(kind, value) for kind in kinds):
+            return f"{attribute} is {'missing' if value is _Missing else repr(value)[:40]}"
+    for child in CHILDREN.get(name, ()):
+        if child not in module._modules:
+            return f"{child} is missing"
+    if name == "MappingNetwork":
+        wanted = [f"fc{index}" for index in range(min(module.num_layers, MOST))] + ["embed"] * (module.c_dim > 0)
+        missing = [child for child in wanted if child not in module._modules]
+        return f"{missing[0]} is missing" if missing else _wrong_tensor(module, name) or _wrong_mapping(module)
+    if name == "SynthesisNetwork":
+        missing = [
+            f"b{resolution}" for resolution in module.block_resolutions if f"b{resolution}" not in module._modules
+        ]
+        return f"{missing[0]} is missing" if missing else ""
+    wrong = _wrong_tensor(module, name)
+    return wrong or (_wrong_layer(module) if name == "SynthesisLayer" else "")
+
+
+def _wrong_mapping(module: Any) -> str:
+    """Sizes of latents and classes that its layers do not have."""
+    classes = module.embed.weight.shape if module.c_dim > 0 else (0, 0)
+    if module.c_dim != classes[1]:
+        return f"c_dim is {module.c_dim}"
+    if module.num_layers > 0 and module.fc0.weight.shape[1] != module.z_dim + classes[0]:
+        return f"z_dim is {module.z_dim}"
+    return "" if module.num_ws is None or module.num_ws <= MOST_STYLES else f"num_ws is {module.num_ws}"
+
+
+def _wrong_layer(module: Any) -> str:
+    """Numbers of a convolution that its tensors contradict."""
+    if module.padding != module.weight.shape[2] // 2 or module.up not in (1, 2):
+        return f"padding is {module.padding}, up is {module.up}"
+    if not module.use_noise:
+        return "" if module.resolution <= MOST else f"resolution is {module.resolution}"
+    noise = own_tensors(module).get("noise_const")
+    if noise is None or "noise_strength" not in own_tensors(module):
+        return "noise_const or noise_strength is missing"
+    return "" if module.resolution**2 <= noise.numel() else f"resolution is {module.resolution}"
+
+
+class _Missing:
+    """No such attribute."""
+
+
+def _is(kind: str, value: Any) -> bool:
+    if kind == "none":
+        return value is None
+    if kind == "flag":
+        return isinstance(value, bool)
+    if kind == "activation":
+        return isinstance(value, str) and value in ACTIVATIONS
+    if kind == "number":
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if kind == "counts":
+        known = isinstance(value, list) and 0 < len(value) <= MOST_BLOCKS and all(_is("count", item) for item in value)
+        return known and value == sorted(set(value))
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= value <= MOST
+
+
+def _wrong_tensor(module: Any, name: str) -> str:
+    """A tensor of the layer that is missing, of another kind, or of a shape that does not belong to the others'."""
+    known: Dict[str, int] = {"one": 1}
+    children = {f"affine.{key}": tensor for key, tensor in own_tensors(getattr(module, "affine", _EMPTY)).items()}
+    tensors = {**own_tensors(module), **children}
+    for key, tensor in tensors.items():
+        if not (isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not tensor.is_complex()):
+            return f"{key} holds {getattr(tensor, 'dtype', type(tensor).__name__)}, not floating-point numbers"
+    for key, dims in SHAPES.get(name, {}).items():
+        if key not in tensors:
+            if key in OPTIONAL:
+                continue
+            return f"{key} is missing"
+        names: List[str] = dims.split()
+        shape = tuple(tensors[key].shape)
+        fits = len(shape) == len(names) and all(
+            size > 0 and (dim == "*" or known.setdefault(dim, size) == size) for dim, size in zip(names, shape)
+        )
+        if not fits:
+            return f"{key} has shape {list(shape)}"
+    return ""
+
+
+_EMPTY = torch.nn.Module()
