@@ -18,7 +18,7 @@ MOST_STYLES = 256
 _OPTIONAL_NUMBER = ("number", "none")
 #: {class: {attribute: kinds that it may be of}}
 ATTRIBUTES: Dict[str, Dict[str, Tuple[str, ...]]] = {
-    "FullyConnectedLayer": {"activation": ("activation",), "weight_gain": ("number",), "bias_gain": ("number",)},
+    "FullyConnectedLayer": {"activation": ("activation",), "weight_gain": ("gain",), "bias_gain": ("gain",)},
     "MappingNetwork": {
         "z_dim": ("count",),
         "c_dim": ("count",),
@@ -35,8 +35,8 @@ ATTRIBUTES: Dict[str, Dict[str, Tuple[str, ...]]] = {
         "padding": ("count",),
         "act_gain": ("number",),
     },
-    "ToRGBLayer": {"conv_clamp": _OPTIONAL_NUMBER, "weight_gain": ("number",)},
-    "Excite": {"conv_clamp": _OPTIONAL_NUMBER, "weight_gain": ("number",)},
+    "ToRGBLayer": {"conv_clamp": _OPTIONAL_NUMBER, "weight_gain": ("gain",)},
+    "Excite": {"conv_clamp": _OPTIONAL_NUMBER, "weight_gain": ("gain",)},
     "SynthesisBlock": {
         "in_channels": ("count",),
         "resolution": ("count",),
@@ -73,8 +73,10 @@ CHILDREN = {
     "SynthesisLayer": ("affine",),
     "ToRGBLayer": ("affine",),
 }
-#: {class: tensors that it may lack}
+#: tensors that a layer may lack, and exceptions
 OPTIONAL = ("bias", "const", "noise_strength", "noise_const", "w_avg", "resample_filter")
+
+NEEDED = (("resample_filter", "SynthesisBlock"), ("resample_filter", "SqueezedBlock"))
 
 
 def fault(G: torch.nn.Module) -> str:
@@ -141,6 +143,8 @@ def _is(kind: str, value: Any) -> bool:
         return isinstance(value, bool)
     if kind == "activation":
         return isinstance(value, str) and value in ACTIVATIONS
+    if kind == "gain":  # what is written is divided by it
+        return _is("number", value) and abs(value) > 1e-30
     if kind == "number":
         return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if kind == "counts":
@@ -159,7 +163,7 @@ def _wrong_tensor(module: Any, name: str) -> str:
             return f"{key} holds {getattr(tensor, 'dtype', type(tensor).__name__)}, not floating-point numbers"
     for key, dims in SHAPES.get(name, {}).items():
         if key not in tensors:
-            if key in OPTIONAL:
+            if key in OPTIONAL and (key, name) not in NEEDED:
                 continue
             return f"{key} is missing"
         names: List[str] = dims.split()

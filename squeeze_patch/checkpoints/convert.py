@@ -154,6 +154,7 @@ def convert_file(
             raise CheckpointError(
                 f"{source}: its generator holds values that cannot be computed with ({type(error).__name__}: {error})"
             ) from error
+        _refuse_diverged(source, {name: G.again() for name, G in found.items()})
         optimisers = follow_all(data, found, dense, kept)
         with atomic_write(target) as stream:
             write(data, stream)
