@@ -150,7 +150,7 @@ def _is(kind: str, value: Any) -> bool:
     if kind == "counts":
         known = isinstance(value, list) and 0 < len(value) <= MOST_BLOCKS and all(_is("count", item) for item in value)
         return known and value == sorted(set(value))
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= value <= MOST
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= int(value) <= MOST
 
 
 def _wrong_tensor(module: Any, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Pickles read without running anything that they name, and written back.
+"""Pickles read without running anything that they name (`inert_writing` writes them back).
 
 Python's own unpickler does the parsing: the faster one of C reserves what a file claims to need. It gets a closed list
 of names. Tensors and arrays are rebuilt by functions of this module, which check sizes before they believe them;
@@ -14,7 +14,7 @@ import math
 import pickle
 import re
 from collections import OrderedDict
-from typing import IO, Any, Callable, ClassVar, Dict, Tuple
+from typing import IO, Any, ClassVar, Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -40,7 +40,6 @@ class UnknownName(pickle.UnpicklingError):
 
 
 _InPython: Any = pickle._Unpickler
-_PicklerInPython: Any = pickle._Pickler
 
 
 class InertUnpickler(_InPython):  # type: ignore[misc]
@@ -183,6 +182,12 @@ def _known(module: str, name: str) -> Any:
 _origins: Dict[int, Tuple[Any, Global]] = {}
 
 
+def origin_of(value: Any) -> Optional[Global]:
+    """The name in a pickle that became ``value``, None where none did."""
+    known, origin = _origins.get(id(value), (None, None))
+    return origin if known is value else None
+
+
 @functools.cache
 def inert_class(origin: Global) -> Any:
     """The class of instances of ``origin``."""
@@ -271,7 +276,7 @@ def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
 def _ordered(*args: Any) -> Any:
     if args not in ((), ([],)) and not (len(args) == 1 and isinstance(args[0], list)):
         raise UnknownName("an OrderedDict of something else")
-    pairs = args[0] if args else []
+    pairs: List[Any] = args[0] if args else []
     if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
         raise UnknownName("an OrderedDict of something else")
     _check_keys([key for key, _ in pairs])
@@ -326,48 +331,3 @@ _FUNCTIONS: Dict[Tuple[str, str], Any] = {
     **{(module, "scalar"): _scalar for module in _NUMPY},
     **{(module, "_reconstruct"): _array for module in _NUMPY},
 }
-
-
-class InertPickler(_PicklerInPython):  # type: ignore[misc]
-    """Writes inert values as what they were read from."""
-
-    dispatch: ClassVar[Dict[Any, Callable[..., None]]] = dict(_PicklerInPython.dispatch)
-
-    def save(self, obj: Any, *options: Any, **named: Any) -> None:
-        known, origin = _origins.get(id(obj), (None, None))
-        if known is obj and origin is not None and callable(obj):
-            super().save(origin) if self.memo.get(id(origin)) else self._save_inert(origin)
-            return
-        if isinstance(obj, (Global, Inert, InertDict)) and self.memo.get(id(obj)) is None:
-            self._save_inert(obj)
-            return
-        super().save(obj, *options, **named)
-
-    def _save_inert(self, obj: Any) -> None:
-        if isinstance(obj, Global):
-            self.save(obj.module)
-            self.save(obj.name)
-            self.write(pickle.STACK_GLOBAL)
-            self.memoize(obj)
-        elif isinstance(obj, Record):
-            self.save(obj.rebuild)
-            self.save((obj.meta,))
-            if id(obj) in self.memo:  # it is in its own argument
-                raise RecursionError("an object that holds itself")
-            self.write(pickle.REDUCE)
-            self.memoize(obj)
-        else:
-            self.save(obj.origin)
-            self.save(())
-            self.write(pickle.NEWOBJ)
-            self.memoize(obj)
-            if isinstance(obj, InertDict):
-                self._batch_setitems(obj.items())
-            if vars(obj):
-                self.save(vars(obj))
-                self.write(pickle.BUILD)
-
-
-def dump(data: Any, stream: IO[bytes], protocol: int) -> None:
-    """Write what `load` returned."""
-    InertPickler(stream, protocol).dump(data)

@@ -14,6 +14,7 @@ from squeeze_patch.adapters import adapters
 from squeeze_patch.adapters.records import Record
 from squeeze_patch.adapters.roles import Pickles
 from squeeze_patch.checkpoints import inert
+from squeeze_patch.checkpoints.inert_writing import dump
 from squeeze_patch.checkpoints.state_dicts import WHOLE
 from squeeze_patch.errors import CheckpointError, UnsupportedModelError
 
@@ -51,7 +52,7 @@ class StoredFile(Dict[str, Any]):
                 made[id(body)] = _written(stored, body)
             entries[name] = made[id(body)]
         try:
-            inert.dump(entries.get(WHOLE, entries), stream, protocol)
+            dump(entries.get(WHOLE, entries), stream, protocol)
         except RecursionError as error:
             raise CheckpointError("an object in the file holds itself, or is nested too deep to be written") from error
         except (AttributeError, TypeError, ValueError, pickle.PicklingError) as error:

@@ -5,25 +5,21 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import pickle
 import pickletools
-import sys
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Dict, List
 
 import pytest
 import torch
 from click.testing import CliRunner
 
 import squeeze_patch
-from squeeze_patch.adapters.nvidia import stored
-from squeeze_patch.adapters.records import Global, Record, count_parameters
+from squeeze_patch.adapters.records import Record
 from squeeze_patch.checkpoints import inert
 from squeeze_patch.checkpoints.generators import inspect
+from squeeze_patch.checkpoints.inert_writing import dump
 from squeeze_patch.checkpoints.io import read, write
-from squeeze_patch.checkpoints.stored import StoredFile
 from squeeze_patch.cli import main
 from squeeze_patch.testing import float_error, trained
 from tests.helpers import FORKS, HOSTS, same, tensors
@@ -183,241 +179,5 @@ def read_with_source(data: bytes, source: str, text: str) -> bytes:
 
     change(loaded["G_ema"])
     stream = io.BytesIO()
-    inert.dump(loaded, stream, 4)
+    dump(loaded, stream, 4)
     return stream.getvalue()
-
-
-class Call:
-    """Pickles as a call."""
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.function, self.arguments = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.function, self.arguments
-
-
-def payloads(mark: str) -> Dict[str, bytes]:
-    """Files that make a folder ``mark`` when they are unpickled."""
-    path, run = repr(mark), f"__import__('os').mkdir({mark!r})"
-    text = mark.encode()
-    make = Call(os.mkdir, mark)
-    inner = io.BytesIO()
-    torch.save({"x": make}, inner)
-    legacy = io.BytesIO()
-    torch.save({"x": make}, legacy, _use_new_zipfile_serialization=False)
-    found: Dict[str, Any] = {
-        "top": make,
-        "in a list": [1, make],
-        "as a value": {"G_ema": make},
-        "as a key": {(1, make): 2},
-        "in a set": {1: frozenset([1]), 2: [make]},
-        "in an ordered dict": OrderedDict(a=make),
-        "eval": Call(eval, run),
-        "exec": Call(exec, run),
-        "open": Call(io.open, os.path.join(os.path.dirname(mark), "file"), "w"),
-        "getattr": Call(getattr, Path, "mkdir"),
-        "import": Call(__import__, "this"),
-        "nested pickle": Call(pickle.loads, pickle.dumps(make)),
-        "nested torch blob": Call(torch.storage._load_from_bytes, inner.getvalue()),
-        "nested old torch blob": Call(torch.storage._load_from_bytes, legacy.getvalue()),
-        "torch.load": Call(torch.load, "x.pt"),
-        "compile": Call(compile, run, "x", "exec"),
-        "hooks of a tensor": Call(
-            torch._utils._rebuild_tensor_v2, torch.zeros(2).storage(), 0, (2,), (1,), False, OrderedDict(a=make)
-        ),
-        "state of a tensor": [torch.zeros(2), make],
-        "numpy": Call(__import__("numpy").load, "x.npy", None, True),
-        "exit": Call(sys.exit, 0),
-    }
-    files = {name: pickle.dumps(value, protocol=2) for name, value in found.items()}
-    files.update({f"{name}, protocol 4": pickle.dumps(value, protocol=4) for name, value in found.items()})
-    files["protocol 0"] = b"cposix\nmkdir\n(S" + path.encode() + b"\ntR."
-    files["INST"] = b"(S" + path.encode() + b"\niposix\nmkdir\n."
-    files["OBJ"] = b"(cposix\nmkdir\nS" + path.encode() + b"\no."
-    files["BUILD on a class"] = b"ccollections\nOrderedDict\n}X\x01\x00\x00\x00xI1\nsb."
-    files["BUILD on a function"] = b"ctorch.storage\n_load_from_bytes\n}X\x01\x00\x00\x00xI1\nsb."
-    files["extension"] = b"\x82\x01."
-    files["a call of what was loaded"] = b"ccollections\nOrderedDict\n)R)R."
-    files["persistent id"] = b"Px\n."
-    files["behind a generator's name"] = b"\x80\x04}\x8c\x05G_ema" + pickle.dumps(make, 4)[2:-1] + b"s."
-    files["a name with dots"] = (
-        b"\x80\x04\x8c\x05torch\x8c\x0eserialization.os\x93\x8c" + bytes([len(text)]) + text + b"\x85R."
-    )
-    return files
-
-
-@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
-def test_no_payload_is_run(tmp_path: Path) -> None:
-    """Whatever the command, without --trust: one line that says why, and no mark."""
-    mark = tmp_path / "sprung"
-    files = payloads(str(mark))
-    assert len(files) >= 50
-    pickle.loads(files["top"])  # they do work
-    mark.rmdir()
-    path = tmp_path / "file.pkl"
-    for name, data in files.items():
-        path.write_bytes(data)
-        for arguments in (["info"], ["plan"], ["report", "--device", "cpu"], ["convert"]):
-            target = [str(tmp_path / "out.pkl")] if arguments == ["convert"] else []
-            done = CliRunner().invoke(main, [arguments[0], str(path), *target, *arguments[1:]])
-            assert done.exit_code == 2, (name, arguments, done.output)
-            assert done.output.startswith("Error: "), (name, done.output)
-            assert done.output.count("\n") == 1, (name, done.output)
-            assert not mark.exists(), (name, arguments)
-            assert not (tmp_path / "out.pkl").exists()
-    assert "this" not in sys.modules
-
-
-#: a dictionary, and a tuple of two tuples of two tuples ... as its key: hashing it takes 2^40 steps
-NESTED = b"\x80\x04}K\x01" + b"".join(b"\x94h" + bytes([i]) + b"\x86" for i in range(40))
-#: an array of one item, whose type says afterwards that an item is 2^28 bytes long
-OTHER_SIZE = (
-    b"\x80\x04cnumpy\ndtype\n\x8c\x02V8\x85R\x940cnumpy.core.multiarray\n_reconstruct\n)R(K\x01K\x01\x85h\x00\x89C\x08ABCDEFGHtb"
-    b"\x940h\x00(K\x03\x8c\x01|NNNJ\x00\x00\x00\x10K\x01K\x00tb0h\x01."
-)
-#: a megabyte of words, and their encoding once more
-LONG = b"X" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20) + b"\x94"
-AGAIN = b"0h\x00h\x01\x85R"
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"\x80\x04r\xff\xff\xff\x7f.", "no readable pickle"),
-        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\x00\x00\x00abc.", "no readable pickle"),
-        (b"\x80\x04\x95\xff\xff\xff\xff\xff\x00\x00\x00abc.", "no readable pickle"),
-        (b"\x80\x04" + b"]" * 100_000, "no readable pickle"),
-        (b"(" * 100_000, "no readable pickle"),
-        (b"", "no readable pickle"),
-        (b"\x80\x7f.", "no readable pickle"),
-        (b"\x80\x05\x96" + (3 << 30).to_bytes(8, "little") + b".", "made in an unusual way"),  # a bytearray of 3 GiB
-        (NESTED + b"K\x01s.", "keys that are neither numbers nor words"),
-        (b"cnumpy\ndtype\n" + NESTED[3:] + b"\x85R.", "numpy.dtype of something else than numbers"),
-        (OTHER_SIZE, "numpy.dtype of something else than numbers"),
-        (
-            b"\x80\x04\x8c\x07_codecs\x8c\x06encode\x93\x94" + LONG + AGAIN * 200 + b".",
-            "more of its data than it holds",
-        ),
-    ],
-)
-def test_what_a_file_claims_is_not_believed(data: bytes, words: str, tmp_path: Path) -> None:
-    (tmp_path / "file.pkl").write_bytes(data)
-    with pytest.raises(squeeze_patch.CheckpointError, match=words):
-        read(tmp_path / "file.pkl", trust=False)
-
-
-#: {what is wrong: (where, what is changed)} of a stored generator
-DAMAGE: Dict[str, Callable[[Any], Any]] = {
-    "a function's name": lambda G: part(G, "b8", "conv1").update(modules=(), forward=3, named_parameters=slice(1)),
-    "no resolution": lambda G: part(G, "b8").pop("resolution"),
-    "resolution": lambda G: part(G, "b8", "conv1").update(resolution=16384),
-    "padding": lambda G: part(G, "b8", "conv1").update(padding=4000),
-    "resolutions": lambda G: part(G).update(block_resolutions=[4] * 2000),
-    "styles": lambda G: G.state["_modules"]["mapping"].state.update(num_ws=10**8),
-    "latents": lambda G: G.state["_modules"]["mapping"].state.update(z_dim=16000),
-    "activation": lambda G: part(G, "b8", "conv1").update(activation={}),
-    "gain": lambda G: part(G, "b8", "conv1").update(act_gain=float("nan")),
-    "tables": lambda G: part(G, "b8", "conv1").update(_buffers=3),
-    "arguments": lambda G: part(G, "b8", "conv1").update(_init_kwargs=3),
-    "whole numbers": lambda G: tensor(G, "weight", lambda t: t.int()),
-    "complex": lambda G: tensor(G, "weight", lambda t: t.to(torch.complex64)),
-    "a vector": lambda G: tensor(G, "weight", lambda t: t.flatten()),
-    "no bias": lambda G: part(G, "b8", "conv1")["_parameters"].pop("bias"),
-    "a long bias": lambda G: tensor(G, "bias", lambda t: torch.zeros(100)),
-    "overflow": lambda G: part(G, "b4")["_parameters"]["const"].data.fill_(1e38),
-    "no module": lambda G: part(G, "b8")["_modules"].update(conv1=3),
-    "a plan": lambda G: part(G).update(squeeze_plan={"schema": 1, "blocks": [1]}),
-}
-
-
-def part(G: Any, *path: str) -> Any:
-    """Attributes of the synthesis network, or of a part of it."""
-    record = G.state["_modules"]["synthesis"]
-    for name in path:
-        record = record.state["_modules"][name]
-    return record.state
-
-
-def tensor(G: Any, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    table = part(G, "b8", "conv1")["_parameters"]
-    table[name] = torch.nn.Parameter(change(table[name].detach()), requires_grad=False)
-
-
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_damaged_generators(kind: str, full_host: Host, tmp_path: Path) -> None:
-    """One line, no file; or, where what is wrong is in nobody's way, the same file as without."""
-    loaded = inert.load(io.BytesIO(pickle.dumps({"G_ema": trained(full_host.generator(resolution=8))})))
-    DAMAGE[kind](loaded["G_ema"])
-    source, target = tmp_path / "file.pkl", tmp_path / "out.pkl"
-    with open(source, "wb") as stream:
-        inert.dump(loaded, stream, 4)
-    for command in (["info", str(source)], ["convert", str(source), str(target), "--init", "weights"]):
-        done = CliRunner().invoke(main, command)
-        if kind == "a function's name" or (kind == "overflow" and command[0] == "info"):
-            assert done.exit_code == 0, done.output
-            continue
-        if kind == "no bias" and command[0] == "info":
-            assert "cannot be squeezed: b8.conv1 (SynthesisLayer) has no bias" in done.output
-            continue
-        if kind == "a plan" and command[0] == "info":
-            assert "irregular" in done.output
-            continue
-        assert done.exit_code == 2, done.output
-        assert done.output.startswith("Error: ")
-        assert done.output.count("\n") == 1
-        assert "--debug" not in done.output
-        assert not target.exists()
-
-
-def test_names_that_would_steer_a_terminal(tmp_path: Path) -> None:
-    (tmp_path / "file.pkl").write_bytes(pickle.dumps({"a": 1}))
-    data = {"G\n\x1b[2J": inert.inert_class(Global("torch.nn.modules.linear", "Linear"))(), "\ud800": 1}
-    vars(data["G\n\x1b[2J"]).update(_parameters={}, _buffers={}, _modules={})
-    with open(tmp_path / "file.pkl", "wb") as stream:
-        inert.dump(data, stream, 4)
-    done = CliRunner().invoke(main, ["info", str(tmp_path / "file.pkl")])
-    assert done.output == "G\\n\\x1b[2J: Linear, no generator: 0 parameters\n"
-
-
-def test_classes_and_functions_stay_what_they_were(tmp_path: Path) -> None:
-    """A file that only names them is written with the same names."""
-    data = b"\x80\x04}(\x8c\x01actorch.nn.modules.linear\nLinear\n\x8c\x01bctorch._utils\n_rebuild_tensor_v2\nu."
-    stream = io.BytesIO()
-    inert.dump(inert.load(io.BytesIO(data)), stream, 4)
-    assert pickle.loads(stream.getvalue()) == {"a": torch.nn.Linear, "b": torch._utils._rebuild_tensor_v2}
-
-
-@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
-def test_tensors_that_do_not_fit_their_storage(tmp_path: Path) -> None:
-    storage = torch.zeros(4).storage()
-    for offset, size, stride in (
-        (0, (5,), (1,)),
-        (1, (4,), (1,)),
-        (0, (1 << 33,), (0,)),
-        (0, (2,), (-1,)),
-        (-1, (2,), (1,)),
-    ):
-        value = Call(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict())
-        (tmp_path / "file.pkl").write_bytes(pickle.dumps({"G": value}))
-        with pytest.raises(squeeze_patch.CheckpointError, match="no readable pickle .* a tensor of"):
-            read(tmp_path / "file.pkl", trust=False)
-
-
-def test_a_module_that_holds_itself(full_host: Host, tmp_path: Path) -> None:
-    """A cycle among stored modules ends in one line, in a generator and beside one."""
-    for name in ("G_ema", "D"):
-        loaded = inert.load(io.BytesIO(pickle.dumps({"G_ema": full_host.generator(), "D": full_host.discriminator()})))
-        loaded[name].state["_modules"]["itself"] = loaded[name]
-        monkey = StoredFile(loaded)
-        with pytest.raises(squeeze_patch.CheckpointError, match="holds itself, or is nested too deep"):
-            monkey.save(io.BytesIO(), 4)
-    with pytest.raises(ValueError, match="mapping is there twice"):
-        stored.body_of(inert_cycle(full_host))
-    assert count_parameters(inert_cycle(full_host)) > 0
-
-
-def inert_cycle(host: Host) -> Any:
-    record = inert.load(io.BytesIO(pickle.dumps({"G_ema": host.generator()})))["G_ema"]
-    record.state["_modules"]["mapping"] = record
-    return record
