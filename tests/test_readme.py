@@ -54,7 +54,7 @@ def test_tests_block_is_what_ci_runs() -> None:
 def test_convert_block(workspace: Path) -> None:
     done = shell(PAGE["convert"], workspace)
     assert done.stderr == ""
-    assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in done.stdout
+    assert "G_ema: Generator, squeezed: 4 of 4 blocks" in done.stdout
 
 
 def test_apply_block(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -35,6 +35,7 @@ from squeeze_patch.adapters.layers import (
     refuse_hooks,
     value,
 )
+from squeeze_patch.adapters.nvidia.body import BODIES, dense_body_like
 from squeeze_patch.adapters.nvidia.interchange import NvidiaInterchange
 from squeeze_patch.adapters.nvidia.portable import module_of, persistence_tables, rebuildable_source, squeeze_block
 from squeeze_patch.adapters.nvidia.running import NvidiaRunning, sample_styles
@@ -144,6 +145,8 @@ class NvidiaSurgery(Surgery):
 
     def dense_like(self, root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
         owner = _owner(root, network)
+        if owner is None and isinstance(network, BODIES["SynthesisNetwork"]):
+            return dense_body_like(root, network)
         if owner is None:
             return super().dense_like(root, network)
         classes = type(owner).__mro__

@@ -7,12 +7,14 @@ compute in float32, float16 blocks too.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from torch.nn import functional
 
+from squeeze_patch.adapters.nvidia.block import rebuild_layer
 from squeeze_patch.connection import upsample2d
 
 #: {activation: (slope below zero, gain)}
@@ -278,3 +280,29 @@ BODIES: Dict[str, Any] = {
         Generator,
     )
 }
+
+
+def dense_body_like(root: torch.nn.Module, network: Any) -> torch.nn.Module:
+    """A copy of ``root`` whose squeezed blocks are dense ones again, with random weights for conv1 and torgb."""
+    path = next(name for name, module in root.named_modules() if module is network)
+    dense = copy.deepcopy(root)
+    copied: Any = dense.get_submodule(path)
+    for resolution in network.block_resolutions:
+        old: Any = getattr(copied, f"b{resolution}")
+        if isinstance(old, SynthesisBlock):
+            continue
+        new: Any = SynthesisBlock()
+        for name, value in vars(old).items():
+            if name not in vars(new):
+                setattr(new, name, value)
+        for name, tensor in (*old.named_parameters(recurse=False), *old.named_buffers(recurse=False)):
+            kind = new.register_parameter if isinstance(tensor, torch.nn.Parameter) else new.register_buffer
+            kind(name, tensor)
+        if old.in_channels:
+            new.conv0 = old.conv0
+        channels = old.out_channels
+        new.conv1 = rebuild_layer(old.conv1, out_channels=channels)
+        new.torgb = rebuild_layer(old.torgb, in_channels=channels)
+        setattr(copied, f"b{resolution}", new.train(old.training))
+    del copied.squeeze_plan
+    return dense

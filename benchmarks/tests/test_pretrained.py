@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
@@ -16,6 +18,7 @@ from benchmarks.pretrained import Pretrained
 from squeeze_patch.evaluation.distributions import kernel_distance
 
 
+@pytest.mark.skipif(not os.environ.get("SQUEEZE_SLOW"), reason="half a minute; SQUEEZE_SLOW=1 runs it")
 def test_blur_is_seen() -> None:
     """Two halves of one data set are nearer to each other than either is to its blurred self: by ten times."""
     images = load("photos", 32).images[:600]

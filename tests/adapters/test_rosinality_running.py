@@ -205,9 +205,15 @@ def test_what_is_missing_is_said(rosinality: FlatHost) -> None:
     G = trained(rosinality.generator())
     state = {name: value for name, value in G.state_dict().items() if not name.startswith("noises.")}
     body: Any = stand_in(state)
-    with pytest.raises(squeeze_patch.UnsupportedModelError, match="0 stored noise maps for 7 convolutions.*none"):
-        squeeze_patch.compare(body, body, samples=2)
-    assert squeeze_patch.compare(body, body, samples=2, noise_mode="none").psnr == math.inf
+    assert squeeze_patch.compare(body, body, samples=2).psnr == math.inf  # noise that is the same every time
+    del state["to_rgbs.0.bias"]
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match="to_rgbs.0.bias"):
+        stand_in(state)
+    some = trained(rosinality.generator())
+    del some.noises.noise_3
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match="6 stored noise maps for 7 convolutions.*none"):
+        squeeze_patch.compare(some, some, samples=2)
+    assert squeeze_patch.compare(some, some, samples=2, noise_mode="none").psnr == math.inf
     other: Any = stand_in(rosinality.generator(lr_mlp=1).state_dict())
     with pytest.raises(squeeze_patch.UnsupportedModelError, match="lr_mlp=0.01.*in Python"):
         squeeze_patch.compare(other, other, samples=2)

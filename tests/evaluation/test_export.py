@@ -6,6 +6,7 @@ What a host's operations do not allow, its dense generators cannot do either.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sysconfig
 from pathlib import Path
@@ -100,6 +101,7 @@ def test_compiled_in_one_graph(name: str, wish: Dict[str, Any]) -> None:
 
 @pytest.mark.skipif(VERSION < (2, 0), reason="torch.compile came with torch 2.0")
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(not os.environ.get("SQUEEZE_SLOW"), reason="half a minute; SQUEEZE_SLOW=1 runs it")
 def test_compiled_in_parts() -> None:
     """NVIDIA's operations switch warnings off and on, which no graph holds, dense neither; the parts do."""
     with images_of("draggan") as dense:
