@@ -14,7 +14,7 @@ import math
 import pickle
 import re
 from collections import OrderedDict
-from typing import IO, Any, ClassVar, Dict, List, Optional, Tuple
+from typing import IO, Any, Callable, ClassVar, Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -40,6 +40,16 @@ class UnknownName(pickle.UnpicklingError):
 
 
 _InPython: Any = pickle._Unpickler
+
+
+def _with_checked_keys(step: Callable[[Any], None], keys: Callable[[List[Any]], List[Any]]) -> Callable[[Any], None]:
+    """A step of the unpickler, behind a look at the keys that it takes off the stack."""
+
+    def checked(unpickler: Any) -> None:
+        _check_keys(keys(unpickler.stack))
+        step(unpickler)
+
+    return checked
 
 
 class InertUnpickler(_InPython):  # type: ignore[misc]
@@ -104,40 +114,19 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
     dispatch[pickle.NEWOBJ[0]] = load_newobj
 
     def load_other_new(self) -> None:
-        raise UnknownName("an object that is made in an unusual way")
+        raise pickle.UnpicklingError("an object that is made in an unusual way")  # text files look so, too
 
     for opcode in (pickle.NEWOBJ_EX, pickle.INST, pickle.OBJ, pickle.BYTEARRAY8, pickle.NEXT_BUFFER):
         dispatch[opcode[0]] = load_other_new
 
-    def load_setitem(self) -> None:
-        _check_keys([self.stack[-2]])
-        super().load_setitem()
-
-    dispatch[pickle.SETITEM[0]] = load_setitem
-
-    def load_setitems(self) -> None:
-        _check_keys(self.stack[::2])
-        super().load_setitems()
-
-    dispatch[pickle.SETITEMS[0]] = load_setitems
-
-    def load_additems(self) -> None:
-        _check_keys(self.stack)
-        super().load_additems()
-
-    dispatch[pickle.ADDITEMS[0]] = load_additems
-
-    def load_frozenset(self) -> None:
-        _check_keys(self.stack)
-        super().load_frozenset()
-
-    dispatch[pickle.FROZENSET[0]] = load_frozenset
-
-    def load_dict(self) -> None:
-        _check_keys(self.stack[::2])
-        super().load_dict()
-
-    dispatch[pickle.DICT[0]] = load_dict
+    for opcode, keys in (
+        (pickle.SETITEM, lambda stack: stack[-2:-1]),
+        (pickle.SETITEMS, lambda stack: stack[::2]),
+        (pickle.DICT, lambda stack: stack[::2]),
+        (pickle.ADDITEMS, lambda stack: stack),
+        (pickle.FROZENSET, lambda stack: stack),
+    ):
+        dispatch[opcode[0]] = _with_checked_keys(dispatch[opcode[0]], keys)
 
 
 def _size(stream: IO[bytes]) -> int:
@@ -274,9 +263,9 @@ def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
 
 
 def _ordered(*args: Any) -> Any:
-    if args not in ((), ([],)) and not (len(args) == 1 and isinstance(args[0], list)):
+    pairs: Any = args[0] if args else []
+    if len(args) > 1 or not isinstance(pairs, list):
         raise UnknownName("an OrderedDict of something else")
-    pairs: List[Any] = args[0] if args else []
     if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
         raise UnknownName("an OrderedDict of something else")
     _check_keys([key for key, _ in pairs])
