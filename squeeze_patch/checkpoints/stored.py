@@ -86,7 +86,8 @@ def read_stored(source: Path) -> StoredFile:
     except RecursionError as error:
         raise CheckpointError(f"{source}: the pickle is nested too deep") from error
     except Exception as error:  # whatever a damaged file brings about
-        what = "it has bytes that no pickle has" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        known = {KeyError: "it has bytes that no pickle has", EOFError: "it ends too early"}
+        what = known.get(type(error), f"{type(error).__name__}: {error}")
         raise CheckpointError(f"{source}: this is no readable pickle ({what}); is the download complete?") from error
     entries = data if isinstance(data, dict) and all(isinstance(name, str) for name in data) else {WHOLE: data}
     found, bodies, stored = StoredFile(), {}, {}
