@@ -143,7 +143,7 @@ def _made(role: Interchange, state: Mapping[str, torch.Tensor]) -> torch.nn.Modu
 
 
 def _file(family: Adapter, made: Dict[str, Any]) -> Any:
-    if family.states is None:
+    if family.pickles is not None:
         return made
     archive = Archive(made)
     archive.sites = {name: Site(name, {"": ""}) for name, value in made.items() if isinstance(value, torch.nn.Module)}
