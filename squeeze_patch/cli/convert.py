@@ -12,6 +12,7 @@ import click
 from squeeze_patch.checkpoints.convert import Conversion, convert_file
 from squeeze_patch.checkpoints.generators import plan_in_file
 from squeeze_patch.checkpoints.pickles import host_path
+from squeeze_patch.checkpoints.safe_tensors import FORMATS
 from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.checkpoints.transfer import Transfer, transfer
 from squeeze_patch.cli.errors import Command
@@ -49,6 +50,13 @@ from squeeze_patch.planning.request import Request
     "averaged and swapped.",
 )
 @click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(FORMATS)),
+    help="Write the generator alone (the moving average), as a state dict in a file of this kind, for "
+    "squeeze_patch.load.  [default: the whole file, as it came]",
+)
+@click.option(
     "--no-verify",
     is_flag=True,
     help="Do not run each generator first, with equal blocks in the places of its own, to see that its images stay the "
@@ -66,6 +74,7 @@ def convert(
     init: str,
     to: Optional[str],
     like: Optional[str],
+    form: Optional[str],
     no_verify: bool,
     trust: bool,
     host: Optional[str],
@@ -93,7 +102,7 @@ def convert(
     if like is not None:
         request = as_file(request, like, trust, host, quiet)
     if to is not None:
-        if not request.is_default or init != DEFAULT_INIT:
+        if not request.is_default or init != DEFAULT_INIT or form is not None:
             raise PlanError(
                 "--to carries generators over as they are; squeeze them in a step of its own, before or after"
             )
@@ -105,6 +114,7 @@ def convert(
         return
     with clean_termination(), progress_bar(quiet=quiet) as step:
         how: Dict[str, Any] = {"trust": trust, "host": host, "verify": not no_verify, "force": force}
+        how["form"] = form
         done = convert_file(path, target, request, init, progress=step, **how)
     warn_of_growth(done.plan)
     if as_json:
@@ -160,6 +170,8 @@ def print_conversion(done: Conversion) -> None:
     click.echo(f"start       {INITS[done.init].words}")
     if done.plan.fingerprint:
         click.echo(f"channels    {done.plan.fingerprint} (files with the same can be averaged and swapped; see --like)")
+    if done.left:
+        click.echo(f"left out    {', '.join(done.left)}")
     if done.carried:
         click.echo(f"unchanged   {', '.join(done.carried)}")
     click.echo(f"written     {done.target}")
