@@ -80,11 +80,9 @@ def read_tensors(source: Path) -> Dict[str, Any]:
 
 def in_order_of(found: Dict[str, Any], archive: Archive) -> Dict[str, Any]:
     """What `read_tensors` has read, its tensors in their order in ``archive``, which such files do not keep."""
-    wanted = archive.entries()[WHOLE]
-    state = found[WHOLE]
-    return (
-        {**found, WHOLE: {name: state[name] for name in wanted if name in state}} if len(state) == len(wanted) else {}
-    )
+    wanted, state = archive.entries()[WHOLE], found[WHOLE]
+    order = [name for name in wanted if name in state] + [name for name in state if name not in wanted]
+    return {**found, WHOLE: {name: state[name] for name in order}}
 
 
 def read_tensor_file(source: Path) -> TensorFile:
