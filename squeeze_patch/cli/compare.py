@@ -12,7 +12,8 @@ from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, measuring_options, quiet_option
-from squeeze_patch.cli.output import check_outputs, emit, local, progress_bar
+from squeeze_patch.cli.output import check_outputs, emit, progress_bar
+from squeeze_patch.cli.sources import Sources, shown
 from squeeze_patch.evaluation.compare import SAMPLES
 from squeeze_patch.evaluation.compare import compare as compare_generators
 from squeeze_patch.evaluation.devices import device_named
@@ -47,6 +48,7 @@ def compare(
     json_target: Optional[str],
     trust: bool,
     host: Optional[str],
+    sources: Sources,
     quiet: bool,
 ) -> None:
     """Compare the generators of two files on the same latents.
@@ -60,7 +62,8 @@ def compare(
       squeeze-patch compare dense.pkl squeezed.pkl --grid out.png
     """
     where = device_named(device)
-    files = [local(source, trust, quiet) for source in (a, b)]
+    files = sources.local(a, b, quiet=quiet)
+    a, b = shown(a), shown(b)
     check_outputs(json_target, grid, sources=files)
     with host_path(host):
         first, second = (load_generator(path, key, trust=trust).to(where) for path in files)
