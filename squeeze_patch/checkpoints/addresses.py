@@ -28,8 +28,11 @@ _SIGNATURE = re.compile(
 )
 #: a value without a name is shown up to this length (?raw, ?download)
 _SHORT = 12
-_HOST = re.compile(r"(?=.{1,253}$)[\w-]{1,63}(\.[\w-]{1,63})*\.?")
-_HOST6 = re.compile(r"[0-9a-f:.]+(%[\w.~-]+)?", flags=re.IGNORECASE)
+#: login, a name or a number in brackets, and port
+_PLACE = re.compile(
+    r"([^\\]*@)?((?=.{1,253}$)[\w-]{1,63}(\.[\w-]{1,63})*\.?|\[[0-9a-f:.]+(%[\w.~-]+)?\])(:[0-9]*)?",
+    flags=re.IGNORECASE,
+)
 #: names that Windows keeps for devices, whatever their suffix
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", flags=re.IGNORECASE)
 _LONGEST_NAME = 100
@@ -128,7 +131,7 @@ def parse(text: str) -> Address:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         parts, host, port = urlsplit("http:"), "", None
-    if not (_HOST.fullmatch(host) or (":" in host and _HOST6.fullmatch(host))) or port == 0:
+    if not _PLACE.fullmatch(parts.netloc) or not host or port == 0:
         raise CheckpointError(
             f"{shown}: this is no address of a file: it wants https://host/path, or :port behind host"
         )

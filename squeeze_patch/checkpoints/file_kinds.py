@@ -84,7 +84,7 @@ def ends_early(path: Path) -> bool:
             return size < _safetensors_size(head, path)
         if head.startswith(b"PK\x03\x04"):
             return not zipfile.is_zipfile(path)
-        if head.startswith(_OLD_TORCH) or not re.match(rb"\x80[\x02-\x05]", head):
+        if not head or head.startswith(_OLD_TORCH) or not re.match(rb"\x80[\x02-\x05]", head):
             return False
         stream.seek(-1, os.SEEK_END)
         return stream.read(1) != b"."

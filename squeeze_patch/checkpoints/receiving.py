@@ -16,7 +16,9 @@ from squeeze_patch.checkpoints.addresses import Address
 from squeeze_patch.checkpoints.cache import CachedFile, CacheRecord, CacheSlot
 from squeeze_patch.checkpoints.file_kinds import ends_early
 from squeeze_patch.checkpoints.transport import (
+    BROKEN_OFF,
     Interruption,
+    PlainSession,
     Validators,
     ask,
     content_length,
@@ -111,7 +113,7 @@ class FileReceiver:
             CheckpointError: it cannot be had at all.
         """
         tries = 0
-        with requests.Session() as session:
+        with PlainSession() as session:
             while True:
                 before = self.written
                 try:
@@ -137,7 +139,7 @@ class FileReceiver:
             raise error
         self.clock.sleep(pause)
 
-    def _try(self, session: requests.Session) -> bool:
+    def _try(self, session: PlainSession) -> bool:
         part = self.slot.unfinished() if self.parts else None
         headers: Dict[str, str] = {} if self.kept is None else dict(self.kept.record.validators.conditions)
         if part is not None:
@@ -184,12 +186,11 @@ class FileReceiver:
         if total is not None and total - offset > free:
             raise OSError(0, f"the file needs {total - offset:,} bytes, {free:,} are free")
         done = self._copy(answer, offset, total)
-        if (length is not None and answer.raw.tell() < length) or (total is not None and done < total):
-            raise Interruption(f"the server broke off after {done:,} bytes")
+        short = answer.raw.tell() < length if length is not None else total is None and ends_early(self.slot.part)
+        if short or (total is not None and done < total):
+            raise Interruption(BROKEN_OFF)
         if total is not None and done > total:
             raise _StartAnew
-        if length is None and total is None and done and ends_early(self.slot.part):
-            raise Interruption(f"the server broke off after {done:,} bytes: the end of the file is missing")
 
     def _continued(self, answer: requests.Response, part: CachedFile, encoded: bool) -> Tuple[int, Optional[int]]:
         """(first byte, bytes in all) of an answer that goes on with the part; raises where it is of something else."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import email.utils
+import http.client
 import re
 import socket
 import ssl
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from http import HTTPStatus
-from typing import Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 
 import requests
 import urllib3.exceptions
@@ -19,6 +20,7 @@ from squeeze_patch.checkpoints.addresses import Address
 from squeeze_patch.errors import CheckpointError
 
 REDIRECTIONS = 10
+BROKEN_OFF = "the server broke off before the end of the file"
 #: answers that another try may change
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _CURES = {
@@ -65,8 +67,16 @@ class Validators:
         return {name: value for name, value in headers.items() if value}
 
 
+class PlainSession(requests.Session):
+    """Leaves redirections to `ask`: also where it is not to follow them, requests reads their bodies whole, however
+    long."""
+
+    def resolve_redirects(self, *_: Any, **__: Any) -> Iterator[Any]:
+        return iter(())
+
+
 def ask(
-    session: requests.Session, address: Address, headers: Mapping[str, str], timeout: Tuple[float, float]
+    session: PlainSession, address: Address, headers: Mapping[str, str], timeout: Tuple[float, float]
 ) -> requests.Response:
     """A server's answer, redirections followed, its body unread.
 
@@ -140,12 +150,16 @@ def failure(error: BaseException, address: Address, timeout: Tuple[float, float]
         return CheckpointError(f"cannot download {address.shown}: what the server sends cannot be decompressed")
     if isinstance(error, _MALFORMED) or (isinstance(error, ValueError) and not isinstance(error, OSError)):
         return CheckpointError(f"cannot download {address.shown}: the address, or a header of the answer, is malformed")
-    timeouts = (requests.Timeout, urllib3.exceptions.TimeoutError, socket.timeout)
-    if any(isinstance(cause, timeouts) for cause in causes):
+    if any(isinstance(cause, (urllib3.exceptions.TimeoutError, socket.timeout)) for cause in causes) and not any(
+        isinstance(cause, urllib3.exceptions.NewConnectionError)
+        for cause in causes  # a timeout by its class alone
+    ):
         connecting = any(isinstance(cause, urllib3.exceptions.ConnectTimeoutError) for cause in causes)
         return Interruption(f"the server says nothing for {timeout[0 if connecting else 1]:g} seconds")
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return Interruption(f"the name of its server, {address.origin[1]}, is not found")
+    if any(isinstance(cause, http.client.IncompleteRead) for cause in causes):  # that of urllib3 is one, too
+        return Interruption(BROKEN_OFF)
     reasons = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
     return Interruption(f"the connection failed ({reasons[-1] if reasons else 'it broke off'})")
 

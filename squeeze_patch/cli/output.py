@@ -88,6 +88,8 @@ def progress_bar(label: str = "squeezing", unit: int = 1, quiet: bool = False) -
                 # without a length, click counts what an iterator of unknown length brings: none
                 how.update({"length": max(total // unit, 1)} if total else {"iterable": (one for one in range(0))})
                 bar = stack.enter_context(click.progressbar(**how))
+            if done // unit < bar.pos:
+                bar.pos = done // unit  # begun anew; click counts forwards only
             bar.update(done // unit - bar.pos)
 
         yield step

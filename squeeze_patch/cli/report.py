@@ -7,12 +7,13 @@ from typing import Optional
 
 import click
 
+from squeeze_patch.checkpoints.addresses import redacted
 from squeeze_patch.checkpoints.generators import load_generator
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, measuring_options, quiet_option, request_options
 from squeeze_patch.cli.output import check_outputs, emit, progress_bar
-from squeeze_patch.cli.sources import Sources, shown
+from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.evaluation.latency import REPEATS
 from squeeze_patch.evaluation.measure import measure, pair_for
@@ -60,5 +61,5 @@ def report(
         dense, squeezed = pair_for(G, request, *other)
         with progress_bar("measuring", quiet=quiet) as step:
             result = measure(dense, squeezed, batch, repeats, progress=step)
-    names = {"file": shown(file), "against": None if against is None else shown(against)}
+    names = {"file": redacted(file), "against": None if against is None else redacted(against)}
     emit(str(result), {**names, "key": key, **result.to_dict()}, json_target, quiet)

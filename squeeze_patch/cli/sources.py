@@ -51,13 +51,8 @@ class Sources:
             if not self.cached:
                 passing = tempfile.TemporaryDirectory(prefix="squeeze_patch_")
                 folder = Path(click.get_current_context().with_resource(passing))
-            with progress_bar(f"downloading {shown(source)}", unit=1_000_000, quiet=quiet) as step:
+            with progress_bar(f"downloading {printable(redacted(source))}", unit=1_000_000, quiet=quiet) as step:
                 return fetch(source, lambda done, total: step("", done, total), sha256=sha256, folder=folder)
-
-
-def shown(source: str) -> str:
-    """A path or an address, to be printed."""
-    return printable(redacted(source))
 
 
 def sums(context: click.Context, parameter: click.Parameter, values: Tuple[str, ...]) -> Tuple[str, ...]:
