@@ -34,7 +34,7 @@ setup(
         "requests",
         "urllib3",  # requests brings it
         "platformdirs",
-        "filelock",
+        "filelock>=3.8",
         "Pillow",
         "scipy",
     ],

@@ -43,9 +43,9 @@ def _kind(head: bytes) -> Optional[str]:
         return "is an empty file"
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, which names a file, not the file"
-    if is_safetensors(head):
+    if is_safetensors(head) or head.startswith((b"\x80", b"PK")):
         return None
-    text = head.decode("utf-8", errors="ignore").lstrip("\ufeff \t\r\n\0")
+    text = head.decode("utf-8", errors="ignore").lstrip("\ufeff \t\r\n")
     if re.match(r"<(!doctype html|html|head|body|!--)", text, flags=re.IGNORECASE) or (
         text.startswith("<") and re.search(r"<html[\s>]", text, flags=re.IGNORECASE)
     ):

@@ -3,6 +3,7 @@ same file."""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import time
@@ -217,6 +218,8 @@ class FileReceiver:
                 except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
                     raise failure(error, self.address, self.limits.timeout) from None
                 if not chunk:
+                    stream.flush()
+                    os.fsync(stream.fileno())  # before it becomes the file
                     return done
                 stream.write(chunk)
                 done += len(chunk)

@@ -96,7 +96,7 @@ def ask(
                 allow_redirects=False,
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise failure(error, address, timeout) from None  # their words have the whole address
+            raise failure(error, address, timeout, here) from None  # their words have the whole address
         if answer.status_code not in (301, 302, 303, 307, 308):
             return answer
         location = session.get_redirect_target(answer)
@@ -135,8 +135,14 @@ def _status(code: int) -> str:
         return str(code)
 
 
-def failure(error: BaseException, address: Address, timeout: Tuple[float, float]) -> CheckpointError:
-    """What went wrong, in words of our own: those of requests have the whole address, secrets included."""
+def failure(
+    error: BaseException, address: Address, timeout: Tuple[float, float], here: Optional[Address] = None
+) -> CheckpointError:
+    """What went wrong, in words of our own: those of requests have the whole address, secrets included.
+
+    Args:
+        here: where redirections led.
+    """
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -157,7 +163,7 @@ def failure(error: BaseException, address: Address, timeout: Tuple[float, float]
         connecting = any(isinstance(cause, urllib3.exceptions.ConnectTimeoutError) for cause in causes)
         return Interruption(f"the server says nothing for {timeout[0 if connecting else 1]:g} seconds")
     if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return Interruption(f"the name of its server, {address.origin[1]}, is not found")
+        return Interruption(f"the name of its server, {(here or address).origin[1]}, is not found")
     if any(isinstance(cause, http.client.IncompleteRead) for cause in causes):  # that of urllib3 is one, too
         return Interruption(BROKEN_OFF)
     reasons = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]

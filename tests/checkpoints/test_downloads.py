@@ -297,6 +297,34 @@ def test_limits_of_time(server: FileServer) -> None:
         had(server, status(503), limits=Limits(total=1))
 
 
+def test_a_drip_is_no_download(server: FileServer) -> None:
+    """A byte now and then keeps the connection from timing out."""
+    wake = threading.Event()
+
+    def drip(asked: Asked) -> None:
+        asked.send(200, Content_Length=str(len(CONTENT)))
+        for byte in CONTENT[:200]:
+            asked.wfile.write(bytes([byte]))
+            if wake.wait(0.005):
+                return
+        assert wake.wait(20)
+
+    try:
+        with pytest.raises(squeeze_patch.CheckpointError, match="fewer than 1000 bytes a second come; try again"):
+            had(server, drip, step=10, limits=Limits(read=10))
+    finally:
+        wake.set()
+
+
+def test_chunks_that_break_off(server: FileServer) -> None:
+    def cut(asked: Asked) -> None:
+        body = f"{HALF:x}\r\n".encode() + CONTENT[:HALF] + b"\r\n"
+        asked.send(200, body, Transfer_Encoding="chunked", ETag='"1"')
+
+    assert had(server, cut, file(CONTENT))[0].read_bytes() == CONTENT
+    assert ranges(server)[-1] == (f"bytes={HALF}-", '"1"')
+
+
 def test_a_silent_server(server: FileServer) -> None:
     wake = threading.Event()
     with pytest.raises(squeeze_patch.CheckpointError, match=r"says nothing for 0\.05 seconds"):
