@@ -39,6 +39,7 @@ from squeeze_patch.adapters.nvidia.body import BODIES, dense_body_like
 from squeeze_patch.adapters.nvidia.interchange import NvidiaInterchange
 from squeeze_patch.adapters.nvidia.portable import module_of, persistence_tables, rebuildable_source, squeeze_block
 from squeeze_patch.adapters.nvidia.running import NvidiaRunning, sample_styles
+from squeeze_patch.adapters.nvidia.states import NvidiaStates
 from squeeze_patch.adapters.nvidia.stored import BOOKKEEPING
 from squeeze_patch.adapters.nvidia.unpickling import NvidiaPickles
 from squeeze_patch.errors import UnsupportedModelError
@@ -294,6 +295,7 @@ NVIDIA_ADAPTER = Adapter(
     name="nvidia",
     surgery=NvidiaSurgery(),
     running=NvidiaRunning(),
+    states=NvidiaStates(),
     interchange=NvidiaInterchange(),
     pickles=NvidiaPickles(),
     entries=types.MappingProxyType({"G": "G", "G_ema": "G_ema"}),

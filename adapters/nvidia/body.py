@@ -146,14 +146,15 @@ class SynthesisLayer(torch.nn.Module):
     ) -> torch.Tensor:
         """[N, in, h, w], [N, w_dim] -> [N, out, H, W], in float32."""
         style = self.affine(w)  # [N, in]
-        power = style.square() @ self.weight.square().sum(dim=[2, 3]).t()  # [N, out]
+        weight = self.weight.float()  # files of half precision, too
+        power = style.square() @ weight.square().sum(dim=[2, 3]).t()  # [N, out]
         x = x.float() * style[:, :, None, None]
         if self.up == 2:
-            x = functional.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)  # [N, out, 2h + 1, 2w + 1]
+            x = functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # [N, out, 2h + 1, 2w + 1]
             kernel = (self.resample_filter * 4).expand(x.shape[1], 1, -1, -1)
             x = functional.conv2d(x, kernel.flip([2, 3]), padding=1, groups=x.shape[1])
         else:
-            x = functional.conv2d(x, self.weight, padding=self.padding)
+            x = functional.conv2d(x, weight, padding=self.padding)
         x = x * (power + 1e-8).rsqrt()[:, :, None, None]
         x = self._with_noise(x, noise_mode) + self.bias[None, :, None, None]
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
@@ -194,7 +195,7 @@ class ToRGBLayer(torch.nn.Module):
     def forward(self, x: torch.Tensor, w: torch.Tensor, **_others: Any) -> torch.Tensor:
         """[N, in, H, W], [N, w_dim] -> [N, img_channels, H, W], in float32."""
         style = self.affine(w) * self.weight_gain
-        x = functional.conv2d(x.float() * style[:, :, None, None], self.weight) + self.bias[None, :, None, None]
+        x = functional.conv2d(x.float() * style[:, :, None, None], self.weight.float()) + self.bias[None, :, None, None]
         return activate(x, "linear", clamp=self.conv_clamp)  # type: ignore[no-any-return]
 
 
@@ -221,7 +222,7 @@ class SynthesisBlock(torch.nn.Module):
         layer_kwargs.pop("update_emas", None)
         w = iter(ws.unbind(dim=1))
         if self.in_channels == 0:
-            x = self.const.repeat([ws.shape[0], 1, 1, 1])  # [N, c, 4, 4]
+            x = self.const.float().repeat([ws.shape[0], 1, 1, 1])  # [N, c, 4, 4]
         else:
             assert x is not None
             x = self.conv0(x, next(w), **layer_kwargs)

@@ -42,8 +42,8 @@ class StoredFile(Dict[str, Any]):
 
     stored: Mapping[str, Stored] = MappingProxyType({})
 
-    def save(self, stream: IO[bytes], protocol: int) -> None:
-        """Write the file as its host would."""
+    def entries(self) -> Any:
+        """What the file holds, as its host would store it."""
         made: Dict[int, Record] = {}  # G and G_ema may be one object, and stay so
         entries = dict(self)
         for name, stored in self.stored.items():
@@ -51,8 +51,12 @@ class StoredFile(Dict[str, Any]):
             if id(body) not in made:
                 made[id(body)] = _written(stored, body)
             entries[name] = made[id(body)]
+        return entries.get(WHOLE, entries)
+
+    def save(self, stream: IO[bytes], protocol: int) -> None:
+        """Write the file as its host would."""
         try:
-            dump(entries.get(WHOLE, entries), stream, protocol)
+            dump(self.entries(), stream, protocol)
         except RecursionError as error:
             raise CheckpointError("an object in the file holds itself, or is nested too deep to be written") from error
         except (AttributeError, TypeError, ValueError, pickle.PicklingError) as error:

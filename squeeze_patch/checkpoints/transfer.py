@@ -13,9 +13,10 @@ from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import Interchange
 from squeeze_patch.checkpoints.generators import generators
-from squeeze_patch.checkpoints.io import atomic_write, check_target, read, write
+from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, Archive, Site, attach_plan_of_shapes
+from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError
 from squeeze_patch.surgery.status import status
 
@@ -92,8 +93,7 @@ def transfer(
         states, computed = _common(found, known, data)
         made = {entry: _made(role, state) for entry, state in states.items()}
         w_avg = states.get("G_ema", next(iter(states.values())))["w_avg"]
-        with atomic_write(target) as stream:
-            write(_file(family, role.make_checkpoint(made, w_avg)), stream)
+        save(_file(family, role.make_checkpoint(made, w_avg)), target, force=force)
     names = data if isinstance(data, dict) else {}
     return Transfer(
         source=source,
@@ -143,7 +143,7 @@ def _made(role: Interchange, state: Mapping[str, torch.Tensor]) -> torch.nn.Modu
 
 
 def _file(family: Adapter, made: Dict[str, Any]) -> Any:
-    if family.states is None:
+    if family.pickles is not None:
         return made
     archive = Archive(made)
     archive.sites = {name: Site(name, {"": ""}) for name, value in made.items() if isinstance(value, torch.nn.Module)}

@@ -330,25 +330,3 @@ def test_a_silent_server(server: FileServer) -> None:
     with pytest.raises(squeeze_patch.CheckpointError, match=r"says nothing for 0\.05 seconds"):
         had(server, lambda asked: wake.wait(10) and None, limits=Limits(read=0.05, tries=2))
     wake.set()
-
-
-def test_two_at_once(server: FileServer) -> None:
-    """The second waits for the first, and then asks whether its file is still the newest."""
-    going, waiting = threading.Event(), threading.Event()
-
-    def slow(asked: Asked) -> None:
-        going.set()
-        assert waiting.wait(60)
-        file(CONTENT)(asked)
-
-    url, paths = server.says("/net.pkl", slow, file(CONTENT)), []
-    first = threading.Thread(target=lambda: paths.append(fetch(url)))
-    first.start()
-    assert going.wait(60)
-    threading.Timer(0.3, waiting.set).start()
-    with pytest.warns(DownloadWarning, match="is being downloaded by another process; waiting"):
-        paths.append(fetch(url))
-    first.join()
-    assert len(set(paths)) == 1
-    assert paths[0].read_bytes() == CONTENT
-    assert len(server.asked) == 2

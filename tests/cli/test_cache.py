@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import tempfile
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Tuple
@@ -22,7 +23,7 @@ from squeeze_patch.cli.output import progress_bar
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.errors import CheckpointError, DownloadWarning
 from tests.processes import command_runner
-from tests.servers import FileServer, file, status
+from tests.servers import Asked, FileServer, file, status
 
 DENSE = pickle.dumps({"G_ema": trained_generator()})
 OTHER = pickle.dumps({"G": trained_generator(), "x": 1})
@@ -151,6 +152,28 @@ def test_list_and_clear(server: FileServer, tmp_path: Path) -> None:
 
 def _interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def test_two_at_once(server: FileServer) -> None:
+    """The second waits for the first, and then asks whether its file is still the newest."""
+    going, waiting = threading.Event(), threading.Event()
+
+    def slow(asked: Asked) -> None:
+        going.set()
+        assert waiting.wait(60)
+        file(DENSE)(asked)
+
+    url, paths = server.says("/net.pkl", slow, file(DENSE)), []
+    first = threading.Thread(target=lambda: paths.append(fetch(url)))
+    first.start()
+    assert going.wait(60)
+    threading.Timer(0.3, waiting.set).start()
+    with pytest.warns(DownloadWarning, match="is being downloaded by another process; waiting"):
+        paths.append(fetch(url))
+    first.join()
+    assert len(set(paths)) == 1
+    assert paths[0].read_bytes() == DENSE
+    assert len(server.asked) == 2
 
 
 def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
