@@ -120,9 +120,7 @@ def parse(text: str) -> Address:
     """
     shown, scheme = redacted(text), text.partition(":")[0].lower()
     if scheme not in SCHEMES:
-        cure = (
-            "give the path itself" if scheme == "file" else "download the file with the tool of its store and name that"
-        )
+        cure = "give the path itself" if scheme == "file" else "fetch it with the tool of that store, and give the path"
         raise CheckpointError(f"{shown}: only http:// and https:// addresses are read; {cure}")
     if any(character.isspace() or not character.isprintable() for character in text):
         raise CheckpointError(f"{shown}: an address has no spaces and line ends; write %20 for a space")

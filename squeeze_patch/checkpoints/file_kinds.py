@@ -7,13 +7,14 @@ import os
 import re
 import zipfile
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Tuple
 
 from squeeze_patch.checkpoints.addresses import Address, file_address
 from squeeze_patch.errors import CheckpointError
 
 #: bytes that are looked at
 _HEAD = 1 << 16
+_LOOK = "look at the address in a browser: the link may have expired, or want a login"
 _SAFETENSORS_HEADER = 100_000_000
 #: what begins a file of torch.save since before torch 1.6; tensors stand behind its pickles
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -23,26 +24,22 @@ def check_checkpoint(path: Path, address: Address) -> None:
     """Raise `CheckpointError` where a downloaded file is a page, a message or a pointer, and no checkpoint."""
     with open(path, "rb") as stream:
         head = stream.read(_HEAD)
-    what = _kind(head)
-    if what is None:
-        return
-    better = file_address(address)
-    cure = f"the file itself is at {better}" if better else "use the address of the download itself"
-    if "Git LFS" in what:
-        cure = f"the file itself is at {better}" if better else "use the site's download link, or git lfs pull"
-    elif "error" in what or "empty" in what:
-        cure = "look at the address in a browser: the link may have expired, or want a login"
-    elif "virus" in what:
-        cure += ", or download it in a browser and name that file"
-    raise CheckpointError(f"{address.shown} {what}; {cure}")
+    found = _kind(head)
+    if found is not None:
+        better = file_address(address)
+        cure = f"the file itself is at {better}" if better and found[1] != _LOOK else found[1]
+        raise CheckpointError(f"{address.shown} {found[0]}; {cure}")
 
 
-def _kind(head: bytes) -> Optional[str]:
-    """Words for what is no checkpoint, or None."""
+def _kind(head: bytes) -> Optional[Tuple[str, str]]:
+    """Words for what is no checkpoint, and the cure; or None."""
     if not head:
-        return "is an empty file"
+        return "is an empty file", _LOOK
     if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, which names a file, not the file"
+        return (
+            "is a Git LFS pointer, which names a file, not the file",
+            "use the site's download link, or clone the repository and git lfs pull",
+        )
     if is_safetensors(head) or head.startswith((b"\x80", b"PK")):
         return None
     text = head.decode("utf-8", errors="ignore").lstrip("\ufeff \t\r\n")
@@ -50,13 +47,16 @@ def _kind(head: bytes) -> Optional[str]:
         text.startswith("<") and re.search(r"<html[\s>]", text, flags=re.IGNORECASE)
     ):
         if "Google Drive" in text and re.search("virus scan|can't scan", text, flags=re.IGNORECASE):
-            return "is Google Drive's page about files too large for its virus scan, not the file"
-        return "is a web page, not a file"
+            return (
+                "is Google Drive's page about files too large for its virus scan, not the file",
+                "download it in a browser and name that file",
+            )
+        return "is a web page, not a file", "use the address of the download itself"
     if re.match(r"<[?A-Za-z]", text):
         code = re.search(r"<code>([\w.-]{1,60})</code>", text, flags=re.IGNORECASE)
-        return f"is an XML error message{f' ({code[1]})' if code else ''}, not a file"
+        return f"is an XML error message{f' ({code[1]})' if code else ''}, not a file", _LOOK
     if text[:1] in ("{", "[") and _is_json(head):
-        return "is a JSON error message, not a file"
+        return "is a JSON error message, not a file", _LOOK
     return None
 
 
