@@ -32,6 +32,9 @@ setup(
         "numpy<2; python_version < '3.10'",  # where torch 1.13 is still met, which was built with NumPy 1
         "click>=8.0",
         "requests",
+        "urllib3",  # requests brings it
+        "platformdirs",
+        "filelock>=3.8",
         "Pillow",
         "scipy",
     ],

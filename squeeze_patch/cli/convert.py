@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, Optional, Union
 
 import click
 
+from squeeze_patch.checkpoints.addresses import is_url
 from squeeze_patch.checkpoints.convert import Conversion, convert_file
 from squeeze_patch.checkpoints.generators import plan_in_file
 from squeeze_patch.checkpoints.pickles import host_path
@@ -17,7 +19,8 @@ from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.checkpoints.transfer import Transfer, transfer
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, quiet_option, request_options
-from squeeze_patch.cli.output import check_outputs, clean_termination, local, progress_bar, warn_of_growth
+from squeeze_patch.cli.output import check_outputs, clean_termination, progress_bar, warn_of_growth
+from squeeze_patch.cli.sources import Sources
 from squeeze_patch.errors import PlanError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS
 from squeeze_patch.planning.cost import amount, table
@@ -78,6 +81,7 @@ def convert(
     no_verify: bool,
     trust: bool,
     host: Optional[str],
+    sources: Sources,
     force: bool,
     as_json: bool,
     quiet: bool,
@@ -95,12 +99,14 @@ def convert(
       squeeze-patch convert net_g_latest.pth squeezed.pth
       squeeze-patch convert ffhq.pkl ffhq.pt --to rosinality
     """
-    check_target(Path(source), target, force)
+    check_target(Path(os.devnull if is_url(source) else source), target, force)  # before a long download
     if plan_file is not None:
         check_outputs(str(target), sources=[plan_file])
-    path = local(source, trust, quiet)
-    if like is not None:
-        request = as_file(request, like, trust, host, quiet)
+    if like is not None and not request.is_default:
+        raise PlanError("--like says everything; give it without --ratio, --reduction, --allocate and --plan")
+    path, *relative = sources.local(source, like, quiet=quiet)
+    if relative:
+        request = like_file(relative[0], trust, host)
     if to is not None:
         if not request.is_default or init != DEFAULT_INIT or form is not None:
             raise PlanError(
@@ -123,12 +129,10 @@ def convert(
         print_conversion(done)
 
 
-def as_file(request: Request, like: str, trust: bool, host: Optional[str], quiet: bool) -> Request:
+def like_file(path: Path, trust: bool, host: Optional[str]) -> Request:
     """The request that names a squeezed relative."""
-    if not request.is_default:
-        raise PlanError("--like says everything; give it without --ratio, --reduction, --allocate and --plan")
     with host_path(host):
-        return Request(like=plan_in_file(local(like, trust, quiet), trust=trust))
+        return Request(like=plan_in_file(path, trust=trust))
 
 
 def print_transfer(done: Transfer) -> None:
