@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Optional, Tuple
 
 from squeeze_patch.checkpoints.addresses import Address, file_address
+from squeeze_patch.checkpoints.storages import LEGACY
 from squeeze_patch.errors import CheckpointError
 
 #: bytes that are looked at
 _HEAD = 1 << 16
 _LOOK = "look at the address in a browser: the link may have expired, or want a login"
 _SAFETENSORS_HEADER = 100_000_000
-#: what begins a file of torch.save since before torch 1.6; tensors stand behind its pickles
-_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def check_checkpoint(path: Path, address: Address) -> None:
@@ -84,7 +83,7 @@ def ends_early(path: Path) -> bool:
             return size < _safetensors_size(head, path)
         if head.startswith(b"PK\x03\x04"):
             return not zipfile.is_zipfile(path)
-        if not head or head.startswith(_OLD_TORCH) or not re.match(rb"\x80[\x02-\x05]", head):
+        if not head or head.startswith(LEGACY) or not re.match(rb"\x80[\x02-\x05]", head):
             return False
         stream.seek(-1, os.SEEK_END)
         return stream.read(1) != b"."

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from pathlib import Path
 from typing import IO, Any, Dict, Optional
 
@@ -17,6 +16,7 @@ import torch
 
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.located import Located
+from squeeze_patch.checkpoints.file_kinds import is_safetensors
 from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, WHOLE, Archive, Site, archive_of, stand_in
 from squeeze_patch.errors import CheckpointError, MissingPackageError, UnsupportedModelError
 from squeeze_patch.planning.plans import Plan
@@ -49,10 +49,9 @@ class TensorFile(Archive):
 
 
 def is_tensor_file(source: Path) -> bool:
-    """Whether a file is one of safetensors: the length of a JSON header, and the header."""
+    """Whether a file is one of safetensors."""
     with open(source, "rb") as stream:
-        length, brace = int.from_bytes(stream.read(8), "little"), stream.read(1)
-        return brace == b"{" and 2 <= length <= os.fstat(stream.fileno()).st_size - 8
+        return is_safetensors(stream.read(9))
 
 
 def read_tensors(source: Path) -> Dict[str, Any]:

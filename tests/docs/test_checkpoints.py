@@ -36,6 +36,15 @@ def test_files_of_state_dicts(rosinality: FlatHost, tmp_path: Path, monkeypatch:
     assert "12." in commands(PAGE["states"])
 
 
+def test_alone(workspace: Path, draggan: Host) -> None:
+    assert "G_ema" not in commands(PAGE["alone"]).splitlines()[-1]
+    whole = unpickled(workspace / "network.pkl")
+    G = type(whole)(*whole.init_args, **whole.init_kwargs)
+    python(PAGE["load alone"], G=G)
+    assert squeeze_patch.status(G).state == "squeezed"
+    assert torch.equal(G.mapping.fc0.weight, whole.mapping.fc0.weight)
+
+
 def test_how_much(workspace: Path) -> None:
     commands(PAGE["wishes"])
     names = ("fifth", "half", "allocated")
