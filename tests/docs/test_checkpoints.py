@@ -40,7 +40,7 @@ def test_alone(workspace: Path, draggan: Host) -> None:
     assert "G_ema" not in commands(PAGE["alone"]).splitlines()[-1]
     whole = unpickled(workspace / "network.pkl")
     G = type(whole)(*whole.init_args, **whole.init_kwargs)
-    python(PAGE["load alone"], G=G)
+    python(PAGE["loading"], G=G)
     assert squeeze_patch.status(G).state == "squeezed"
     assert torch.equal(G.mapping.fc0.weight, whole.mapping.fc0.weight)
 
