@@ -136,6 +136,8 @@ def convert_file(
     check_target(source, target, force)
     with host_path(host):
         data = read(source, trust=trust)
+        if isinstance(data, StoredFile):
+            data.check_writable(source)
         found = dense_generators(source, data)
         reference = reference_name(found)
         order = [reference, *(name for name in found if name != reference)]

@@ -36,7 +36,13 @@ LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 class UnknownName(pickle.UnpicklingError):
-    """The file names something that is not known to be harmless."""
+    """The file names something that is not known to be harmless.
+
+    Attributes:
+        named: modules of what it has named before.
+    """
+
+    named: Tuple[str, ...] = ()
 
 
 _InPython: Any = pickle._Unpickler
@@ -150,8 +156,13 @@ def load(stream: IO[bytes]) -> Any:
             a known family's pickles hold.
         pickle.UnpicklingError, EOFError, or another Exception: it is damaged.
     """
+    unpickler = InertUnpickler(stream)
     with reading_options():
-        return InertUnpickler(stream).load()
+        try:
+            return unpickler.load()
+        except UnknownName as error:
+            error.named = tuple(module for module, _ in unpickler._found)
+            raise
 
 
 def _known(module: str, name: str) -> Any:

@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any, Iterator
 
-from squeeze_patch.checkpoints.pickles import PICKLE_PROTOCOL, PathLike, read_pickle
+from squeeze_patch.checkpoints.pickles import PICKLE_PROTOCOL, NeverRun, PathLike, read_pickle
 from squeeze_patch.checkpoints.state_dicts import Archive, is_archive, read_archive
-from squeeze_patch.checkpoints.stored import StoredFile, read_stored
+from squeeze_patch.checkpoints.stored import HostedFile, StoredFile, read_stored
 from squeeze_patch.errors import CheckpointError
 
 
@@ -27,7 +27,10 @@ def read(source: PathLike, *, trust: bool) -> Any:
         raise CheckpointError(f"{source}: {'this is a folder' if source.is_dir() else 'there is no such file'}")
     if is_archive(source):
         return read_archive(source, trust=trust)
-    return read_pickle(source) if trust else read_stored(source)
+    if trust:
+        with contextlib.suppress(NeverRun):
+            return read_pickle(source)
+    return read_stored(source)
 
 
 def write(data: Any, stream: IO[bytes]) -> None:
@@ -35,7 +38,7 @@ def write(data: Any, stream: IO[bytes]) -> None:
     if isinstance(data, Archive):
         data.save(stream)
         return
-    if isinstance(data, StoredFile):
+    if isinstance(data, (StoredFile, HostedFile)):
         data.save(stream, PICKLE_PROTOCOL)
         return
     pickle.dump(data, stream, protocol=PICKLE_PROTOCOL)

@@ -7,6 +7,7 @@ import importlib
 import io
 import pickle
 import sys
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Iterator, List, Optional, Union
 
@@ -22,10 +23,23 @@ PICKLE_PROTOCOL = 4
 PathLike = Union[str, Path]
 
 
+_host: ContextVar[Optional[Path]] = ContextVar("host", default=None)
+
+
+class NeverRun(CheckpointError):
+    """The pickle is read without running it, trusted or not."""
+
+
+def host_is_named() -> bool:
+    """Whether code is inside of `host_path` with a host."""
+    return _host.get() is not None
+
+
 def read_pickle(source: Path) -> Any:
     """What a trusted pickle holds; reading it runs code that is stored in it.
 
     Raises:
+        NeverRun: it is of a kind that is only read by `stored.read_stored`.
         CheckpointError: the file is not a pickle, or needs a module that is not there.
     """
     try:
@@ -33,6 +47,8 @@ def read_pickle(source: Path) -> Any:
             return _CpuUnpickler(stream).load()
     except ModuleNotFoundError as error:
         raise CheckpointError(f"{source}: {error}. {_cure(error.name)}") from error
+    except NeverRun:
+        raise
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
     except (pickle.UnpicklingError, EOFError, UnicodeDecodeError) as error:
@@ -68,9 +84,11 @@ def host_path(host: Optional[PathLike]) -> Iterator[None]:
     paths = list(dict.fromkeys([str(folder), str(outer)]))
     sys.path[:0] = paths
     importlib.invalidate_caches()
+    token = _host.set(folder)
     try:
         yield
     finally:
+        _host.reset(token)
         for path in paths:
             sys.path.remove(path)
 
@@ -83,7 +101,7 @@ class _CpuUnpickler(pickle.Unpickler):
             return _load_on_cpu
         for reason in (role.refuse(module) for role in _roles()):
             if reason is not None:
-                raise CheckpointError(reason)
+                raise NeverRun(reason)
         return super().find_class(module, name)
 
 

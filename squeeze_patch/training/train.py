@@ -18,6 +18,7 @@ from squeeze_patch.checkpoints.convert import convert_file
 from squeeze_patch.checkpoints.downloads import fetch, is_url
 from squeeze_patch.checkpoints.generators import generators
 from squeeze_patch.checkpoints.io import read
+from squeeze_patch.checkpoints.stored import StoredFile
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.request import Request
@@ -107,9 +108,15 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say, trus
         return RunStart(Request(plan=now.plan), str(path))
     target = folder / f"squeezed-{path.name}"
     say(f"squeeze_patch: {source} is dense; squeezing its generators (about a minute at the official sizes)")
-    done = convert_file(path, target, request, trust=trust, force=True)
+    done = convert_file(path, target, request, trust=trust, host=_host(data), force=True)
     say(f"squeeze_patch: squeezed from the trained weights ({done.plan})")
     return RunStart(Request(plan=done.plan), str(target))
+
+
+def _host(data: Any) -> Optional[Path]:
+    """The script's folder, where the file has to be made anew of the classes in there."""
+    foreign = isinstance(data, StoredFile) and data.foreign is not None
+    return Path(os.environ[SCRIPT_VARIABLE]).parent if foreign else None
 
 
 def _read(path: Path, trust: bool) -> Tuple[Any, bool]:
