@@ -145,13 +145,12 @@ def hosted_discriminator(
 def _filled(module: Module, state: Mapping[str, torch.Tensor]) -> Module:
     """``module`` with all tensors of ``state``; filters, which are constant, may be missing there."""
     own = module.state_dict()
-    wanted = {name: tensor.shape for name, tensor in own.items() if name in state or not name.endswith("resample_filter")}
-    have = {name: tensor.shape for name, tensor in state.items()}
-    wrong = [name for name in {**wanted, **have} if wanted.get(name) != have.get(name)]
-    if wrong:
-        raise UnsupportedModelError(
-            f"the host's {type(module).__name__} is another network: {wrong[0]} is "
-            f"{list(wanted.get(wrong[0], ())) or 'missing'} there, {list(have.get(wrong[0], ())) or 'missing'} in the file"
-        )
+    needed = [name for name in own if name in state or not name.endswith("resample_filter")]
+    for name in [*needed, *state]:
+        there, here = (list(tensors[name].shape) if name in tensors else "missing" for tensors in (own, state))
+        if there != here:
+            raise UnsupportedModelError(
+                f"the host's {type(module).__name__} is another network: {name} is {there} there, {here} in the file"
+            )
     module.load_state_dict({**own, **state})
     return module

@@ -52,9 +52,8 @@ class NvidiaStates(StateDicts):
         self, network: torch.nn.Module, kept: Mapping[str, torch.Tensor]
     ) -> Dict[str, Tuple[int, torch.Tensor]]:
         dims = {"conv1.weight": 0, "conv1.bias": 0, "torgb.weight": 1, "torgb.affine.weight": 0, "torgb.affine.bias": 0}
-        return {
-            f"synthesis.{block}.{name}": (dim, channels) for block, channels in kept.items() for name, dim in dims.items()
-        }
+        places = ((block, name, dim) for block in kept for name, dim in dims.items())
+        return {f"synthesis.{block}.{name}": (dim, kept[block]) for block, name, dim in places}
 
 
 def generator_from_state(state: StateDict, squeezed: Optional[Collection[str]] = None) -> torch.nn.Module:
@@ -98,9 +97,9 @@ def _squeezed_blocks(state: StateDict, known: Optional[Collection[str]]) -> List
         narrow = conv1 is not None and conv1.ndim == 4 and conv1.shape[0] < conv1.shape[1]
         if narrow and name != names[-1] and name not in squeezed:
             raise UnsupportedModelError(
-                f"synthesis.{name}.conv1 is squeezed from {conv1.shape[1]} to {conv1.shape[0]} channels, but there is no "
-                f"synthesis.{name}.excite.weight: the tool that wrote this file has dropped it. Convert the dense file "
-                "after that tool, not before"
+                f"synthesis.{name}.conv1 is squeezed from {conv1.shape[1]} to {conv1.shape[0]} channels, but there is "
+                f"no synthesis.{name}.excite.weight: the tool that wrote this file has dropped it. Convert the dense "
+                "file after that tool, not before"
             )
         if name == names[-1]:
             alike = len(squeezed) == len(names) - 1 > 0 if known is None else name in known

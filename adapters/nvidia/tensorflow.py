@@ -1,4 +1,4 @@
-"""Pickles of the TensorFlow StyleGAN2 (NVlabs/stylegan2, stylegan2-ada), read without TensorFlow and without running them.
+"""Pickles of the TensorFlow StyleGAN2 (NVlabs/stylegan2, stylegan2-ada), read without TensorFlow and without a run.
 
 Such a file holds G, D and Gs, the moving average, as objects of dnnlib.tflib: names and values of variables, options,
 and the source of the module that builds the network, of which nothing is run. What the options and variables do not say
@@ -19,7 +19,8 @@ from squeeze_patch.adapters.nvidia.hosted import hosted_discriminator, hosted_ge
 from squeeze_patch.adapters.nvidia.interchange import make_checkpoint
 from squeeze_patch.adapters.nvidia.states import generator_from_state
 from squeeze_patch.adapters.nvidia.tensorflow_names import Variables, discriminator_parts, filters, generator_parts
-from squeeze_patch.adapters.records import Global, Inert, is_plain, state_of
+from squeeze_patch.adapters.nvidia.tensorflow_options import check_options, number
+from squeeze_patch.adapters.records import Global, Inert, state_of
 from squeeze_patch.errors import UnsupportedModelError
 
 NETWORK = Global("dnnlib.tflib.network", "Network")
@@ -35,28 +36,6 @@ OTHERS = {
     "D_paper": "ProGAN",
     "G_synthesis_stylegan_revised": "StyleGAN2 in one of its configurations B to D, which grow progressively",
     "D_stylegan": "StyleGAN2 in one of its configurations B to D, which grow progressively",
-}
-#: options that do not change what is computed, or that the shapes of variables say
-_FREE = ("fmap_base", "fmap_decay", "fmap_min", "fmap_max", "fused_modconv", "num_fp16_res", "dtype", "structure")
-_FREE += ("truncation_psi", "truncation_cutoff", "truncation_psi_val", "truncation_cutoff_val", "style_mixing_prob")
-_FREE += ("is_training", "is_validation", "is_template_graph", "force_clean_graph", "return_dlatents", "randomize_noise")
-_FREE += ("dlatent_broadcast", "freeze_layers", "augment_strength", "pagan_num", "pagan_fade", "mapping_lrmul")
-_FREE += ("dlatent_avg_beta", "w_avg_beta", "conv_clamp", "mbstd_group_size")
-#: {option: values that a StyleGAN2 of the PyTorch hosts can have}
-_ALLOWED: Dict[str, Tuple[Any, ...]] = {
-    "nonlinearity": ("lrelu",),
-    "mapping_nonlinearity": ("lrelu",),
-    "normalize_latents": (True,),
-    "resample_kernel": ([1, 3, 3, 1], (1, 3, 3, 1)),
-    "fmap_const": (None,),
-    "mapping_func": ("G_mapping",),
-    "synthesis_func": ("G_synthesis", "G_synthesis_stylegan2"),
-    "use_noise": (True, False),
-    "use_pagan": (False,),
-    "use_spectral_norm": (False,),
-    "adaptive_dropout": (0,),
-    "score_size": (1,),
-    "score_max": (1,),
 }
 
 
@@ -80,10 +59,7 @@ class Network:
 
     def number(self, option: str, usual: float) -> float:
         """An option that is a positive number."""
-        value = self.options.get(option, usual)
-        if not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{option} is {value!r:.40}")
-        return float(value)
+        return number(self.options, option, usual)
 
     @property
     def clamp(self) -> Optional[float]:
@@ -98,12 +74,6 @@ class TensorFlowFile:
         UnsupportedModelError: a generator is no StyleGAN2.
     """
 
-    words = (
-        "this is a TensorFlow pickle. The PyTorch form is made of a host's own classes: name a checkout of one "
-        "(stylegan2-ada-pytorch, stylegan3, ...) with --host DIR, or carry the generators over with --to rosinality, and "
-        "squeeze the result"
-    )
-
     def __init__(self, networks: List[Any]) -> None:
         self.networks = _named([_network(value) for value in networks])
         self.entries: Dict[str, Any] = {}
@@ -116,6 +86,15 @@ class TensorFlowFile:
             except ValueError as error:
                 raise ValueError(f"{entry}: {error}") from error
             self.entries[entry] = made
+
+    @property
+    def words(self) -> str:
+        classes = any(getattr(entry, "c_dim", 0) for entry in self.entries.values())
+        other = "" if classes else ", or carry the generators over with --to rosinality, and squeeze the result"
+        return (
+            "this is a TensorFlow pickle. squeeze-patch convert makes a PyTorch file of it with a host's own classes: "
+            f"name the checkout of one (stylegan2-ada-pytorch, stylegan3, ...) with --host DIR{other}"
+        )
 
     def _inert_discriminator(self, network: Network) -> Any:
         """Tensors of the discriminator for those who look; one that no host has is no reason not to read the rest."""
@@ -251,7 +230,8 @@ def generator(network: Network) -> torch.nn.Module:
     size = variables.sizes
     sizes = {"label_size": size.get("c", 0), "label_fmaps": size.get("e"), "dlatent_size": size["w"]}
     sizes.update(latent_size=size["z"] - size.get("e", 0), mapping_fmaps=size.get("h"), mapping_layers=layers)
-    _check_options(network, {**sizes, "resolution": resolutions[-1], "num_channels": size["i"], "architecture": "skip"})
+    sizes.update(resolution=resolutions[-1], num_channels=size["i"])
+    check_options(network.options, {**sizes, "architecture": "skip"})
     G = generator_from_state({**state, **filters(resolutions)})
     _describe(G, network)
     return G
@@ -292,27 +272,8 @@ def discriminator_state(network: Network) -> Dict[str, torch.Tensor]:
         raise ValueError(f"4x4/Dense0/weight has shape [{size['l']}, {size['d']}] behind {size['c4']} channels")
     sizes = {"label_size": size.get("c", 0), "resolution": (resolutions or [4])[-1], "num_channels": size.get("i")}
     sizes.update(mapping_layers=layers, mapping_fmaps=size.get("e"), mbstd_num_features=size["s"] - size["c4"])
-    _check_options(network, {**sizes, "architecture": architecture})
+    check_options(network.options, {**sizes, "architecture": architecture})
     return state
-
-
-def _check_options(network: Network, sizes: Mapping[str, Any]) -> None:
-    """Options are known, and say what the variables say.
-
-    Args:
-        sizes: {option: what variables say, None where they say nothing}.
-    """
-    for name, value in network.options.items():
-        if name in _FREE:
-            continue
-        known = name in sizes or name in _ALLOWED
-        said = sizes.get(name)
-        if known and is_plain(value) and (said is None or value is None or value == said):
-            if name not in _ALLOWED or value in _ALLOWED[name]:
-                continue
-        if said is not None and is_plain(value):
-            raise ValueError(f"{name} is {value!r:.40}, where its variables say {said!r}")
-        raise UnsupportedModelError(f"it was made with {name[:40]} = {value!r:.40}, which no PyTorch StyleGAN2 knows")
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from squeeze_patch.adapters.nvidia.tensorflow import NETWORK, TensorFlowFile, ne
 from squeeze_patch.adapters.records import Global, Record
 from squeeze_patch.adapters.roles import Foreign
 
+
 class NvidiaPickles:
     """The role of files that are pickles: they name modules of the checkout in which they were made."""
 

@@ -13,6 +13,7 @@ import io
 import math
 import pickle
 import re
+from argparse import Namespace
 from collections import OrderedDict
 from typing import IO, Any, Callable, ClassVar, Dict, List, Optional, Tuple
 
@@ -21,7 +22,7 @@ import torch
 
 from squeeze_patch.adapters import adapters
 from squeeze_patch.adapters.records import Global, Inert, InertDict, Record
-from squeeze_patch.checkpoints.tensor_files import reading_options
+from squeeze_patch.checkpoints.storages import DTYPES, LEGACY, Storage, Storages, load_legacy, storage_of
 
 #: names of classes that become inert: modules of torch, which hosts' discriminators hold
 INERT_MODULES = ("torch.nn.modules.",)
@@ -29,10 +30,10 @@ INERT_MODULES = ("torch.nn.modules.",)
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 #: tensors of no more numbers than this may repeat values of a smaller storage
 SMALL = 1 << 16
+#: instances that may be made, and get attributes
+PLAIN = (Inert, InertDict, Namespace)
 #: what a file may make of itself beyond four times its size
 GENEROUS = 1 << 24
-#: what torch's older format begins with, in which it nests the storages of tensors
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 class UnknownName(pickle.UnpicklingError):
@@ -63,15 +64,25 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
 
     dispatch: ClassVar[Dict[int, Any]] = dict(_InPython.dispatch)
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], storages: Optional[Storages] = None, size: Optional[int] = None) -> None:
         super().__init__(stream, encoding="latin1")
         self._found: Dict[Tuple[str, str], Any] = {}
-        self._left = GENEROUS + 4 * _size(stream)
+        self._left = GENEROUS + 4 * (_size(stream) if size is None else size)
+        self._storages = storages
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._found:
-            self._found[module, name] = _known(module, name)
+            self._found[module, name] = self.known(module, name)
         return self._found[module, name]
+
+    def known(self, module: str, name: str) -> Any:
+        """What a name becomes; `UnknownName` where it is not known to be harmless."""
+        return _known(module, name)
+
+    def persistent_load(self, pid: Any) -> Any:
+        if self._storages is None:
+            raise pickle.UnpicklingError("a reference to something outside of the pickle")
+        return storage_of(pid, self._storages)
 
     def get_extension(self, code: int) -> Any:
         raise UnknownName(f"extension {code}")
@@ -86,7 +97,7 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
         elif isinstance(inst, OrderedDict):
             if not (isinstance(state, dict) and set(state) <= {"_metadata"}):
                 raise UnknownName("attributes for an OrderedDict")
-        elif isinstance(inst, (Inert, InertDict)) and not isinstance(inst, Record) and isinstance(state, dict):
+        elif isinstance(inst, PLAIN) and not isinstance(inst, Record) and isinstance(state, dict):
             if not all(isinstance(name, str) and not name.startswith("__") for name in state):
                 raise UnknownName(f"attributes for a {type(inst).__name__}")
             vars(inst).update(state)
@@ -157,19 +168,18 @@ def load(stream: IO[bytes]) -> Any:
         pickle.UnpicklingError, EOFError, or another Exception: it is damaged.
     """
     unpickler = InertUnpickler(stream)
-    with reading_options():
-        try:
-            return unpickler.load()
-        except UnknownName as error:
-            error.named = tuple(module for module, _ in unpickler._found)
-            raise
+    try:
+        return unpickler.load()
+    except UnknownName as error:
+        error.named = tuple(module for module, _ in unpickler._found)
+        raise
 
 
 def _known(module: str, name: str) -> Any:
     if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
         return getattr(torch, name)
     roles = [adapter.pickles for adapter in adapters() if adapter.pickles is not None]
-    found = _FUNCTIONS.get((module, name)) or next(filter(None, (role.known(module, name) for role in roles)), None)
+    found = TENSOR_NAMES.get((module, name)) or next(filter(None, (role.known(module, name) for role in roles)), None)
     if found is None and f"{module}.".startswith(INERT_MODULES):
         found = inert_class(Global(module, name))
     if found is None:
@@ -197,8 +207,8 @@ def inert_class(origin: Global) -> Any:
 def _storage(data: Any) -> Any:
     if not (isinstance(data, bytes) and data.startswith(LEGACY)):  # the form in which torch nests them
         raise pickle.UnpicklingError("a tensor's storage is no storage")
-    found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    if not hasattr(found, "dtype") or isinstance(found, torch.Tensor):
+    found = load_legacy(io.BytesIO(data), len(data), lambda stream, storages: InertUnpickler(stream, storages).load())
+    if not isinstance(found, Storage):
         raise pickle.UnpicklingError("a tensor's storage is no storage")
     return found
 
@@ -207,18 +217,19 @@ def _tensor(
     storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any = False, hooks: Any = (), *_: Any
 ) -> torch.Tensor:
     """torch's _rebuild_tensor_v2, of what fits into its storage."""
+    if not isinstance(storage, Storage):
+        raise pickle.UnpicklingError("a tensor without a storage")
     if not (isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= 8):
         raise pickle.UnpicklingError("a tensor of no size")
     if not all(isinstance(n, int) and 0 <= n < 1 << 48 for n in (offset, *size, *stride)):
         raise pickle.UnpicklingError("a tensor of an impossible size")
-    count, has = math.prod(size), getattr(storage, "_size", storage.size)()
+    count, has = math.prod(size), storage.numbers.numel()
     last = offset + sum((n - 1) * step for n, step in zip(size, stride)) if count else offset - 1
     if last >= has or (count > has and count > SMALL):
         raise pickle.UnpicklingError(f"a tensor of {count:,} numbers in a storage of {has:,}")
     if hooks:
         raise UnknownName("hooks on a tensor")
-    untyped: Any = torch._utils
-    tensor: torch.Tensor = untyped._rebuild_tensor(storage, offset, size, stride)
+    tensor = storage.numbers.as_strided(size, stride, offset)
     tensor = tensor.clone() if count < has else tensor  # written by itself it shall not bring the whole along
     return tensor.requires_grad_() if requires_grad else tensor
 
@@ -305,12 +316,13 @@ def _device(kind: Any, *index: Any) -> Any:
 
 def _new(cls: Any, *args: Any) -> Any:
     """copyreg's __newobj__ and, for a plain object, _reconstructor."""
-    if not (isinstance(cls, type) and issubclass(cls, (Inert, InertDict))):
+    if not (isinstance(cls, type) and issubclass(cls, PLAIN)):
         raise UnknownName("a new object of a class that is not inert")
     return object.__new__(cls) if issubclass(cls, Inert) else cls()
 
 
-_FUNCTIONS: Dict[Tuple[str, str], Any] = {
+#: {(module, name): what it becomes} of tensors, arrays and plain values
+TENSOR_NAMES: Dict[Tuple[str, str], Any] = {
     ("torch.storage", "_load_from_bytes"): _storage,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_tensor"): _tensor,
@@ -322,6 +334,8 @@ _FUNCTIONS: Dict[Tuple[str, str], Any] = {
     ("builtins", "frozenset"): _frozenset,
     ("builtins", "slice"): slice,
     ("builtins", "complex"): complex,
+    **{("torch", name): dtype for name, dtype in DTYPES.items()},
+    ("torch.storage", "UntypedStorage"): DTYPES["UntypedStorage"],
     ("numpy", "dtype"): _dtype,
     ("numpy", "ndarray"): Global("numpy", "ndarray"),
     ("builtins", "object"): Global("builtins", "object"),

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import IO, Any, Iterator
 
 from squeeze_patch.checkpoints.pickles import PICKLE_PROTOCOL, NeverRun, PathLike, read_pickle
-from squeeze_patch.checkpoints.state_dicts import Archive, is_archive, read_archive
+from squeeze_patch.checkpoints.state_dicts import Archive, read_archive
 from squeeze_patch.checkpoints.stored import HostedFile, StoredFile, read_stored
+from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.errors import CheckpointError
 
 

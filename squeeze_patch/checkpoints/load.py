@@ -9,7 +9,8 @@ import torch
 
 from squeeze_patch.adapters import reference_name, search
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.checkpoints.state_dicts import find_bodies, is_archive, read_entries
+from squeeze_patch.checkpoints.state_dicts import find_bodies, read_entries
+from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request

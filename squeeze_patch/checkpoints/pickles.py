@@ -9,7 +9,7 @@ import pickle
 import sys
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Union
+from typing import Any, Iterator, List, Optional, Tuple, Union
 
 import torch
 
@@ -68,11 +68,9 @@ def host_path(host: Optional[PathLike]) -> Iterator[None]:
     if host is None:
         yield
         return
-    folder, outer = Path(host).resolve(), Path(host).resolve()
+    outer = Path(host).resolve()
     markers = [role.marker for role in _roles()]
-    if not any((folder / name).is_dir() for name in markers) and (folder / "src").is_dir():
-        folder = folder / "src"  # as some forks keep their modules; others import theirs as src.*
-    marker = next((name for name in markers if (folder / name).is_dir()), None)
+    folder, marker = _checkout(outer)
     if marker is None:
         raise CheckpointError(
             f"{host}: no {' and no '.join(markers)} in this folder; --host names the folder of a host's checkout"
@@ -91,6 +89,19 @@ def host_path(host: Optional[PathLike]) -> Iterator[None]:
         _host.reset(token)
         for path in paths:
             sys.path.remove(path)
+
+
+def is_checkout(folder: Path) -> bool:
+    """Whether a folder can be named as `host_path`'s host."""
+    return _checkout(folder)[1] is not None
+
+
+def _checkout(outer: Path) -> Tuple[Path, Optional[str]]:
+    """The folder that a host's modules are imported from, and the module that tells it, None where none does."""
+    folder, markers = outer, [role.marker for role in _roles()]
+    if not any((folder / name).is_dir() for name in markers) and (folder / "src").is_dir():
+        folder = folder / "src"  # as some forks keep their modules; others import theirs as src.*
+    return folder, next((name for name in markers if (folder / name).is_dir()), None)
 
 
 class _CpuUnpickler(pickle.Unpickler):

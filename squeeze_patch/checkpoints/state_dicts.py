@@ -4,7 +4,6 @@ when the file is written.
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +14,8 @@ import torch
 from squeeze_patch.adapters import adapters, locate
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import StateDicts
-from squeeze_patch.checkpoints.tensor_files import load_tensors
+from squeeze_patch.checkpoints.inert import UnknownName
+from squeeze_patch.checkpoints.tensor_files import check_sums, fault_in_words, load_tensors
 from squeeze_patch.errors import CheckpointError, UnsupportedModelError
 from squeeze_patch.planning.plans import BlockPlan, Plan
 from squeeze_patch.planning.solver import dense_parameters
@@ -26,8 +26,6 @@ PLAN_ENTRY = "squeeze_plan"
 WHOLE = ""
 #: how many names deep generators are looked for in a state dict
 DEPTH = 4
-#: what a file of torch.save begins with: a zip archive, or since before torch 1.6 a pickled magic number
-_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
 
 
 @dataclass(frozen=True)
@@ -88,12 +86,6 @@ class Archive(Dict[str, Any]):
         torch.save(entries.get(WHOLE, {**in_order, **entries}), stream)
 
 
-def is_archive(source: Path) -> bool:
-    """Whether torch.save wrote the file, rather than a host's pickle."""
-    with open(source, "rb") as stream:
-        return stream.read(32).startswith(_MAGIC)
-
-
 def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
     """The entries of a file of torch.save, all tensors on the CPU; a bare state dict, or a module, is its only entry,
     `WHOLE`.
@@ -106,15 +98,18 @@ def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
     """
     try:
         data = load_tensors(source)
-    except pickle.UnpicklingError as error:
+    except UnknownName as error:
         if not trust:
             raise CheckpointError(
-                f"{source}: the file holds more than tensors and plain values, and loading it runs code that is stored "
-                "in it. If you trust where it came from, say so with --trust (in Python: trust=True)"
+                f"{source}: the file holds more than tensors and plain values ({error}), and loading it runs code that "
+                "is stored in it. If you trust where it came from, say so with --trust, and name the host's checkout "
+                "with --host DIR where it needs it (in Python: trust=True, host=...)"
             ) from error
         data = _load(source)
-    except Exception as error:
-        raise CheckpointError(f"{source}: no readable file of torch.save ({error}); is it complete?") from error
+    except Exception as error:  # whatever a damaged file brings about
+        raise CheckpointError(
+            f"{source}: no readable file of torch.save ({fault_in_words(error)}); is it complete?"
+        ) from error
     if not isinstance(data, (dict, torch.nn.Module)):
         raise CheckpointError(f"{source}: this file of torch.save holds a {type(data).__name__}, not a dict")
     return {WHOLE: data} if is_state(data) or isinstance(data, torch.nn.Module) else data
@@ -273,6 +268,7 @@ def _roles() -> List[StateDicts]:
 
 def _load(source: Path) -> Any:
     try:
+        check_sums(source)
         return torch.load(source, map_location="cpu", weights_only=False)
     except Exception as error:  # whatever the code in the file brings about
         raise CheckpointError(f"{source}: the file cannot be loaded: {type(error).__name__}: {error}") from error

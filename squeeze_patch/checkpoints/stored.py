@@ -126,7 +126,8 @@ def read_stored(source: Path) -> Union[StoredFile, HostedFile]:
 def _foreign(source: Path, foreign: Foreign) -> Union[StoredFile, HostedFile]:
     """The generators as bodies of our own; where a host was named, all networks as its."""
     if host_is_named():
-        return HostedFile(_judged(lambda file: file.hosted(), foreign, f"{source}: "))
+        words = "the host's own code stopped while it built the networks"
+        return HostedFile(_judged(lambda file: file.hosted(), foreign, f"{source}: ", words))
     found = StoredFile(foreign.entries)
     found.foreign = foreign
     return found

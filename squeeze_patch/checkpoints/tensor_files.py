@@ -1,17 +1,24 @@
-"""Files of torch.save, read without running code from them, in every release of torch."""
+"""Files of torch.save, read without running code from them, alike in every release of torch."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
-import pickle
-from collections import OrderedDict
+import zipfile
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar, Dict, Iterator
+from typing import IO, Any
 
 import torch
+
+from squeeze_patch.checkpoints.inert import TENSOR_NAMES, InertUnpickler, UnknownName
+from squeeze_patch.checkpoints.storages import LEGACY, ArchiveStorages, Storages, check_archive, load_legacy
+
+ZIP = b"PK\x03\x04"
+
+
+def is_archive(source: Path) -> bool:
+    """Whether torch.save wrote the file, rather than a host's pickle."""
+    with open(source, "rb") as stream:
+        return stream.read(32).startswith((ZIP, LEGACY))
 
 
 def load_tensors(source: Path) -> Any:
@@ -19,60 +26,53 @@ def load_tensors(source: Path) -> Any:
     (argparse.Namespace).
 
     Raises:
-        pickle.UnpicklingError: it holds more than that.
+        UnknownName: it holds more than that.
+        Exception: it is damaged; `fault_in_words` says how.
     """
-    with reading_options():
-        return torch.load(source, map_location="cpu", weights_only=True)
+    size = source.stat().st_size
+
+    def load(stream: IO[bytes], storages: Storages) -> Any:
+        return _Tensors(stream, storages, size).load()
+
+    with open(source, "rb") as stream:
+        if stream.read(len(LEGACY)) == LEGACY:
+            stream.seek(0)
+            return load_legacy(stream, size, load)
+    with zipfile.ZipFile(source) as archive:
+        folder = check_archive(archive, size)
+        with archive.open(f"{folder}data.pkl") as stream:
+            return load(stream, ArchiveStorages(archive, folder))
 
 
-@contextlib.contextmanager
-def reading_options() -> Iterator[None]:
-    """torch.load's restricted unpickler knows argparse.Namespace meanwhile, and floats in every release of torch.
-
-    Before torch 2.5 another one has to take its place: the old ones cannot be told of classes, and torch 1.13's knows
-    no floats, either. (torch 1.13 runs code from the file where it is given one as ``pickle_module``.)
-    """
-    serialization: Any = torch.serialization
-    if hasattr(serialization, "safe_globals"):
-        with serialization.safe_globals([argparse.Namespace]):
-            yield
+def check_sums(source: Path) -> None:
+    """Read a zip archive once and raise `zipfile.BadZipFile` where a checksum is wrong, or a member is there twice."""
+    if not zipfile.is_zipfile(source):
         return
-    original = serialization._weights_only_unpickler
-    serialization._weights_only_unpickler = _TENSORS_ONLY
-    try:
-        yield
-    finally:
-        serialization._weights_only_unpickler = original
+    with zipfile.ZipFile(source) as archive:
+        check_archive(archive, source.stat().st_size)
+        wrong = archive.testzip()
+        if wrong is not None:
+            raise zipfile.BadZipFile(f"Bad CRC-32 for file {wrong!r}")
 
 
-_InPython: Any = pickle._Unpickler  #: its steps can be replaced, other than those of pickle.Unpickler
+def fault_in_words(error: Exception) -> str:
+    """What is wrong with a file whose reading ended with ``error``."""
+    if "CRC" in str(error):
+        return (
+            f"a checksum is wrong ({error}): it was damaged on its way or on the disk, or was written without checksums"
+        )
+    known = {EOFError: "it ends too early", KeyError: f"it has no {error}", RecursionError: "it is nested too deep"}
+    return known.get(type(error), f"{error}")
 
 
-class _Unpickler(_InPython):  # type: ignore[misc]
-    """Python's own one, restricted to the classes and functions that torch's restricted one knows."""
+class _Tensors(InertUnpickler):
+    """Restricted to tensors, plain values and options."""
 
-    dispatch: ClassVar[Dict[int, Any]] = dict(_InPython.dispatch)
-
-    def find_class(self, module: str, name: str) -> Any:
-        allowed = importlib.import_module("torch._weights_only_unpickler")._get_allowed_globals()  # private to torch
+    def known(self, module: str, name: str) -> Any:
         if (module, name) == ("argparse", "Namespace"):
             return argparse.Namespace
-        if f"{module}.{name}" not in allowed:
-            raise pickle.UnpicklingError(f"{module}.{name} is neither a tensor nor a plain value")
-        return allowed[f"{module}.{name}"]
-
-    def load_build(self) -> None:
-        """Set attributes, which classes and functions must not get."""
-        if type(self.stack[-2]) not in (OrderedDict, argparse.Namespace):
-            raise pickle.UnpicklingError(f"attributes for a {type(self.stack[-2]).__name__}")
-        super().load_build()
-
-    dispatch[pickle.BUILD[0]] = load_build
-
-
-def _load(stream: Any, **options: Any) -> Any:
-    return _Unpickler(stream, **options).load()
-
-
-#: what torch.load asks of the module of an unpickler
-_TENSORS_ONLY = SimpleNamespace(Unpickler=_Unpickler, load=_load)
+        if (module, name) in TENSOR_NAMES:
+            return TENSOR_NAMES[module, name]
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        raise UnknownName(f"{module}.{name}"[:80])

@@ -10,6 +10,7 @@ import torch
 
 from squeeze_patch.adapters import adapters, entry_roles, locate, reference_name, role_of
 from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.interchange import CommonState
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import Interchange
 from squeeze_patch.checkpoints.generators import generators
@@ -125,7 +126,7 @@ def _is_there(data: Any, found: Mapping[str, Located], family: Adapter) -> bool:
     return isinstance(data, HostedFile) and all(one.adapter.name == family.name for one in found.values())
 
 
-def _carried(family: Adapter, role: Interchange, states: Mapping[str, Dict[str, torch.Tensor]], computed: bool) -> _Done:
+def _carried(family: Adapter, role: Interchange, states: Mapping[str, CommonState], computed: bool) -> _Done:
     made = {entry: _made(role, state) for entry, state in states.items()}
     example, state = next(iter(made.values())), next(iter(states.values()))
     w_avg = states.get("G_ema", state)["w_avg"]

@@ -8,6 +8,7 @@ and handed to the others by the environment.
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import functools
 import importlib
@@ -16,13 +17,13 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional
 
 import torch
 
 from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.checkpoints.load import load as load_file
-from squeeze_patch.checkpoints.tensor_files import reading_options
+from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.errors import StateError
 from squeeze_patch.surgery.status import status
 from squeeze_patch.training.common import PrepareStart, squeeze_new
@@ -125,7 +126,7 @@ def hook_classes() -> None:
             return load(self, *args, **kwargs)
         self.model_name = lambda number: job["checkpoint"]
         try:
-            with reading_options():  # the host asks for weights only; a Plan has floats, which torch 1.13 refuses
+            with _own_load():
                 result = load(self, *args, **kwargs)
         finally:
             del self.model_name
@@ -135,6 +136,17 @@ def hook_classes() -> None:
 
     networks.StyleGAN2.__init__, networks.Trainer.load = build_squeezed, load_squeezed
     networks.StyleGAN2.squeeze_patch = True
+
+
+@contextlib.contextmanager
+def _own_load() -> Iterator[None]:
+    """The host's torch.load asks for weights only; a Plan has floats, which that of torch 1.13 refuses."""
+    original = torch.load
+    setattr(torch, "load", lambda source, **_options: load_tensors(Path(source)))  # noqa: B010 - of another type
+    try:
+        yield
+    finally:
+        setattr(torch, "load", original)  # noqa: B010
 
 
 def _say_restored(wrapper: torch.nn.Module) -> None:

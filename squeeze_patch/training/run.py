@@ -10,7 +10,8 @@ from typing import List, Optional, Sequence
 
 import torch
 
-from squeeze_patch.checkpoints.state_dicts import find_bodies, is_archive, read_entries
+from squeeze_patch.checkpoints.state_dicts import find_bodies, read_entries
+from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request

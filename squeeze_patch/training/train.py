@@ -18,6 +18,7 @@ from squeeze_patch.checkpoints.convert import convert_file
 from squeeze_patch.checkpoints.downloads import fetch, is_url
 from squeeze_patch.checkpoints.generators import generators
 from squeeze_patch.checkpoints.io import read
+from squeeze_patch.checkpoints.pickles import is_checkout
 from squeeze_patch.checkpoints.stored import StoredFile
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.planning.planner import plan_for
@@ -115,8 +116,9 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say, trus
 
 def _host(data: Any) -> Optional[Path]:
     """The script's folder, where the file has to be made anew of the classes in there."""
+    folder = Path(os.environ[SCRIPT_VARIABLE]).parent
     foreign = isinstance(data, StoredFile) and data.foreign is not None
-    return Path(os.environ[SCRIPT_VARIABLE]).parent if foreign else None
+    return folder if foreign and is_checkout(folder) else None
 
 
 def _read(path: Path, trust: bool) -> Tuple[Any, bool]:

@@ -1,4 +1,4 @@
-"""Files of torch.save, read without running code: by torch's own restricted unpickler, and by the one for old torch."""
+"""Files of torch.save, read without running code, and without believing what they claim."""
 
 from __future__ import annotations
 
@@ -23,12 +23,6 @@ class Reduced:
 
     def __reduce__(self) -> Tuple[Any, ...]:
         return self.call
-
-
-@pytest.fixture(params=["as it is", "before 2.5"], autouse=True)
-def _torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "before 2.5":
-        monkeypatch.delattr(torch.serialization, "safe_globals", raising=False)
 
 
 @pytest.fixture(params=["zip", "before torch 1.6"])

@@ -14,6 +14,8 @@ import numpy as np
 Shapes = Dict[str, Tuple[int, ...]]
 #: what every network here was made with unless a test says otherwise; configuration F is 16384, E is 8192, both of 512
 SIZES: Dict[str, Any] = {"resolution": 32, "fmap_base": 256, "fmap_max": 32, "latent_size": 24, "dlatent_size": 24}
+OF_GENERATORS = ("latent_size", "dlatent_size", "mapping_layers", "mapping_fmaps", "mapping_lrmul", "label_fmaps")
+OF_GENERATORS += ("use_noise",)
 #: source in the file, which shall not run
 SOURCE = "import os\nos.system('echo the source of a network has run > {mark}')\n"
 
@@ -89,7 +91,8 @@ def synthesis(seed: int, options: Dict[str, Any], ada: bool) -> Network:
     shapes: Shapes = {"4x4/Const/const": (1, channels(options, 4), 4, 4)}
     for index, side in enumerate(sides(options)):
         here, before = channels(options, side), channels(options, side // 2)
-        convolutions = {f"{side}x{side}/Conv0_up": before, f"{side}x{side}/Conv1": here} if index else {"4x4/Conv": here}
+        above = {f"{side}x{side}/Conv0_up": before, f"{side}x{side}/Conv1": here}
+        convolutions = above if index else {"4x4/Conv": here}
         for number, (name, into) in enumerate(convolutions.items()):
             shapes.update(modulated(name, w, 3, into, here))
             if noise:
@@ -109,8 +112,7 @@ def generator(name: str = "Gs", seed: int = 1, ada: bool = False, **options: Any
 
 
 def discriminator(seed: int = 3, ada: bool = False, architecture: Optional[str] = None, **options: Any) -> Network:
-    taken = ("latent_size", "dlatent_size", "mapping_layers", "mapping_fmaps", "mapping_lrmul", "label_fmaps", "use_noise")
-    options = {key: value for key, value in {**SIZES, **options}.items() if key not in taken}
+    options = {key: value for key, value in {**SIZES, **options}.items() if key not in OF_GENERATORS}
     options.update({} if architecture is None else {"architecture": architecture})
     classes, images = options.get("label_size", 0), options.get("num_channels", 3)
     shapes: Shapes = {}
