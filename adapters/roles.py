@@ -112,12 +112,14 @@ class Foreign(Protocol):
     """A file of a form that no host of the family writes any more.
 
     Attributes:
-        words: what it is, and what can be made of it.
         entries: {name as the hosts have it: generator of our own, or inert value}.
     """
 
-    words: str
     entries: Dict[str, Any]
+
+    @property
+    def words(self) -> str:
+        """What it is, and what can be made of it."""
 
     def hosted(self) -> Dict[str, Any]:
         """The entries of a checkpoint of today with networks of the host's own classes, whose modules can be imported;

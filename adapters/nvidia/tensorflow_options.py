@@ -1,4 +1,4 @@
-"""Options that the TensorFlow StyleGAN2's networks were made with: which can be, and whether variables bear them out."""
+"""Options that the TensorFlow StyleGAN2's networks were made with: which can be, and whether variables agree."""
 
 from __future__ import annotations
 

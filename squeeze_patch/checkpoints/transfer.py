@@ -13,7 +13,7 @@ from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.interchange import CommonState
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import Interchange
-from squeeze_patch.checkpoints.generators import generators
+from squeeze_patch.checkpoints.generators import generators, refuse_diverged
 from squeeze_patch.checkpoints.io import atomic_write, check_target, read, write
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, Archive, Site, attach_plan_of_shapes
@@ -91,6 +91,7 @@ def transfer(
         found = {name: one for name, one in found.items() if known[name]}
         if not found:
             raise CheckpointError(f"{source}: no generator in this file (looked for {', '.join(entry_roles())})")
+        refuse_diverged(source, found)
         if _is_there(data, found, family):
             done = _Done(data, found[reference_name(found)].root)
         else:
