@@ -225,7 +225,7 @@ def generator(network: Network) -> torch.nn.Module:
         )
     variables = Variables(network.variables)
     resolutions = variables.resolutions("synthesis/")
-    layers = variables.count("mapping/Dense{}/weight")
+    layers = variables.count("mapping/Dense")
     state = variables.take(generator_parts(variables))
     size = variables.sizes
     sizes = {"label_size": size.get("c", 0), "label_fmaps": size.get("e"), "dlatent_size": size["w"]}
@@ -263,9 +263,9 @@ def discriminator_state(network: Network) -> Dict[str, torch.Tensor]:
         raise UnsupportedModelError(f"the discriminator has architecture {architecture!r:.40}")
     classes = network.options.get("label_size", 0)
     variables = Variables(network.variables)
-    if classes and "LabelEmbed/weight" not in variables:
+    if classes and not variables.has("LabelEmbed"):
         raise UnsupportedModelError("the discriminator has classes as the first StyleGAN2 had them")
-    resolutions, layers = variables.resolutions(), variables.count("Mapping{}/weight")
+    resolutions, layers = variables.resolutions(), variables.count("Mapping")
     state = variables.take(discriminator_parts(variables, architecture))
     size = variables.sizes
     if size["l"] != 16 * size["c4"]:

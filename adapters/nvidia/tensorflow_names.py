@@ -86,9 +86,13 @@ class Variables:
         found = [side for side in sides if f"{side}x{side}" in heads]
         return sides[: sides.index(found[-1]) + 1] if found else []
 
-    def count(self, name: str) -> int:
-        """How many layers there are of a name with a place for their number."""
-        return sum(name.format(index) in self._left for index in range(MOST_LAYERS))
+    def has(self, layer: str) -> bool:
+        """Whether there is a variable of a layer."""
+        return any(name.startswith(f"{layer}/") for name in self._left)
+
+    def count(self, layer: str) -> int:
+        """How many layers there are of a name with their number behind it."""
+        return max((index + 1 for index in range(MOST_LAYERS) if self.has(f"{layer}{index}")), default=0)
 
     def take(self, parts: Iterator[Part]) -> Dict[str, torch.Tensor]:
         """{our name: tensor, float32} of all parts, whose shapes fit each other; nothing is left behind.
@@ -125,13 +129,13 @@ def generator_parts(variables: Variables) -> Iterator[Part]:
     """Of a generator of architecture 'skip'. Sizes: z latents and classes' embedding, e the latter, c classes, h hidden
     layers, w styles, i images' channels, c4, c8, ... channels."""
     yield Part("mapping.w_avg", "dlatent_avg", "w", as_is)
-    if "mapping/LabelEmbed/weight" in variables:
+    if variables.has("mapping/LabelEmbed"):
         yield from _linear("mapping.embed", "mapping/LabelEmbed", "c", "e")
-    layers = max(variables.count("mapping/Dense{}/weight"), 1)
+    layers = max(variables.count("mapping/Dense"), 1)
     for index in range(layers):
         into, out = "h" if index else "z", "w" if index == layers - 1 else "h"
         yield from _linear(f"mapping.fc{index}", f"mapping/Dense{index}", into, out)
-    noise = "synthesis/noise0" in variables
+    noise = "synthesis/noise0" in variables or "synthesis/4x4/Conv/noise_strength" in variables
     yield Part("synthesis.b4.const", "synthesis/4x4/Const/const", "1 c4 4 4", only)
     for index, side in enumerate(variables.resolutions("synthesis/") or [4]):
         own, theirs, channels = f"synthesis.b{side}", f"synthesis/{side}x{side}", f"c{side}"
@@ -173,7 +177,7 @@ def discriminator_parts(variables: Variables, architecture: str) -> Iterator[Par
     """Of a discriminator. Sizes: i images' channels, c4, c8, ... channels, s what the last convolution reads, l and d
     what the linear layer reads and makes, c classes, e their embedding."""
     sides = variables.resolutions()[::-1] or [4]
-    classes = "LabelEmbed/weight" in variables
+    classes = variables.has("LabelEmbed")
     for side in sides[:-1]:
         own, theirs, below = f"b{side}", f"{side}x{side}", f"c{side // 2}"
         if architecture == "skip" or side == sides[0]:
@@ -189,7 +193,7 @@ def discriminator_parts(variables: Variables, architecture: str) -> Iterator[Par
     yield from _linear("b4.out", "Output", "d", "e" if classes else "1")
     if classes:
         yield from _linear("mapping.embed", "LabelEmbed", "c", "e")
-        for index in range(variables.count("Mapping{}/weight")):
+        for index in range(variables.count("Mapping")):
             yield from _linear(f"mapping.fc{index}", f"Mapping{index}", "e", "e")
 
 
