@@ -12,7 +12,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.testing import trained
 from tests.docs.pages import Page, commands, python
-from tests.hosts import Host
+from tests.hosts import Host, tensorflow
 from tests.hosts.flat import FlatHost
 
 PAGE = Page("docs/checkpoints.md")
@@ -33,6 +33,15 @@ def test_files_of_state_dicts(rosinality: FlatHost, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     torch.save({"g_ema": trained(rosinality.generator(resolution=8)).state_dict()}, "550000.pt")
     assert "12." in commands(PAGE["states"])
+
+
+def test_tensorflow_pickles(workspace: Path) -> None:
+    tensorflow.write(workspace / "stylegan2-ffhq-config-f.pkl", tensorflow.networks(mapping_layers=2))
+    printed = commands(PAGE["tensorflow"])
+    assert "unchanged   D" in printed
+    assert squeeze_patch.status(unpickled(workspace / "squeezed.pkl")).state == "squeezed"
+    assert squeeze_patch.status(unpickled(workspace / "dense.pkl")).state == "dense"
+    assert "left behind  D" in printed
 
 
 def test_how_much(workspace: Path) -> None:
