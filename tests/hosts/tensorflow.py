@@ -14,6 +14,9 @@ import numpy as np
 Shapes = Dict[str, Tuple[int, ...]]
 #: what every network here was made with unless a test says otherwise; configuration F is 16384, E is 8192, both of 512
 SIZES: Dict[str, Any] = {"resolution": 32, "fmap_base": 256, "fmap_max": 32, "latent_size": 24, "dlatent_size": 24}
+#: small enough to be read some hundred times
+TINY = {"resolution": 8, "fmap_base": 16, "fmap_max": 8, "latent_size": 4, "dlatent_size": 4, "mapping_layers": 2}
+#: options that a discriminator does not have
 OF_GENERATORS = ("latent_size", "dlatent_size", "mapping_layers", "mapping_fmaps", "mapping_lrmul", "label_fmaps")
 OF_GENERATORS += ("use_noise",)
 #: source in the file, which shall not run
