@@ -1,4 +1,4 @@
-"""Pickles of the TensorFlow StyleGAN2 that are of other networks, damaged or hostile: one line says why, none is run."""
+"""Pickles of the TensorFlow StyleGAN2 that are of other networks, damaged or hostile: told in one line, not run."""
 
 from __future__ import annotations
 
