@@ -13,7 +13,7 @@ import click
 from scipy import stats
 
 from benchmarks.common import machine
-from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.atomic import atomic_write
 
 #: a dict of kimg, seconds and figures for every evaluation
 Curve = List[Dict[str, float]]

@@ -29,7 +29,7 @@ from benchmarks.fidelity import generator_from
 from benchmarks.pruning import Pruned, by_activation_energy, by_weight_norm, pruned_to
 from benchmarks.variants import count
 from squeeze_patch.adapters import locate
-from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.recovery import processes
 from squeeze_patch.recovery.pair import Pair, pair_of
 from squeeze_patch.recovery.session import Budget, Files, Session

@@ -26,7 +26,7 @@ from benchmarks.data import load, train_classifier
 from benchmarks.pretrained import Pretrained
 from benchmarks.training import EVALUATION_SEED, Evaluation, Run, Settings, generated, train
 from benchmarks.variants import VARIANTS, Variant, count
-from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.evaluation.distributions import kernel_distance
 from tests.hosts import Host
 

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List
 import torch
 
 from benchmarks.data import Classifier, Data
-from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.evaluation.distributions import frechet_distance, precision_recall, sliced_wasserstein
 from squeeze_patch.sampling import sample

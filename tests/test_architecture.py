@@ -26,8 +26,8 @@ FLOORS = (
     {"cli", "testing"},
     {"__main__"},
 )
-#: words of the NVIDIA family's hosts, in no file of the core but that of its scripts
-HOST_WORDS = re.compile(r"torch_utils|dnnlib|\blegacy\b|fused_modconv|persisten|subprocess_fn")
+#: words of the NVIDIA family's hosts, in no file of the core but that of its scripts; persistent_load is pickle's own
+HOST_WORDS = re.compile(r"torch_utils|dnnlib|\blegacy\b|fused_modconv|persisten(?!t_load)|subprocess_fn")
 
 
 def source_files() -> Dict[str, Path]:

@@ -80,7 +80,7 @@ def generator_from_state(state: StateDict, squeezed: Optional[Collection[str]] =
     try:
         _describe(G)
     except (AttributeError, IndexError, ValueError) as error:
-        raise UnsupportedModelError(f"{_WORDS}{error}") from error
+        raise UnsupportedModelError(f"{_WORDS}its layers are of other kinds or shapes ({error})") from error
     wrong = fault(G)
     if wrong:
         raise UnsupportedModelError(f"{_WORDS}{wrong}")
@@ -94,10 +94,11 @@ def _squeezed_blocks(state: StateDict, known: Optional[Collection[str]]) -> List
     squeezed = [name for name in names if f"synthesis.{name}.excite.weight" in state]
     for name in names:
         conv1 = state.get(f"synthesis.{name}.conv1.weight")
-        narrow = conv1 is not None and conv1.ndim == 4 and conv1.shape[0] < conv1.shape[1]
+        width, channels = conv1.shape[:2] if conv1 is not None and conv1.ndim == 4 else (0, 0)
+        narrow = width < channels
         if narrow and name != names[-1] and name not in squeezed:
             raise UnsupportedModelError(
-                f"synthesis.{name}.conv1 is squeezed from {conv1.shape[1]} to {conv1.shape[0]} channels, but there is "
+                f"synthesis.{name}.conv1 is squeezed from {channels} to {width} channels, but there is "
                 f"no synthesis.{name}.excite.weight: the tool that wrote this file has dropped it. Convert the dense "
                 "file after that tool, not before"
             )
@@ -188,5 +189,6 @@ def _describe_block(block: Any, resolution: int, is_last: bool) -> None:
         _describe_linear(layer.affine, "linear", 1.0)
     if "excite" in block._modules:
         excite = block.excite
-        excite.out_channels, excite.in_channels, excite.conv_clamp = *excite.weight.shape[:2], None
+        excite.out_channels, excite.in_channels = excite.weight.shape[:2]
+        excite.conv_clamp = None
         excite.weight_gain = 1 / math.sqrt(excite.in_channels)

@@ -11,11 +11,12 @@ import torch
 from squeeze_patch.adapters import reference_name
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.generators import dense_generators, plan_in_file, refuse_diverged
-from squeeze_patch.checkpoints.io import atomic_write, check_target, read, write
+from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.optimizer_state import follow_all, parameters_of
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.stored import StoredFile
+from squeeze_patch.checkpoints.targets import check_space, check_target
 from squeeze_patch.errors import CheckpointError, SqueezeError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_init
 from squeeze_patch.planning.cost import Report, report
@@ -138,6 +139,7 @@ def convert_file(
         data = read(source, trust=trust)
         if isinstance(data, StoredFile):
             data.check_writable(source)
+        check_space(source, target)
         found = dense_generators(source, data)
         reference = reference_name(found)
         order = [reference, *(name for name in found if name != reference)]
@@ -158,8 +160,7 @@ def convert_file(
             ) from error
         refuse_diverged(source, {name: G.again() for name, G in found.items()})
         optimisers = follow_all(data, found, dense, kept)
-        with atomic_write(target) as stream:
-            write(data, stream)
+        save(data, target, force=force)
     names = list(data) if isinstance(data, dict) else []
     one_object = ((name, other) for name in names if name not in found for other in order)
     aliases = {str(name): other for name, other in one_object if data[name] is found[other].root}

@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 
 import requests
 
-from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.errors import CheckpointError
 
 #: called with (bytes so far, bytes in all or 0 where unknown)

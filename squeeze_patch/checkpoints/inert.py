@@ -223,13 +223,13 @@ def _tensor(
         raise pickle.UnpicklingError("a tensor of no size")
     if not all(isinstance(n, int) and 0 <= n < 1 << 48 for n in (offset, *size, *stride)):
         raise pickle.UnpicklingError("a tensor of an impossible size")
-    count, has = math.prod(size), storage.numbers.numel()
+    count, has = math.prod(size), storage.count
     last = offset + sum((n - 1) * step for n, step in zip(size, stride)) if count else offset - 1
     if last >= has or (count > has and count > SMALL):
         raise pickle.UnpicklingError(f"a tensor of {count:,} numbers in a storage of {has:,}")
     if hooks:
         raise UnknownName("hooks on a tensor")
-    tensor = storage.numbers.as_strided(size, stride, offset)
+    tensor = torch.empty([0]) if storage.numbers is None else storage.numbers.as_strided(size, stride, offset)
     tensor = tensor.clone() if count < has else tensor  # written by itself it shall not bring the whole along
     return tensor.requires_grad_() if requires_grad else tensor
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
-import tempfile
 from pathlib import Path
-from typing import IO, Any, Iterator
+from typing import IO, Any
 
+from squeeze_patch.checkpoints.atomic import atomic_write
+from squeeze_patch.checkpoints.inert import load
 from squeeze_patch.checkpoints.pickles import PICKLE_PROTOCOL, NeverRun, PathLike, read_pickle
-from squeeze_patch.checkpoints.state_dicts import Archive, read_archive
+from squeeze_patch.checkpoints.state_dicts import Archive, read_archive, read_back
 from squeeze_patch.checkpoints.stored import HostedFile, StoredFile, read_stored
 from squeeze_patch.checkpoints.tensor_files import is_archive
+from squeeze_patch.checkpoints.verification import difference
 from squeeze_patch.errors import CheckpointError
 
 
@@ -45,44 +46,33 @@ def write(data: Any, stream: IO[bytes]) -> None:
     pickle.dump(data, stream, protocol=PICKLE_PROTOCOL)
 
 
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for writing that appears at ``path`` only when the block ends without an error.
+def save(data: Any, target: Path, *, force: bool) -> None:
+    """Write what `read` returned to ``target``, whole or not at all; it is read back first, and compared.
 
-    It is written beside the target, flushed to the disk and renamed; an interruption leaves the target as it was.
+    Raises:
+        CheckpointError: it cannot be written, or what is on the disk is something else; or ``target`` has appeared
+            meanwhile, without ``force``.
     """
-    path = Path(os.path.realpath(path))  # behind a link, the file it points to is replaced
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, _mode_for(path))
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+
+    def check(part: Path) -> None:
+        wrong = difference(as_stored(data), _as_read(part, data))
+        if wrong:
+            raise CheckpointError(f"{target}: what was written is not what is read back ({wrong}); is the disk sound?")
+
+    with atomic_write(target, force=force, check=check) as stream:
+        write(data, stream)
 
 
-def _mode_for(path: Path) -> int:
-    """Permissions of the file that is replaced, or those of any new file."""
-    if path.exists():
-        return path.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+def as_stored(data: Any) -> Any:
+    """What the file of ``data`` holds: state dicts and records in the places of bodies."""
+    return data.entries() if isinstance(data, (Archive, StoredFile, HostedFile)) else data
 
 
-def check_target(source: Path, target: Path, force: bool) -> None:
-    """Raise `CheckpointError` where ``target`` cannot or must not be written."""
-    if target.is_dir() or not target.parent.is_dir():
-        what = "this is a folder" if target.is_dir() else f"there is no folder {target.parent}"
-        raise CheckpointError(f"{target}: {what}; the target has to be a file in a folder that exists")
-    if target.exists() and source.exists() and target.samefile(source):
-        raise CheckpointError(
-            f"{target}: source and target are the same file, which would be lost; name another target"
-        )
-    if target.exists() and not force:
-        raise CheckpointError(f"{target}: the file exists; --force overwrites it")
+def _as_read(part: Path, data: Any) -> Any:
+    """What the file that was made of ``data`` holds, by the reader that it came through."""
+    if isinstance(data, Archive):
+        return read_back(part)
+    if isinstance(data, StoredFile):
+        with open(part, "rb") as stream:
+            return load(stream)
+    return read_pickle(part)  # the user trusts what is in it

@@ -16,7 +16,7 @@ from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import StateDicts
 from squeeze_patch.checkpoints.inert import UnknownName
 from squeeze_patch.checkpoints.tensor_files import check_sums, fault_in_words, load_tensors
-from squeeze_patch.errors import CheckpointError, UnsupportedModelError
+from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError
 from squeeze_patch.planning.plans import BlockPlan, Plan
 from squeeze_patch.planning.solver import dense_parameters
 
@@ -26,6 +26,9 @@ PLAN_ENTRY = "squeeze_plan"
 WHOLE = ""
 #: how many names deep generators are looked for in a state dict
 DEPTH = 4
+FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+#: tensors of a generator; the largest official one has 230
+MOST = 4096
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,12 @@ class Archive(Dict[str, Any]):
     names: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     def save(self, stream: IO[bytes]) -> None:
-        """Write the file as its host would, with the Plan of its generators as one entry more; a bare state dict has no
-        place for it, but its shapes tell."""
+        """Write the file as its host would."""
+        torch.save(self.entries(), stream)
+
+    def entries(self) -> Any:
+        """What the file holds, with the Plan of its generators as one entry more; a bare state dict has no place for
+        it, but its shapes tell."""
         entries: Dict[str, Any] = {name: value for name, value in self.items() if name not in self.sites}
         states: Dict[str, Dict[str, torch.Tensor]] = {}
         for name, site in self.sites.items():
@@ -83,7 +90,7 @@ class Archive(Dict[str, Any]):
             order = [name for name in self.names.get(entry, ()) if name in state] if mixed else []
             entries[entry] = {**{name: state[name] for name in order}, **state}
         in_order = {name: entries[name] for name in self if name in entries}
-        torch.save(entries.get(WHOLE, {**in_order, **entries}), stream)
+        return entries.get(WHOLE, {**in_order, **entries})
 
 
 def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
@@ -113,6 +120,14 @@ def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
     if not isinstance(data, (dict, torch.nn.Module)):
         raise CheckpointError(f"{source}: this file of torch.save holds a {type(data).__name__}, not a dict")
     return {WHOLE: data} if is_state(data) or isinstance(data, torch.nn.Module) else data
+
+
+def read_back(source: Path) -> Any:
+    """What is in a file that was written by `Archive.save`: of one that was trusted, more than tensors."""
+    try:
+        return load_tensors(source)
+    except UnknownName:
+        return _load(source)
 
 
 def read_archive(source: Path, *, trust: bool) -> Archive:
@@ -156,10 +171,12 @@ def find_bodies(data: Mapping[Any, Any], where: str) -> Dict[str, Body]:
     Raises:
         UnsupportedModelError: an adapter's, behind ``where``.
     """
-    plan = stored_plan(data)
+    plan = stored_plan(data, where)
     found: Dict[str, Body] = {}
     for entry, value in data.items():
         for part, prefixes in _parts(value, f"{where}{entry}{': ' if entry else ''}").items():
+            if not isinstance(entry, str):
+                raise CheckpointError(f"{where}a generator stands under the key {entry!r}, which is no word")
             site = Site(str(entry), prefixes)
             name = ".".join(filter(None, (str(entry), part)))
             body = stand_in(site.state(value), plan, f"{where}{name}{': ' if name else ''}")
@@ -180,8 +197,8 @@ def _parts(value: Any, where: str) -> Dict[str, Mapping[str, str]]:
     if _is_generator(value):
         return {"": {"": ""}}
     prefixes: List[str] = []
-    for prefix in _prefixes(value):
-        if not prefix.startswith(tuple(prefixes)) and _is_generator(Site("", {"": prefix}).state(value)):
+    for prefix, state in _below(value).items():
+        if not prefix.startswith(tuple(prefixes)) and _is_generator(state):
             prefixes.append(prefix)
     _refuse_readers(value, prefixes, where)
     if len(prefixes) == 1 and all(name.startswith(prefixes[0]) for name in value):
@@ -189,14 +206,14 @@ def _parts(value: Any, where: str) -> Dict[str, Mapping[str, str]]:
     return {prefix[:-1]: {"": prefix} for prefix in prefixes}
 
 
-def _prefixes(state: Mapping[str, torch.Tensor]) -> List[str]:
-    """What names begin with, up to and with a dot, the shortest first."""
-    found = {}
-    for name in state:
-        parts = name.split(".")
+def _below(state: Mapping[str, torch.Tensor]) -> Dict[str, Dict[str, torch.Tensor]]:
+    """{what names begin with, up to and with a dot: what stands behind}, the shortest first."""
+    found: Dict[str, Dict[str, torch.Tensor]] = {}
+    for name, tensor in state.items():
+        parts = name.split(".", DEPTH)
         for depth in range(1, min(len(parts), DEPTH + 1)):
-            found[".".join(parts[:depth]) + "."] = depth
-    return sorted(found, key=lambda prefix: found[prefix])
+            found.setdefault(".".join(parts[:depth]) + ".", {})[".".join(parts[depth:])] = tensor
+    return dict(sorted(found.items(), key=lambda item: item[0].count(".")))
 
 
 def _is_generator(state: Mapping[str, torch.Tensor]) -> bool:
@@ -211,10 +228,18 @@ def _refuse_readers(state: Mapping[str, torch.Tensor], prefixes: Sequence[str], 
             raise UnsupportedModelError(f"{where}{reason}")
 
 
-def stored_plan(data: Mapping[Any, Any]) -> Optional[Plan]:
-    """The Plan in a file's entries, None where there is none."""
-    plan = data.get(PLAN_ENTRY)
-    return Plan.from_dict(plan) if isinstance(plan, dict) else None
+def stored_plan(data: Mapping[Any, Any], where: str = "") -> Optional[Plan]:
+    """The Plan in a file's entries, None where there is none.
+
+    Raises:
+        CheckpointError: there is something else in its place.
+    """
+    if PLAN_ENTRY not in data:
+        return None
+    try:
+        return Plan.from_dict(data[PLAN_ENTRY])
+    except (AttributeError, PlanError) as error:
+        raise CheckpointError(f"{where}{PLAN_ENTRY} is no Plan ({error}): the file was changed") from error
 
 
 def stand_in(value: Any, plan: Optional[Plan] = None, where: str = "") -> Optional[torch.nn.Module]:
@@ -230,15 +255,28 @@ def stand_in(value: Any, plan: Optional[Plan] = None, where: str = "") -> Option
     if not is_state(value):
         return None
     squeezed = None if plan is None else [block.name for block in plan.blocks]
-    for states in _roles():
-        try:
-            body = states.from_state(value, squeezed)
-        except UnsupportedModelError as error:
-            raise UnsupportedModelError(f"{where}{error}") from error
+    try:
+        states = next((states for states in _roles() if states.is_of_family(value)), None)
+        if states is None:
+            return None
+        if len(value) > MOST:
+            raise CheckpointError(f"the generator has {len(value):,} tensors: no StyleGAN2 generator has so many")
+        body = states.from_state(value, squeezed)
         if body is not None:
+            _check_tensors(value)
             attach_plan_of_shapes(locate(body), stored=plan)
-            return body
-    return None
+        return body
+    except (CheckpointError, UnsupportedModelError) as error:
+        raise type(error)(f"{where}{error}") from error
+    except Exception as error:  # shapes and kinds that no generator has
+        raise CheckpointError(f"{where}the generator is damaged ({type(error).__name__}: {error})") from error
+
+
+def _check_tensors(state: Mapping[str, torch.Tensor]) -> None:
+    """That a generator's tensors are such as can be computed with."""
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.dtype not in FLOATING:
+            raise CheckpointError(f"the generator is damaged: {name} holds {tensor.dtype}, not floating-point numbers")
 
 
 def attach_plan_of_shapes(found: Located, stored: Optional[Plan] = None) -> None:
@@ -251,7 +289,8 @@ def attach_plan_of_shapes(found: Located, stored: Optional[Plan] = None) -> None
 
 def is_state(value: Any) -> bool:
     """Whether ``value`` is a state dict."""
-    return isinstance(value, Mapping) and len(value) > 0 and all(isinstance(v, torch.Tensor) for v in value.values())
+    named = isinstance(value, Mapping) and len(value) > 0 and all(isinstance(name, str) for name in value)
+    return named and all(isinstance(tensor, torch.Tensor) for tensor in value.values())
 
 
 def plan_from_shapes(found: Located) -> Optional[Plan]:

@@ -8,7 +8,7 @@ import pickle
 import pickletools
 import zipfile
 from dataclasses import dataclass
-from typing import IO, Any, Callable, Dict, Tuple
+from typing import IO, Any, Callable, Dict, Optional, Tuple
 
 import torch
 
@@ -44,9 +44,10 @@ Unpickling = Callable[[IO[bytes], Storages], Any]
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers of one kind, [n], as views of which tensors are stored."""
+    """``count`` numbers of one kind, [count], as views of which tensors are stored; None while they are unread."""
 
-    numbers: torch.Tensor
+    count: int
+    numbers: Optional[torch.Tensor]
 
 
 def storage_of(pid: Any, storages: Storages) -> Storage:
@@ -94,8 +95,7 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytearray:
             if not chunk:
                 raise EOFError
             data += chunk
-        if stream.read(1):
-            raise zipfile.BadZipFile(f"{name} is longer than the archive says")
+        stream.read(1)  # the checksum is looked at when the end is met
     return data
 
 
@@ -137,7 +137,7 @@ def load_legacy(stream: IO[bytes], size: int, unpickling: Unpickling) -> Any:
     def note(key: str, dtype: torch.dtype, count: int) -> Storage:
         if kinds.setdefault(key, (dtype, count)) != (dtype, count) or count * size_of(dtype) > size:
             raise pickle.UnpicklingError(f"storage {key} has an impossible size")
-        return Storage(torch.zeros([1], dtype=dtype).expand(count))
+        return Storage(count, None)
 
     unpickling(stream, note)
     keys = unpickling(stream, note)
@@ -160,7 +160,8 @@ def _skip_pickle(stream: IO[bytes]) -> None:
 
 
 def _storage(data: bytearray, dtype: torch.dtype) -> Storage:
-    return Storage(torch.frombuffer(data, dtype=dtype) if data else torch.empty([0], dtype=dtype))
+    numbers = torch.frombuffer(data, dtype=dtype) if data else torch.empty([0], dtype=dtype)
+    return Storage(numbers.numel(), numbers)
 
 
 def size_of(dtype: torch.dtype) -> int:

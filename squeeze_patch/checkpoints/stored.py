@@ -50,8 +50,9 @@ class StoredFile(Dict[str, Any]):
         if self.foreign is not None:
             raise CheckpointError(f"{source}: {self.foreign.words}")
 
-    def save(self, stream: IO[bytes], protocol: int) -> None:
-        """Write the file as its host would."""
+    def entries(self) -> Any:
+        """What the file holds, as its host would store it."""
+        self.check_writable("the file")
         made: Dict[int, Record] = {}  # G and G_ema may be one object, and stay so
         entries = dict(self)
         for name, stored in self.stored.items():
@@ -59,8 +60,12 @@ class StoredFile(Dict[str, Any]):
             if id(body) not in made:
                 made[id(body)] = _written(stored, body)
             entries[name] = made[id(body)]
+        return entries.get(WHOLE, entries)
+
+    def save(self, stream: IO[bytes], protocol: int) -> None:
+        """Write the file as its host would."""
         try:
-            dump(entries.get(WHOLE, entries), stream, protocol)
+            dump(self.entries(), stream, protocol)
         except RecursionError as error:
             raise CheckpointError("an object in the file holds itself, or is nested too deep to be written") from error
         except (AttributeError, TypeError, ValueError, pickle.PicklingError) as error:
@@ -70,9 +75,13 @@ class StoredFile(Dict[str, Any]):
 class HostedFile(Dict[str, Any]):
     """The entries of a `Foreign` file with networks that the named host's own code has built."""
 
+    def entries(self) -> Dict[str, Any]:
+        """What the file holds, as its host would store it."""
+        return dict(self)
+
     def save(self, stream: IO[bytes], protocol: int) -> None:
         """Write the file as its host would."""
-        pickle.dump(dict(self), stream, protocol)
+        pickle.dump(self.entries(), stream, protocol)
 
 
 def _written(stored: Stored, body: torch.nn.Module) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -10,7 +11,14 @@ from typing import IO, Any
 import torch
 
 from squeeze_patch.checkpoints.inert import TENSOR_NAMES, InertUnpickler, UnknownName
-from squeeze_patch.checkpoints.storages import LEGACY, ArchiveStorages, Storages, check_archive, load_legacy
+from squeeze_patch.checkpoints.storages import (
+    LEGACY,
+    ArchiveStorages,
+    Storages,
+    check_archive,
+    load_legacy,
+    read_member,
+)
 
 ZIP = b"PK\x03\x04"
 
@@ -40,8 +48,8 @@ def load_tensors(source: Path) -> Any:
             return load_legacy(stream, size, load)
     with zipfile.ZipFile(source) as archive:
         folder = check_archive(archive, size)
-        with archive.open(f"{folder}data.pkl") as stream:
-            return load(stream, ArchiveStorages(archive, folder))
+        pickled = io.BytesIO(read_member(archive, f"{folder}data.pkl"))
+        return load(pickled, ArchiveStorages(archive, folder))
 
 
 def check_sums(source: Path) -> None:

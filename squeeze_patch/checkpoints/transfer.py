@@ -14,10 +14,11 @@ from squeeze_patch.adapters.interchange import CommonState
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import Interchange
 from squeeze_patch.checkpoints.generators import generators, refuse_diverged
-from squeeze_patch.checkpoints.io import atomic_write, check_target, read, write
+from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, Archive, Site, attach_plan_of_shapes
 from squeeze_patch.checkpoints.stored import HostedFile
+from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError
 from squeeze_patch.surgery.status import status
 
@@ -96,8 +97,7 @@ def transfer(
             done = _Done(data, found[reference_name(found)].root)
         else:
             done = _carried(family, role, *_common(found, known, data))
-        with atomic_write(target) as stream:
-            write(done.contents, stream)
+        save(done.contents, target, force=force)
     names = data if isinstance(data, dict) and data is not done.contents else {}
     return Transfer(
         source=source,

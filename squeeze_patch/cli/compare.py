@@ -7,8 +7,8 @@ from typing import Optional
 
 import click
 
+from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.generators import describe, load_generator
-from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, measuring_options, quiet_option

@@ -11,8 +11,8 @@ import click
 
 from squeeze_patch.checkpoints.convert import Conversion, convert_file
 from squeeze_patch.checkpoints.generators import plan_in_file
-from squeeze_patch.checkpoints.io import check_target
 from squeeze_patch.checkpoints.pickles import host_path
+from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.checkpoints.transfer import Transfer, transfer
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, quiet_option, request_options

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any, Callable, Dict, Iterator, Optional, Sequence
 
 import click
 
+from squeeze_patch.checkpoints.atomic import atomic_write, refuse_special
 from squeeze_patch.checkpoints.downloads import fetch, is_url
-from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.targets import check_writable
 from squeeze_patch.cli.errors import EXIT_ERROR
 from squeeze_patch.errors import MeasurementError
 from squeeze_patch.planning.plans import Plan
@@ -52,13 +52,13 @@ def say_unless(quiet: bool, err: bool = False) -> Callable[[str], None]:
 
 
 def check_outputs(*targets: Optional[str], sources: Sequence[Path]) -> None:
-    """Before long work: raise `MeasurementError` where a file to be written has no folder that can be written to, is a
-    folder, or is one of the files that are read."""
+    """Before long work: raise `MeasurementError` or `CheckpointError` where a file to be written has no folder, is no
+    ordinary file, cannot be written, or is one of the files that are read."""
     for target in (Path(name) for name in targets if name is not None and name != "-"):
         if target.is_dir() or not target.parent.is_dir():
             raise MeasurementError(f"{target}: this has to be a file in a folder that exists")
-        if not os.access(target.parent, os.W_OK):
-            raise MeasurementError(f"{target}: nothing can be written into the folder {target.parent}")
+        refuse_special(target)
+        check_writable(target)
         if target.exists() and any(source.exists() and target.samefile(source) for source in sources):
             raise MeasurementError(f"{target}: this file is read; it would be lost. Write to another one")
 

@@ -10,8 +10,9 @@ from typing import Any, Dict
 import numpy as np
 import torch
 
+from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.convert import Conversion, convert_file
-from squeeze_patch.checkpoints.io import atomic_write, read, write
+from squeeze_patch.checkpoints.io import read, write
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.errors import CheckpointError
 from squeeze_patch.evaluation.compare import Comparison, compare

@@ -129,6 +129,8 @@ class Plan:
             blocks = tuple(map(BlockPlan.from_dict, data["blocks"]))
             ratio = None if data["ratio"] is None else float(data["ratio"])
             before, after = int(data["parameters_before"]), int(data["parameters_after"])
+            if min(before, after) <= 0:
+                raise ValueError("no parameters")
             return cls(str(data["family"]), blocks, before, after, ratio, schema)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise PlanError(f"the squeeze plan is damaged: {error!r}") from error

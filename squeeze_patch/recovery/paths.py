@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import json
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Optional
 
-from squeeze_patch.checkpoints.io import check_target
+from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.errors import CheckpointError
 
 
@@ -44,10 +43,3 @@ def _is_log(path: Path) -> bool:
     except ValueError:  # neither text nor JSON
         return False
     return isinstance(first, dict) and {"step", "psnr"} <= set(first)
-
-
-def sweep(paths: Sequence[Path]) -> None:
-    """Delete what runs that were killed while they wrote have left beside their files."""
-    for path in paths:
-        for rest in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-            rest.unlink()

@@ -15,14 +15,14 @@ from squeeze_patch.adapters import reference_name
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.convert import convert_file
 from squeeze_patch.checkpoints.generators import dense_generators, generators
-from squeeze_patch.checkpoints.io import atomic_write, read, write
+from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress
 from squeeze_patch.recovery import processes as parallel
 from squeeze_patch.recovery.distillation import Recovery, run
-from squeeze_patch.recovery.paths import check_paths, log_path, state_path, sweep
+from squeeze_patch.recovery.paths import check_paths, log_path, state_path
 from squeeze_patch.recovery.session import Budget, StepProgress
 from squeeze_patch.recovery.settings import Settings
 from squeeze_patch.surgery.status import status_of_part
@@ -89,14 +89,11 @@ def recover_file(
             data = read(path, trust=source.trust)
         found = _squeezed_generators(path, data)
         student = _reference(found).root.to(place)
-        if parallel.current().first:
-            sweep([memory, journal, target])
         result = run(student, teacher, settings, budget or Budget(), memory, journal, progress)
         student.to("cpu")
         _follow(found, student)
         if parallel.current().first:
-            with atomic_write(target) as stream:
-                write(data, stream)
+            save(data, target, force=True)
             if result.stopped != "minutes":
                 memory.unlink()
     return result

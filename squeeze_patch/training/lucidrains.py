@@ -21,7 +21,7 @@ from typing import Any, Callable, Iterator, Mapping, Optional
 
 import torch
 
-from squeeze_patch.checkpoints.io import atomic_write
+from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.load import load as load_file
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.errors import StateError

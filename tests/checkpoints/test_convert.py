@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 import squeeze_patch
-from squeeze_patch.checkpoints import convert as checkpoint
+from squeeze_patch.checkpoints import io as files
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.generators import generators, inspect
 from squeeze_patch.checkpoints.io import read
@@ -197,7 +197,7 @@ def test_an_interrupted_write_leaves_source_and_target(tmp_path: Path, monkeypat
         stream.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "write", interrupted)
+    monkeypatch.setattr(files, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert(source, target, trust=True, force=True)
     assert target.read_text() == "precious"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,7 +12,6 @@ import pytest
 
 import squeeze_patch
 from squeeze_patch.checkpoints.downloads import fetch
-from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.cli import main
 from tests.processes import command_runner
 
@@ -78,35 +76,3 @@ def test_commands_take_addresses(server: Any) -> None:
     assert result.exit_code == 2
     assert "network.pkl: this is no readable pickle" in result.stderr  # random bytes are none
     assert server.asked == ["/network.pkl"]
-
-
-def test_atomic_write_keeps_the_old_file_on_errors(tmp_path: Path) -> None:
-    target = tmp_path / "file"
-    target.write_text("old")
-    target.chmod(0o640)
-    with contextlib.suppress(ZeroDivisionError), atomic_write(target) as stream:
-        stream.write(b"half")
-        raise ZeroDivisionError
-    assert target.read_text() == "old"
-    with atomic_write(target) as stream:
-        stream.write(b"new")
-        assert target.read_text() == "old"
-    assert target.read_text() == "new"
-    assert target.stat().st_mode & 0o777 == 0o640
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_link_goes_on_pointing_to_its_file(tmp_path: Path) -> None:
-    (tmp_path / "real").write_text("old")
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    with atomic_write(tmp_path / "link") as stream:
-        stream.write(b"new")
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "real").read_text() == "new"
-
-
-def test_new_files_have_ordinary_permissions(tmp_path: Path) -> None:
-    (tmp_path / "plain").write_text("")
-    with atomic_write(tmp_path / "atomic"):
-        pass
-    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode

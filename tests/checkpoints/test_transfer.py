@@ -122,7 +122,7 @@ def test_refusals(draggan: Host, rosinality: FlatHost, tmp_path: Path) -> None:
     target = tmp_path / "out"
     with pytest.raises(squeeze_patch.PlanError, match="nvidia, rosinality"):
         transfer(tmp_path / "network.pkl", target, "stylegan", trust=True)
-    torch.save({"g": trained(draggan.generator(c_dim=3)).state_dict()}, tmp_path / "other.pt")
+    torch.save({"g": draggan.discriminator().state_dict()}, tmp_path / "other.pt")
     with pytest.raises(squeeze_patch.CheckpointError, match="no generator"):
         transfer(tmp_path / "other.pt", target, "nvidia")
     G = trained(draggan.generator(w_dim=32, c_dim=3))

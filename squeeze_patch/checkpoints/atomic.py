@@ -1,0 +1,177 @@
+"""Files that appear whole or not at all, and what a run that was killed leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import IO, Any, Callable, Iterator, Optional, Tuple
+
+from squeeze_patch.errors import CheckpointError
+
+#: what our unfinished files are called: hidden, beside the target
+MARK = ".squeeze-"
+SUFFIX = ".part"
+#: what the system says of a file, in words
+_WORDS = {
+    errno.ENOSPC: "no space is left on its disk",
+    errno.EDQUOT: "the quota of disk space is used up",
+    errno.EROFS: "its file system is read-only",
+    errno.EACCES: "no permission to write there",
+    errno.EPERM: "no permission to write there",
+    errno.EFBIG: "the file would be larger than may be written there",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+POSIX = os.name == "posix"
+
+
+@contextlib.contextmanager
+def atomic_write(
+    path: Path, *, force: bool = True, check: Optional[Callable[[Path], None]] = None
+) -> Iterator[IO[bytes]]:
+    """Open a file for writing that appears at ``path`` only when the block ends without an error.
+
+    It is written beside the target, flushed to the disk and renamed; an interruption leaves the target as it was.
+    What earlier runs that were killed have left beside the target is removed.
+
+    Args:
+        path: the target; behind a link, the file that it points to.
+        force: replace a file that is there when the new one is finished; else `CheckpointError`, and it stays.
+        check: called with the finished file, before it is renamed; raises where something is wrong with it.
+
+    Raises:
+        CheckpointError: the target is no ordinary file, or the system does not let it be written.
+    """
+    path = Path(os.path.realpath(path))
+    refuse_special(path)
+    with system_errors(path):  # around the closing, too, which writes what is left
+        sweep(path)
+        part, handle = _part(path)
+        try:
+            with os.fdopen(handle, "w+b") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(handle)
+                if check is not None:
+                    check(part)
+                os.chmod(part, _mode_for(path))
+                if POSIX:  # still locked, so that no other run takes it for left behind
+                    _rename(part, path, force)
+            if not POSIX:  # an open file cannot be renamed there
+                _rename(part, path, force)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+            raise
+
+
+def sweep(path: Path) -> None:
+    """Remove the unfinished files for ``path`` that no run is writing any more."""
+    beginning = f".{path.name}{MARK}"
+    for name in os.listdir(path.parent):
+        part = path.parent / name
+        if name.startswith(beginning) and name.endswith(SUFFIX) and stat.S_ISREG(os.lstat(part).st_mode):
+            with contextlib.suppress(OSError):
+                _remove_unlocked(part)
+
+
+def refuse_special(path: Path) -> None:
+    """Raise `CheckpointError` where something else than an ordinary file is at ``path``: it must not be replaced."""
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
+    devices = ((stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    kind = next((words for is_kind, words in (*kinds, *devices) if is_kind(mode)), None)
+    if kind is not None:
+        raise CheckpointError(f"{path}: this is {kind}; what is written has to be an ordinary file")
+
+
+@contextlib.contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Say in words what the system does not let be done."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _WORDS:
+            raise
+        raise CheckpointError(f"{path} could not be written: {_WORDS[error.errno]}") from error
+
+
+def _remove_unlocked(part: Path) -> None:
+    if not POSIX:  # an open file cannot be removed there
+        os.unlink(part)
+        return
+    with open(part, "rb") as stream:
+        if _lock(stream.fileno()):
+            os.unlink(part)
+
+
+def _part(path: Path) -> Tuple[Path, int]:
+    """A new file beside ``path``, open and locked."""
+    while True:
+        part = path.with_name(f".{path.name}{MARK}{secrets.token_hex(4)}{SUFFIX}")
+        handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o600)
+        if _lock(handle) is not False and part.exists():  # else another run has swept it between the two lines
+            return part, handle
+        os.close(handle)
+
+
+def _lock(handle: int) -> Optional[bool]:
+    """Lock an open file for this process: whether it is; None where there are no locks, so that nothing is swept."""
+    if not POSIX:
+        return None
+    fcntl: Any = importlib.import_module("fcntl")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    return True
+
+
+def _rename(part: Path, path: Path, force: bool) -> None:
+    """The finished file to its place, and the folder's entry to the disk."""
+    if force:
+        os.replace(part, path)
+    else:
+        _rename_to_new(part, path)
+    if POSIX:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # some file systems cannot flush folders
+                os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _rename_to_new(part: Path, path: Path) -> None:
+    """The same where nothing may be replaced. A link is made or not, in one step; where there are no links, an empty
+    file of that name is."""
+    try:
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            raise
+        except OSError:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+            os.replace(part, path)
+        else:
+            os.unlink(part)
+    except FileExistsError as error:
+        raise CheckpointError(
+            f"{path}: a file of this name has appeared meanwhile, and stays as it is; --force overwrites it"
+        ) from error
+
+
+def _mode_for(path: Path) -> int:
+    """Permissions of the file that is replaced, or those of any new file."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

@@ -1,0 +1,46 @@
+"""Whether a file can be written, before the work whose result it is to hold."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+from squeeze_patch.checkpoints.atomic import refuse_special, system_errors
+from squeeze_patch.errors import CheckpointError
+
+
+def check_target(source: Path, target: Path, force: bool) -> None:
+    """Raise `CheckpointError` where ``target`` cannot or must not be written."""
+    if target.is_dir() or not target.parent.is_dir():
+        what = "this is a folder" if target.is_dir() else f"there is no folder {target.parent}"
+        raise CheckpointError(f"{target}: {what}; the target has to be a file in a folder that exists")
+    refuse_special(target)
+    if target.exists() and source.exists() and target.samefile(source):
+        raise CheckpointError(
+            f"{target}: source and target are the same file, which would be lost; name another target"
+        )
+    if target.exists() and not force:
+        raise CheckpointError(f"{target}: the file exists; --force overwrites it")
+    check_writable(target)
+
+
+def check_writable(target: Path) -> None:
+    """Raise `CheckpointError` where nothing can be written into the folder of ``target``, or it is write-protected."""
+    target = Path(os.path.realpath(target))
+    if target.exists() and not target.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        raise CheckpointError(f"{target}: the file is write-protected; take that off (chmod u+w), or name another")
+    with system_errors(target), tempfile.TemporaryFile(dir=target.parent):
+        pass
+
+
+def check_space(source: Path, target: Path) -> None:
+    """Raise `CheckpointError` where the disk has no room for a file as large as ``source``."""
+    needed, free = source.stat().st_size, shutil.disk_usage(target.resolve().parent).free
+    if needed > free:
+        raise CheckpointError(
+            f"{target}: there is no room for it: it needs up to {needed / 1e6:,.0f} MB, and its disk has "
+            f"{free / 1e6:,.0f} MB left"
+        )
