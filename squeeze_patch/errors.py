@@ -22,6 +22,10 @@ class LostWarning(UserWarning):
     """A generator was squeezed without proof, and its new layers lack something that the dense ones had."""
 
 
+class DownloadWarning(UserWarning):
+    """A copy in the cache is used of which the server could not be asked, or a download has to wait."""
+
+
 class PlanError(SqueezeError, ValueError):
     """The requested ratio, reduction or widths cannot be had on this generator."""
 

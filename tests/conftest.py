@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from pathlib import Path
 from typing import Iterator
 
 import pytest
 import torch
 
+from squeeze_patch.checkpoints.downloads import fetch
 from tests import hosts
 from tests.helpers import FLAT_HOSTS, FORKS, HOSTS, LUCIDRAINS
 from tests.hosts import flat
 from tests.hosts.lucidrains import LucidrainsHost
+from tests.servers import FileServer, TestClock, file_server
 
 # A machine with CUDA's compiler and no GPU: torch would say so in every process, on stderr, which tests read
 os.environ.update(CUDA_HOME="", CUDA_PATH="")
@@ -87,3 +91,18 @@ def draggan() -> Iterator[hosts.Host]:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A server of files, and a cache of this test's own."""
+    monkeypatch.setenv("SQUEEZE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    with file_server() as running:
+        yield running
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands wait for no time between two tries."""
+    monkeypatch.setattr("squeeze_patch.cli.sources.fetch", functools.partial(fetch, clock=TestClock().clock()))

@@ -91,6 +91,7 @@ class TensorFlowFile:
     def words(self) -> str:
         classes = any(getattr(entry, "c_dim", 0) for entry in self.entries.values())
         other = "" if classes else ", or carry the generators over with --to rosinality, and squeeze the result"
+        other += "; --format pt writes the squeezed moving average alone"
         return (
             "this is a TensorFlow pickle. squeeze-patch convert makes a PyTorch file of it with a host's own classes: "
             f"name the checkout of one (stylegan2-ada-pytorch, stylegan3, ...) with --host DIR{other}"

@@ -14,6 +14,7 @@ from squeeze_patch.checkpoints.generators import dense_generators, plan_in_file,
 from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.optimizer_state import follow_all, parameters_of
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
+from squeeze_patch.checkpoints.safe_tensors import alone, check_form
 from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.stored import StoredFile
 from squeeze_patch.checkpoints.targets import check_space, check_target
@@ -37,6 +38,7 @@ class Conversion:
         generators: names of the generators that were squeezed.
         shared_channels: whether all of them keep the same channels, so that averaging them goes on making sense.
         carried: names of everything that was carried over unchanged.
+        left: names of what the target does not hold, where it holds one generator alone.
         cost: parameters and multiply-adds before and after.
         bytes_before, bytes_after: file sizes.
         init: the start that was made, "calibrated", "weights" or "random".
@@ -57,6 +59,7 @@ class Conversion:
     init: str
     optimisers: Tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    left: Tuple[str, ...] = ()
 
 
 def convert(
@@ -75,6 +78,7 @@ def convert(
     seed: int = SEED,
     verify: bool = True,
     force: bool = False,
+    form: Optional[str] = None,
     progress: Optional[Progress] = None,
 ) -> Conversion:
     """Squeeze every generator in a checkpoint file and write the result, which the untouched host loads.
@@ -93,6 +97,8 @@ def convert(
         reduction, ratio, widths, plan, allocate, like, init, seed, verify: as for `squeeze_patch.apply`; ``like`` may
             be a squeezed file, too.
         force: overwrite ``target`` where it exists.
+        form: "safetensors" or "pt" = write the generator alone (the moving average, or the only one) as a state dict in
+            a file of that kind; default: the whole file, as it came.
         progress: called with (what, steps done, steps in all).
 
     Raises:
@@ -113,7 +119,7 @@ def convert(
     with host_path(host):
         other = plan_in_file(like, trust=trust) if isinstance(like, (str, Path)) else relative(like)
     request = Request(reduction, ratio, widths, plan, allocate, other)
-    how: Dict[str, Any] = {"trust": trust, "host": host, "seed": seed, "verify": verify, "force": force}
+    how: Dict[str, Any] = {"trust": trust, "host": host, "seed": seed, "verify": verify, "force": force, "form": form}
     return convert_file(source, target, request, init, progress=progress, **how)
 
 
@@ -129,22 +135,25 @@ def convert_file(
     seed: int = SEED,
     verify: bool = True,
     force: bool = False,
+    form: Optional[str] = None,
     progress: Optional[Progress] = None,
 ) -> Conversion:
     """As `convert`."""
     source, target = Path(source), Path(target)
     check_init(init)
+    check_form(form)
     check_target(source, target, force)
     with host_path(host):
         data = read(source, trust=trust)
-        if isinstance(data, StoredFile):
+        if isinstance(data, StoredFile) and form is None:
             data.check_writable(source)
         check_space(source, target)
         found = dense_generators(source, data)
         reference = reference_name(found)
         order = [reference, *(name for name in found if name != reference)]
         refuse_diverged(source, found)
-        _refuse_modules(source, data, found)
+        if form is None:
+            _refuse_modules(source, data, found)
         plans = _plans({name: found[name] for name in order}, request, seed)
         cost = report(found[reference], plans[reference])
         dense = {name: parameters_of(found[name].root) for name in order}
@@ -160,26 +169,27 @@ def convert_file(
             ) from error
         refuse_diverged(source, {name: G.again() for name, G in found.items()})
         optimisers = follow_all(data, found, dense, kept)
-        save(data, target, force=force)
+        save(data if form is None else alone(found[reference].again(), form), target, force=force)
     names = list(data) if isinstance(data, dict) else []
     one_object = ((name, other) for name in names if name not in found for other in order)
     aliases = {str(name): other for name, other in one_object if data[name] is found[other].root}
     changed = {*found, *optimisers, *aliases}
+    others = tuple(str(name) or "other tensors" for name in names if name not in changed and _is_something(data[name]))
+    left = (*(name for name in order[1:] if form), *(optimisers if form else ()), *(others if form else ()))
     return Conversion(
         source=source,
         target=target,
         plan=plans[reference].with_kept({name: channels.tolist() for name, channels in kept[reference].items()}),
-        generators=tuple(order),
+        generators=tuple(order[:1] if form else order),
         shared_channels=shared,
-        carried=tuple(
-            str(name) or "other tensors" for name in names if name not in changed and _is_something(data[name])
-        ),
+        carried=() if form else others,
+        left=left,
         cost=cost,
         bytes_before=source.stat().st_size,
         bytes_after=target.stat().st_size,
         init=init,
-        optimisers=tuple(f"{name}: {line}" for name, line in optimisers.items()),
-        aliases=aliases,
+        optimisers=() if form else tuple(f"{name}: {line}" for name, line in optimisers.items()),
+        aliases={} if form else aliases,
     )
 
 

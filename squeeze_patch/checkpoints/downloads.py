@@ -2,59 +2,126 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import warnings
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Callable, Optional
-from urllib.parse import urlparse
+from typing import Optional
 
-import requests
-
-from squeeze_patch.checkpoints.atomic import atomic_write
-from squeeze_patch.errors import CheckpointError
-
-#: called with (bytes so far, bytes in all or 0 where unknown)
-ByteProgress = Callable[[int, int], None]
-
-CHUNK = 1 << 20
+from squeeze_patch.checkpoints.addresses import Address, parse
+from squeeze_patch.checkpoints.cache import CachedFile, CacheRecord, CacheSlot, cache_dir
+from squeeze_patch.checkpoints.checksums import check_sum, sha256_of
+from squeeze_patch.checkpoints.file_kinds import check_checkpoint
+from squeeze_patch.checkpoints.receiving import CLOCK, LIMITS, ByteProgress, Clock, FileReceiver, Limits
+from squeeze_patch.checkpoints.transport import Interruption
+from squeeze_patch.errors import CheckpointError, DownloadWarning
 
 
-def is_url(source: str) -> bool:
-    return urlparse(source).scheme in ("http", "https")
+def fetch(
+    url: str,
+    progress: Optional[ByteProgress] = None,
+    *,
+    sha256: Optional[str] = None,
+    folder: Optional[Path] = None,
+    limits: Limits = LIMITS,
+    clock: Clock = CLOCK,
+) -> Path:
+    """Download a file once; later calls ask the server whether it has changed, and return the cached copy if not, or if
+    there is no server to ask.
 
-
-def cache_dir() -> Path:
-    """``$SQUEEZE_CACHE``, or squeeze_patch in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("SQUEEZE_CACHE") or Path(base) / "squeeze_patch")
-
-
-def fetch(url: str, progress: Optional[ByteProgress] = None) -> Path:
-    """Download a file once; later calls return the cached copy.
+    Args:
+        progress: called with (bytes so far, bytes in all or 0 where unknown).
+        sha256: of the file that is wanted, 64 hexadecimal digits. A cached copy that has it is not asked about.
+        folder: to download into; default the cache.
+        limits, clock: when it is given up, and by what clock.
 
     Raises:
-        CheckpointError: the address cannot be read.
+        CheckpointError: the address cannot be read, what is there is no checkpoint or not the wanted one, or the cache
+            cannot be written to.
     """
-    name = Path(urlparse(url).path).name or "download"
-    target = cache_dir() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}_{name}"
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    address = parse(url)
+    slot = CacheSlot(folder or cache_dir(), address)
+    kept = slot.whole()
+    if kept is not None and sha256 is not None and sha256_of(kept.path) == sha256.lower():
+        return kept.path
     try:
-        with requests.get(url, stream=True, timeout=30, headers={"Accept-Encoding": "identity"}) as answer:
-            answer.raise_for_status()
-            if answer.headers.get("Content-Type", "").startswith("text/html"):
-                raise CheckpointError(f"{url} is a web page, not a file; use the address of the download itself")
-            total = int(answer.headers.get("Content-Length", 0))
-            done = 0
-            with atomic_write(target) as stream:
-                for chunk in answer.iter_content(CHUNK):
-                    stream.write(chunk)
-                    done += len(chunk)
-                    if progress is not None:
-                        progress(done, total)
-                if total and done != total and "Content-Encoding" not in answer.headers:
-                    raise CheckpointError(f"{url} broke off after {done:,} of {total:,} bytes; try again")
-    except requests.RequestException as error:
-        raise CheckpointError(f"cannot download {url}: {error}") from error
-    return target
+        with slot.locked(limits.total):
+            return _current(address, slot, sha256, progress, limits, clock)
+    except OSError as error:
+        cure = "free some space there, or name another folder"
+        cure += " with SQUEEZE_CACHE" if folder is None else " for temporary files with TMPDIR"
+        what = f"{slot.folder}: nothing can be downloaded into this folder ({error.strerror or error}); {cure}"
+        if kept is None or slot.whole() is None:
+            raise CheckpointError(what) from None
+    return _copy_of(kept, f"it cannot be asked about: {what}", sha256)
+
+
+def _current(
+    address: Address,
+    slot: CacheSlot,
+    sha256: Optional[str],
+    progress: Optional[ByteProgress],
+    limits: Limits,
+    clock: Clock,
+) -> Path:
+    """The server's file, once it is in the cache; the cached one where the server cannot be reached."""
+    kept = _undamaged(slot.whole(), sha256)
+    receiver = FileReceiver(address, slot, kept, progress, limits, clock)
+    try:
+        changed = receiver.run()
+        if changed:
+            return _enter(address, slot, receiver, sha256)
+        slot.discard()
+    except Interruption as error:
+        if kept is not None:
+            return _copy_of(kept, str(error), sha256)
+        resumable = slot.unfinished() is not None
+        cure = "what has come is kept, and the same command goes on from there" if resumable else "try again"
+        raise CheckpointError(f"cannot download {address.shown}: {error}; {cure}") from None
+    except CheckpointError:
+        slot.discard()
+        raise
+    finally:
+        if slot.unfinished() is None:
+            slot.discard()
+    assert kept is not None
+    return _checked(kept, sha256)
+
+
+def _undamaged(kept: Optional[CachedFile], sha256: Optional[str]) -> Optional[CachedFile]:
+    """A cached file is looked through where a sum is wanted; a damaged one goes."""
+    if kept is None or sha256 is None or sha256_of(kept.path) == kept.record.sha256:
+        return kept
+    kept.remove()
+    return None
+
+
+def _enter(address: Address, slot: CacheSlot, receiver: FileReceiver, sha256: Optional[str]) -> Path:
+    """What was received becomes the cached file, if it is what was wanted."""
+    check_checkpoint(slot.part, address)
+    found = sha256_of(slot.part)
+    if sha256 is not None:
+        check_sum(found, sha256, address.shown)
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    told = receiver.validators
+    return slot.finish(CacheRecord(address.shown, told.etag, told.last_modified, slot.part.stat().st_size, found, now))
+
+
+def _copy_of(kept: CachedFile, why: str, sha256: Optional[str]) -> Path:
+    """The cached copy, of which the server could not be asked."""
+    path = _checked(kept, sha256)
+    warnings.warn(
+        DownloadWarning(f"{kept.record.address}: {why}; the copy of {kept.record.date[:10]} in the cache is used"),
+        stacklevel=4,
+    )
+    return path
+
+
+def _checked(kept: CachedFile, sha256: Optional[str]) -> Path:
+    """A cached file that is not the wanted one goes."""
+    if sha256 is not None:
+        try:
+            check_sum(sha256_of(kept.path), sha256, kept.record.address)
+        except CheckpointError:
+            kept.remove()
+            raise
+    return kept.path

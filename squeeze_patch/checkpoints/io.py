@@ -10,6 +10,13 @@ from typing import IO, Any
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.inert import load
 from squeeze_patch.checkpoints.pickles import PICKLE_PROTOCOL, NeverRun, PathLike, read_pickle
+from squeeze_patch.checkpoints.safe_tensors import (
+    TensorFile,
+    in_order_of,
+    is_tensor_file,
+    read_tensor_file,
+    read_tensors,
+)
 from squeeze_patch.checkpoints.state_dicts import Archive, read_archive, read_back
 from squeeze_patch.checkpoints.stored import HostedFile, StoredFile, read_stored
 from squeeze_patch.checkpoints.tensor_files import is_archive
@@ -18,8 +25,8 @@ from squeeze_patch.errors import CheckpointError
 
 
 def read(source: PathLike, *, trust: bool) -> Any:
-    """Load a host's pickle, or a file of torch.save (`Archive`), with all tensors on the CPU; a pickle that is not
-    trusted without running anything in it (`StoredFile`).
+    """Load a host's pickle, or a file of torch.save or safetensors (`Archive`), with all tensors on the CPU; a pickle
+    that is not trusted without running anything in it (`StoredFile`).
 
     Raises:
         CheckpointError: the file is missing, not trusted, not a pickle, or needs a module that is not there.
@@ -27,6 +34,8 @@ def read(source: PathLike, *, trust: bool) -> Any:
     source = Path(source)
     if not source.is_file():
         raise CheckpointError(f"{source}: {'this is a folder' if source.is_dir() else 'there is no such file'}")
+    if is_tensor_file(source):
+        return read_tensor_file(source)
     if is_archive(source):
         return read_archive(source, trust=trust)
     if trust:
@@ -70,6 +79,8 @@ def as_stored(data: Any) -> Any:
 
 def _as_read(part: Path, data: Any) -> Any:
     """What the file that was made of ``data`` holds, by the reader that it came through."""
+    if isinstance(data, TensorFile):
+        return in_order_of(read_tensors(part), data)
     if isinstance(data, Archive):
         return read_back(part)
     if isinstance(data, StoredFile):

@@ -9,6 +9,7 @@ import torch
 
 from squeeze_patch.adapters import reference_name, search
 from squeeze_patch.adapters.located import Located
+from squeeze_patch.checkpoints.safe_tensors import is_tensor_file, read_tensors
 from squeeze_patch.checkpoints.state_dicts import find_bodies, read_entries
 from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.errors import CheckpointError, StateError
@@ -31,8 +32,8 @@ def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str]
     Args:
         G: a generator built by its host, or a module that holds one, whose other parts stay as they are, or a training
             wrapper as for `squeeze_patch.apply`; dense, or squeezed in the same way already.
-        source: a file of torch.save that `squeeze_patch.convert` wrote or that a training script wrote later, or one
-            squeezed state dict.
+        source: a file of torch.save or safetensors that `squeeze_patch.convert` wrote or that a training script wrote
+            later, or one squeezed state dict.
         entry: which of the file's generators; default: the moving average (g_ema, params_ema), or the first.
         trust: needed where the file holds more than tensors, plain values and argparse.Namespace, since loading it
             then runs code stored in it.
@@ -86,11 +87,15 @@ def _find(
         path, where = Path(source), str(source)
         if not path.is_file():
             raise CheckpointError(f"{path}: there is no such file")
-        if not is_archive(path):
+        if is_tensor_file(path):
+            data = read_tensors(path)
+        elif is_archive(path):
+            data = read_entries(path, trust=trust)
+        else:
             raise CheckpointError(
-                f"{path}: not a file of torch.save. A host's pickle holds whole generators: unpickle it"
+                f"{path}: a file neither of torch.save nor of safetensors. A host's pickle holds whole generators: "
+                "unpickle it"
             )
-        data = read_entries(path, trust=trust)
     bodies: Dict[str, torch.nn.Module] = {}
     states: Dict[str, StateDict] = {}
     for key, found in find_bodies(data, f"{where}: ").items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Dict, List, Mapping, Optional, Sequence
+from typing import IO, Any, Dict, List, Mapping, Optional, Sequence, TypeVar
 
 import torch
 
@@ -132,9 +132,16 @@ def read_back(source: Path) -> Any:
 
 def read_archive(source: Path, *, trust: bool) -> Archive:
     """`read_entries`, with stand-ins for the generators."""
-    data = read_entries(source, trust=trust)
+    return archive_of(source, read_entries(source, trust=trust), Archive())
+
+
+AnyArchive = TypeVar("AnyArchive", bound=Archive)
+
+
+def archive_of(source: Path, data: Mapping[str, Any], archive: AnyArchive) -> AnyArchive:
+    """``archive`` filled with the entries of a file, and with stand-ins for the generators among them."""
     found = find_bodies(data, f"{source}: ")
-    archive, sites, names = Archive(), {}, {}
+    sites, names = {}, {}
     for entry, value in data.items():
         here = {name: body for name, body in found.items() if body.site.entry == entry}
         for name, body in here.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from squeeze_patch import __version__
+from squeeze_patch.cli.cache import cache
 from squeeze_patch.cli.compare import compare
 from squeeze_patch.cli.convert import convert
 from squeeze_patch.cli.demo import demo
@@ -29,5 +30,5 @@ def main() -> None:
     """
 
 
-for command in (info, plan, convert, recover, compare, report, demo, train, run):
+for command in (info, plan, convert, recover, compare, report, demo, train, run, cache):
     main.add_command(command)

@@ -7,12 +7,14 @@ from typing import Optional
 
 import click
 
+from squeeze_patch.checkpoints.addresses import redacted
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.generators import describe, load_generator
 from squeeze_patch.checkpoints.pickles import host_path
-from squeeze_patch.cli.errors import Command
+from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.cli.options import file_options, measuring_options, quiet_option
-from squeeze_patch.cli.output import check_outputs, emit, local, progress_bar
+from squeeze_patch.cli.output import check_outputs, emit, progress_bar
+from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.compare import SAMPLES
 from squeeze_patch.evaluation.compare import compare as compare_generators
 from squeeze_patch.evaluation.devices import device_named
@@ -47,6 +49,7 @@ def compare(
     json_target: Optional[str],
     trust: bool,
     host: Optional[str],
+    sources: Sources,
     quiet: bool,
 ) -> None:
     """Compare the generators of two files on the same latents.
@@ -60,7 +63,8 @@ def compare(
       squeeze-patch compare dense.pkl squeezed.pkl --grid out.png
     """
     where = device_named(device)
-    files = [local(source, trust, quiet) for source in (a, b)]
+    files = sources.local(a, b, quiet=quiet)
+    a, b = redacted(a), redacted(b)
     check_outputs(json_target, grid, sources=files)
     with host_path(host):
         first, second = (load_generator(path, key, trust=trust).to(where) for path in files)
@@ -72,6 +76,6 @@ def compare(
             picture = side_by_side(first, second, (f"A: {a}", f"B: {b}"), samples, seed, noise, truncation)
             with atomic_write(Path(grid)) as stream:
                 picture.save(stream, format="PNG")
-    header = f"A {a}, {describe(first)}\nB {b}, {describe(second)}\n"
+    header = f"A {printable(a)}, {describe(first)}\nB {printable(b)}, {describe(second)}\n"
     picture_line = "" if grid is None else f"\npicture                  {grid}"
     emit(f"{header}{result}{picture_line}", {"a": a, "b": b, "key": key, **result.to_dict()}, json_target, quiet)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, Optional, Union
 
 import click
 
+from squeeze_patch.checkpoints.addresses import is_url
 from squeeze_patch.checkpoints.convert import Conversion, convert_file
 from squeeze_patch.checkpoints.generators import plan_in_file
 from squeeze_patch.checkpoints.pickles import host_path
+from squeeze_patch.checkpoints.safe_tensors import FORMATS
 from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.checkpoints.transfer import Transfer, transfer
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, quiet_option, request_options
-from squeeze_patch.cli.output import check_outputs, clean_termination, local, progress_bar, warn_of_growth
+from squeeze_patch.cli.output import check_outputs, clean_termination, progress_bar, warn_of_growth
+from squeeze_patch.cli.sources import Sources
 from squeeze_patch.errors import PlanError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS
 from squeeze_patch.planning.cost import amount, table
@@ -49,6 +53,13 @@ from squeeze_patch.planning.request import Request
     "averaged and swapped.",
 )
 @click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(FORMATS)),
+    help="Write the generator alone (the moving average), as a state dict in a file of this kind, for "
+    "squeeze_patch.load.  [default: the whole file, as it came]",
+)
+@click.option(
     "--no-verify",
     is_flag=True,
     help="Do not run each generator first, with equal blocks in the places of its own, to see that its images stay the "
@@ -66,9 +77,11 @@ def convert(
     init: str,
     to: Optional[str],
     like: Optional[str],
+    form: Optional[str],
     no_verify: bool,
     trust: bool,
     host: Optional[str],
+    sources: Sources,
     force: bool,
     as_json: bool,
     quiet: bool,
@@ -86,14 +99,16 @@ def convert(
       squeeze-patch convert net_g_latest.pth squeezed.pth
       squeeze-patch convert ffhq.pkl ffhq.pt --to rosinality
     """
-    check_target(Path(source), target, force)
+    check_target(Path(os.devnull if is_url(source) else source), target, force)  # before a long download
     if plan_file is not None:
         check_outputs(str(target), sources=[plan_file])
-    path = local(source, trust, quiet)
-    if like is not None:
-        request = as_file(request, like, trust, host, quiet)
+    if like is not None and not request.is_default:
+        raise PlanError("--like says everything; give it without --ratio, --reduction, --allocate and --plan")
+    path, *relative = sources.local(source, like, quiet=quiet)
+    if relative:
+        request = like_file(relative[0], trust, host)
     if to is not None:
-        if not request.is_default or init != DEFAULT_INIT:
+        if not request.is_default or init != DEFAULT_INIT or form is not None:
             raise PlanError(
                 "--to carries generators over as they are; squeeze them in a step of its own, before or after"
             )
@@ -105,6 +120,7 @@ def convert(
         return
     with clean_termination(), progress_bar(quiet=quiet) as step:
         how: Dict[str, Any] = {"trust": trust, "host": host, "verify": not no_verify, "force": force}
+        how["form"] = form
         done = convert_file(path, target, request, init, progress=step, **how)
     warn_of_growth(done.plan)
     if as_json:
@@ -113,12 +129,10 @@ def convert(
         print_conversion(done)
 
 
-def as_file(request: Request, like: str, trust: bool, host: Optional[str], quiet: bool) -> Request:
+def like_file(path: Path, trust: bool, host: Optional[str]) -> Request:
     """The request that names a squeezed relative."""
-    if not request.is_default:
-        raise PlanError("--like says everything; give it without --ratio, --reduction, --allocate and --plan")
     with host_path(host):
-        return Request(like=plan_in_file(local(like, trust, quiet), trust=trust))
+        return Request(like=plan_in_file(path, trust=trust))
 
 
 def print_transfer(done: Transfer) -> None:
@@ -160,6 +174,8 @@ def print_conversion(done: Conversion) -> None:
     click.echo(f"start       {INITS[done.init].words}")
     if done.plan.fingerprint:
         click.echo(f"channels    {done.plan.fingerprint} (files with the same can be averaged and swapped; see --like)")
+    if done.left:
+        click.echo(f"left out    {', '.join(done.left)}")
     if done.carried:
         click.echo(f"unchanged   {', '.join(done.carried)}")
     click.echo(f"written     {done.target}")

@@ -8,11 +8,12 @@ from typing import Any, Type
 
 import click
 
-from squeeze_patch.errors import LostWarning, SqueezeError, UnprovedWarning
+from squeeze_patch.errors import DownloadWarning, LostWarning, SqueezeError, UnprovedWarning
 
 EXIT_ERROR = 2
 #: characters of an error's line; what torch says of a state dict can be many times as long
 LONGEST = 1000
+_WARNINGS = (DownloadWarning, LostWarning, UnprovedWarning)
 
 
 class Command(click.Command):
@@ -42,7 +43,7 @@ _show_any = warnings.showwarning
 
 def _show(message: Any, category: Type[Warning], *where: Any) -> None:
     """Ours as one line; those of hosts and packages as Python shows them."""
-    if issubclass(category, (LostWarning, UnprovedWarning)):
+    if issubclass(category, _WARNINGS):
         click.echo(f"Warning: {one_line(message)}", err=True)
     else:
         _show_any(message, category, *where)
@@ -60,6 +61,6 @@ def one_line(error: BaseException) -> str:
         lines = lines[-1:]
     text = printable(" ".join(" ".join(lines).split())) or "no further information"
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-    if isinstance(error, (SqueezeError, OSError, LostWarning, UnprovedWarning)):
+    if isinstance(error, (SqueezeError, OSError, *_WARNINGS)):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where)"

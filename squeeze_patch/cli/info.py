@@ -10,14 +10,14 @@ import click
 from squeeze_patch.checkpoints.generators import inspect
 from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.cli.options import file_options
-from squeeze_patch.cli.output import local
+from squeeze_patch.cli.sources import Sources
 
 
 @click.command(cls=Command)
 @click.argument("file", metavar="FILE")
 @file_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(file: str, trust: bool, host: Optional[str], as_json: bool) -> None:
+def info(file: str, trust: bool, host: Optional[str], sources: Sources, as_json: bool) -> None:
     """Say what networks a file holds, and whether they are squeezed.
 
     \b
@@ -25,7 +25,8 @@ def info(file: str, trust: bool, host: Optional[str], as_json: bool) -> None:
       squeeze-patch info 550000.pt
       squeeze-patch info squeezed.pkl
     """
-    found = inspect(local(file, trust), trust=trust, host=host)
+    (path,) = sources.local(file)
+    found = inspect(path, trust=trust, host=host)
     if as_json:
         rows = {
             name: {

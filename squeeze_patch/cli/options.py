@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence, Tuple
 
 import click
 
+from squeeze_patch.cli.sources import Sources, sums
 from squeeze_patch.errors import PlanError
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import ALLOCATIONS, Request
@@ -21,13 +22,27 @@ def _with(command: Decorated, options: Sequence[Any]) -> Decorated:
 
 
 def file_options(command: Decorated) -> Decorated:
+    """Of commands that read files; the command gets the last two as one ``sources``."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, sha256: Tuple[str, ...], no_cache: bool, **kwargs: Any) -> Any:
+        return command(*args, sources=Sources(sha256, cached=not no_cache), **kwargs)
+
     return _with(
-        command,
+        wrapped,
         [
             click.option(
                 "--host", metavar="DIR", help="Folder of the host's checkout, where the file needs its modules."
             ),
             click.option("--trust", is_flag=True, help="Load the file as its host does, which runs code stored in it."),
+            click.option(
+                "--sha256",
+                metavar="HEX",
+                multiple=True,
+                callback=sums,
+                help="The file has to have this SHA-256; of several files, once each, in their order.",
+            ),
+            click.option("--no-cache", is_flag=True, help="Download addresses anew, and keep nothing."),
         ],
     )
 

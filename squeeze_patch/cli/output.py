@@ -13,7 +13,6 @@ from typing import Any, Callable, Dict, Iterator, Optional, Sequence
 import click
 
 from squeeze_patch.checkpoints.atomic import atomic_write, refuse_special
-from squeeze_patch.checkpoints.downloads import fetch, is_url
 from squeeze_patch.checkpoints.targets import check_writable
 from squeeze_patch.cli.errors import EXIT_ERROR
 from squeeze_patch.errors import MeasurementError
@@ -63,14 +62,6 @@ def check_outputs(*targets: Optional[str], sources: Sequence[Path]) -> None:
             raise MeasurementError(f"{target}: this file is read; it would be lost. Write to another one")
 
 
-def local(source: str, trust: bool, quiet: bool = False) -> Path:
-    """The file behind a path or a URL; a URL is downloaded once, and only if its file may be loaded."""
-    if not is_url(source):
-        return Path(source)
-    with progress_bar(f"downloading {source}", unit=1_000_000, quiet=quiet) as step:
-        return fetch(source, lambda done, total: step("", done, total))
-
-
 @contextlib.contextmanager
 def clean_termination() -> Iterator[None]:
     """Let a scheduler's SIGTERM clean up behind itself like Ctrl-C."""
@@ -93,10 +84,12 @@ def progress_bar(label: str = "squeezing", unit: int = 1, quiet: bool = False) -
         def step(what: str, done: int, total: int) -> None:
             nonlocal bar
             if bar is None:
-                length = max(total // unit, 1)
-                bar = stack.enter_context(
-                    click.progressbar(length=length, label=label, show_eta=True, show_pos=True, file=sys.stderr)
-                )
+                how: Any = {"label": label, "show_eta": True, "show_pos": True, "file": sys.stderr}
+                # without a length, click counts what an iterator of unknown length brings: none
+                how.update({"length": max(total // unit, 1)} if total else {"iterable": (one for one in range(0))})
+                bar = stack.enter_context(click.progressbar(**how))
+            if done // unit < bar.pos:
+                bar.pos = done // unit  # begun anew; click counts forwards only
             bar.update(done // unit - bar.pos)
 
         yield step

@@ -12,7 +12,8 @@ from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, request_options
-from squeeze_patch.cli.output import local, warn_of_growth
+from squeeze_patch.cli.output import warn_of_growth
+from squeeze_patch.cli.sources import Sources
 from squeeze_patch.planning.cost import report, table
 from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import describe_reduction
@@ -24,7 +25,7 @@ from squeeze_patch.planning.request import Request
 @request_options(plan_file=False)
 @file_options
 @click.option("--json", "as_json", is_flag=True, help="Print the Plan as JSON, for --plan of other commands.")
-def plan(file: str, request: Request, trust: bool, host: Optional[str], as_json: bool) -> None:
+def plan(file: str, request: Request, trust: bool, host: Optional[str], sources: Sources, as_json: bool) -> None:
     """Show what convert would do to a file; write nothing.
 
     \b
@@ -32,7 +33,7 @@ def plan(file: str, request: Request, trust: bool, host: Optional[str], as_json:
       squeeze-patch plan 550000.pt --reduction 0.25
       squeeze-patch plan 550000.pt --allocate spectral --json > plan.json
     """
-    path = local(file, trust)
+    (path,) = sources.local(file)
     with host_path(host):
         found = dense_generators(path, read(path, trust=trust))
         G = found[reference_name(found)]

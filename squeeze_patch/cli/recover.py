@@ -12,7 +12,8 @@ import click
 
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, quiet_option, request_options
-from squeeze_patch.cli.output import check_outputs, clean_termination, local, progress_bar
+from squeeze_patch.cli.output import check_outputs, clean_termination, progress_bar
+from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.planning.request import Request
 from squeeze_patch.recovery.paths import state_path
@@ -86,6 +87,7 @@ def recover(
     force: bool,
     trust: bool,
     host: Optional[str],
+    sources: Sources,
     as_json: bool,
     quiet: bool,
     **settings: Any,
@@ -108,11 +110,12 @@ def recover(
     if plan_file is not None:
         check_outputs(*(str(path) for path in (target, log) if path), sources=[plan_file])
     first = os.environ.get("RANK", "0") == "0"  # torchrun: one process speaks
-    files = local(dense, trust, quiet), local(squeezed, trust, quiet) if squeezed else None
+    teacher, *student = sources.local(dense, squeezed or None, quiet=quiet)
     try:
         with clean_termination():
             result = recover_file(
-                *files,
+                teacher,
+                student[0] if student else None,
                 target,
                 chosen,
                 budget=Budget(minutes, patience),

@@ -7,11 +7,13 @@ from typing import Optional
 
 import click
 
+from squeeze_patch.checkpoints.addresses import redacted
 from squeeze_patch.checkpoints.generators import load_generator
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, measuring_options, quiet_option, request_options
-from squeeze_patch.cli.output import check_outputs, emit, local, progress_bar
+from squeeze_patch.cli.output import check_outputs, emit, progress_bar
+from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.evaluation.latency import REPEATS
 from squeeze_patch.evaluation.measure import measure, pair_for
@@ -39,6 +41,7 @@ def report(
     json_target: Optional[str],
     trust: bool,
     host: Optional[str],
+    sources: Sources,
     quiet: bool,
 ) -> None:
     """Measure dense against squeezed: cost, latency, memory.
@@ -51,11 +54,12 @@ def report(
       squeeze-patch report squeezed.pkl --against dense.pkl
     """
     where = device_named(device)
-    files = [local(source, trust, quiet) for source in (file, against) if source is not None]
+    files = sources.local(file, against, quiet=quiet)
     check_outputs(json_target, sources=[*files, *filter(None, [plan_file])])
     with host_path(host):
         G, *other = (load_generator(path, key, trust=trust).to(where) for path in files)
         dense, squeezed = pair_for(G, request, *other)
         with progress_bar("measuring", quiet=quiet) as step:
             result = measure(dense, squeezed, batch, repeats, progress=step)
-    emit(str(result), {"file": file, "against": against, "key": key, **result.to_dict()}, json_target, quiet)
+    names = {"file": redacted(file), "against": None if against is None else redacted(against)}
+    emit(str(result), {**names, "key": key, **result.to_dict()}, json_target, quiet)

@@ -10,6 +10,7 @@ from typing import List, Optional, Sequence
 
 import torch
 
+from squeeze_patch.checkpoints.safe_tensors import is_tensor_file, read_tensors
 from squeeze_patch.checkpoints.state_dicts import find_bodies, read_entries
 from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
@@ -71,10 +72,12 @@ def _plan_of_files(arguments: Sequence[str]) -> Optional[Plan]:
     plans: List[Plan] = []
     for argument in arguments:
         path = Path(argument.split("=", 1)[-1])
-        if not path.is_file() or not is_archive(path):
+        if not path.is_file() or not (is_archive(path) or is_tensor_file(path)):
             continue
         try:
-            data = read_entries(path, trust=False)  # only the script itself may run what is in its files
+            data = (
+                read_tensors(path) if is_tensor_file(path) else read_entries(path, trust=False)
+            )  # only the script itself may run what is in its files
         except CheckpointError:
             continue  # a data set, or a checkpoint of another kind: squeezed files hold tensors and plain values
         bodies = [found.body for found in find_bodies(data, f"{path}: ").values()]

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Optional, Sequence, Tuple
 
 from squeeze_patch.adapters import reference_name
+from squeeze_patch.checkpoints.addresses import is_url, redacted
 from squeeze_patch.checkpoints.convert import convert_file
-from squeeze_patch.checkpoints.downloads import fetch, is_url
+from squeeze_patch.checkpoints.downloads import fetch
 from squeeze_patch.checkpoints.generators import generators
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import is_checkout
@@ -64,7 +65,9 @@ def train(
 
         def prepare(resume: Optional[str]) -> RunStart:
             if resume and init_from:
-                raise SqueezeError(f"--init-from is one start, {resume} (the script's own) another; give one of them")
+                raise SqueezeError(
+                    f"--init-from is one start, {redacted(resume)} (the script's own) another; give one of them"
+                )
             return _start(resume or init_from, request, Path(folder), say, trust=bool(resume))
 
         if not any(family.hook_training(module, None if dense else prepare) for family in families()):
@@ -95,6 +98,7 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say, trus
     if not source:
         return RunStart(request, None)
     path = fetch(source) if is_url(source) else Path(source)
+    source = redacted(source)
     data, trust = _read(path, trust)
     found = generators(data)
     if not found:

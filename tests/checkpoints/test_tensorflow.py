@@ -157,6 +157,8 @@ def test_without_a_host_nothing_is_squeezed_or_written(tmp_path: Path) -> None:
     assert "--host DIR" in err
     assert "rosinality" not in err  # which has no classes
     assert not target.exists()
+    assert cli("convert", path, target, "--format", "pt", "--ratio", "2", "--init", "weights")[0] == 0
+    assert squeeze_patch.status(next(iter(read(target, trust=False).values()))).state == "squeezed"
 
 
 @pytest.mark.parametrize("trust", [False, True])

@@ -97,12 +97,12 @@ def test_a_terminated_conversion_cleans_up(snapshot: Path) -> None:
     script = (
         "import os, signal, sys, time\n"
         "from squeeze_patch import cli\n"
-        "from squeeze_patch.checkpoints import convert\n"
+        "from squeeze_patch.checkpoints import io\n"
         "def write(data, stream):\n"
         "    stream.write(b'half')\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    time.sleep(60)\n"
-        "convert.write = write\n"
+        "io.write = write\n"
         "cli.main(['convert', sys.argv[1], sys.argv[2], '--trust', '--host', sys.argv[3]])\n"
     )
     host = next(Path(path) for path in sys.path if (Path(path) / "torch_utils").is_dir())

@@ -14,6 +14,7 @@ from squeeze_patch.testing import trained
 from tests.docs.pages import Page, commands, python
 from tests.hosts import Host, tensorflow
 from tests.hosts.flat import FlatHost
+from tests.servers import FileServer, file
 
 PAGE = Page("docs/checkpoints.md")
 
@@ -42,6 +43,8 @@ def test_tensorflow_pickles(workspace: Path) -> None:
     assert squeeze_patch.status(unpickled(workspace / "squeezed.pkl")).state == "squeezed"
     assert squeeze_patch.status(unpickled(workspace / "dense.pkl")).state == "dense"
     assert "left behind  D" in printed
+    G = squeeze_patch.load(unpickled(workspace / "dense.pkl"), "alone.pt")
+    assert squeeze_patch.status(G).state == "squeezed"
 
 
 def test_how_much(workspace: Path) -> None:
@@ -77,6 +80,14 @@ def test_exchange(workspace: Path) -> None:
     commands(PAGE["exchange"])
     there, back = (unpickled(workspace / name) for name in ("network.pkl", "again.pkl"))
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in there.state_dict().items())
+
+
+def test_addresses(workspace: Path, server: FileServer) -> None:
+    server.says("/network.pkl", file((workspace / "network.pkl").read_bytes()))
+    printed = commands(PAGE["addresses"].replace("https://example.org", server.url("")))
+    assert "G_ema: Generator, dense" in printed
+    assert f"{server.url('/network.pkl')}\n1 file, " in printed
+    assert "removed 1 file, " in printed
 
 
 def test_relatives(workspace: Path, draggan: Host) -> None:

@@ -28,6 +28,16 @@ def test_every_option(command: click.Command) -> None:
     assert names - set(re.findall(r"`(--[\w-]+)", section)) == set()
 
 
+def test_commands_of_a_group() -> None:
+    for name, group in main.commands.items():
+        for command in group.commands.values() if isinstance(group, click.Group) else ():
+            (paragraph,) = re.findall(
+                rf"^`squeeze-patch {name} {command.name}.*?(?=\n\n|\Z)", PAGE.text, re.DOTALL | re.M
+            )
+            options = {max(option.opts, key=len) for option in command.params if isinstance(option, click.Option)}
+            assert options - {"--help"} - set(re.findall(r"`(--[\w-]+)", paragraph)) == set()
+
+
 def test_options_of_all() -> None:
     for option in main.params:
         assert max(option.opts, key=len) in PAGE.text

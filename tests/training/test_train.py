@@ -108,7 +108,11 @@ def test_errors(draggan: Host, workspace: Path) -> None:
     assert "no such script" in error("--", "nothing.py")
     (workspace / "other.py").write_text("def main(): pass\n")
     assert "no adapter knows" in error("--", "other.py")
-    assert "give one of them" in error("--init-from=a.pkl", "--", "train.py", "--outdir=x", "--resume=b.pkl")
+    secret = "http://user:hunter2@host/b.pkl?token=hunter2"
+    twice = error("--init-from=a.pkl", "--", "train.py", "--outdir=x", f"--resume={secret}")
+    assert "http://***@host/b.pkl?token=*** (the script's own) another; give one of them" in twice
+    no_store = error("--init-from=ftp://user:hunter2@host/b.pkl", "--", "train.py", "--outdir=x")
+    assert "ftp://***@host/b.pkl: only http:// and https:// addresses are read" in no_store
     assert "no such file" in error("--", "train.py", "--outdir=x", "--resume=b.pkl")
     assert "ratio is c / q" in error("--ratio=0.2", "--", "train.py", "--outdir=x")
     squeezed_train(draggan, workspace, ["--ratio", "2"], "--outdir=first", "--steps=0")

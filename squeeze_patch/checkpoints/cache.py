@@ -1,0 +1,223 @@
+"""Downloaded files on the disk: whole ones, and what came of those that were broken off.
+
+Of an address the cache holds KEY_NAME, whole, with KEY_NAME.json, which says where it came from; and KEY_NAME.part with
+KEY_NAME.part.json while it is on its way. A file without such a record is not the cache's: it is neither used nor
+removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+import os
+import re
+import warnings
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Iterator, List, Optional
+
+import filelock
+import platformdirs
+
+from squeeze_patch.checkpoints.addresses import Address
+from squeeze_patch.checkpoints.transport import Validators
+from squeeze_patch.errors import CheckpointError, DownloadWarning
+
+_MARK = "squeeze_patch_cache"
+_LOCKS = "locks"
+#: seconds between two looks whether another process is done
+_POLL = 0.1
+
+
+def cache_dir() -> Path:
+    """``$SQUEEZE_CACHE``, or squeeze_patch in the user's cache folder.
+
+    Raises:
+        CheckpointError: there is neither.
+    """
+    named = os.environ.get("SQUEEZE_CACHE") or platformdirs.user_cache_dir("squeeze_patch", appauthor=False)
+    folder = os.path.expanduser(named)
+    if folder.startswith("~"):
+        raise CheckpointError("this user has no home folder to keep downloads in; SQUEEZE_CACHE names a folder")
+    return Path(os.path.abspath(folder))
+
+
+@dataclass(frozen=True)
+class CacheRecord:
+    """What is known of a file in the cache.
+
+    Attributes:
+        address: without what gives access.
+        etag, last_modified: of the server's answer, "" where it had none; of a part, what it can be continued by.
+        size: bytes of the whole file; 0 = unknown.
+        sha256, date: of the whole file, and when it was there (ISO 8601, UTC).
+    """
+
+    address: str
+    etag: str = ""
+    last_modified: str = ""
+    size: int = 0
+    sha256: str = ""
+    date: str = ""
+
+    @property
+    def validators(self) -> Validators:
+        return Validators(self.etag, self.last_modified)
+
+
+@dataclass(frozen=True)
+class CachedFile:
+    """A file in the cache, whole or not."""
+
+    path: Path
+    record: CacheRecord
+    whole: bool = True
+
+    @property
+    def name(self) -> str:
+        """The file's own name, without the key."""
+        name = self.path.name.partition("_")[2]
+        return name if self.whole else name[: -len(".part")]
+
+    @property
+    def bytes(self) -> int:
+        return self.path.stat().st_size
+
+    def remove(self) -> None:
+        """Without its record, no half of it counts as a file."""
+        for path in (_record_path(self.path), _unwritten(self.path), self.path):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+
+class CacheSlot:
+    """The place of one address in a folder."""
+
+    def __init__(self, folder: Path, address: Address) -> None:
+        self.folder, self.shown = folder, address.shown
+        self.path = folder / f"{address.key}_{address.name}"
+        self.part = folder / f"{self.path.name}.part"
+        self._lock = folder / _LOCKS / f"{address.key}.lock"
+
+    @contextlib.contextmanager
+    def locked(self, longest: float) -> Iterator[None]:
+        """While this process alone works on the address; others wait, for at most ``longest`` seconds.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(str(self._lock))
+        try:
+            lock.acquire(timeout=0)
+        except NotImplementedError:
+            raise OSError(0, "its file system has no locks") from None
+        except filelock.Timeout:
+            warnings.warn(
+                DownloadWarning(f"{self.shown} is being downloaded by another process; waiting"), stacklevel=2
+            )
+            try:
+                lock.acquire(timeout=longest, poll_interval=_POLL)
+            except filelock.Timeout:
+                raise CheckpointError(
+                    f"{self.shown}: another process has been downloading it for {longest / 3600:.1f} hours; end it"
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def whole(self) -> Optional[CachedFile]:
+        return _cached(self.path, whole=True)
+
+    def unfinished(self) -> Optional[CachedFile]:
+        """What an earlier try left that can be continued."""
+        found = _cached(self.part, whole=False)
+        return found if found and (found.record.etag or found.record.last_modified) and found.bytes else None
+
+    def begin(self, record: CacheRecord) -> None:
+        """Start the part anew."""
+        self.discard()
+        _write_record(self.part, record, whole=False)
+        self.part.touch()
+
+    def discard(self) -> None:
+        CachedFile(self.part, CacheRecord(self.shown), whole=False).remove()
+
+    def finish(self, record: CacheRecord) -> Path:
+        """The part becomes the file, in the place of an older one.
+
+        The record goes first and comes last: a file that a crash left without one is downloaded anew.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            _record_path(self.path).unlink()
+        os.replace(self.part, self.path)
+        _write_record(self.path, record, whole=True)
+        self.discard()
+        return self.path
+
+
+def cached_files(folder: Path) -> List[CachedFile]:
+    """Everything in the cache, by name."""
+    found = []
+    for path in folder.glob("*.json") if folder.is_dir() else ():
+        file = path.with_name(path.name[: -len(".json")])
+        one = _cached(file, whole=not file.name.endswith(".part")) or _cached(file, whole=True)
+        if one is not None and re.match("[0-9a-f]{16}_.", file.name):
+            found.append(one)
+    return sorted(found, key=lambda one: (one.name, one.path.name))
+
+
+def matching(files: List[CachedFile], pattern: str) -> List[CachedFile]:
+    """Those whose name, in the cache or before, or whose address fits a pattern with ``*``, ``?`` and ``[...]``."""
+    return [
+        one
+        for one in files
+        if any(fnmatch.fnmatchcase(text, pattern) for text in (one.name, one.path.name, one.record.address))
+    ]
+
+
+def remove_unused(one: CachedFile) -> bool:
+    """Remove a file unless a process is downloading it; whether it was removed."""
+    locks = one.path.parent / _LOCKS
+    locks.mkdir(exist_ok=True)
+    lock = filelock.FileLock(str(locks / f"{one.path.name.partition('_')[0]}.lock"))
+    try:
+        with lock.acquire(timeout=0):
+            one.remove()
+    except filelock.Timeout:
+        return False
+    return True
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _unwritten(path: Path) -> Path:
+    """The record while it is being written."""
+    return path.with_name(f"{path.name}.json.new")
+
+
+def _write_record(path: Path, record: CacheRecord, whole: bool) -> None:
+    text = json.dumps({_MARK: "whole" if whole else "part", **asdict(record)}, indent=2)
+    _unwritten(path).write_text(text + "\n", encoding="utf-8")
+    os.replace(_unwritten(path), _record_path(path))
+
+
+def _cached(path: Path, whole: bool) -> Optional[CachedFile]:
+    """The file with its record; None where either is missing or they do not fit."""
+    try:
+        data: Any = json.loads(_record_path(path).read_text(encoding="utf-8"))
+        size = path.stat().st_size
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or data.pop(_MARK, None) != ("whole" if whole else "part"):
+        return None
+    types = {field.name: int if field.name == "size" else str for field in fields(CacheRecord)}
+    if set(data) != set(types) or not all(isinstance(data[name], types[name]) for name in types):
+        return None
+    if whole and data["size"] != size:
+        return None
+    return CachedFile(path, CacheRecord(**data), whole)

@@ -1,0 +1,156 @@
+"""A generator alone, as a state dict: files of safetensors, and of torch.save.
+
+safetensors keeps tensors and words, and no code; the Plan of a squeezed generator is one of its words. A state dict
+says nothing of activations and gains, so that what is written is first read back as a generator and run beside the one
+in memory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import IO, Any, Dict, Optional
+
+import torch
+
+from squeeze_patch.adapters import locate
+from squeeze_patch.adapters.located import Located
+from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, WHOLE, Archive, Site, archive_of, stand_in
+from squeeze_patch.errors import CheckpointError, MissingPackageError, UnsupportedModelError
+from squeeze_patch.planning.plans import Plan
+from squeeze_patch.sampling import sample
+
+FORMATS = ("safetensors", "pt")
+#: name of the one entry of a .pt file
+ENTRY = "G_ema"
+#: images of the two generators may differ by this share of the largest value: float32 makes 1e-5 of it and float16
+#: 1e-3; another activation or another gain, what this is about, makes differences as large as the images
+TOLERANCE = 1e-2
+
+
+class TensorFile(Archive):
+    """A file of safetensors: one state dict."""
+
+    def save(self, stream: IO[bytes]) -> None:
+        entries = self.entries()
+        plan = entries.get(PLAN_ENTRY)
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in entries[WHOLE].items()}
+        words = {"format": "pt", **({PLAN_ENTRY: json.dumps(plan)} if plan else {})}
+        stream.write(_package("safetensors.torch").save(_apart(state), metadata=words))
+
+    def entries(self) -> Any:
+        """{`WHOLE`: the state dict, `PLAN_ENTRY`: the Plan where it is squeezed}."""
+        found = [locate(self[name]) for name in self.sites]
+        plans = [plan for plan in (one.surgery.plan_of(one.network) for one in found) if plan]
+        plan = {PLAN_ENTRY: json.loads(json.dumps(plans[0]))} if plans else {}  # with lists, as JSON has them
+        return {WHOLE: super().entries(), **plan}
+
+
+def is_tensor_file(source: Path) -> bool:
+    """Whether a file is one of safetensors: the length of a JSON header, and the header."""
+    with open(source, "rb") as stream:
+        length, brace = int.from_bytes(stream.read(8), "little"), stream.read(1)
+        return brace == b"{" and 2 <= length <= os.fstat(stream.fileno()).st_size - 8
+
+
+def read_tensors(source: Path) -> Dict[str, Any]:
+    """The entries of a file of safetensors, as `state_dicts.read_entries` returns those of others.
+
+    Raises:
+        CheckpointError: it is damaged.
+        MissingPackageError: safetensors is not installed.
+    """
+    package = _package("safetensors")
+    try:
+        with package.safe_open(str(source), framework="pt") as file:
+            words = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except Exception as error:  # whatever a damaged file brings about
+        raise CheckpointError(f"{source}: no readable file of safetensors ({error}); is it complete?") from error
+    found: Dict[str, Any] = {WHOLE: state}
+    if PLAN_ENTRY in words:
+        try:
+            found[PLAN_ENTRY] = json.loads(words[PLAN_ENTRY])
+        except ValueError as error:
+            raise CheckpointError(f"{source}: its {PLAN_ENTRY} is no JSON ({error}): the file was changed") from error
+    return found
+
+
+def in_order_of(found: Dict[str, Any], archive: Archive) -> Dict[str, Any]:
+    """What `read_tensors` has read, its tensors in their order in ``archive``, which such files do not keep."""
+    wanted, state = archive.entries()[WHOLE], found[WHOLE]
+    order = [name for name in wanted if name in state] + [name for name in state if name not in wanted]
+    return {**found, WHOLE: {name: state[name] for name in order}}
+
+
+def read_tensor_file(source: Path) -> TensorFile:
+    """`read_tensors`, with a stand-in for the generator."""
+    return archive_of(source, read_tensors(source), TensorFile())
+
+
+def check_form(form: Optional[str]) -> None:
+    """Raise `CheckpointError` where there is no such kind of file, `MissingPackageError` where its package is
+    missing."""
+    if form not in (None, *FORMATS):
+        raise CheckpointError(f"there is no format {form!r}; there are {' and '.join(FORMATS)}")
+    if form == "safetensors":
+        _package("safetensors")
+
+
+def alone(G: Located, form: str) -> Archive:
+    """A file that holds one generator and nothing else.
+
+    Args:
+        G: it, dense or squeezed.
+        form: one of `FORMATS`.
+
+    Raises:
+        UnsupportedModelError: its state dict does not say what it computes.
+    """
+    _prove(G)
+    name = WHOLE if form == "safetensors" else ENTRY
+    archive = TensorFile() if form == "safetensors" else Archive()
+    archive[name] = G.generator
+    archive.sites = {name: Site(name, {"": ""})}
+    return archive
+
+
+def _prove(G: Located) -> None:
+    plan = G.surgery.plan_of(G.network)
+    try:
+        body = stand_in(G.generator.state_dict(), Plan.from_dict(plan) if plan else None)
+    except CheckpointError as error:
+        raise UnsupportedModelError(str(error)) from error
+    if body is None:
+        raise UnsupportedModelError(
+            f"the state dict of {type(G.generator).__name__} alone is none of a known family, so that nothing could be "
+            "made of it; leave --format out"
+        )
+    one, other = (sample(network.eval(), 4, seed=0, noise_mode="const") for network in (G.generator, body))
+    if (one - other).abs().max() > TOLERANCE * one.abs().max():
+        raise UnsupportedModelError(
+            "this generator computes something else than its state dict alone says (another activation, gain or clamp "
+            "than StyleGAN2's); leave --format out, and the file carries that, too"
+        )
+
+
+def _apart(state: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
+    """Tensors that share numbers, which safetensors does not keep, each with its own."""
+    seen = set()
+    found = {}
+    for name, tensor in state.items():
+        place = tensor.data_ptr()
+        found[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return found
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            "files of safetensors need a package that is not installed: pip install 'squeeze-patch[safetensors]'"
+        ) from error
