@@ -108,6 +108,24 @@ class Interchange(abc.ABC):
         return ""
 
 
+class Foreign(Protocol):
+    """A file of a form that no host of the family writes any more.
+
+    Attributes:
+        entries: {name as the hosts have it: generator of our own, or inert value}.
+    """
+
+    entries: Dict[str, Any]
+
+    @property
+    def words(self) -> str:
+        """What it is, and what can be made of it."""
+
+    def hosted(self) -> Dict[str, Any]:
+        """The entries of a checkpoint of today with networks of the host's own classes, whose modules can be imported;
+        `UnsupportedModelError` where they cannot, or have no such network."""
+
+
 class Pickles(Protocol):
     """For families whose files are pickles that need modules of the host's checkout.
 
@@ -134,8 +152,12 @@ class Pickles(Protocol):
     def stored_of(self, body: Module, record: Record) -> Record:
         """What the host would have stored of ``body``, which was made of ``record`` and changed since."""
 
+    def foreign(self, data: Any) -> Optional[Foreign]:
+        """The file whose inert contents are ``data``, where it is of an older form of the family's; else None.
+        `UnsupportedModelError` where its generators are no StyleGAN2."""
+
     def refuse(self, module: str) -> Optional[str]:
-        """Why a pickle that names ``module`` cannot be read at all, or None."""
+        """Why a pickle that names ``module`` is not run even where it is trusted, or None."""
 
 
 class TrainingWrapper(Protocol):

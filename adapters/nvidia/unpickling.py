@@ -1,4 +1,4 @@
-"""What the NVIDIA family's pickles need of a host's checkout, and those that only TensorFlow can read."""
+"""The NVIDIA family's pickles: what they hold, and what they need of a host's checkout."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any, Optional
 import torch
 
 from squeeze_patch.adapters.nvidia import stored
-from squeeze_patch.adapters.records import Record
-
-_OF_A_CHECKOUT = ("torch_utils", "dnnlib", "training", "legacy", "pg_modules")
+from squeeze_patch.adapters.nvidia.hosted import missing_module
+from squeeze_patch.adapters.nvidia.tensorflow import NETWORK, TensorFlowFile, network_class, networks_of
+from squeeze_patch.adapters.records import Global, Record
+from squeeze_patch.adapters.roles import Foreign
 
 
 class NvidiaPickles:
@@ -18,7 +19,7 @@ class NvidiaPickles:
     marker = "torch_utils"
 
     def known(self, module: str, name: str) -> Optional[Any]:
-        return stored.known(module, name)
+        return network_class() if Global(module, name) == NETWORK else stored.known(module, name)
 
     def is_generator(self, value: Any) -> bool:
         return stored.is_generator(value)
@@ -29,18 +30,16 @@ class NvidiaPickles:
     def stored_of(self, body: torch.nn.Module, record: Record) -> Record:
         return stored.stored_of(body, record)
 
+    def foreign(self, data: Any) -> Optional[Foreign]:
+        networks = networks_of(data)
+        return None if networks is None else TensorFlowFile(networks)
+
     def cure(self, module: str) -> Optional[str]:
-        name = module.split(".")[0]
-        if name == "pkg_resources":
-            return "stylegan3 and its relatives need an older setuptools: pip install 'setuptools<81'"
-        if name in _OF_A_CHECKOUT:
-            return f"The pickle was made in a host's checkout and needs its {name}: name that folder with --host DIR"
-        return None
+        return missing_module(module)
 
     def refuse(self, module: str) -> Optional[str]:
         if module.split(".")[:2] == ["dnnlib", "tflib"]:
-            return (
-                "this is a TensorFlow pickle of the original StyleGAN2. Convert it with the host's own legacy.py "
-                "(python legacy.py --source=... --dest=...), then convert the result"
-            )
+            return "this is a TensorFlow pickle, and nothing in one is ever run"
+        if module == "tfutil":
+            return "this is a TensorFlow pickle of ProGAN, which has no image skip connection to replace"
         return None

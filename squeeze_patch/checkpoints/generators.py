@@ -91,6 +91,15 @@ def dense_generators(source: Path, data: Any) -> Dict[str, Located]:
     return {name: one for name, one in found.items() if name == _first_name(found, one)}
 
 
+def refuse_diverged(source: Path, found: Mapping[str, Located]) -> None:
+    """Raise `CheckpointError` where a generator holds what is not finite: none such is written."""
+    for name, G in found.items():
+        broken = G.not_finite()
+        if broken:
+            where = ".".join(filter(None, (name, broken)))
+            raise CheckpointError(f"{source}: {where} holds values that are not finite: this generator has diverged")
+
+
 def _first_name(found: Mapping[str, Located], one: Located) -> str:
     """One object may stand under several names; the reference's name goes first."""
     return reference_name([name for name, other in found.items() if other.root is one.root])

@@ -37,7 +37,13 @@ GENEROUS = 1 << 24
 
 
 class UnknownName(pickle.UnpicklingError):
-    """The file names something that is not known to be harmless."""
+    """The file names something that is not known to be harmless.
+
+    Attributes:
+        named: modules of what it has named before.
+    """
+
+    named: Tuple[str, ...] = ()
 
 
 _InPython: Any = pickle._Unpickler
@@ -161,7 +167,12 @@ def load(stream: IO[bytes]) -> Any:
             a known family's pickles hold.
         pickle.UnpicklingError, EOFError, or another Exception: it is damaged.
     """
-    return InertUnpickler(stream).load()
+    unpickler = InertUnpickler(stream)
+    try:
+        return unpickler.load()
+    except UnknownName as error:
+        error.named = tuple(module for module, _ in unpickler._found)
+        raise
 
 
 def _known(module: str, name: str) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from pathlib import Path
 from typing import IO, Any
 
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.inert import load
-from squeeze_patch.checkpoints.pickles import PICKLE_PROTOCOL, PathLike, read_pickle
+from squeeze_patch.checkpoints.pickles import PICKLE_PROTOCOL, NeverRun, PathLike, read_pickle
 from squeeze_patch.checkpoints.safe_tensors import (
     TensorFile,
     in_order_of,
@@ -17,7 +18,7 @@ from squeeze_patch.checkpoints.safe_tensors import (
     read_tensors,
 )
 from squeeze_patch.checkpoints.state_dicts import Archive, read_archive, read_back
-from squeeze_patch.checkpoints.stored import StoredFile, read_stored
+from squeeze_patch.checkpoints.stored import HostedFile, StoredFile, read_stored
 from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.checkpoints.verification import difference
 from squeeze_patch.errors import CheckpointError
@@ -37,7 +38,10 @@ def read(source: PathLike, *, trust: bool) -> Any:
         return read_tensor_file(source)
     if is_archive(source):
         return read_archive(source, trust=trust)
-    return read_pickle(source) if trust else read_stored(source)
+    if trust:
+        with contextlib.suppress(NeverRun):
+            return read_pickle(source)
+    return read_stored(source)
 
 
 def write(data: Any, stream: IO[bytes]) -> None:
@@ -45,7 +49,7 @@ def write(data: Any, stream: IO[bytes]) -> None:
     if isinstance(data, Archive):
         data.save(stream)
         return
-    if isinstance(data, StoredFile):
+    if isinstance(data, (StoredFile, HostedFile)):
         data.save(stream, PICKLE_PROTOCOL)
         return
     pickle.dump(data, stream, protocol=PICKLE_PROTOCOL)
@@ -70,7 +74,7 @@ def save(data: Any, target: Path, *, force: bool) -> None:
 
 def as_stored(data: Any) -> Any:
     """What the file of ``data`` holds: state dicts and records in the places of bodies."""
-    return data.entries() if isinstance(data, (Archive, StoredFile)) else data
+    return data.entries() if isinstance(data, (Archive, StoredFile, HostedFile)) else data
 
 
 def _as_read(part: Path, data: Any) -> Any:

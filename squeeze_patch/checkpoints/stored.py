@@ -6,15 +6,16 @@ import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Dict, List, Mapping
+from typing import IO, Any, Callable, Dict, List, Mapping, Optional, Union
 
 import torch
 
 from squeeze_patch.adapters import adapters
 from squeeze_patch.adapters.records import Record
-from squeeze_patch.adapters.roles import Pickles
+from squeeze_patch.adapters.roles import Foreign, Pickles
 from squeeze_patch.checkpoints import inert
 from squeeze_patch.checkpoints.inert_writing import dump
+from squeeze_patch.checkpoints.pickles import PathLike, host_is_named
 from squeeze_patch.checkpoints.state_dicts import WHOLE
 from squeeze_patch.errors import CheckpointError, UnsupportedModelError
 
@@ -38,12 +39,20 @@ class StoredFile(Dict[str, Any]):
 
     Attributes:
         stored: {entry: what its body was made of}.
+        foreign: what the file is where it is of a form that is not written.
     """
 
     stored: Mapping[str, Stored] = MappingProxyType({})
+    foreign: Optional[Foreign] = None
+
+    def check_writable(self, source: PathLike) -> None:
+        """Raise `CheckpointError` where the file cannot be written in the form that it was read from."""
+        if self.foreign is not None:
+            raise CheckpointError(f"{source}: {self.foreign.words}")
 
     def entries(self) -> Any:
         """What the file holds, as its host would store it."""
+        self.check_writable("the file")
         made: Dict[int, Record] = {}  # G and G_ema may be one object, and stay so
         entries = dict(self)
         for name, stored in self.stored.items():
@@ -63,6 +72,18 @@ class StoredFile(Dict[str, Any]):
             raise CheckpointError(f"something in the file cannot be written: {error}") from error
 
 
+class HostedFile(Dict[str, Any]):
+    """The entries of a `Foreign` file with networks that the named host's own code has built."""
+
+    def entries(self) -> Dict[str, Any]:
+        """What the file holds, as its host would store it."""
+        return dict(self)
+
+    def save(self, stream: IO[bytes], protocol: int) -> None:
+        """Write the file as its host would."""
+        pickle.dump(self.entries(), stream, protocol)
+
+
 def _written(stored: Stored, body: torch.nn.Module) -> Record:
     try:
         return stored.role.stored_of(body, stored.record)
@@ -70,7 +91,7 @@ def _written(stored: Stored, body: torch.nn.Module) -> Record:
         raise CheckpointError(f"the generator is damaged ({type(error).__name__}: {error})") from error
 
 
-def read_stored(source: Path) -> StoredFile:
+def read_stored(source: Path) -> Union[StoredFile, HostedFile]:
     """What a host's pickle holds, read without running anything in it.
 
     Raises:
@@ -81,11 +102,11 @@ def read_stored(source: Path) -> StoredFile:
         with open(source, "rb") as stream:
             data = inert.load(stream)
     except inert.UnknownName as error:
-        refusal = next((r for r in (role.refuse(str(error).rpartition(".")[0]) for role in _roles()) if r), "")
-        if refusal:
-            raise CheckpointError(f"{source}: {refusal}") from error
+        modules = (*error.named, str(error).rpartition(".")[0])
+        refusal = next(filter(None, (role.refuse(module) for module in modules for role in _roles())), "")
+        cure = f"There is no way to load it: {refusal}" if refusal else CURE
         raise CheckpointError(
-            f"{source}: the pickle names {error}, which is not known to be harmless, so it was not loaded. {CURE}"
+            f"{source}: the pickle names {error}, which is not known to be harmless, so it was not loaded. {cure}"
         ) from error
     except RecursionError as error:
         raise CheckpointError(f"{source}: the pickle is nested too deep") from error
@@ -93,6 +114,9 @@ def read_stored(source: Path) -> StoredFile:
         known = {KeyError: "it has bytes that no pickle has", EOFError: "it ends too early"}
         what = known.get(type(error), f"{type(error).__name__}: {error}")
         raise CheckpointError(f"{source}: this is no readable pickle ({what}); is the download complete?") from error
+    foreign = next(filter(None, (_judged(role.foreign, data, f"{source}: ") for role in _roles())), None)
+    if foreign is not None:
+        return _foreign(source, foreign)
     entries = data if isinstance(data, dict) and all(isinstance(name, str) for name in data) else {WHOLE: data}
     found, bodies, stored = StoredFile(), {}, {}
     for name, value in entries.items():
@@ -101,19 +125,31 @@ def read_stored(source: Path) -> StoredFile:
             found[name] = value
             continue
         if id(value) not in bodies:
-            bodies[id(value)] = _body(role, value, f"{source}: {name}: " if name else f"{source}: ")
+            where = f"{source}: {name}: " if name else f"{source}: "
+            bodies[id(value)] = _judged(role.body_of, value, where, "the generator is damaged")
         found[name], stored[name] = bodies[id(value)], Stored(value, role)
     found.stored = stored
     return found
 
 
-def _body(role: Pickles, record: Record, where: str) -> torch.nn.Module:
+def _foreign(source: Path, foreign: Foreign) -> Union[StoredFile, HostedFile]:
+    """The generators as bodies of our own; where a host was named, all networks as its."""
+    if host_is_named():
+        words = "the host's own code stopped while it built the networks"
+        return HostedFile(_judged(lambda file: file.hosted(), foreign, f"{source}: ", words))
+    found = StoredFile(foreign.entries)
+    found.foreign = foreign
+    return found
+
+
+def _judged(make: Callable[[Any], Any], value: Any, where: str, damage: str = "the file is damaged") -> Any:
+    """``make(value)``, whose errors say where."""
     try:
-        return role.body_of(record)
+        return make(value)
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{where}{error}") from error
     except Exception as error:  # attributes that are missing, or of another kind
-        raise CheckpointError(f"{where}the generator is damaged ({type(error).__name__}: {error})") from error
+        raise CheckpointError(f"{where}{damage} ({type(error).__name__}: {error})") from error
 
 
 def _roles() -> List[Pickles]:
