@@ -22,7 +22,7 @@ import torch
 
 from squeeze_patch.adapters import adapters
 from squeeze_patch.adapters.records import Global, Inert, InertDict, Record
-from squeeze_patch.checkpoints.storages import DTYPES, LEGACY, Storage, Storages, load_legacy, storage_of
+from squeeze_patch.checkpoints.storages import DTYPES, GENEROUS, LEGACY, Storage, Storages, load_legacy, storage_of
 
 #: names of classes that become inert: modules of torch, which hosts' discriminators hold
 INERT_MODULES = ("torch.nn.modules.",)
@@ -32,8 +32,6 @@ _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 SMALL = 1 << 16
 #: instances that may be made, and get attributes
 PLAIN = (Inert, InertDict, Namespace)
-#: what a file may make of itself beyond four times its size
-GENEROUS = 1 << 24
 
 
 class UnknownName(pickle.UnpicklingError):

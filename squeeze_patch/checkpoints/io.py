@@ -86,4 +86,4 @@ def _as_read(part: Path, data: Any) -> Any:
     if isinstance(data, StoredFile):
         with open(part, "rb") as stream:
             return load(stream)
-    return read_pickle(part)  # the user trusts what is in it
+    return read_pickle(part)  # of a host's own code, or trusted by the user
