@@ -150,6 +150,9 @@ class Pickles(Protocol):
     def imports_usually(self, module: str) -> bool:
         """Whether source in files of this family imports ``module``, which is the host's own."""
 
+    def own_source(self) -> str:
+        """Source that squeeze_patch adds to files of this family."""
+
     def known_definitions(self, source: str) -> Tuple[List[str], List[str]]:
         """Classes and functions in source text: (those whose text is a known one, the others)."""
 

@@ -8,6 +8,7 @@ import torch
 
 from squeeze_patch.adapters.nvidia import stored
 from squeeze_patch.adapters.nvidia.known_sources import known_definitions
+from squeeze_patch.adapters.nvidia.portable import portable_source
 from squeeze_patch.adapters.records import Record
 
 _OF_A_CHECKOUT = ("torch_utils", "dnnlib", "training", "legacy", "pg_modules")
@@ -81,6 +82,9 @@ class NvidiaPickles:
 
     def imports_usually(self, module: str) -> bool:
         return module.split(".")[0] in _OF_A_CHECKOUT
+
+    def own_source(self) -> str:
+        return portable_source()
 
     def known_definitions(self, source: str) -> Tuple[List[str], List[str]]:
         return known_definitions(source)

@@ -140,31 +140,37 @@ def _mapped(path: Path) -> memoryview:
 
 def _judge_sources(notes: Notes) -> None:
     for text, source in notes.sources.items():
-        classes = ", ".join(source.classes)
-        _judge_text(notes, text, source, f"source of {classes}")
-        notes.add(Finding(USUAL, "source", f"source of {classes}", _known_words(text), source.place, source.position))
+        what = f"source of {_listed(list(source.classes))}"
+        _judge_text(notes, text, source, what)
+        notes.add(Finding(USUAL, "source", what, _known_words(text), source.place, source.position))
     for text, source in notes.texts.items():
         if text not in notes.sources:
             _judge_text(notes, text, source, "text that reads like source")
 
 
 def _judge_text(notes: Notes, text: str, source: Source, what: str) -> None:
-    oddities = judge_source(text)
+    own = next((role.own_source() for role in roles() if role.own_source() in text), "")
+    oddities = judge_source(text, own)
     if oddities is None:
         if source.classes:
-            notes.gap(f"{what}, which cannot be parsed", source.place, source.position)
+            why = "what it does cannot be told"
+            notes.add(Finding(UNKNOWN, "source", f"{what}, which cannot be parsed", why, source.place, source.position))
         return
-    for oddity in oddities:
+    for oddity in oddities if source.classes else [each for each in oddities if each.level == RUNS_CODE]:
         said = f"{what}: line {oddity.line} {oddity.what}"
         notes.add(Finding(oddity.level, "source", said, "", source.place, source.position))
 
 
 def _known_words(text: str) -> str:
     """Of how many of its classes the text is known; of the rest of it nothing is."""
-    found = [role.known_definitions(text) for role in roles()]
+    own = next((role.own_source() for role in roles() if role.own_source() in text), "")
+    found = [role.known_definitions(text.replace(own, "\n") if own else text) for role in roles()]
     known, others = max(found, key=lambda each: len(each[0]), default=([], []))
-    said = f"its host runs it; of {len(known)} of its {len(known) + len(others)} classes and functions the text is known"
-    return f"{said}, not of {_listed(others)}" if others and known else said
+    said = (
+        f"its host runs it; the text of {len(known)} of its {len(known) + len(others)} classes and functions is known"
+    )
+    said += f", not that of {_listed(others)}" if others and known else ""
+    return f"{said}; beside them it has what squeeze_patch adds" if own else said
 
 
 def _unusual_words(found: Scan) -> List[str]:
@@ -181,10 +187,15 @@ def _unusual_words(found: Scan) -> List[str]:
     names = [each.what for each in unknown if each.kind == "name"]
     rest = [each.what for each in unknown if each.kind != "name"]
     if names:
-        words.append(f"{len(names)} {'names' if len(names) > 1 else 'name'} that such files do not need: {_listed(names)}")
+        words.append(
+            f"{len(names)} {'names' if len(names) > 1 else 'name'} that such files do not need: {_listed(names)}"
+        )
     if rest:
-        words.append(f"{len(rest)} {'things' if len(rest) > 1 else 'thing'} that such files do not have: {_listed(rest)}")
-    return words or ["names nothing but what such files need"]
+        words.append(
+            f"{len(rest)} {'things' if len(rest) > 1 else 'thing'} that such files do not have: {_listed(rest)}"
+        )
+    seen = found.complete or any(each.kind in ("name", "source", "fact") for each in found.of_level(USUAL))
+    return words or ["names nothing but what such files need" if seen else "nothing was seen that would be run"]
 
 
 def _source_words(found: Scan) -> List[str]:

@@ -11,10 +11,7 @@ import zlib
 from typing import Any, List, Tuple
 
 from squeeze_patch.checkpoints.scanning_findings import (
-    NOT_LOOKED_INTO,
-    RUNS_CODE,
     UNKNOWN,
-    USUAL,
     Finding,
     Notes,
     Part,
@@ -152,7 +149,7 @@ def _span(view: memoryview, member: zipfile.ZipInfo, part: Part, notes: Notes) -
     later, wide = bool(flags & 0x8), 0xFFFFFFFF
     agreed = name == member.orig_filename and method == member.compress_type and (flags & 1) == (member.flag_bits & 1)
     for here, there in ((crc, member.CRC), (packed, member.compress_size), (size, member.file_size)):
-        agreed = agreed and (here == there or here == wide or (later and here == 0))
+        agreed = agreed and (here in (there, wide) or (later and here == 0))
     if not agreed:
         why = "which one is read depends on the reader"
         notes.add(Finding(UNKNOWN, "data", "a member whose two headers say different things", why, place, at))

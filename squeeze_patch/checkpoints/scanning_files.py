@@ -38,10 +38,16 @@ _CLOSED = {
     b"GGUF": "a GGUF file",
     b"\x7fELF": "a program",
     b"MZ": "a program",
-    b"version https://git-lfs": "a pointer of Git LFS instead of the file: git lfs pull gets it",
-    b"<!DOCTYPE": "a web page instead of the file",
-    b"<!doctype": "a web page instead of the file",
-    b"<html": "a web page instead of the file",
+    b"version https://git-lfs": "a pointer of Git LFS",
+    b"<!DOCTYPE": "a web page",
+    b"<!doctype": "a web page",
+    b"<html": "a web page",
+}
+#: what to do about some of them
+_CURES = {
+    "a pointer of Git LFS": "the file itself is elsewhere; git lfs pull gets it",
+    "a web page": "take the address of the download itself",
+    "an empty file": "download it again",
 }
 #: bytes of a header that are read
 _HEADER = 1 << 16
@@ -61,8 +67,8 @@ def look_into(part: Part, notes: Notes, progress: Optional[Progress] = None) -> 
     if form in _READERS:
         _READERS[form](view, part, notes)
     elif part.required:
-        notes.gap(form, part.place, why="nothing is known of what is in it")
-    if try_as_pickle(view).as_part:
+        notes.gap(form, part.place, why=_CURES.get(form, "nothing is known of what is in it"))
+    if form != ZIP and try_as_pickle(view).as_part:  # P, its first byte, ends every usual reading as a pickle
         what = f"{form} that is a pickle, too"
         notes.add(Finding(UNKNOWN, "data", what, "what it is depends on the reader", part.place))
         notes.wait(Part(within(part.place, "as a pickle"), lambda: view, part.depth + 1, PICKLE))

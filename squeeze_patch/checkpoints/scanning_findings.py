@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Callable, Deque, Dict, Tuple
+from typing import Any, Callable, Deque, Dict, FrozenSet, Tuple
 
 #: levels of a finding: what such files need; any other import or call; what is known to run code that the file brings;
 #: what the scan could not see
 USUAL, UNKNOWN, RUNS_CODE, NOT_LOOKED_INTO = "usual", "unknown", "runs code", "not looked into"
 LEVELS = (RUNS_CODE, UNKNOWN, NOT_LOOKED_INTO, USUAL)
 
-#: opcodes that are walked in one file, with all that is nested in it; a snapshot of the official sizes has 1/100 of them
+#: opcodes that are walked in one file, with all that is nested in it; a snapshot of the official sizes has 1 % of them
 STEPS = 3_000_000
 #: findings that are kept of a level, and parts of a file that are looked into
 FINDINGS, PARTS = 1000, 100_000
@@ -145,6 +145,11 @@ class Notes:
         self.steps -= count
         if self.steps < 0:
             raise Exhausted
+
+
+def words(text: str) -> FrozenSet[str]:
+    """The words in a text."""
+    return frozenset(text.split())
 
 
 def within(place: str, what: str) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from squeeze_patch.adapters import adapters
 from squeeze_patch.adapters.roles import Pickles
-from squeeze_patch.checkpoints.scanning_findings import RUNS_CODE, UNKNOWN, USUAL
+from squeeze_patch.checkpoints.scanning_findings import RUNS_CODE, UNKNOWN, USUAL, words
 
 _ARRAYS = frozenset({"_reconstruct", "scalar"})
 #: {module: names in it} that make tensors, arrays, plain values and containers, whatever their arguments are
@@ -34,6 +34,7 @@ _USUAL: Dict[str, FrozenSet[str]] = {
         {"_load_from_bytes", "TypedStorage", "UntypedStorage", "_TypedStorage", "_UntypedStorage"}
     ),
     "torch._tensor": frozenset({"_rebuild_from_type_v2"}),
+    "torch.jit._pickle": frozenset({"build_intlist", "build_doublelist", "build_boollist", "build_tensorlist"}),
     "torch.nn.parameter": frozenset({"Parameter", "Buffer", "UninitializedParameter"}),
     "torch.serialization": frozenset({"_get_layout"}),
     "collections": frozenset({"OrderedDict", "defaultdict", "Counter", "deque"}),
@@ -51,22 +52,27 @@ _USUAL: Dict[str, FrozenSet[str]] = {
     "argparse": frozenset({"Namespace"}),
 }
 #: modules that run commands, other code or code of the file, load code, or reach the network, the disk or the process
-_RUNNING = frozenset(
-    """os posix nt subprocess sys importlib imp runpy pkgutil zipimport pty code codeop pdb bdb trace cProfile profile
-    timeit doctest pickle _pickle cPickle dill cloudpickle joblib marshal shelve ctypes _ctypes cffi socket _socket
-    asyncio multiprocessing threading _thread concurrent signal atexit gc webbrowser urllib urllib2 requests http httplib
-    httpx aiohttp ftplib smtplib ssl xmlrpc telnetlib poplib imaplib shutil tempfile pip ensurepip venv setuptools
-    distutils site commands popen2 platform linecache inspect sqlite3 idlelib lib2to3 pydoc
-    tarfile zipfile fileinput mmap resource fcntl winreg msvcrt antigravity this turtle tkinter sched nturl2path
-    torch.hub torch.jit torch.ops torch.classes torch.package torch.distributed torch.multiprocessing torch.onnx
-    torch.utils.cpp_extension torch.utils.collect_env torch._dynamo torch._inductor torch.serialization torch.testing
-    numpy.f2py numpy.distutils numpy.testing numpy.lib.npyio numpy.ctypeslib""".split()
+_RUNNING = words(
+    """
+    os posix nt subprocess sys importlib imp runpy pkgutil zipimport pty code codeop pdb bdb trace cProfile
+    profile timeit doctest pickle _pickle cPickle dill cloudpickle joblib marshal shelve ctypes _ctypes cffi
+    socket _socket asyncio multiprocessing threading _thread concurrent signal atexit gc webbrowser urllib
+    urllib2 requests http httplib httpx aiohttp ftplib smtplib ssl xmlrpc telnetlib poplib imaplib shutil
+    tempfile pip ensurepip venv setuptools distutils site commands popen2 platform linecache inspect sqlite3
+    idlelib lib2to3 pydoc tarfile zipfile fileinput mmap resource fcntl winreg msvcrt antigravity this turtle
+    tkinter sched nturl2path torch.hub torch.jit torch.ops torch.classes torch.package torch.distributed
+    torch.multiprocessing torch.onnx torch.utils.cpp_extension torch.utils.collect_env torch._dynamo
+    torch._inductor torch.serialization torch.testing numpy.f2py numpy.distutils numpy.testing numpy.lib.npyio
+    numpy.ctypeslib
+    """
 )
 #: names in other modules that do, or that take a program apart
 _RUNNING_NAMES: Dict[str, FrozenSet[str]] = {
-    "builtins": frozenset(
-        """eval exec execfile compile open file input raw_input __import__ getattr setattr delattr globals locals vars
-        breakpoint reload map filter apply type super help exit quit print memoryview""".split()
+    "builtins": words(
+        """
+    eval exec execfile compile open file input raw_input __import__ getattr setattr delattr globals locals vars
+    breakpoint reload map filter apply type super help exit quit print memoryview
+    """
     ),
     "io": frozenset({"open", "open_code", "FileIO"}),
     "_io": frozenset({"open", "open_code", "FileIO"}),
@@ -82,10 +88,13 @@ _RUNNING_NAMES: Dict[str, FrozenSet[str]] = {
     "pathlib": frozenset({"Path.write_text", "Path.write_bytes", "Path.unlink", "Path.mkdir", "Path.rename"}),
 }
 #: in a chain of attributes, where a module or a function leads on to others
-_LEADING_ON = frozenset(
-    """os sys posix nt subprocess builtins __builtins__ __builtin__ importlib ctypes socket shutil runpy pickle marshal
-    eval exec __import__ system popen __globals__ __subclasses__ __code__ __getattribute__ __reduce__ __reduce_ex__
-    __mro__ __base__ __bases__ __loader__ __spec__ f_globals f_builtins gi_frame tb_frame __init_subclass__""".split()
+_LEADING_ON = words(
+    """
+    os sys posix nt subprocess builtins __builtins__ __builtin__ importlib ctypes socket shutil runpy pickle
+    marshal eval exec __import__ system popen __globals__ __subclasses__ __code__ __getattribute__ __reduce__
+    __reduce_ex__ __mro__ __base__ __bases__ __loader__ __spec__ f_globals f_builtins gi_frame tb_frame
+    __init_subclass__
+    """
 )
 _WORDS = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 

@@ -105,7 +105,10 @@ class Words:
         raw = bytes(self.raw)
         if self.codec == "quoted":
             return quoted(raw).decode("latin1")
-        return raw.decode(self.codec, "surrogatepass" if self.codec == "utf-8" else "replace")
+        try:
+            return raw.decode(self.codec, "surrogatepass" if self.codec == "utf-8" else "strict")
+        except UnicodeDecodeError:  # which ends Python's unpickler; there is no such name
+            return raw.decode("latin1") + "\ufffd"
 
 
 def quoted(raw: bytes) -> bytes:

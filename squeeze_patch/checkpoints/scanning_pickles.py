@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from squeeze_patch.checkpoints.scanning_findings import (
-    NOT_LOOKED_INTO,
     RUNS_CODE,
     UNKNOWN,
     USUAL,
@@ -139,23 +138,24 @@ class Machine:
         self.note_name(found, named=1)
         self.push(found)
 
-    def call(self, function: Any, args: Any, what: str = "a call") -> Any:
-        """What a call of ``function`` makes."""
+    def call(self, function: Any, args: Any, is_new: bool = False) -> Any:
+        """What a call of ``function`` makes; ``is_new``: of its __new__ alone."""
         self.calls += self.fault is None
         if not isinstance(function, Named):
             made_by = function.made_by if isinstance(function, Thing) else None
             called = f"what {made_by} returns" if made_by else "something that was loaded"
-            self.note(UNKNOWN, "call", f"{what} of {called}", "which is known only on loading", called=1)
+            self.note(UNKNOWN, "call", f"a call of {called}", "which is known only on loading", called=1)
             return SOMETHING
         self.note_name(function, called=1)
         first = args[0] if isinstance(args, tuple) and args else NOTHING
         if function.pair in _CALLING and isinstance(args, tuple):
             return self.call_of_first(function, args)
         self.check_bytes(function, args, first)
-        self.check_source(function, first)
+        if not is_new:
+            self.check_source(function, first)
         value = computed(function.pair, args)
         if value is None:
-            return Thing(function, entries_of(first) or None)
+            return Thing(function, entries_of(first) or None, is_new)
         self.notes.step(len(value) >> 12)
         if isinstance(value, memoryview) and self.inner is not None:
             self.inner(value, within(self.place, f"bytes computed at {self.at}"), self.at, False)
@@ -168,7 +168,7 @@ class Machine:
         if not args or not isinstance(args[0], Named) or args[0].pair in _CALLING:
             self.note(UNKNOWN, "call", f"{function} of something that was loaded", "", called=1)
             return SOMETHING
-        return self.call(args[0], inner, "a new object")
+        return self.call(args[0], inner, is_new=at is None)
 
     def check_bytes(self, function: Named, args: Any, first: Any) -> None:
         """Arguments that decide what a usual function runs."""
@@ -176,16 +176,16 @@ class Machine:
             raw = raw_of(first)
             place = within(self.place, f"{function} at {self.at}")
             if raw is None or not self.inner(raw, place, self.at, True):
-                self.note(NOT_LOOKED_INTO, "data", f"bytes for {function} that are computed, or no file of torch.save")
+                self.note(UNKNOWN, "data", f"bytes for {function} that are computed, or no file of torch.save")
         if function.pair == ("_codecs", "encode") and isinstance(args, tuple) and len(args) > 1:
             codec = text_of(args[1])
             if codec not in _PLAIN_CODECS:
                 self.note(UNKNOWN, "call", f"_codecs.encode to {codec or 'a computed codec'}", "", called=1)
 
-    def check_source(self, maker: Named, holder: Any, state: bool = False) -> None:
+    def check_source(self, maker: Named, holder: Any, required: bool = True) -> None:
         """Source that loading runs, in an argument or a state."""
         entry = source_entry(*maker.pair)
-        if entry is None or self.inner is None or (state and entry_of(holder, entry) is None):
+        if entry is None or self.inner is None or (not required and entry_of(holder, entry) is None):
             return
         text, name = text_of(entry_of(holder, entry)), text_of(entry_of(holder, "class_name"))
         if text is None:
@@ -198,7 +198,7 @@ class Machine:
         """A state is given to an object."""
         state, target = self.pop(), self.top()
         if isinstance(target, Thing) and target.made_by is not None:
-            self.check_source(target.made_by, state, state=True)
+            self.check_source(target.made_by, state, required=target.is_new)
         if isinstance(target, Named):
             usual = judge_name(*target.pair, target.protocol)[0] == USUAL
             self.note(UNKNOWN if usual else RUNS_CODE, "call", f"attributes are set on {target}", _CHANGES)
@@ -220,7 +220,10 @@ class Machine:
     def identify(self, value: Any) -> None:
         """Something is brought in by an id."""
         kind = text_of(value[0]) if isinstance(value, tuple) and value else None
-        if not (self.ids and kind in ("storage", "module")):
+        if self.ids and kind == "module" and len(value) > 1:  # torch's older format: a class, and its source to compare
+            self.push(value[1])
+            return
+        if not (self.ids and kind == "storage"):
             what = "an object brought in by an id" if self.ids else "an object brought in by an id, as only torch does"
             self.note(UNKNOWN, "call", what, "the loading program decides what it is", called=1)
         self.push(SOMETHING)

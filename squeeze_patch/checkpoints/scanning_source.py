@@ -12,32 +12,40 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Optional, Set, Union
 
-from squeeze_patch.checkpoints.scanning_findings import RUNS_CODE, UNKNOWN
+from squeeze_patch.checkpoints.scanning_findings import RUNS_CODE, UNKNOWN, words
 from squeeze_patch.checkpoints.scanning_names import roles, runs_code
 
 #: characters of a text that is parsed, and of one that is looked at for being source
 LONGEST, SHORTEST = 1 << 20, 80
 _KEYWORDS = re.compile(rb"\b(import|from|def|class|return|lambda|for|while|if|exec|eval|with|try)\b")
-_USUAL_IMPORTS = frozenset(
-    """torch numpy scipy math cmath copy re warnings typing typing_extensions collections functools itertools dataclasses
-    enum abc numbers random contextlib __future__ PIL einops logging time string operator textwrap""".split()
+_USUAL_IMPORTS = words(
+    """
+    torch numpy scipy math cmath copy re warnings typing typing_extensions collections functools itertools
+    dataclasses enum abc numbers random contextlib __future__ PIL einops logging time string operator textwrap
+    """
 )
 _DECODING = frozenset({"base64", "binascii", "zlib", "bz2", "lzma", "gzip", "codecs", "types", "builtins", "ast", "io"})
-_RUNNING_BUILTINS = frozenset(
-    "eval exec compile __import__ globals __builtins__ __loader__ __spec__".split()
+_RUNNING_BUILTINS = words(
+    """
+    eval exec compile __import__ globals __builtins__ __loader__ __spec__
+    """
 )
 #: builtins whose names are used for other things, too
 _RUNNING_CALLS = frozenset({"locals", "vars", "input", "breakpoint"})
 #: attributes that lead from anything to everything, or from a module to another one
-_TELLING = frozenset(
-    """system popen __globals__ __builtins__ __subclasses__ __code__ __import__ __getattribute__ __mro__ __bases__
-    __loader__ __spec__ f_globals f_builtins tb_frame gi_frame os sys subprocess builtins importlib""".split()
+_TELLING = words(
+    """
+    system popen __globals__ __builtins__ __subclasses__ __code__ __import__ __getattribute__ __mro__ __bases__
+    __loader__ __spec__ f_globals f_builtins tb_frame gi_frame os sys subprocess builtins importlib
+    """
 )
 #: harmless where source uses them, other than in a pickle, or than others in their modules
-_HARMLESS = frozenset(
-    """operator functools torch.jit torch.testing torch.compile torch.distributed.is_initialized
+_HARMLESS = words(
+    """
+    operator functools torch.jit torch.testing torch.compile torch.distributed.is_initialized
     torch.distributed.is_available torch.distributed.get_rank torch.distributed.get_world_size
-    torch.distributed.broadcast torch.distributed.all_gather torch.distributed.all_reduce""".split()
+    torch.distributed.broadcast torch.distributed.all_gather torch.distributed.all_reduce
+    """
 )
 _WRITING = re.compile("[wax+]")
 _TOP_LEVEL = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Pass)
@@ -62,8 +70,13 @@ class _Judge:
         self.found.append(Oddity(level, what, getattr(node, "lineno", 0)))
 
 
-def judge_source(text: str) -> Optional[List[Oddity]]:
-    """What in a module's text is unusual for a network's; None where it is no Python that can be parsed."""
+def judge_source(text: str, own: str = "") -> Optional[List[Oddity]]:
+    """What in a module's text is unusual for a network's; None where it is no Python that can be parsed.
+
+    Args:
+        own: text that squeeze_patch adds to the files that it writes. Where whole statements of ``text`` are just
+            these, they are not judged.
+    """
     tree = _parsed(text)
     if tree is None:
         return None
@@ -77,7 +90,10 @@ def judge_source(text: str) -> Optional[List[Oddity]]:
     for statement in _run_on_loading(tree.body):
         if not _is_usual_statement(judge, statement):
             judge.add(UNKNOWN, f"{_kind(statement)} at the top", statement)
-    return sorted(set(judge.found), key=lambda oddity: (oddity.line, oddity.what))
+    ours = _lines_of(own, text, tree)
+    return sorted(
+        {each for each in judge.found if each.line not in ours}, key=lambda oddity: (oddity.line, oddity.what)
+    )
 
 
 def reads_like_source(raw: memoryview) -> bool:
@@ -103,6 +119,22 @@ def _parsed(text: str) -> Optional[ast.Module]:
         return None
 
 
+def _lines_of(own: str, text: str, tree: ast.Module) -> range:
+    """The lines in which the statements at the top of a text are just those of ``own``."""
+    at = text.find(own) if own else -1
+    expected = _parsed(own) if at >= 0 else None
+    if expected is None:
+        return range(0)
+    first = text.count("\n", 0, at)
+    lines = range(first + 1, first + 1 + len(own.splitlines()))
+    inside = [node for node in tree.body if node.lineno in lines]
+    same = len(inside) == len(expected.body) and all(node.end_lineno in lines for node in inside)
+    if not same or any(type(a) is not type(b) for a, b in zip(inside, expected.body)):
+        return range(0)
+    ends = [(a.lineno - first, a.end_lineno or 0) for a in inside]
+    return lines if ends == [(b.lineno, (b.end_lineno or 0) + first) for b in expected.body] else range(0)
+
+
 def _judge_import(judge: _Judge, node: Union[ast.Import, ast.ImportFrom]) -> None:
     base = "" if isinstance(node, ast.Import) else f"{'.' * node.level}{node.module or ''}"
     for alias in node.names:
@@ -124,7 +156,7 @@ def _is_running(path: str) -> bool:
     """Whether a dotted path of a module and what is in it is known to run code, or leads to what does."""
     if any(path == name or path.startswith(f"{name}.") for name in _HARMLESS):
         return False
-    module, _, name = path.rpartition(".")
+    module, _, name = path.partition(".")
     return runs_code(module, name)
 
 
@@ -158,10 +190,11 @@ def _judge_call(judge: _Judge, node: ast.Call, name: str) -> None:
         judge.add(UNKNOWN if reads else RUNS_CODE, "opens a file" if reads else "opens a file for writing", node)
     if name in ("getattr", "setattr", "delattr") and len(node.args) > 1:
         path, key = _path(judge, node.args[0]), node.args[1]
+        word = str(key.value) if isinstance(key, ast.Constant) else ""
         if path and not isinstance(key, ast.Constant):
             judge.add(RUNS_CODE, f"{name} of {path} with a computed name", node)
-        elif isinstance(key, ast.Constant) and (key.value in _TELLING or (path and _is_running(f"{path}.{key.value}"))):
-            judge.add(RUNS_CODE, f"{name} of {path or 'something'} named {key.value}", node)
+        elif word in _TELLING or (path and _is_running(f"{path}.{word}")):
+            judge.add(RUNS_CODE, f"{name} of {path or 'something'} named {word}", node)
 
 
 def _path(judge: _Judge, node: ast.AST) -> str:

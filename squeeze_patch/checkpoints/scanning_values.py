@@ -30,12 +30,15 @@ class Thing:
     Attributes:
         made_by: what was called; None of a plain container, and of what is not known.
         entries: those of its entries whose names matter.
+        is_new: whether it was made without a call of its constructor, so that a state has to follow.
     """
 
-    __slots__ = ("entries", "made_by")
+    __slots__ = ("entries", "is_new", "made_by")
 
-    def __init__(self, made_by: Optional[Named] = None, entries: Optional[Dict[str, Any]] = None) -> None:
-        self.made_by, self.entries = made_by, entries
+    def __init__(
+        self, made_by: Optional[Named] = None, entries: Optional[Dict[str, Any]] = None, is_new: bool = False
+    ) -> None:
+        self.made_by, self.entries, self.is_new = made_by, entries, is_new
 
 
 #: a container of which nothing is known; shared, so it must not get entries

@@ -173,6 +173,10 @@ def _pop(machine: Machine, _: Step) -> None:
         machine.pop()
 
 
+def _pop_mark(machine: Machine, _: Step) -> None:
+    machine.pop_mark()
+
+
 def _names(step: Step) -> Tuple[Any, Any]:
     return Words(step.operands[0], "utf-8"), Words(step.operands[1], "utf-8")
 
@@ -185,19 +189,19 @@ def _stack_global(machine: Machine, _: Step) -> None:
 def _inst(machine: Machine, step: Step) -> None:
     args = machine.pop_mark()
     machine.name(*_names(step))
-    machine.push(machine.call(machine.pop(), args, "a new object"))
+    machine.push(machine.call(machine.pop(), args))
 
 
 def _obj(machine: Machine, _: Step) -> None:
     args = machine.pop_mark()
-    machine.push(machine.call(args[0], args[1:], "a new object") if args else machine.stumble())
+    machine.push(machine.call(args[0], args[1:]) if args else machine.stumble())
 
 
 def _new(machine: Machine, step: Step) -> None:
     if step.name == "NEWOBJ_EX":
         machine.pop()
     args, function = machine.pop(), machine.pop()
-    machine.push(machine.call(function, args, "a call" if step.name == "REDUCE" else "a new object"))
+    machine.push(machine.call(function, args, is_new=step.name != "REDUCE"))
 
 
 def _by_name(action: Callable[[Machine, Step], None], names: str) -> Dict[str, Callable[[Machine, Step], None]]:
@@ -230,7 +234,7 @@ _ACTIONS: Dict[str, Callable[[Machine, Step], None]] = {
     "POP": _pop,
     "DUP": lambda machine, _: machine.push(machine.top()),
     "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
-    "POP_MARK": lambda machine, _: machine.pop_mark() and None,
+    "POP_MARK": _pop_mark,
     "GET": lambda machine, step: machine.recall(_decimal(step)),
     **_by_name(lambda machine, step: machine.recall(_little(step)), "BINGET LONG_BINGET"),
     "PUT": lambda machine, step: machine.remember(_decimal(step)),
