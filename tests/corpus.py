@@ -1,4 +1,4 @@
-"""Files that would do something when they are loaded: they make a folder. They are loaded to see that they work only."""
+"""Files that would do something when they are loaded: they make a folder. Loaded only to see that they work."""
 
 from __future__ import annotations
 

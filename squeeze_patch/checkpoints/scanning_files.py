@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import io
-import re
 import struct
 from typing import Any, Callable, Dict, Optional
 
@@ -108,10 +108,12 @@ def inner_of(notes: Notes, part: Part) -> Inner:
         saved = not is_words and bytes(raw[: len(OLDER_TORCH)]).startswith((b"PK\x03\x04", OLDER_TORCH))
         if saved:
             notes.wait(Part(place, lambda: raw, part.depth + 1, ids=True))
-        elif try_as_pickle(raw).as_part:
-            notes.step(len(raw) >> 8)
+            return True
+        trial = try_as_pickle(raw)
+        notes.step(trial.opcodes)
+        if trial.as_part:
             notes.wait(Part(place, lambda: raw, part.depth + 1, PICKLE, ids=required))
-        return saved
+        return False
 
     return look
 
@@ -166,13 +168,31 @@ def _look_into_array(view: memoryview, part: Part, notes: Notes) -> None:
     start = 8 + size
     length = int.from_bytes(view[8:start], "little")
     header = bytes(view[start : start + min(length, _HEADER)]).decode("latin1")
-    if length > _HEADER or "descr" not in header:
+    try:
+        described = ast.literal_eval(header.strip())["descr"] if length <= _HEADER else None
+    except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
+        described = None
+    if described is None:
         notes.gap("a NumPy array with an unusual header", part.place)
-    elif re.search(r"""['"][|<>=]?O\d*['"]""", header):
+    elif _has_objects(described):
         rest = view[start + length :]
         why = "numpy.load(allow_pickle=True) unpickles it"
         notes.add(Finding(UNKNOWN, "data", "an array of Python objects", why, part.place))
         notes.wait(Part(within(part.place, "objects"), lambda: rest, part.depth + 1, PICKLE))
+
+
+def _has_objects(described: Any) -> bool:
+    """Whether a type as NumPy writes it is, or has a field, of Python objects."""
+    waiting = [described]
+    while waiting:
+        now = waiting.pop()
+        if isinstance(now, str) and now.lstrip("|<>=")[:1] == "O":
+            return True
+        if isinstance(now, list):
+            waiting.extend(field[1] for field in now if isinstance(field, tuple) and len(field) > 1)
+        if isinstance(now, tuple):
+            waiting.extend(now[:1])
+    return False
 
 
 def _is_safetensors(view: memoryview) -> bool:

@@ -28,8 +28,14 @@ class Walk:
     stopped: bool
 
 
-def walk(machine: Machine, view: memoryview, start: int, progress: Optional[Callable[[int], None]] = None) -> Walk:
-    """Run the opcodes from an offset on; raises `Exhausted` where there are too many."""
+def walk(
+    machine: Machine,
+    view: memoryview,
+    start: int,
+    progress: Optional[Callable[[int], None]] = None,
+    strict: bool = False,
+) -> Walk:
+    """Run the opcodes from an offset on (``strict``: to the first fault); `Exhausted` where there are too many."""
     end, count = start, 0
     try:
         for step in steps(view, start):
@@ -37,6 +43,8 @@ def walk(machine: Machine, view: memoryview, start: int, progress: Optional[Call
             machine.at = step.position
             _ACTIONS[step.name](machine, step)
             end, count = step.end, count + 1
+            if strict and machine.fault is not None:
+                return Walk(end, False)
             if progress is not None and count % 512 == 0:
                 progress(end)
     except Broken as error:
@@ -52,35 +60,40 @@ class Trial:
     Attributes:
         header: whether they begin like one of protocol 0 to 5 that says so.
         whole: whether they have an end, and nothing on the way to it that ends Python's unpickler.
+        long: whether the trial came to an end before such a thing, and before theirs.
+        opcodes: how many were walked.
         imports: whether they import something by what can be a name.
         calls: whether they call something.
     """
 
     header: bool
     whole: bool
+    long: bool
+    opcodes: int
     imports: bool
     calls: bool
 
     @property
     def as_file(self) -> bool:
         """Enough for a file, which may be damaged."""
-        return self.header or self.imports or self.whole
+        return self.header or self.imports or self.whole or self.long
 
     @property
     def as_part(self) -> bool:
         """Enough for bytes inside a file, which are numbers as a rule."""
-        return self.imports and (self.header or self.whole or self.calls)
+        return self.long or (self.imports and (self.header or self.whole or self.calls))
 
 
 def try_as_pickle(view: memoryview) -> Trial:
-    """Walk the first opcodes, without notes."""
-    machine, whole = Machine(Notes(TRIAL)), False
+    """Walk the first opcodes, to the first thing that ends Python's unpickler, without notes."""
+    machine, whole, long = Machine(Notes(TRIAL)), False, False
     try:
-        whole = walk(machine, view, 0).stopped and machine.fault is None
+        whole = walk(machine, view, 0, strict=True).stopped
     except Exhausted:
-        whole = machine.fault is None
+        long = True
     named = machine.imports > 0 and not machine.no_names
-    return Trial(bytes(view[:2]) in _HEADERS, whole, named, machine.calls > 0)
+    opcodes = TRIAL - machine.notes.steps
+    return Trial(bytes(view[:2]) in _HEADERS, whole, long, opcodes, named, machine.calls > 0)
 
 
 def _little(step: Step) -> int:

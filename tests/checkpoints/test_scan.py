@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import json
 import os
 import pickle
@@ -73,10 +75,8 @@ def test_files_that_run_when_they_are_unpickled_are_unusual(tmp_path: Path) -> N
     for name, data in more_payloads(str(mark)).items():
         if b"mkdir" not in data or "Popen" in name or any(word in name for word in ("subprocess", "NEWOBJ", "copyreg")):
             continue
-        try:
+        with contextlib.suppress(Exception):
             pickle.loads(data)
-        except Exception:
-            pass
         if mark.exists():
             mark.rmdir()
             ran += 1
@@ -197,10 +197,11 @@ def test_archives_that_are_not_looked_into(tmp_path: Path) -> None:
     wrong = good.replace(struct.pack("<100f", *[0.0] * 100), struct.pack("<100f", *[1.0] * 100))
     assert wrong != good
     bomb = zipped(("x.pkl", b"\0" * 20_000_000), compression=zipfile.ZIP_DEFLATED)
+    packed = zipfile.ZipFile(io.BytesIO(bomb)).infolist()[0].compress_size
     expected = {
         "an encrypted member": bytes(encrypted),
         "a member whose checksum does not fit": wrong,
-        f"a member of {len(bomb) - 112:,} bytes that unpacks to 20,000,000": bomb,
+        f"a member of {packed:,} bytes that unpacks to 20,000,000": bomb,
         "a member packed in the way 14": zipped(("x.pkl", b"1"), compression=zipfile.ZIP_LZMA),
     }
     for what, data in expected.items():
@@ -227,10 +228,10 @@ def test_claims_cost_nothing(tmp_path: Path) -> None:
         "bytes": b"\x80\x04\x8e\xff\xff\xff\xff\xff\x00\x00\x00abc.",
         "frame": b"\x80\x04\x95\xff\xff\xff\xff\xff\x00\x00\x00N.",
         "text": b"\x80\x04X\xff\xff\xff\xffabc.",
-        "lists": b"\x80\x04" + b"]" * 100_000,
-        "marks": b"(" * 100_000,
-        "tuples": b"\x80\x04)" + b"\x85" * 100_000 + b".",
-        "pairs": b"\x80\x04K\x01" + b"2\x86" * 100_000 + b".",
+        "lists": b"\x80\x04" + b"]" * 20_000,
+        "marks": b"(" * 20_000,
+        "tuples": b"\x80\x04)" + b"\x85" * 20_000 + b".",
+        "pairs": b"\x80\x04K\x01" + b"2\x86" * 20_000 + b".",
         "encoding": b"\x80\x04\x8c\x07_codecs\x8c\x06encode\x93\x94" + long + b"0h\x00h\x01\x85R" * 200 + b".",
         "adding": b"\x80\x04coperator\nadd\n\x940"
         + short("ab")
