@@ -41,7 +41,8 @@ class Scan:
         file: its path.
         form: what it is, "a pickle" for example.
         size: bytes.
-        findings: the worst first.
+        findings: the worst first; each has a ``level``, a ``kind``, and says ``what`` was seen, ``why`` it matters, at
+            which ``position`` of which ``place``, and how often it is ``named`` and ``called``.
     """
 
     file: str
