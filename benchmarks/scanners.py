@@ -34,7 +34,7 @@ DANGEROUS, SUSPICIOUS, NOTHING, UNREADABLE = "dangerous", "suspicious", "nothing
 RIVALS = ("picklescan", "modelscan", "fickling")
 #: run by the rivals' Python: names of files on stdin, answers as JSON in the last line
 WORKER = """
-import importlib.metadata, json, logging, sys
+import importlib.metadata, json, logging, sys, zipfile
 logging.disable(logging.CRITICAL)
 name, files = sys.argv[1], json.load(sys.stdin)
 
@@ -57,13 +57,16 @@ def modelscan(path):
 
 def fickling(path):
     from fickling.analysis import Severity
-    from fickling.loader import scan_file
-    found = scan_file(path, graceful=True)
-    if found.results and found.severity >= Severity.LIKELY_UNSAFE:
+    from fickling.loader import scan_file, scan_zip_archive
+    found = [scan_file(path, graceful=True)]
+    if zipfile.is_zipfile(path):
+        found = [*scan_zip_archive(path, graceful=True).values(), *(each for each in found if each.results)]
+    worst = max((each.severity for each in found if each.results), default=Severity.LIKELY_SAFE)
+    if worst >= Severity.LIKELY_UNSAFE:
         return "dangerous"
-    if found.errors:
+    if not found or any(each.errors for each in found):
         return "unreadable"
-    return "suspicious" if found.severity > Severity.LIKELY_SAFE else "nothing"
+    return "suspicious" if worst > Severity.LIKELY_SAFE else "nothing"
 
 answers = {}
 for path in files:

@@ -60,7 +60,7 @@ def look_into(part: Part, notes: Notes, progress: Optional[Progress] = None) -> 
     except Unreadable as error:
         notes.gap(str(error), part.place)
         return "unreadable"
-    form = part.form or form_of(view)
+    form = part.form or form_of(view, part.required)
     if form == PICKLE:
         _look_into_pickle(view, part, notes, progress)
         return form
@@ -75,8 +75,8 @@ def look_into(part: Part, notes: Notes, progress: Optional[Progress] = None) -> 
     return form
 
 
-def form_of(view: memoryview) -> str:
-    """What bytes are, by their beginning."""
+def form_of(view: memoryview, is_file: bool = True) -> str:
+    """What bytes are, by their beginning; where they need not be a file, numbers may look like a short pickle."""
     head = bytes(view[:512])
     for start, form in _OPEN.items():
         if head.startswith(start):
@@ -85,7 +85,8 @@ def form_of(view: memoryview) -> str:
         return TAR
     if _is_safetensors(view):
         return SAFETENSORS
-    if try_as_pickle(view).as_file:
+    trial = try_as_pickle(view)
+    if trial.as_file if is_file else trial.as_part or (trial.header and trial.whole):
         return PICKLE
     for start, form in _CLOSED.items():
         if head.startswith(start):
@@ -133,7 +134,7 @@ def _look_behind(view: memoryview, end: int, part: Part, notes: Notes) -> None:
     rest = view[end:]
     if not rest:
         return
-    form = form_of(rest)
+    form = form_of(rest, is_file=False)
     what = f"{len(rest):,} bytes behind the end of a pickle"
     level = USUAL if form == PICKLE else UNKNOWN
     notes.add(Finding(level, "data", what, f"{form}; the host does not read on", part.place, end))
