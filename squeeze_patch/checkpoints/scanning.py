@@ -21,7 +21,7 @@ from squeeze_patch.checkpoints.scanning_findings import (
     Finding,
     Notes,
     Part,
-    Source,
+    SourceText,
 )
 from squeeze_patch.checkpoints.scanning_names import roles
 from squeeze_patch.checkpoints.scanning_source import judge_source
@@ -149,7 +149,7 @@ def _judge_sources(notes: Notes) -> None:
             _judge_text(notes, text, source, "text that reads like source")
 
 
-def _judge_text(notes: Notes, text: str, source: Source, what: str) -> None:
+def _judge_text(notes: Notes, text: str, source: SourceText, what: str) -> None:
     own = next((role.own_source() for role in roles() if role.own_source() in text), "")
     oddities = judge_source(text, own)
     if oddities is None:

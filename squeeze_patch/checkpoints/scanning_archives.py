@@ -8,7 +8,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from typing import Any, List, Tuple
+from typing import Callable, List, Tuple
 
 from squeeze_patch.checkpoints.scanning_findings import (
     UNKNOWN,
@@ -78,17 +78,16 @@ def look_into_zip(view: memoryview, part: Part, notes: Notes) -> None:
             continue
         if member.compress_type == zipfile.ZIP_DEFLATED:
             left -= member.file_size
-        _wait_for_member(archive, member, view[start:end], left >= 0, part, notes)
+        _wait_for_member(member, view[start:end], left >= 0, part, notes)
     _check_spans(view, spans, archive, part, notes)
 
 
-def _wait_for_member(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, packed: memoryview, affordable: bool, part: Part, notes: Notes
-) -> None:
+def _wait_for_member(member: zipfile.ZipInfo, packed: memoryview, affordable: bool, part: Part, notes: Notes) -> None:
     name, place = member.orig_filename, within(part.place, member.orig_filename)
     if member.flag_bits & 0x1:
-        notes.gap("an encrypted member", place, member.header_offset)
-    elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        why = "some readers do not look whether it is; it was read as if it were not"
+        notes.gap("an encrypted member", place, member.header_offset, why)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         notes.gap(f"a member packed in the way {member.compress_type}", place, member.header_offset)
     elif not affordable or (member.file_size > 1 << 20 and member.file_size > RATIO * max(member.compress_size, 1)):
         what = f"a member of {member.compress_size:,} bytes that unpacks to {member.file_size:,}"
@@ -96,10 +95,12 @@ def _wait_for_member(
     else:
         _note_code(name, place, member.header_offset, notes)
         torch_data = name.endswith("/data.pkl") or name == "data.pkl"
-        pickled = torch_data or name.lower().endswith((".pkl", ".pickle"))
-        required = pickled or name.lower().endswith((".pt", ".pth", ".npy", ".npz", ".zip", ".tar", ".bin"))
+        encrypted = bool(member.flag_bits & 0x1)
+        pickled = not encrypted and (torch_data or name.lower().endswith((".pkl", ".pickle")))
+        files = (".pt", ".pth", ".npy", ".npz", ".zip", ".tar", ".bin")
+        required = pickled or (not encrypted and name.lower().endswith(files))
         form = "a pickle" if pickled else ""
-        notes.wait(Part(place, _unpacked(archive, member, packed), part.depth + 1, form, torch_data, required))
+        notes.wait(Part(place, _unpacked(member, packed, place, notes), part.depth + 1, form, torch_data, required))
 
 
 def _note_code(name: str, place: str, position: int, notes: Notes) -> None:
@@ -113,17 +114,19 @@ def _note_code(name: str, place: str, position: int, notes: Notes) -> None:
         notes.add(Finding(UNKNOWN, "data", what, "torch.jit.load runs it" if scripted else "", place, position))
 
 
-def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, packed: memoryview) -> Any:
+def _unpacked(member: zipfile.ZipInfo, packed: memoryview, place: str, notes: Notes) -> Callable[[], memoryview]:
+    """The bytes of a member, also where its checksum does not fit: some readers do not look."""
+
     def load() -> memoryview:
-        if member.compress_type == zipfile.ZIP_STORED:
-            if zlib.crc32(packed) != member.CRC:
-                raise Unreadable("a member whose checksum does not fit")
-            return packed
-        try:
-            with archive.open(member) as stream:
-                return memoryview(stream.read(member.file_size))
-        except Exception as error:  # whatever a damaged archive brings about
-            raise Unreadable(f"a member that cannot be unpacked ({_words(error)})") from error
+        found = packed
+        if member.compress_type == zipfile.ZIP_DEFLATED:
+            try:
+                found = memoryview(zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, max(member.file_size, 1)))
+            except zlib.error as error:
+                raise Unreadable(f"a member that cannot be unpacked ({_words(error)})") from error
+        if zlib.crc32(found) != member.CRC or len(found) != member.file_size:
+            notes.gap("a member whose checksum or size does not fit", place, member.header_offset)
+        return found
 
     return load
 

@@ -85,8 +85,8 @@ def form_of(view: memoryview, is_file: bool = True) -> str:
         return TAR
     if _is_safetensors(view):
         return SAFETENSORS
-    trial = try_as_pickle(view)
-    if trial.as_file if is_file else trial.as_part or (trial.header and trial.whole):
+    likeness = try_as_pickle(view)
+    if likeness.as_file if is_file else likeness.as_part or (likeness.header and likeness.whole):
         return PICKLE
     for start, form in _CLOSED.items():
         if head.startswith(start):
@@ -110,9 +110,9 @@ def inner_of(notes: Notes, part: Part) -> Inner:
         if saved:
             notes.wait(Part(place, lambda: raw, part.depth + 1, ids=True))
             return True
-        trial = try_as_pickle(raw)
-        notes.step(trial.opcodes)
-        if trial.as_part:
+        likeness = try_as_pickle(raw)
+        notes.step(likeness.opcodes)
+        if likeness.as_part:
             notes.wait(Part(place, lambda: raw, part.depth + 1, PICKLE, ids=required))
         return False
 

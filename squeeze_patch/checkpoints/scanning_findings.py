@@ -69,7 +69,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceText:
     """Where source text is, and {classes that are stored with it: None}."""
 
     place: str
@@ -93,8 +93,8 @@ class Notes:
         self.waiting: Deque[Part] = deque()
         self.steps = steps
         #: {source text: where it is}, of text that loading runs and of text that reads like Python
-        self.sources: Dict[str, Source] = {}
-        self.texts: Dict[str, Source] = {}
+        self.sources: Dict[str, SourceText] = {}
+        self.texts: Dict[str, SourceText] = {}
         self._levels: Counter[str] = Counter()
         self._parts = 0
 
@@ -128,16 +128,16 @@ class Notes:
             self.waiting.append(part)
 
     def source(self, text: str, place: str, position: int, class_name: str) -> None:
-        """Source that loading runs, of one class."""
+        """SourceText that loading runs, of one class."""
         if text in self.sources or len(self.sources) < FINDINGS:
-            self.sources.setdefault(text, Source(place, position, {})).classes[class_name] = None
+            self.sources.setdefault(text, SourceText(place, position, {})).classes[class_name] = None
         else:
             self.gap(f"more than {FINDINGS:,} source texts", place, position)
 
     def text(self, text: str, place: str, position: int) -> None:
         """Text that reads like Python."""
         if text in self.texts or len(self.texts) < FINDINGS:
-            self.texts.setdefault(text, Source(place, position, {}))
+            self.texts.setdefault(text, SourceText(place, position, {}))
         else:
             self.gap(f"more than {FINDINGS:,} texts that read like source", place, position)
 

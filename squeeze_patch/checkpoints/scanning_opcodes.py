@@ -32,7 +32,7 @@ class Broken(Exception):
         self.position = position
 
 
-class Step(NamedTuple):
+class Opcode(NamedTuple):
     """One opcode: its name in pickletools, its offset, the offset behind it, and its operand."""
 
     name: str
@@ -41,7 +41,7 @@ class Step(NamedTuple):
     operands: Tuple[memoryview, ...]
 
 
-def steps(view: memoryview, start: int) -> Iterator[Step]:
+def steps(view: memoryview, start: int) -> Iterator[Opcode]:
     """The opcodes from an offset on, to STOP.
 
     Raises:
@@ -54,7 +54,7 @@ def steps(view: memoryview, start: int) -> Iterator[Step]:
         opcode = _TABLE[view[at]]
         name = opcode.name
         operands, end = _operands(view, at, opcode)
-        yield Step(name, at, end, operands)
+        yield Opcode(name, at, end, operands)
         at = end
 
 

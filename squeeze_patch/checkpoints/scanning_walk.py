@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from squeeze_patch.checkpoints.scanning_findings import Exhausted, Notes
-from squeeze_patch.checkpoints.scanning_opcodes import Broken, Step, Words, steps
+from squeeze_patch.checkpoints.scanning_opcodes import Broken, Opcode, Words, steps
 from squeeze_patch.checkpoints.scanning_pickles import Machine
 from squeeze_patch.checkpoints.scanning_values import NOTHING, SOMETHING, Thing
 
@@ -54,7 +54,7 @@ def walk(
 
 
 @dataclass(frozen=True)
-class Trial:
+class Likeness:
     """How much like a pickle some bytes are.
 
     Attributes:
@@ -84,7 +84,7 @@ class Trial:
         return self.long or (self.imports and (self.header or self.whole or self.calls))
 
 
-def try_as_pickle(view: memoryview) -> Trial:
+def try_as_pickle(view: memoryview) -> Likeness:
     """Walk the first opcodes, to the first thing that ends Python's unpickler, without notes."""
     machine, whole, long = Machine(Notes(TRIAL)), False, False
     try:
@@ -93,135 +93,135 @@ def try_as_pickle(view: memoryview) -> Trial:
         long = True
     named = machine.imports > 0 and not machine.no_names
     opcodes = TRIAL - machine.notes.steps
-    return Trial(bytes(view[:2]) in _HEADERS, whole, long, opcodes, named, machine.calls > 0)
+    return Likeness(bytes(view[:2]) in _HEADERS, whole, long, opcodes, named, machine.calls > 0)
 
 
-def _little(step: Step) -> int:
+def _little(step: Opcode) -> int:
     return int.from_bytes(step.operands[0], "little")
 
 
-def _decimal(step: Step) -> int:
+def _decimal(step: Opcode) -> int:
     try:
         return int(bytes(step.operands[0][:20]))
     except ValueError:
         return -1
 
 
-def _plain(machine: Machine, _: Step) -> None:
+def _plain(machine: Machine, _: Opcode) -> None:
     machine.push(NOTHING)
 
 
-def _nothing(_machine: Machine, _step: Step) -> None:
+def _nothing(_machine: Machine, _step: Opcode) -> None:
     """FRAME says how much may be read at once; READONLY_BUFFER changes nothing that matters here."""
 
 
-def _words(codec: str) -> Callable[[Machine, Step], None]:
+def _words(codec: str) -> Callable[[Machine, Opcode], None]:
     return lambda machine, step: machine.literal(Words(step.operands[0], codec))
 
 
-def _bytes(machine: Machine, step: Step) -> None:
+def _bytes(machine: Machine, step: Opcode) -> None:
     machine.literal(step.operands[0])
 
 
-def _container(machine: Machine, _: Step) -> None:
+def _container(machine: Machine, _: Opcode) -> None:
     machine.push(Thing())
 
 
-def _of_marked(machine: Machine, _: Step) -> None:
+def _of_marked(machine: Machine, _: Opcode) -> None:
     machine.pop_mark()
     machine.push(SOMETHING)
 
 
-def _stop(machine: Machine, _: Step) -> None:
+def _stop(machine: Machine, _: Opcode) -> None:
     machine.top()
 
 
-def _protocol(machine: Machine, step: Step) -> None:
+def _protocol(machine: Machine, step: Opcode) -> None:
     machine.protocol = step.operands[0][0]
     if machine.protocol > 5:
         machine.stumble()
 
 
-def _append(machine: Machine, _: Step) -> None:
+def _append(machine: Machine, _: Opcode) -> None:
     machine.pop()
     machine.append(machine.top())
 
 
-def _appends(machine: Machine, _: Step) -> None:
+def _appends(machine: Machine, _: Opcode) -> None:
     machine.pop_mark()
     machine.append(machine.top())
 
 
-def _tuple(count: int) -> Callable[[Machine, Step], None]:
-    def make(machine: Machine, _: Step) -> None:
+def _tuple(count: int) -> Callable[[Machine, Opcode], None]:
+    def make(machine: Machine, _: Opcode) -> None:
         machine.push(tuple([machine.pop() for _ in range(count)][::-1]))
 
     return make
 
 
-def _marked_tuple(machine: Machine, _: Step) -> None:
+def _marked_tuple(machine: Machine, _: Opcode) -> None:
     machine.push(machine.pop_mark())
 
 
-def _dict(machine: Machine, _: Step) -> None:
+def _dict(machine: Machine, _: Opcode) -> None:
     made = Thing()
     machine.set_items(made, machine.pop_mark())
     machine.push(made)
 
 
-def _set_item(machine: Machine, _: Step) -> None:
+def _set_item(machine: Machine, _: Opcode) -> None:
     value, key = machine.pop(), machine.pop()
     machine.set_items(machine.top(), (key, value))
 
 
-def _set_items(machine: Machine, _: Step) -> None:
+def _set_items(machine: Machine, _: Opcode) -> None:
     pairs = machine.pop_mark()
     machine.set_items(machine.top(), pairs)
 
 
-def _pop(machine: Machine, _: Step) -> None:
+def _pop(machine: Machine, _: Opcode) -> None:
     if machine.marks and machine.marks[-1] == len(machine.stack):
         machine.marks.pop()
     else:
         machine.pop()
 
 
-def _pop_mark(machine: Machine, _: Step) -> None:
+def _pop_mark(machine: Machine, _: Opcode) -> None:
     machine.pop_mark()
 
 
-def _names(step: Step) -> Tuple[Any, Any]:
+def _names(step: Opcode) -> Tuple[Any, Any]:
     return Words(step.operands[0], "utf-8"), Words(step.operands[1], "utf-8")
 
 
-def _stack_global(machine: Machine, _: Step) -> None:
+def _stack_global(machine: Machine, _: Opcode) -> None:
     name, module = machine.pop(), machine.pop()
     machine.name(module, name)
 
 
-def _inst(machine: Machine, step: Step) -> None:
+def _inst(machine: Machine, step: Opcode) -> None:
     args = machine.pop_mark()
     machine.name(*_names(step))
     machine.push(machine.call(machine.pop(), args))
 
 
-def _obj(machine: Machine, _: Step) -> None:
+def _obj(machine: Machine, _: Opcode) -> None:
     args = machine.pop_mark()
     machine.push(machine.call(args[0], args[1:]) if args else machine.stumble())
 
 
-def _new(machine: Machine, step: Step) -> None:
+def _new(machine: Machine, step: Opcode) -> None:
     if step.name == "NEWOBJ_EX":
         machine.pop()
     args, function = machine.pop(), machine.pop()
     machine.push(machine.call(function, args, is_new=step.name != "REDUCE"))
 
 
-def _by_name(action: Callable[[Machine, Step], None], names: str) -> Dict[str, Callable[[Machine, Step], None]]:
+def _by_name(action: Callable[[Machine, Opcode], None], names: str) -> Dict[str, Callable[[Machine, Opcode], None]]:
     return dict.fromkeys(names.split(), action)
 
 
-_ACTIONS: Dict[str, Callable[[Machine, Step], None]] = {
+_ACTIONS: Dict[str, Callable[[Machine, Opcode], None]] = {
     **_by_name(_plain, "NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT NEXT_BUFFER"),
     **_by_name(_nothing, "FRAME READONLY_BUFFER"),
     **_by_name(_words("quoted"), "STRING"),

@@ -200,13 +200,17 @@ def test_archives_that_are_not_looked_into(tmp_path: Path) -> None:
     packed = zipfile.ZipFile(io.BytesIO(bomb)).infolist()[0].compress_size
     expected = {
         "an encrypted member": bytes(encrypted),
-        "a member whose checksum does not fit": wrong,
+        "a member whose checksum or size does not fit": wrong,
         f"a member of {packed:,} bytes that unpacks to 20,000,000": bomb,
         "a member packed in the way 14": zipped(("x.pkl", b"1"), compression=zipfile.ZIP_LZMA),
     }
     for what, data in expected.items():
         found = scanned(data, tmp_path)
         assert whats(found, NOT_LOOKED_INTO)[0].split("(")[0] == what
+    hidden = bytearray(zipped(("x.pkl", b"\x80\x04" + calling(b"os", b"mkdir", "x") + b".")))
+    for start in (hidden.find(b"PK\x03\x04") + 6, hidden.find(b"PK\x01\x02") + 8):
+        hidden[start] |= 1
+    assert whats(scanned(bytes(hidden), tmp_path), RUNS_CODE) == ["os.mkdir"]
     for size in (5, 60, len(good) // 2, len(good) - 5):
         assert not scanned(good[:size], tmp_path).complete
 
