@@ -4,7 +4,8 @@
 
 FOLDER is a virtual environment of its own with the rivals in it: `pip install picklescan modelscan fickling
 typing_extensions`. Those that are not there are left out, and that is said. Nothing is loaded but by
-torch.load(weights_only=True), in this environment.
+torch.load(weights_only=True), in this environment. --files FOLDER takes files that others have collected instead:
+hostile ones, but for those whose names --harmless tells.
 """
 
 from __future__ import annotations
@@ -88,6 +89,13 @@ def write_files(folder: Path) -> Dict[str, Path]:
     return {**files, **_harmless(folder)}
 
 
+def collected(folder: Path, harmless: str) -> Dict[str, Path]:
+    """The same of a folder of files; ``harmless``: patterns of names, with commas between them."""
+    names = sorted(path for path in folder.rglob("*") if path.is_file())
+    good = {path for path in names if any(path.match(pattern) for pattern in filter(None, harmless.split(",")))}
+    return {f"{'harmless' if path in good else 'hostile'}: {path.name}": path for path in names}
+
+
 def _ending(data: bytes) -> str:
     """The ending that such files have: some scanners go by it."""
     return "pt" if data.startswith(b"PK") else "npy" if data.startswith(b"\x93NUMPY") else "pkl"
@@ -154,10 +162,12 @@ def table(results: Dict[str, Any]) -> List[str]:
 @click.command(help=__doc__)
 @click.option("--python", default=sys.executable, help="Of the environment with the rivals.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for all answers, as JSON.")
-def main(python: str, out: Any) -> None:
+@click.option("--files", "given", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Others' files.")
+@click.option("--harmless", default="", help="Patterns of names of the harmless ones among these.")
+def main(python: str, out: Any, given: Any, harmless: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = write_files(folder)
+        files = write_files(folder) if given is None else collected(given, harmless)
         results: Dict[str, Any] = {
             "squeeze-patch scan": {"version": "", "answers": {what: ours(path) for what, path in files.items()}},
         }

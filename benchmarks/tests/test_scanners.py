@@ -28,3 +28,9 @@ def test_scanners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = json.loads(out.read_text())
     assert set(answers) == {"squeeze-patch scan", "torch.load(weights_only=True)"}
     assert answers["squeeze-patch scan"]["answers"]["hostile: extension"] == "suspicious"
+    for name in ("good1.pkl", "other.pkl"):
+        (tmp_path / "files").mkdir(exist_ok=True)
+        (tmp_path / "files" / name).write_bytes(quick["top"])
+    options = ["--python", sys.executable, "--files", str(tmp_path / "files"), "--harmless", "good*,x"]
+    lines = CliRunner().invoke(main, ["scanners", *options], catch_exceptions=False).output.splitlines()
+    assert lines[3].split(" | ")[1:] == ["1", "0", "0", "0", "1 of 1 |"]

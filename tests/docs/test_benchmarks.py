@@ -63,9 +63,10 @@ def test_short_table_of_distillation() -> None:
         assert cells == [f"{statistics.fmean(seeds):.1f}" for seeds in stored], line
 
 
-def test_scanners() -> None:
-    (text,) = re.findall(r"^\| scanner \|.*?\n\n", PAGE.text, flags=re.DOTALL | re.MULTILINE)
-    stored = results("scanners.json")
+@pytest.mark.parametrize(("file", "column"), [("scanners.json", "hostile"), ("scanners-picklescan.json", "theirs")])
+def test_scanners(file: str, column: str) -> None:
+    (text,) = re.findall(rf"^\| scanner \| {column}.*?\n\n", PAGE.text, flags=re.DOTALL | re.MULTILINE)
+    stored = results(file)
     lines = text.strip().splitlines()[2:]
     assert len(lines) == len(stored)
     for line, (name, found) in zip(lines, stored.items()):
@@ -76,7 +77,7 @@ def test_scanners() -> None:
         assert label == f"{name} {found['version']}".strip()
         assert cells[:4] == [str(hostile.count(word)) for word in words]
         assert cells[4] == f"{sum(answer != 'nothing' for answer in harmless)} of {len(harmless)}"
-        assert f"{len(hostile)} hostile files" in PAGE.text
+        assert f"{len(hostile)} hostile" in PAGE.text
 
 
 def test_readmes_row_of_images() -> None:
