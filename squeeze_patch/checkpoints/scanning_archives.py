@@ -8,7 +8,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from typing import Callable, List, Tuple
+from typing import Callable, List, Set, Tuple
 
 from squeeze_patch.checkpoints.scanning_findings import (
     UNKNOWN,
@@ -67,18 +67,17 @@ def look_into_zip(view: memoryview, part: Part, notes: Notes) -> None:
     except Exception as error:  # whatever a damaged archive brings about
         notes.gap(f"a zip archive that cannot be read ({_words(error)})", part.place)
         return
-    names: List[str] = []
+    names: Set[str] = set()
     spans: List[Tuple[int, int]] = []
-    left = UNPACKED
+    left = {zipfile.ZIP_DEFLATED: UNPACKED, zipfile.ZIP_STORED: len(view)}  # members can overlap
     for member in members:
         _check_name(member.orig_filename, names, part, notes)
         start, end = _span(view, member, part, notes)
         spans.append((member.header_offset, end))
         if member.is_dir():
             continue
-        if member.compress_type == zipfile.ZIP_DEFLATED:
-            left -= member.file_size
-        _wait_for_member(member, view[start:end], left >= 0, part, notes)
+        left[member.compress_type] = left.get(member.compress_type, 0) - member.file_size
+        _wait_for_member(member, view[start:end], left[member.compress_type] >= 0, part, notes)
     _check_spans(view, spans, archive, part, notes)
 
 
@@ -131,11 +130,11 @@ def _unpacked(member: zipfile.ZipInfo, packed: memoryview, place: str, notes: No
     return load
 
 
-def _check_name(name: str, names: List[str], part: Part, notes: Notes) -> None:
+def _check_name(name: str, names: Set[str], part: Part, notes: Notes) -> None:
     shown = within(part.place, name)
-    if name in names[-1:] or name in set(names):
+    if name in names:
         notes.add(Finding(UNKNOWN, "data", "two members of one name", "which one is read depends on the reader", shown))
-    names.append(name)
+    names.add(name)
     if _ELSEWHERE.search(name) or "\0" in name:
         notes.add(Finding(UNKNOWN, "data", "a member whose name leads out of the archive", "", shown))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import struct
+from dataclasses import replace
 from typing import Any, Callable, Dict, Optional
 
 from squeeze_patch.checkpoints.inert import LEGACY as OLDER_TORCH
@@ -23,7 +24,6 @@ PICKLE, ZIP, TAR = "a pickle", "a zip archive", "a tar archive"
 OLDER, ARRAY, SAFETENSORS = "a file of torch.save, older format", "a NumPy array", "a file of safetensors"
 #: {first bytes: what such a file is}
 _OPEN = {b"PK\x03\x04": ZIP, b"PK\x05\x06": ZIP, OLDER_TORCH: OLDER, b"\x93NUMPY": ARRAY}
-_BEHIND = "behind the end at"
 #: bytes that may be a file
 SHORTEST = 4
 #: the same of files that are not looked into
@@ -123,7 +123,7 @@ def _look_into_pickle(view: memoryview, part: Part, notes: Notes, progress: Opti
     """One pickle, and what stands behind its end."""
     machine = Machine(notes, part.place, part.ids, inner_of(notes, part))
     told = (lambda done: progress("", done, len(view))) if progress is not None else None
-    done = walk(machine, view, 0, told)
+    done = walk(machine, view, part.start, told)
     if machine.fault is not None:
         notes.gap("a pickle that breaks off or is damaged", part.place, machine.fault, "it was read as far as it goes")
     if done.stopped:
@@ -138,13 +138,11 @@ def _look_behind(view: memoryview, end: int, part: Part, notes: Notes) -> None:
     what = f"{len(rest):,} bytes behind the end of a pickle"
     level = USUAL if form == PICKLE else UNKNOWN
     notes.add(Finding(level, "data", what, f"{form}; the host does not read on", part.place, end))
-    place = within(part.place.partition(_BEHIND)[0].rstrip("> "), f"{_BEHIND} {_offset(part) + end}")
-    notes.wait(Part(place, lambda: rest, part.depth + (form != PICKLE), form))
-
-
-def _offset(part: Part) -> int:
-    """Where a part behind a pickle's end begins in the part that it is in."""
-    return int(part.place.rpartition(_BEHIND)[2] or 0) if _BEHIND in part.place else 0
+    if form == PICKLE:
+        notes.wait(replace(part, load=lambda: view, form=PICKLE, start=end))
+    else:
+        place = within(part.place, f"behind the end at {end}")
+        notes.wait(Part(place, lambda: rest, part.depth + 1, form))
 
 
 def _look_into_older_torch(view: memoryview, part: Part, notes: Notes) -> None:

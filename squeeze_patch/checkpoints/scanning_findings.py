@@ -15,6 +15,8 @@ LEVELS = (RUNS_CODE, UNKNOWN, NOT_LOOKED_INTO, USUAL)
 STEPS = 3_000_000
 #: findings that are kept of a level, and parts of a file that are looked into
 FINDINGS, PARTS = 1000, 100_000
+#: characters of source that are parsed, which takes a second for some hundred thousand
+CHARACTERS = 1 << 23
 #: how deep files are looked for inside files
 DEPTH = 8
 #: characters of a name that are kept
@@ -58,6 +60,7 @@ class Part:
         form: what they are known to be ("pickle", "torch"), "" where their beginning has to tell.
         ids: whether a loader of torch's reads them, which brings tensors in by ids.
         required: whether bytes of no known form are worth a word.
+        start: offset of a pickle in them, of which there can be several.
     """
 
     place: str
@@ -66,6 +69,7 @@ class Part:
     form: str = ""
     ids: bool = False
     required: bool = True
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Notes:
         self.sources: Dict[str, SourceText] = {}
         self.texts: Dict[str, SourceText] = {}
         self._levels: Counter[str] = Counter()
-        self._parts = 0
+        self._parts = self._characters = 0
 
     def add(self, finding: Finding) -> None:
         """A finding, or one more of a kind that is there; the first one's place stays."""
@@ -129,17 +133,21 @@ class Notes:
 
     def source(self, text: str, place: str, position: int, class_name: str) -> None:
         """SourceText that loading runs, of one class."""
-        if text in self.sources or len(self.sources) < FINDINGS:
+        if text in self.sources or self._has_room(text):
             self.sources.setdefault(text, SourceText(place, position, {})).classes[class_name] = None
         else:
-            self.gap(f"more than {FINDINGS:,} source texts", place, position)
+            self.gap("more source than is looked at", place, position)
 
     def text(self, text: str, place: str, position: int) -> None:
         """Text that reads like Python."""
-        if text in self.texts or len(self.texts) < FINDINGS:
+        if text in self.texts or self._has_room(text):
             self.texts.setdefault(text, SourceText(place, position, {}))
         else:
-            self.gap(f"more than {FINDINGS:,} texts that read like source", place, position)
+            self.gap("more text that reads like source than is looked at", place, position)
+
+    def _has_room(self, text: str) -> bool:
+        self._characters += len(text)
+        return self._characters <= CHARACTERS
 
     def step(self, count: int = 1) -> None:
         self.steps -= count

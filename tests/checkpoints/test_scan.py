@@ -275,6 +275,35 @@ def test_missing_files(tmp_path: Path) -> None:
         squeeze_patch.scan(tmp_path)
 
 
+def test_several_pickles_are_one_file(tmp_path: Path) -> None:
+    """Positions count from the file's beginning, whatever stands in between."""
+    first = pickle.dumps({"x": 1}, 4)
+    second = calling(b"somebody.module", b"function", "x")
+    found = scanned(first * 3 + b"\x80\x04" + second + b".", tmp_path)
+    (name,) = found.of_level(UNKNOWN)
+    at = 3 * len(first) + 2 + len(short("somebody.module")) + len(short("function"))
+    assert (name.what, name.position, name.place) == ("somebody.module.function", at, "")
+    member = zipped(("behind the end at x.pkl", first * 2 + b"???"))
+    assert whats(scanned(member, tmp_path), NOT_LOOKED_INTO) == ["a text"]
+
+
+def test_archives_with_many_members_and_overlaps(tmp_path: Path) -> None:
+    start = time.process_time()
+    found = scanned(zipped(*((f"{index}", b"") for index in range(20_000))), tmp_path)
+    assert (found.unusual, found.complete) == (False, True)
+    data = zipped(("a.pkl", pickle.dumps(b"\0" * 10_000)), ("b.pkl", b""))
+    directory = data.find(b"PK\x01\x02")
+    entry = data[directory : data.find(b"PK\x01\x02", directory + 1)]
+    end = data.find(b"PK\x05\x06")
+    many = (
+        data[:directory] + entry * 50 + data[end : end + 8] + struct.pack("<HHLL", 50, 50, len(entry) * 50, directory)
+    )
+    found = scanned(many + b"\0\0", tmp_path)
+    assert "members that overlap" in whats(found, UNKNOWN)
+    assert any("bytes that unpacks to" in what for what in whats(found, NOT_LOOKED_INTO))
+    assert time.process_time() - start < 60
+
+
 def test_progress(tmp_path: Path) -> None:
     seen: List[Any] = []
     (tmp_path / "file").write_bytes(pickle.dumps([{"x": 1}] * 2 + list(range(5000))))
