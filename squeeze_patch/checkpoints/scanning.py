@@ -167,6 +167,8 @@ def _known_words(text: str) -> str:
     own = next((role.own_source() for role in roles() if role.own_source() in text), "")
     found = [role.known_definitions(text.replace(own, "\n") if own else text) for role in roles()]
     known, others = max(found, key=lambda each: len(each[0]), default=([], []))
+    if own and not (known or others):
+        return "its host runs it; it is what squeeze_patch adds, to the letter"
     said = (
         f"its host runs it; the text of {len(known)} of its {len(known) + len(others)} classes and functions is known"
     )
