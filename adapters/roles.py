@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Protocol, Tuple
+from typing import Any, Callable, Collection, Dict, FrozenSet, List, Mapping, Optional, Protocol, Tuple
 
 import torch
 
@@ -131,9 +131,11 @@ class Pickles(Protocol):
 
     Attributes:
         marker: module at the top of every checkout of the family.
+        source_entries: all that `source_entry` may say.
     """
 
     marker: str
+    source_entries: FrozenSet[str]
 
     def cure(self, module: str) -> Optional[str]:
         """What to do where unpickling misses ``module`` (a dotted name), None where it is not this family's."""
@@ -158,6 +160,23 @@ class Pickles(Protocol):
 
     def refuse(self, module: str) -> Optional[str]:
         """Why a pickle that names ``module`` is not run even where it is trusted, or None."""
+
+    def judge(self, module: str, name: str) -> Optional[bool]:
+        """Of a name in a pickle: True where files of this family need it, False where a call of it runs what its
+        arguments say, None where it is not the family's."""
+
+    def source_entry(self, module: str, name: str) -> Optional[str]:
+        """Which entry of what a call of this name is given, or of the state of its instances, is source text that
+        loading runs; None where there is none."""
+
+    def imports_usually(self, module: str) -> bool:
+        """Whether source in files of this family imports ``module``, which is the host's own."""
+
+    def own_source(self) -> str:
+        """Source that squeeze_patch adds to files of this family."""
+
+    def known_definitions(self, source: str) -> Tuple[List[str], List[str]]:
+        """Classes and functions in source text: (those whose text is a known one, the others)."""
 
 
 class TrainingWrapper(Protocol):

@@ -11,7 +11,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.testing import trained
-from tests.docs.pages import Page, commands, python
+from tests.docs.pages import Page, commands, python, shows
 from tests.hosts import Host, tensorflow
 from tests.hosts.flat import FlatHost
 from tests.servers import FileServer, file
@@ -28,6 +28,12 @@ def test_convert(workspace: Path) -> None:
     assert "G_ema: Generator, dense" in printed
     assert "with the same channels" in printed
     assert squeeze_patch.status(unpickled(workspace / "squeezed.pkl")).state == "squeezed"
+
+
+def test_scan(workspace: Path) -> None:
+    printed = commands(PAGE["scan"])
+    (verdict,) = (block.text for block in PAGE.blocks if block.text.startswith("names nothing"))
+    assert shows(verdict, printed)
 
 
 def test_files_of_state_dicts(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
