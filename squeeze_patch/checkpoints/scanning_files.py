@@ -8,7 +8,6 @@ import struct
 from dataclasses import replace
 from typing import Any, Callable, Dict, Optional
 
-from squeeze_patch.checkpoints.inert import LEGACY as OLDER_TORCH
 from squeeze_patch.checkpoints.scanning_archives import look_into_tar, look_into_zip
 from squeeze_patch.checkpoints.scanning_findings import UNKNOWN, USUAL, Finding, Notes, Part, Unreadable, within
 from squeeze_patch.checkpoints.scanning_opcodes import Words
@@ -16,6 +15,7 @@ from squeeze_patch.checkpoints.scanning_pickles import Inner, Machine
 from squeeze_patch.checkpoints.scanning_source import reads_like_source
 from squeeze_patch.checkpoints.scanning_values import raw_of
 from squeeze_patch.checkpoints.scanning_walk import try_as_pickle, walk
+from squeeze_patch.checkpoints.storages import LEGACY as OLDER_TORCH
 
 #: called with words, bytes that are done, and bytes in all
 Progress = Callable[[str, int, int], None]
