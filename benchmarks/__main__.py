@@ -24,6 +24,9 @@ ENTRIES = {
     "kill": Entry(
         "3 minutes", "whether a recovery that is killed at random moments ends with the same bits", "The start"
     ),
+    "kill_files": Entry(
+        "10 minutes", "whether a conversion or a download that is killed ever leaves half a file", "Conversion"
+    ),
     "distillation": Entry(
         "2 hours", "squeezing against pruning, each distilled alike", "Squeezing against pruning; README"
     ),
