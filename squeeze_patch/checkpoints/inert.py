@@ -44,6 +44,8 @@ class UnknownName(pickle.UnpicklingError):
     named: Tuple[str, ...] = ()
 
 
+#: {what old protocols call a module: the module}
+_OF_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _InPython: Any = pickle._Unpickler
 
 
@@ -69,6 +71,7 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
         self._storages = storages
 
     def find_class(self, module: str, name: str) -> Any:
+        module = _OF_PYTHON_2.get(module, module)
         if (module, name) not in self._found:
             self._found[module, name] = self.known(module, name)
         return self._found[module, name]
@@ -80,6 +83,8 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
     def persistent_load(self, pid: Any) -> Any:
         if self._storages is None:
             raise pickle.UnpicklingError("a reference to something outside of the pickle")
+        if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module" and _is_plain_class(pid[1]):
+            return pid[1]  # the older form has the source of torch's classes beside them
         return storage_of(pid, self._storages)
 
     def get_extension(self, code: int) -> Any:
@@ -312,9 +317,13 @@ def _device(kind: Any, *index: Any) -> Any:
     return torch.device(kind, *index)
 
 
+def _is_plain_class(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, PLAIN)
+
+
 def _new(cls: Any, *args: Any) -> Any:
     """copyreg's __newobj__ and, for a plain object, _reconstructor."""
-    if not (isinstance(cls, type) and issubclass(cls, PLAIN)):
+    if not _is_plain_class(cls):
         raise UnknownName("a new object of a class that is not inert")
     return object.__new__(cls) if issubclass(cls, Inert) else cls()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from squeeze_patch.checkpoints.atomic import atomic_write
-from squeeze_patch.checkpoints.inert import load
+from squeeze_patch.checkpoints.inert import UnknownName, load
 from squeeze_patch.checkpoints.pickles import PICKLE_PROTOCOL, NeverRun, PathLike, read_pickle
 from squeeze_patch.checkpoints.safe_tensors import (
     TensorFile,
@@ -17,9 +17,9 @@ from squeeze_patch.checkpoints.safe_tensors import (
     read_tensor_file,
     read_tensors,
 )
-from squeeze_patch.checkpoints.state_dicts import Archive, read_archive, read_back
-from squeeze_patch.checkpoints.stored import HostedFile, StoredFile, read_stored
-from squeeze_patch.checkpoints.tensor_files import is_archive
+from squeeze_patch.checkpoints.state_dicts import Archive, HoldsMore, read_archive, read_back
+from squeeze_patch.checkpoints.stored import HostedFile, StoredArchive, StoredFile, read_stored, read_stored_archive
+from squeeze_patch.checkpoints.tensor_files import is_archive, load_inert
 from squeeze_patch.checkpoints.verification import difference
 from squeeze_patch.errors import CheckpointError
 
@@ -37,11 +37,22 @@ def read(source: PathLike, *, trust: bool) -> Any:
     if is_tensor_file(source):
         return read_tensor_file(source)
     if is_archive(source):
-        return read_archive(source, trust=trust)
+        return _archive(source, trust)
     if trust:
         with contextlib.suppress(NeverRun):
             return read_pickle(source)
     return read_stored(source)
+
+
+def _archive(source: Path, trust: bool) -> Any:
+    """A file of torch.save: of one that is not trusted, whole modules as far as they are known."""
+    try:
+        return read_archive(source, trust=trust)
+    except HoldsMore as error:
+        try:
+            return read_stored_archive(source)
+        except UnknownName:
+            raise error from None
 
 
 def write(data: Any, stream: IO[bytes]) -> None:
@@ -83,6 +94,8 @@ def _as_read(part: Path, data: Any) -> Any:
         return in_order_of(read_tensors(part), data)
     if isinstance(data, Archive):
         return read_back(part)
+    if isinstance(data, StoredArchive):
+        return load_inert(part)
     if isinstance(data, StoredFile):
         with open(part, "rb") as stream:
             return load(stream)

@@ -56,6 +56,10 @@ class Site:
         return name.startswith(tuple(self.prefixes.values()))
 
 
+class HoldsMore(CheckpointError):
+    """A file of torch.save that is not trusted holds more than tensors and plain values."""
+
+
 class Archive(Dict[str, Any]):
     """The entries of a file, in its order, with a stand-in (torch.nn.Module) for every state dict of a generator.
 
@@ -101,13 +105,14 @@ def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
     ``trust``.
 
     Raises:
-        CheckpointError: the file is damaged, holds no dict, or needs trust.
+        HoldsMore: the file needs trust.
+        CheckpointError: it is damaged, or holds no dict.
     """
     try:
         data = load_tensors(source)
     except UnknownName as error:
         if not trust:
-            raise CheckpointError(
+            raise HoldsMore(
                 f"{source}: the file holds more than tensors and plain values ({error}), and loading it runs code that "
                 "is stored in it. If you trust where it came from, say so with --trust, and name the host's checkout "
                 "with --host DIR where it needs it (in Python: trust=True, host=...)"

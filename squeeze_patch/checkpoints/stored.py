@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import IO, Any, Callable, Dict, List, Mapping, Optional, Union
 
 import torch
@@ -14,9 +14,10 @@ from squeeze_patch.adapters import adapters
 from squeeze_patch.adapters.records import Record
 from squeeze_patch.adapters.roles import Foreign, Pickles
 from squeeze_patch.checkpoints import inert
-from squeeze_patch.checkpoints.inert_writing import dump
+from squeeze_patch.checkpoints.inert_writing import InertPickler, dump
 from squeeze_patch.checkpoints.pickles import PathLike, host_is_named
 from squeeze_patch.checkpoints.state_dicts import WHOLE
+from squeeze_patch.checkpoints.tensor_files import load_inert
 from squeeze_patch.errors import CheckpointError, UnsupportedModelError
 
 #: what is said where a file holds more than can be read without running it
@@ -65,11 +66,23 @@ class StoredFile(Dict[str, Any]):
     def save(self, stream: IO[bytes], protocol: int) -> None:
         """Write the file as its host would."""
         try:
-            dump(self.entries(), stream, protocol)
+            self.dump(self.entries(), stream, protocol)
         except RecursionError as error:
             raise CheckpointError("an object in the file holds itself, or is nested too deep to be written") from error
         except (AttributeError, TypeError, ValueError, pickle.PicklingError) as error:
             raise CheckpointError(f"something in the file cannot be written: {error}") from error
+
+    def dump(self, entries: Any, stream: IO[bytes], protocol: int) -> None:
+        """Write the entries, of which some are inert."""
+        dump(entries, stream, protocol)
+
+
+class StoredArchive(StoredFile):
+    """The same of a file of torch.save that holds whole modules."""
+
+    def dump(self, entries: Any, stream: IO[bytes], protocol: int) -> None:
+        module: Any = SimpleNamespace(__name__="inert", Pickler=InertPickler)
+        torch.save(entries, stream, pickle_module=module, pickle_protocol=protocol)
 
 
 class HostedFile(Dict[str, Any]):
@@ -114,11 +127,28 @@ def read_stored(source: Path) -> Union[StoredFile, HostedFile]:
         known = {KeyError: "it has bytes that no pickle has", EOFError: "it ends too early"}
         what = known.get(type(error), f"{type(error).__name__}: {error}")
         raise CheckpointError(f"{source}: this is no readable pickle ({what}); is the download complete?") from error
+    return _with_bodies(source, data, StoredFile())
+
+
+def read_stored_archive(source: Path) -> StoredArchive:
+    """The same of a file of torch.save that holds whole modules.
+
+    Raises:
+        UnknownName: it names something that is not known to be harmless.
+        UnsupportedModelError, CheckpointError: as for `read_stored`.
+    """
+    found = StoredArchive()
+    return _with_bodies(source, load_inert(source), found)  # type: ignore[return-value]
+
+
+def _with_bodies(source: Path, data: Any, found: StoredFile) -> Union[StoredFile, HostedFile]:
+    """``found`` filled with the entries of a file, and with a body for every generator among them."""
     foreign = next(filter(None, (_judged(role.foreign, data, f"{source}: ") for role in _roles())), None)
     if foreign is not None:
         return _foreign(source, foreign)
     entries = data if isinstance(data, dict) and all(isinstance(name, str) for name in data) else {WHOLE: data}
-    found, bodies, stored = StoredFile(), {}, {}
+    bodies: Dict[int, torch.nn.Module] = {}
+    stored: Dict[str, Stored] = {}
     for name, value in entries.items():
         role = next((role for role in _roles() if role.is_generator(value)), None)
         if role is None:
