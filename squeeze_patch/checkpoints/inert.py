@@ -28,6 +28,8 @@ from squeeze_patch.checkpoints.storages import DTYPES, LEGACY, Storage, Storages
 INERT_MODULES = ("torch.nn.modules.",)
 #: modules of numpy's that have had the same functions, by release
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+#: modules that pickles up to protocol 2 call as Python 2 did
+_OF_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 #: tensors of no more numbers than this may repeat values of a smaller storage
 SMALL = 1 << 16
 #: instances that may be made, and get attributes
@@ -65,6 +67,7 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
         self._storages = storages
 
     def find_class(self, module: str, name: str) -> Any:
+        module = _OF_PYTHON_2.get(module, module)
         if (module, name) not in self._found:
             self._found[module, name] = self.known(module, name)
         return self._found[module, name]
@@ -283,6 +286,11 @@ def _ordered(*args: Any) -> Any:
     return OrderedDict(pairs)
 
 
+def _bytes() -> bytes:
+    """As empty ones are stored up to protocol 2."""
+    return b""
+
+
 def _set(items: Any = ()) -> Any:
     _check_keys(items)
     return set(items)
@@ -321,6 +329,7 @@ TENSOR_NAMES: Dict[Tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _ordered,
     ("builtins", "set"): _set,
     ("builtins", "frozenset"): _frozenset,
+    ("builtins", "bytes"): _bytes,
     ("builtins", "slice"): slice,
     ("builtins", "complex"): complex,
     **{("torch", name): dtype for name, dtype in DTYPES.items()},
