@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from squeeze_patch.checkpoints.atomic import atomic_write
-from squeeze_patch.checkpoints.inert import UnknownName, load
+from squeeze_patch.checkpoints.inert import load
+from squeeze_patch.checkpoints.inert_values import UnknownName
 from squeeze_patch.checkpoints.pickles import PICKLE_PROTOCOL, NeverRun, PathLike, read_pickle
 from squeeze_patch.checkpoints.safe_tensors import (
     TensorFile,

@@ -14,7 +14,7 @@ import torch
 from squeeze_patch.adapters import adapters, locate
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import StateDicts
-from squeeze_patch.checkpoints.inert import UnknownName
+from squeeze_patch.checkpoints.inert_values import UnknownName
 from squeeze_patch.checkpoints.tensor_files import check_sums, fault_in_words, load_tensors
 from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError
 from squeeze_patch.planning.plans import BlockPlan, Plan

@@ -14,6 +14,7 @@ from squeeze_patch.adapters import adapters
 from squeeze_patch.adapters.records import Record
 from squeeze_patch.adapters.roles import Foreign, Pickles
 from squeeze_patch.checkpoints import inert
+from squeeze_patch.checkpoints.inert_values import UnknownName
 from squeeze_patch.checkpoints.inert_writing import InertPickler, dump
 from squeeze_patch.checkpoints.pickles import PathLike, host_is_named
 from squeeze_patch.checkpoints.state_dicts import WHOLE
@@ -114,7 +115,7 @@ def read_stored(source: Path) -> Union[StoredFile, HostedFile]:
     try:
         with open(source, "rb") as stream:
             data = inert.load(stream)
-    except inert.UnknownName as error:
+    except UnknownName as error:
         modules = (*error.named, str(error).rpartition(".")[0])
         refusal = next(filter(None, (role.refuse(module) for module in modules for role in _roles())), "")
         cure = f"There is no way to load it: {refusal}" if refusal else CURE

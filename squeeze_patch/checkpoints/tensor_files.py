@@ -10,7 +10,8 @@ from typing import IO, Any, Type
 
 import torch
 
-from squeeze_patch.checkpoints.inert import TENSOR_NAMES, InertUnpickler, UnknownName
+from squeeze_patch.checkpoints.inert import InertUnpickler
+from squeeze_patch.checkpoints.inert_values import TENSOR_NAMES, UnknownName
 from squeeze_patch.checkpoints.storages import (
     LEGACY,
     ArchiveStorages,
