@@ -7,6 +7,7 @@ import copy
 import io
 import pickle
 import pickletools
+import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -165,16 +166,19 @@ def test_commands_need_neither_trust_nor_host(full_host: Host, tmp_path: Path) -
 def test_forks_are_named(full_host: Host, tmp_path: Path) -> None:
     """A layer that only its host knows is refused with the cure; a class of the right name and another text is
     warned of."""
-    import dnnlib  # noqa: F401  # the host's
-    import training.networks as networks  # the host's
-
     G = trained(full_host.generator())
     path = tmp_path / "fork.pkl"
-    source = Path(networks.__file__).read_text()
+    module = sys.modules[type(G.synthesis.b4.conv1).__mro__[1].__module__]  # of the class that was made persistent
+    source = Path(str(module.__file__)).read_text(encoding="utf-8-sig")
     data = pickle.dumps({"G_ema": G})
     assert source.encode() in data
     for text, words in (
-        (source.replace("x = x * dcoefs", "x = x * 2 * dcoefs"), "source of modulated_conv2d is none that is known"),
+        (source.replace("dcoefs", "factors"), "source of modulated_conv2d is none that is known"),
+        (
+            source.replace("\ndef modulated_conv2d", "\n@other\ndef modulated_conv2d"),
+            "source of modulated_conv2d is none",
+        ),
+        (f"{source}\nSynthesisLayer.forward = other\n", "source of SynthesisLayer is none that is known"),
         (source, ""),
     ):
         path.write_bytes(read_with_source(data, source, text))
