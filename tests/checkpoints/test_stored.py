@@ -198,7 +198,7 @@ def read_with_source(data: bytes, source: str, text: str) -> bytes:
 
     def change(record: Any) -> None:
         if isinstance(record, Record):
-            if record.meta["module_src"] == source:
+            if record.meta["module_src"].rstrip() == source.rstrip():  # some files lack the last line end
                 record.meta["module_src"] = text
             for _, child in record.children():
                 change(child)
