@@ -10,7 +10,7 @@ import torch
 
 from squeeze_patch.adapters import reference_name
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.checkpoints.generators import dense_generators, plan_in_file
+from squeeze_patch.checkpoints.generators import dense_generators, plan_in_file, refuse_diverged
 from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.optimizer_state import follow_all, parameters_of
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
@@ -149,7 +149,7 @@ def convert_file(
         found = dense_generators(source, data)
         reference = reference_name(found)
         order = [reference, *(name for name in found if name != reference)]
-        _refuse_diverged(source, found)
+        refuse_diverged(source, found)
         if form is None:
             _refuse_modules(source, data, found)
         plans = _plans({name: found[name] for name in order}, request, seed)
@@ -165,7 +165,7 @@ def convert_file(
             raise CheckpointError(
                 f"{source}: its generator holds values that cannot be computed with ({type(error).__name__}: {error})"
             ) from error
-        _refuse_diverged(source, {name: G.again() for name, G in found.items()})
+        refuse_diverged(source, {name: G.again() for name, G in found.items()})
         optimisers = follow_all(data, found, dense, kept)
         save(data if form is None else alone(found[reference].again(), form), target, force=force)
     names = list(data) if isinstance(data, dict) else []
@@ -193,15 +193,6 @@ def convert_file(
 
 def _is_something(value: Any) -> bool:
     return value is not None and not (isinstance(value, dict) and not value)
-
-
-def _refuse_diverged(source: Path, found: Mapping[str, Located]) -> None:
-    """Whatever the start: nothing that is not finite is written."""
-    for name, G in found.items():
-        broken = G.not_finite()
-        if broken:
-            where = ".".join(filter(None, (name, broken)))
-            raise CheckpointError(f"{source}: {where} holds values that are not finite: this generator has diverged")
 
 
 def _refuse_modules(source: Path, data: Any, found: Mapping[str, Located]) -> None:

@@ -22,7 +22,15 @@ import torch
 
 from squeeze_patch.adapters import adapters
 from squeeze_patch.adapters.records import Global, Inert, InertDict, Record
-from squeeze_patch.checkpoints.storages import DTYPES, LEGACY, Storage, Storages, load_legacy, storage_of
+from squeeze_patch.checkpoints.storages import (
+    DTYPES,
+    LEGACY,
+    CarefulStream,
+    Storage,
+    Storages,
+    load_legacy,
+    storage_of,
+)
 
 #: names of classes that become inert: modules of torch, which hosts' discriminators hold
 INERT_MODULES = ("torch.nn.modules.",)
@@ -164,7 +172,9 @@ def load(stream: IO[bytes]) -> Any:
             a known family's pickles hold.
         pickle.UnpicklingError, EOFError, or another Exception: it is damaged.
     """
-    return InertUnpickler(stream).load()
+    size = _size(stream)
+    careful: Any = CarefulStream(stream, size)
+    return InertUnpickler(careful, size=size).load()
 
 
 def _known(module: str, name: str) -> Any:

@@ -16,7 +16,8 @@ from squeeze_patch.adapters.roles import Pickles
 from squeeze_patch.checkpoints import inert
 from squeeze_patch.checkpoints.inert_writing import dump
 from squeeze_patch.checkpoints.state_dicts import WHOLE
-from squeeze_patch.errors import CheckpointError, UnsupportedModelError
+from squeeze_patch.checkpoints.storages import TOO_LARGE
+from squeeze_patch.errors import CheckpointError, UnsupportedModelError, shortened
 
 #: what is said where a file holds more than can be read without running it
 CURE = (
@@ -90,8 +91,8 @@ def read_stored(source: Path) -> StoredFile:
     except RecursionError as error:
         raise CheckpointError(f"{source}: the pickle is nested too deep") from error
     except Exception as error:  # whatever a damaged file brings about
-        known = {KeyError: "it has bytes that no pickle has", EOFError: "it ends too early"}
-        what = known.get(type(error), f"{type(error).__name__}: {error}")
+        known = {KeyError: "it has bytes that no pickle has", EOFError: "it ends too early", MemoryError: TOO_LARGE}
+        what = shortened(known.get(type(error), f"{type(error).__name__}: {error}"))
         raise CheckpointError(f"{source}: this is no readable pickle ({what}); is the download complete?") from error
     entries = data if isinstance(data, dict) and all(isinstance(name, str) for name in data) else {WHOLE: data}
     found, bodies, stored = StoredFile(), {}, {}

@@ -12,7 +12,7 @@ from squeeze_patch.adapters import adapters, entry_roles, locate, reference_name
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import Interchange
-from squeeze_patch.checkpoints.generators import generators
+from squeeze_patch.checkpoints.generators import generators, refuse_diverged
 from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, Archive, Site, attach_plan_of_shapes
@@ -74,7 +74,7 @@ def transfer(
         force: overwrite ``target`` where it exists.
 
     Raises:
-        CheckpointError: the file cannot be read or written, or holds no generator.
+        CheckpointError: the file cannot be read or written, or holds no generator, or one that has diverged.
         PlanError: there is no family of that name.
         UnsupportedModelError: the other family does not have this network; nothing is written.
     """
@@ -90,6 +90,7 @@ def transfer(
         found = {name: one for name, one in found.items() if known[name]}
         if not found:
             raise CheckpointError(f"{source}: no generator in this file (looked for {', '.join(entry_roles())})")
+        refuse_diverged(source, found)
         states, computed = _common(found, known, data)
         made = {entry: _made(role, state) for entry, state in states.items()}
         w_avg = states.get("G_ema", next(iter(states.values())))["w_avg"]
