@@ -53,7 +53,7 @@ class Located:
     def not_finite(self) -> str:
         """Name of a parameter or buffer of the generator that holds NaN or infinity, "" where none does."""
         tensors = itertools.chain(self.generator.named_parameters(), self.generator.named_buffers())
-        return next((name for name, tensor in tensors if not (tensor.is_meta or tensor.isfinite().all())), "")
+        return next((name for name, tensor in tensors if not (tensor.is_meta or is_finite(tensor))), "")
 
     @property
     def surgery(self) -> Surgery:
@@ -91,6 +91,13 @@ class Located:
 
     def sampler(self) -> Sampler:
         return self.running.sampler(self.root, self.network)
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers of a tensor are. Their sum is not where one is not, and is found in a tenth of the time; it
+    overflows only where they are huge."""
+    total = tensor.detach().sum()
+    return bool(total.isfinite()) or bool(tensor.isfinite().all())
 
 
 @dataclass(frozen=True)

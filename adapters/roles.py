@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Protocol, Tuple
+from typing import Any, Callable, Collection, Dict, FrozenSet, List, Mapping, Optional, Protocol, Tuple
 
 import torch
 
@@ -108,14 +108,34 @@ class Interchange(abc.ABC):
         return ""
 
 
+class Foreign(Protocol):
+    """A file of a form that no host of the family writes any more.
+
+    Attributes:
+        entries: {name as the hosts have it: generator of our own, or inert value}.
+    """
+
+    entries: Dict[str, Any]
+
+    @property
+    def words(self) -> str:
+        """What it is, and what can be made of it."""
+
+    def hosted(self) -> Dict[str, Any]:
+        """The entries of a checkpoint of today with networks of the host's own classes, whose modules can be imported;
+        `UnsupportedModelError` where they cannot, or have no such network."""
+
+
 class Pickles(Protocol):
     """For families whose files are pickles that need modules of the host's checkout.
 
     Attributes:
         marker: module at the top of every checkout of the family.
+        source_entries: all that `source_entry` may say.
     """
 
     marker: str
+    source_entries: FrozenSet[str]
 
     def cure(self, module: str) -> Optional[str]:
         """What to do where unpickling misses ``module`` (a dotted name), None where it is not this family's."""
@@ -134,8 +154,29 @@ class Pickles(Protocol):
     def stored_of(self, body: Module, record: Record) -> Record:
         """What the host would have stored of ``body``, which was made of ``record`` and changed since."""
 
+    def foreign(self, data: Any) -> Optional[Foreign]:
+        """The file whose inert contents are ``data``, where it is of an older form of the family's; else None.
+        `UnsupportedModelError` where its generators are no StyleGAN2."""
+
     def refuse(self, module: str) -> Optional[str]:
-        """Why a pickle that names ``module`` cannot be read at all, or None."""
+        """Why a pickle that names ``module`` is not run even where it is trusted, or None."""
+
+    def judge(self, module: str, name: str) -> Optional[bool]:
+        """Of a name in a pickle: True where files of this family need it, False where a call of it runs what its
+        arguments say, None where it is not the family's."""
+
+    def source_entry(self, module: str, name: str) -> Optional[str]:
+        """Which entry of what a call of this name is given, or of the state of its instances, is source text that
+        loading runs; None where there is none."""
+
+    def imports_usually(self, module: str) -> bool:
+        """Whether source in files of this family imports ``module``, which is the host's own."""
+
+    def own_source(self) -> str:
+        """Source that squeeze_patch adds to files of this family."""
+
+    def known_definitions(self, source: str) -> Tuple[List[str], List[str]]:
+        """Classes and functions in source text: (those whose text is a known one, the others)."""
 
 
 class TrainingWrapper(Protocol):

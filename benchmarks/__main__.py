@@ -24,10 +24,14 @@ ENTRIES = {
     "kill": Entry(
         "3 minutes", "whether a recovery that is killed at random moments ends with the same bits", "The start"
     ),
+    "kill_files": Entry(
+        "10 minutes", "whether a conversion or a download that is killed ever leaves half a file", "Conversion"
+    ),
     "distillation": Entry(
         "2 hours", "squeezing against pruning, each distilled alike", "Squeezing against pruning; README"
     ),
     "quality": Entry("5 hours", "Frechet distance of trainings from scratch", "Training from scratch; README"),
+    "scanners": Entry("1 minute", "what scanners of pickles say of hostile and of harmless files", "Scanners"),
     "fuzz": Entry("an hour", "what becomes of 20,000 damaged files, through every reader", "Damaged files"),
     "contract_table": Entry("2 minutes", "which contract test passes on which host", "The contract on every host"),
 }

@@ -102,7 +102,12 @@ def print_fault(fault: Fault, reply: Reply, again: str) -> None:
 
 
 def run(
-    figures: Figures, files: int, keep: Optional[Path], out: Optional[Path], only: Optional[int] = None, readers: str = ""
+    figures: Figures,
+    files: int,
+    keep: Optional[Path],
+    out: Optional[Path],
+    only: Optional[int] = None,
+    readers: str = "",
 ) -> Figures:
     """Go on to ``files`` files, or read the one of number ``only``."""
     numbers = range(figures.files, files) if only is None else range(only, only + 1)
@@ -123,7 +128,9 @@ def run(
                     click.echo(f"{reply.line}\n{reply.verdict.outcomes}, {reply.seconds:.2f} s, {reply.memory:,} bytes")
                 figures.seconds = before + time.monotonic() - begin
                 if (number + 1) % EVERY == 0 or number == numbers[-1]:
-                    click.echo(f"{figures.files:,} files, {figures.seconds:,.0f} s, {len(figures.faults)} unlike faults")
+                    click.echo(
+                        f"{figures.files:,} files, {figures.seconds:,.0f} s, {len(figures.faults)} unlike faults"
+                    )
                     _save(figures, out)
     return figures
 
@@ -164,7 +171,9 @@ def _chosen(context: click.Context, parameter: click.Parameter, value: str) -> T
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for an example of every fault.")
 @click.option("--only", type=int, metavar="N", help="Read this file of the run alone.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Figures as JSON; where the file has some, the run goes on from there."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Figures as JSON; where the file has some, the run goes on from there.",
 )
 def main(
     files: int, seed: int, kinds: Tuple[str, ...], keep: Optional[Path], only: Optional[int], out: Optional[Path]

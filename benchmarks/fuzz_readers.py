@@ -247,7 +247,9 @@ def _fault(kind: str, reader: str, error: BaseException) -> Fault:
 def place_of(error: BaseException) -> str:
     """The innermost line of ours on the way to an error."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if set(OURS) & set(Path(frame.filename).parts) and "benchmarks" not in frame.filename]
+    own = [
+        frame for frame in frames if set(OURS) & set(Path(frame.filename).parts) and "benchmarks" not in frame.filename
+    ]
     frame = next(reversed(own or frames), None)
     return f"{Path(frame.filename).name}:{frame.name}" if frame else ""
 

@@ -22,7 +22,22 @@ Mutated = Tuple[bytes, str]
 Mutation = Callable[[Base, Mapping[str, Base], random.Random], Mutated]
 
 #: numbers that counts, sizes, offsets and indices are replaced by
-ODD_NUMBERS = (0, 1, 2, 127, 128, 255, 256, 65535, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 48, (1 << 63) - 1)
+ODD_NUMBERS = (
+    0,
+    1,
+    2,
+    127,
+    128,
+    255,
+    256,
+    65535,
+    1 << 20,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 48,
+    (1 << 63) - 1,
+)
 ODD_WORDS = (
     *("", "x", "G_ema", "synthesis", "mapping", "conv1", "weight", "forward", "__class__", "__dict__", "_modules"),
     *("squeeze_plan", "a.b", "module.", "\n\x1b[2J", "\u202e", "\ud800", "9" * 400, "x" * 5000, "../x", "data.pkl"),
@@ -101,7 +116,9 @@ def members_changed(base: Base, others: Mapping[str, Base], dice: random.Random)
     elif kind == "byteorder":
         pairs = [(key, b"big" if key.endswith("byteorder") else value) for key, value in pairs]
     else:
-        pairs.append((dice.choice(("x", name.rpartition("/")[0] + "/more", "y/data.pkl", "")), b"0" * dice.choice((0, 9))))
+        pairs.append(
+            (dice.choice(("x", name.rpartition("/")[0] + "/more", "y/data.pkl", "")), b"0" * dice.choice((0, 9)))
+        )
     return archive_of(pairs, method), f"{name}: {kind}"
 
 
@@ -123,7 +140,20 @@ def archive_of(pairs: List[Tuple[str, bytes]], method: int = zipfile.ZIP_STORED)
 #: {signature: [(offset, size) of the fields behind it]}, of members, of the directory and of its end
 _FIELDS = {
     b"PK\x03\x04": [(4, 2), (6, 2), (8, 2), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2)],
-    b"PK\x01\x02": [(4, 2), (6, 2), (8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (34, 2), (42, 4)],
+    b"PK\x01\x02": [
+        (4, 2),
+        (6, 2),
+        (8, 2),
+        (10, 2),
+        (16, 4),
+        (20, 4),
+        (24, 4),
+        (28, 2),
+        (30, 2),
+        (32, 2),
+        (34, 2),
+        (42, 4),
+    ],
     b"PK\x05\x06": [(4, 2), (6, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2)],
 }
 
@@ -183,16 +213,27 @@ def without_frames(data: bytes) -> bytes:
 
 
 _SIMPLE = b"0212N()]}l\x85\x86\x87\x88\x89\x94\x8f\x90\x91Rb\x81\x93saeut.Q"
-_INSERTED = [bytes([code]) for code in _SIMPLE] + [b"h\x00", b"K\x05", b"h\xff", b"j\xff\xff\xff\x7f", b"\x8c\x01x", b"q\x00"]
+_INSERTED = [bytes([code]) for code in _SIMPLE] + [
+    b"h\x00",
+    b"K\x05",
+    b"h\xff",
+    b"j\xff\xff\xff\x7f",
+    b"\x8c\x01x",
+    b"q\x00",
+]
 
 
 def _opcode(data: bytes, dice: random.Random) -> Mutated:
     """A pickle with one operation changed; one of a tensor's own pickle inside it, too."""
     steps = operations(data)
     index = dice.randrange(1, len(steps))
-    nested = [at for at, (_, argument, _) in enumerate(steps) if isinstance(argument, bytes) and argument.startswith(LEGACY)]
+    nested = [
+        at for at, (_, argument, _) in enumerate(steps) if isinstance(argument, bytes) and argument.startswith(LEGACY)
+    ]
     raws = [raw for _, _, raw in steps]
-    kind = dice.choice(("argument", "argument", "argument", "word", "word", "drop", "twice", "swap", "insert", "replace"))
+    kind = dice.choice(
+        ("argument", "argument", "argument", "word", "word", "drop", "twice", "swap", "insert", "replace")
+    )
     if nested and dice.random() < 0.3:
         index = dice.choice(nested)
         inner = steps[index][1]
@@ -265,7 +306,9 @@ def headers_changed(base: Base, others: Mapping[str, Base], dice: random.Random)
         else:
             numbers.append(odd)
     elif kind == "dtype":
-        odd = entry["dtype"] = dice.choice(("F16", "BF16", "F64", "I32", "U8", "BOOL", "F8_E4M3", "F4", "C64", "X", 3, None))
+        odd = entry["dtype"] = dice.choice(
+            ("F16", "BF16", "F64", "I32", "U8", "BOOL", "F8_E4M3", "F4", "C64", "X", 3, None)
+        )
     elif kind == "field":
         entry[dice.choice((*entry, "more"))] = odd
     elif kind in ("name", "drop"):

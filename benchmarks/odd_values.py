@@ -158,7 +158,9 @@ def structure_changed(base: Base, others: Mapping[str, Base], dice: random.Rando
 def _change(found: List[Slot], dice: random.Random, form: str) -> str:
     path, table, key = dice.choice(found)
     tensors = [slot for slot in found if isinstance(slot[1][slot[2]], torch.Tensor)]
-    kind = dice.choice(("tensor", "tensor", "tensor", "odd", "odd", "odd", "drop", "rename", "named", "other", "itself"))
+    kind = dice.choice(
+        ("tensor", "tensor", "tensor", "odd", "odd", "odd", "drop", "rename", "named", "other", "itself")
+    )
     if kind == "tensor" or form == "safetensors":
         path, table, key = dice.choice(tensors)
         kind = kind if kind in ("drop", "rename", "other") else "tensor"

@@ -26,6 +26,7 @@ if not (_Path(__file__).parent / "adapters").is_dir():
 
 from squeeze_patch.checkpoints.convert import Conversion, convert
 from squeeze_patch.checkpoints.load import load
+from squeeze_patch.checkpoints.scanning import Scan, scan
 from squeeze_patch.errors import (
     CheckpointError,
     LostWarning,
@@ -61,6 +62,7 @@ __all__ = [
     "ProofError",
     "Recovery",
     "RecoveryError",
+    "Scan",
     "SqueezeError",
     "StateError",
     "Status",
@@ -74,6 +76,7 @@ __all__ = [
     "plan",
     "recover",
     "remove",
+    "scan",
     "squeezed",
     "status",
 ]

@@ -6,10 +6,8 @@ blocks compute in float16. A generator that is made here has its host's defaults
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import math
-from typing import Any, Dict, Iterator, Mapping, Tuple
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 
 import torch
 
@@ -22,13 +20,11 @@ from squeeze_patch.adapters.interchange import (
     resolutions,
     widths,
 )
+from squeeze_patch.adapters.nvidia.hosted import built, channel_options, synthesis_options
 from squeeze_patch.adapters.nvidia.portable import squeeze_block
-from squeeze_patch.adapters.nvidia.unpickling import NvidiaPickles
 from squeeze_patch.adapters.roles import Interchange
 from squeeze_patch.errors import UnsupportedModelError
 
-#: modules of the family's repositories that have a StyleGAN2 Generator
-MODULES = ("training.networks", "training.networks_stylegan2")
 _LAYER = {
     "weight": "weight",
     "bias": "bias",
@@ -109,29 +105,17 @@ def dense_generator(state: CommonState) -> torch.nn.Module:
     Raises:
         UnsupportedModelError: no such host, or one that cannot have these sizes.
     """
-    sizes, widest = resolutions(state), channels(state)
     w_dim = state["mapping.0.weight"].shape[1]
-    base, top = _base(widest), max(widest.values())
-    wanted = {size: min(base // size, top) for size in sizes}
-    if wanted != widest:
-        raise UnsupportedModelError(
-            f"channels {widest} are none that the NVIDIA family's channel_base and channel_max make ({wanted})"
-        )
-    host_class = _host_module().Generator
-    layers: Dict[str, Any] = {"channel_base": base, "channel_max": top}
-    # stylegan3 and its relatives take the synthesis network's options one by one; the subclass that the decorator makes
-    # does not say which
-    nested = any("synthesis_kwargs" in inspect.getfullargspec(cls.__init__).args for cls in host_class.__mro__[:-1])
-    G: torch.nn.Module = host_class(
+    return built(
+        "Generator",
         z_dim=w_dim,
         c_dim=0,
         w_dim=w_dim,
-        img_resolution=sizes[-1],
+        img_resolution=resolutions(state)[-1],
         img_channels=len(state["4.torgb.bias"]),
         mapping_kwargs={"num_layers": mapping_layers(state)},
-        **({"synthesis_kwargs": layers} if nested else layers),
+        **synthesis_options(channel_options(channels(state))),
     )
-    return G.eval().requires_grad_(False)
 
 
 def load(G: torch.nn.Module, state: CommonState) -> None:
@@ -141,45 +125,17 @@ def load(G: torch.nn.Module, state: CommonState) -> None:
     G.load_state_dict({**own, **new})
 
 
-def make_checkpoint(generators: Mapping[str, Any]) -> Dict[str, Any]:
-    """A checkpoint as the hosts' scripts read it. They refuse one without a discriminator, so it has one: untrained, as
-    wide as the generator."""
+def make_checkpoint(generators: Mapping[str, Any], D: Optional[torch.nn.Module] = None) -> Dict[str, Any]:
+    """A checkpoint as the hosts' scripts read it. They refuse one without a discriminator: where there is none to give,
+    it has one that is untrained, as wide as the generator."""
     only = next(iter(generators.values()))
-    widest = [getattr(only.synthesis, f"b{size}").conv1.weight.shape[1] for size in only.synthesis.block_resolutions]
-    with torch.random.fork_rng(devices=[]):
-        D = _host_module().Discriminator(
-            c_dim=0,
-            img_resolution=only.img_resolution,
-            img_channels=only.img_channels,
-            channel_base=_base(dict(zip(only.synthesis.block_resolutions, widest))),
-            channel_max=max(widest),
-        )
-    entries = {"training_set_kwargs": None, "G": only, "D": D.eval().requires_grad_(False), "G_ema": only}
+    if D is None:
+        sides = only.synthesis.block_resolutions
+        widest = {side: getattr(only.synthesis, f"b{side}").conv1.weight.shape[1] for side in sides}
+        image = {"img_resolution": only.img_resolution, "img_channels": only.img_channels}
+        D = built("Discriminator", c_dim=only.c_dim, **image, **channel_options(widest))
+    entries = {"training_set_kwargs": None, "G": only, "D": D, "G_ema": only}
     return {**entries, **generators, "augment_pipe": None}
-
-
-def _base(widest: Mapping[int, int]) -> int:
-    """channel_base of a network with these channels, {resolution: channels}."""
-    top = max(widest.values())
-    return max([count * size for size, count in widest.items() if count < top] or [top * max(widest)])
-
-
-def _host_module() -> Any:
-    """The host's module with Generator and Discriminator."""
-    for name in MODULES:
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-                continue
-            cure = NvidiaPickles().cure(error.name or "") or f"Install {error.name}"
-            raise UnsupportedModelError(f"{name} of the host cannot be imported: {error}. {cure}") from error
-        if hasattr(module, "Generator") and hasattr(module, "Discriminator"):
-            return module
-    raise UnsupportedModelError(
-        "a pickle of the NVIDIA family is made with a host's own classes: name its checkout with --host DIR "
-        f"(looked for a Generator in {' and '.join(MODULES)})"
-    )
 
 
 def _check_mapping(mapping: Any) -> None:

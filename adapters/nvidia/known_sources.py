@@ -70,6 +70,15 @@ def unknown_parts(source: str, class_name: str) -> List[str]:
     ]
 
 
+def known_definitions(source: str) -> Tuple[List[str], List[str]]:
+    """Classes and functions at the top of a module: (those whose text is a known one, the others)."""
+    known: List[str] = []
+    others: List[str] = []
+    for name, lines in definitions(source).items():
+        (known if checksum(lines) in KNOWN.get(name, ()) else others).append(name)
+    return known, others
+
+
 def definitions(source: str) -> Dict[str, List[str]]:
     """{class or function at the top of a module: its lines}."""
     found: Dict[str, List[str]] = {}

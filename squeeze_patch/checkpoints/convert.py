@@ -145,6 +145,8 @@ def convert_file(
     check_target(source, target, force)
     with host_path(host):
         data = read(source, trust=trust)
+        if isinstance(data, StoredFile) and form is None:
+            data.check_writable(source)
         check_space(source, target)
         found = dense_generators(source, data)
         reference = reference_name(found)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Optional, Tuple
 
 from squeeze_patch.checkpoints.addresses import Address, file_address
+from squeeze_patch.checkpoints.safe_tensors import is_safetensors
 from squeeze_patch.checkpoints.storages import LEGACY
 from squeeze_patch.errors import CheckpointError
 
 #: bytes that are looked at
 _HEAD = 1 << 16
 _LOOK = "look at the address in a browser: the link may have expired, or want a login"
-_SAFETENSORS_HEADER = 100_000_000
 
 
 def check_checkpoint(path: Path, address: Address) -> None:
@@ -67,11 +67,6 @@ def _is_json(head: bytes) -> bool:
             return False
         return True
     return head.isascii() and not re.search(rb"[\x00-\x08\x0e-\x1f]", head)
-
-
-def is_safetensors(head: bytes) -> bool:
-    """Whether a file begins with the length of a JSON header and that header."""
-    return head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= _SAFETENSORS_HEADER
 
 
 def ends_early(path: Path) -> bool:

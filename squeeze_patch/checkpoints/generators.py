@@ -92,7 +92,7 @@ def dense_generators(source: Path, data: Any) -> Dict[str, Located]:
 
 
 def refuse_diverged(source: Path, found: Mapping[str, Located]) -> None:
-    """Raise `CheckpointError` where a generator holds NaN or infinity: nothing of the kind is written."""
+    """Raise `CheckpointError` where a generator holds what is not finite: none such is written."""
     for name, G in found.items():
         broken = G.not_finite()
         if broken:

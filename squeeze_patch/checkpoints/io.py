@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from pathlib import Path
 from typing import IO, Any
 
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.inert import load
-from squeeze_patch.checkpoints.pickles import PICKLE_PROTOCOL, PathLike, read_pickle
+from squeeze_patch.checkpoints.inert_values import UnknownName
+from squeeze_patch.checkpoints.pickles import PICKLE_PROTOCOL, NeverRun, PathLike, read_pickle
 from squeeze_patch.checkpoints.safe_tensors import (
     TensorFile,
     in_order_of,
@@ -16,9 +18,9 @@ from squeeze_patch.checkpoints.safe_tensors import (
     read_tensor_file,
     read_tensors,
 )
-from squeeze_patch.checkpoints.state_dicts import Archive, read_archive, read_back
-from squeeze_patch.checkpoints.stored import StoredFile, read_stored
-from squeeze_patch.checkpoints.tensor_files import is_archive
+from squeeze_patch.checkpoints.state_dicts import Archive, HoldsMore, read_archive, read_back
+from squeeze_patch.checkpoints.stored import HostedFile, StoredArchive, StoredFile, read_stored, read_stored_archive
+from squeeze_patch.checkpoints.tensor_files import is_archive, load_inert
 from squeeze_patch.checkpoints.verification import difference
 from squeeze_patch.errors import CheckpointError
 
@@ -36,8 +38,22 @@ def read(source: PathLike, *, trust: bool) -> Any:
     if is_tensor_file(source):
         return read_tensor_file(source)
     if is_archive(source):
+        return _archive(source, trust)
+    if trust:
+        with contextlib.suppress(NeverRun):
+            return read_pickle(source)
+    return read_stored(source)
+
+
+def _archive(source: Path, trust: bool) -> Any:
+    """A file of torch.save: of one that is not trusted, whole modules as far as they are known."""
+    try:
         return read_archive(source, trust=trust)
-    return read_pickle(source) if trust else read_stored(source)
+    except HoldsMore as error:
+        try:
+            return read_stored_archive(source)
+        except UnknownName:
+            raise error from None
 
 
 def write(data: Any, stream: IO[bytes]) -> None:
@@ -45,7 +61,7 @@ def write(data: Any, stream: IO[bytes]) -> None:
     if isinstance(data, Archive):
         data.save(stream)
         return
-    if isinstance(data, StoredFile):
+    if isinstance(data, (StoredFile, HostedFile)):
         data.save(stream, PICKLE_PROTOCOL)
         return
     pickle.dump(data, stream, protocol=PICKLE_PROTOCOL)
@@ -70,7 +86,7 @@ def save(data: Any, target: Path, *, force: bool) -> None:
 
 def as_stored(data: Any) -> Any:
     """What the file of ``data`` holds: state dicts and records in the places of bodies."""
-    return data.entries() if isinstance(data, (Archive, StoredFile)) else data
+    return data.entries() if isinstance(data, (Archive, StoredFile, HostedFile)) else data
 
 
 def _as_read(part: Path, data: Any) -> Any:
@@ -79,7 +95,9 @@ def _as_read(part: Path, data: Any) -> Any:
         return in_order_of(read_tensors(part), data)
     if isinstance(data, Archive):
         return read_back(part)
+    if isinstance(data, StoredArchive):
+        return load_inert(part)
     if isinstance(data, StoredFile):
         with open(part, "rb") as stream:
             return load(stream)
-    return read_pickle(part)  # the user trusts what is in it
+    return read_pickle(part)  # of a host's own code, or trusted by the user

@@ -7,8 +7,9 @@ import importlib
 import io
 import pickle
 import sys
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Union
+from typing import Any, Iterator, List, Optional, Tuple, Union
 
 import torch
 
@@ -22,10 +23,23 @@ PICKLE_PROTOCOL = 4
 PathLike = Union[str, Path]
 
 
+_host: ContextVar[Optional[Path]] = ContextVar("host", default=None)
+
+
+class NeverRun(CheckpointError):
+    """The pickle is read without running it, trusted or not."""
+
+
+def host_is_named() -> bool:
+    """Whether code is inside of `host_path` with a host."""
+    return _host.get() is not None
+
+
 def read_pickle(source: Path) -> Any:
     """What a trusted pickle holds; reading it runs code that is stored in it.
 
     Raises:
+        NeverRun: it is of a kind that is only read by `stored.read_stored`.
         CheckpointError: the file is not a pickle, or needs a module that is not there.
     """
     try:
@@ -33,6 +47,8 @@ def read_pickle(source: Path) -> Any:
             return _CpuUnpickler(stream).load()
     except ModuleNotFoundError as error:
         raise CheckpointError(f"{source}: {error}. {_cure(error.name)}") from error
+    except NeverRun:
+        raise
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
     except (pickle.UnpicklingError, EOFError, UnicodeDecodeError) as error:
@@ -52,11 +68,9 @@ def host_path(host: Optional[PathLike]) -> Iterator[None]:
     if host is None:
         yield
         return
-    folder, outer = Path(host).resolve(), Path(host).resolve()
+    outer = Path(host).resolve()
     markers = [role.marker for role in _roles()]
-    if not any((folder / name).is_dir() for name in markers) and (folder / "src").is_dir():
-        folder = folder / "src"  # as some forks keep their modules; others import theirs as src.*
-    marker = next((name for name in markers if (folder / name).is_dir()), None)
+    folder, marker = _checkout(outer)
     if marker is None:
         raise CheckpointError(
             f"{host}: no {' and no '.join(markers)} in this folder; --host names the folder of a host's checkout"
@@ -68,11 +82,26 @@ def host_path(host: Optional[PathLike]) -> Iterator[None]:
     paths = list(dict.fromkeys([str(folder), str(outer)]))
     sys.path[:0] = paths
     importlib.invalidate_caches()
+    token = _host.set(folder)
     try:
         yield
     finally:
+        _host.reset(token)
         for path in paths:
             sys.path.remove(path)
+
+
+def is_checkout(folder: Path) -> bool:
+    """Whether a folder can be named as `host_path`'s host."""
+    return _checkout(folder)[1] is not None
+
+
+def _checkout(outer: Path) -> Tuple[Path, Optional[str]]:
+    """The folder that a host's modules are imported from, and the module that tells it, None where none does."""
+    folder, markers = outer, [role.marker for role in _roles()]
+    if not any((folder / name).is_dir() for name in markers) and (folder / "src").is_dir():
+        folder = folder / "src"  # as some forks keep their modules; others import theirs as src.*
+    return folder, next((name for name in markers if (folder / name).is_dir()), None)
 
 
 class _CpuUnpickler(pickle.Unpickler):
@@ -83,7 +112,7 @@ class _CpuUnpickler(pickle.Unpickler):
             return _load_on_cpu
         for reason in (role.refuse(module) for role in _roles()):
             if reason is not None:
-                raise CheckpointError(reason)
+                raise NeverRun(reason)
         return super().find_class(module, name)
 
 

@@ -16,13 +16,14 @@ import torch
 
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.checkpoints.file_kinds import is_safetensors
 from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, WHOLE, Archive, Site, archive_of, stand_in
 from squeeze_patch.errors import CheckpointError, MissingPackageError, UnsupportedModelError
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.sampling import sample
 
 FORMATS = ("safetensors", "pt")
+#: bytes of the header of a file of safetensors
+LONGEST_HEADER = 100_000_000
 #: name of the one entry of a .pt file
 ENTRY = "G_ema"
 #: images of the two generators may differ by this share of the largest value: float32 makes 1e-5 of it and float16
@@ -46,6 +47,11 @@ class TensorFile(Archive):
         plans = [plan for plan in (one.surgery.plan_of(one.network) for one in found) if plan]
         plan = {PLAN_ENTRY: json.loads(json.dumps(plans[0]))} if plans else {}  # with lists, as JSON has them
         return {WHOLE: super().entries(), **plan}
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file begins with the length of a JSON header and that header."""
+    return head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= LONGEST_HEADER
 
 
 def is_tensor_file(source: Path) -> bool:

@@ -14,7 +14,7 @@ import torch
 from squeeze_patch.adapters import adapters, locate
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import StateDicts
-from squeeze_patch.checkpoints.inert import UnknownName
+from squeeze_patch.checkpoints.inert_values import UnknownName
 from squeeze_patch.checkpoints.tensor_files import check_sums, fault_in_words, load_tensors
 from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError
 from squeeze_patch.planning.plans import BlockPlan, Plan
@@ -54,6 +54,10 @@ class Site:
     def holds(self, name: str) -> bool:
         """Whether a tensor of its entry is the generator's."""
         return name.startswith(tuple(self.prefixes.values()))
+
+
+class HoldsMore(CheckpointError):
+    """A file of torch.save that is not trusted holds more than tensors and plain values."""
 
 
 class Archive(Dict[str, Any]):
@@ -101,13 +105,14 @@ def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
     ``trust``.
 
     Raises:
-        CheckpointError: the file is damaged, holds no dict, or needs trust.
+        HoldsMore: the file needs trust.
+        CheckpointError: it is damaged, or holds no dict.
     """
     try:
         data = load_tensors(source)
     except UnknownName as error:
         if not trust:
-            raise CheckpointError(
+            raise HoldsMore(
                 f"{source}: the file holds more than tensors and plain values ({error}), and loading it runs code that "
                 "is stored in it. If you trust where it came from, say so with --trust, and name the host's checkout "
                 "with --host DIR where it needs it (in Python: trust=True, host=...)"

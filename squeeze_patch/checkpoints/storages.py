@@ -32,7 +32,7 @@ DTYPES = {
     "ComplexDoubleStorage": torch.complex128,
     "UntypedStorage": torch.uint8,
 }
-#: an archive may unpack to four times its size and this: torch.save compresses nothing, other tools little
+#: a file may make four times its size of itself, and this: torch.save compresses nothing, other tools little
 GENEROUS = 1 << 24
 CHUNK = 1 << 24
 TOO_LARGE = "there is not enough memory for it"
@@ -167,12 +167,17 @@ def load_legacy(stream: Any, size: int, unpickling: Unpickling) -> Any:
     found: Dict[str, bytearray] = {}
     for key in keys:
         dtype, count = kinds[key]
-        stored, data = stream.read(8), bytearray(stream.read(count * size_of(dtype)))
-        if int.from_bytes(stored, "little") != count or len(data) != count * size_of(dtype) or key in found:
+        stored, data = stream.read(8), bytearray(count * size_of(dtype))  # no more than the file is long
+        if int.from_bytes(stored, "little") != count or key in found or _fill(stream, data) < len(data):
             raise EOFError
         found[key] = data
     stream.seek(start)
     return unpickling(stream, lambda key, dtype, count: _storage(found[key], dtype))
+
+
+def _fill(stream: Any, data: bytearray) -> int:
+    """Read so many bytes; how many there were."""
+    return int(stream.readinto(data))
 
 
 def _skip_pickle(stream: IO[bytes]) -> None:

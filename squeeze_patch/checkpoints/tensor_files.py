@@ -6,11 +6,12 @@ import argparse
 import io
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Type
 
 import torch
 
-from squeeze_patch.checkpoints.inert import TENSOR_NAMES, InertUnpickler, UnknownName
+from squeeze_patch.checkpoints.inert import InertUnpickler
+from squeeze_patch.checkpoints.inert_values import TENSOR_NAMES, UnknownName
 from squeeze_patch.checkpoints.storages import (
     LEGACY,
     TOO_LARGE,
@@ -40,10 +41,19 @@ def load_tensors(source: Path) -> Any:
         UnknownName: it holds more than that.
         Exception: it is damaged; `fault_in_words` says how.
     """
+    return _load(source, _Tensors)
+
+
+def load_inert(source: Path) -> Any:
+    """The same of a file that holds whole modules: what is more than tensors is inert (`inert.load`)."""
+    return _load(source, InertUnpickler)
+
+
+def _load(source: Path, unpickler: Type[InertUnpickler]) -> Any:
     size = source.stat().st_size
 
     def load(stream: IO[bytes], storages: Storages) -> Any:
-        return _Tensors(stream, storages, size).load()
+        return unpickler(stream, storages, size).load()
 
     with open(source, "rb") as stream:
         if stream.read(len(LEGACY)) == LEGACY:

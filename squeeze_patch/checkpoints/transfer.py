@@ -10,12 +10,14 @@ import torch
 
 from squeeze_patch.adapters import adapters, entry_roles, locate, reference_name, role_of
 from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.interchange import CommonState
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import Interchange
 from squeeze_patch.checkpoints.generators import generators, refuse_diverged
 from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, Archive, Site, attach_plan_of_shapes
+from squeeze_patch.checkpoints.stored import HostedFile
 from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError
 from squeeze_patch.surgery.status import status
@@ -91,11 +93,12 @@ def transfer(
         if not found:
             raise CheckpointError(f"{source}: no generator in this file (looked for {', '.join(entry_roles())})")
         refuse_diverged(source, found)
-        states, computed = _common(found, known, data)
-        made = {entry: _made(role, state) for entry, state in states.items()}
-        w_avg = states.get("G_ema", next(iter(states.values())))["w_avg"]
-        save(_file(family, role.make_checkpoint(made, w_avg)), target, force=force)
-    names = data if isinstance(data, dict) else {}
+        if _is_there(data, found, family):
+            done = _Done(data, found[reference_name(found)].root)
+        else:
+            done = _carried(family, role, *_common(found, known, data))
+        save(done.contents, target, force=force)
+    names = data if isinstance(data, dict) and data is not done.contents else {}
     return Transfer(
         source=source,
         target=target,
@@ -103,10 +106,33 @@ def transfer(
         family=family.name,
         generators=tuple(found),
         left=tuple(str(name) for name in names if name not in {*found, *_CARRIED} and data[name] is not None),
-        state=str(status(next(iter(made.values())))),
-        mean_style=computed,
-        constructor_hint=role.constructor_hint(next(iter(states.values()))),
+        state=str(status(done.example)),
+        mean_style=done.mean_style,
+        constructor_hint=done.constructor_hint,
     )
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What is written, one of the generators in it, and what `Transfer` says of it."""
+
+    contents: Any
+    example: torch.nn.Module
+    mean_style: bool = False
+    constructor_hint: str = ""
+
+
+def _is_there(data: Any, found: Mapping[str, Located], family: Adapter) -> bool:
+    """Whether reading has made the family's own file already, classes, discriminator and all."""
+    return isinstance(data, HostedFile) and all(one.adapter.name == family.name for one in found.values())
+
+
+def _carried(family: Adapter, role: Interchange, states: Mapping[str, CommonState], computed: bool) -> _Done:
+    made = {entry: _made(role, state) for entry, state in states.items()}
+    example, state = next(iter(made.values())), next(iter(states.values()))
+    w_avg = states.get("G_ema", state)["w_avg"]
+    contents = _file(family, role.make_checkpoint(made, w_avg))
+    return _Done(contents, example, computed, role.constructor_hint(state))
 
 
 def _family(name: str) -> Tuple[Adapter, Interchange]:

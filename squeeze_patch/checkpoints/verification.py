@@ -59,7 +59,7 @@ def _of_module(module: torch.nn.Module) -> Iterator[Tuple[str, Any]]:
 
 def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return a.shape == b.shape and a.dtype == b.dtype and bool((_bits(a) == _bits(b)).all())
+        return a.shape == b.shape and a.dtype == b.dtype and torch.equal(_bits(a), _bits(b))
     if isinstance(a, (np.ndarray, np.generic)) and isinstance(b, (np.ndarray, np.generic)):
         return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
     if type(a).__name__ != type(b).__name__:
@@ -69,5 +69,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """As bytes, in which NaN equals itself: [n]."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    """As whole numbers of the same bits, of which NaN equals itself: [n]."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.uint8}
+    return flat.view(whole[flat.element_size()])

@@ -14,6 +14,7 @@ from squeeze_patch.cli.plan import plan
 from squeeze_patch.cli.recover import recover
 from squeeze_patch.cli.report import report
 from squeeze_patch.cli.run import run
+from squeeze_patch.cli.scan import scan
 from squeeze_patch.cli.train import train
 
 
@@ -30,5 +31,5 @@ def main() -> None:
     """
 
 
-for command in (info, plan, convert, recover, compare, report, demo, train, run, cache):
+for command in (info, scan, plan, convert, recover, compare, report, demo, train, run, cache):
     main.add_command(command)

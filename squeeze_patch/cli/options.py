@@ -22,7 +22,20 @@ def _with(command: Decorated, options: Sequence[Any]) -> Decorated:
 
 
 def file_options(command: Decorated) -> Decorated:
-    """Of commands that read files; the command gets the last two as one ``sources``."""
+    """Of commands that load files; `source_options` are among them."""
+    return _with(
+        source_options(command),
+        [
+            click.option(
+                "--host", metavar="DIR", help="Folder of the host's checkout, where the file needs its modules."
+            ),
+            click.option("--trust", is_flag=True, help="Load the file as its host does, which runs code stored in it."),
+        ],
+    )
+
+
+def source_options(command: Decorated) -> Decorated:
+    """Of commands that take paths and addresses; the command gets them as one ``sources``."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, sha256: Tuple[str, ...], no_cache: bool, **kwargs: Any) -> Any:
@@ -31,10 +44,6 @@ def file_options(command: Decorated) -> Decorated:
     return _with(
         wrapped,
         [
-            click.option(
-                "--host", metavar="DIR", help="Folder of the host's checkout, where the file needs its modules."
-            ),
-            click.option("--trust", is_flag=True, help="Load the file as its host does, which runs code stored in it."),
             click.option(
                 "--sha256",
                 metavar="HEX",

@@ -19,6 +19,8 @@ from squeeze_patch.checkpoints.convert import convert_file
 from squeeze_patch.checkpoints.downloads import fetch
 from squeeze_patch.checkpoints.generators import generators
 from squeeze_patch.checkpoints.io import read
+from squeeze_patch.checkpoints.pickles import is_checkout
+from squeeze_patch.checkpoints.stored import StoredFile
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.request import Request
@@ -111,9 +113,16 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say, trus
         return RunStart(Request(plan=now.plan), str(path))
     target = folder / f"squeezed-{path.name}"
     say(f"squeeze_patch: {source} is dense; squeezing its generators (about a minute at the official sizes)")
-    done = convert_file(path, target, request, trust=trust, force=True)
+    done = convert_file(path, target, request, trust=trust, host=_host(data), force=True)
     say(f"squeeze_patch: squeezed from the trained weights ({done.plan})")
     return RunStart(Request(plan=done.plan), str(target))
+
+
+def _host(data: Any) -> Optional[Path]:
+    """The script's folder, where the file has to be made anew of the classes in there."""
+    folder = Path(os.environ[SCRIPT_VARIABLE]).parent
+    foreign = isinstance(data, StoredFile) and data.foreign is not None
+    return folder if foreign and is_checkout(folder) else None
 
 
 def _read(path: Path, trust: bool) -> Tuple[Any, bool]:

@@ -160,11 +160,6 @@ class TestErrors:
         with pytest.raises(squeeze_patch.CheckpointError, match="no torch_utils"):
             convert(source, tmp_path / "out.pkl", trust=True, host=tmp_path)
 
-    def test_tensorflow_pickle(self, tmp_path: Path) -> None:
-        (tmp_path / "tf.pkl").write_bytes(b"cdnnlib.tflib.network\nNetwork\n.")
-        with pytest.raises(squeeze_patch.CheckpointError, match=r"TensorFlow.*legacy\.py"):
-            convert(tmp_path / "tf.pkl", tmp_path / "out.pkl", trust=True)
-
     def test_host_modules_missing(self, tmp_path: Path) -> None:
         (tmp_path / "x.pkl").write_bytes(b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n.")
         with pytest.raises(squeeze_patch.CheckpointError, match="torch_utils.*--host DIR"):

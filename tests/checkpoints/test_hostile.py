@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import sys
 from collections import OrderedDict
@@ -23,67 +22,8 @@ from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.stored import StoredFile
 from squeeze_patch.cli import main
 from squeeze_patch.testing import trained
+from tests.corpus import Call, payloads
 from tests.hosts import Host
-
-
-class Call:
-    """Pickles as a call."""
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.function, self.arguments = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.function, self.arguments
-
-
-def payloads(mark: str) -> Dict[str, bytes]:
-    """Files that make a folder ``mark`` when they are unpickled."""
-    path, run = repr(mark), f"__import__('os').mkdir({mark!r})"
-    text = mark.encode()
-    make = Call(os.mkdir, mark)
-    inner = io.BytesIO()
-    torch.save({"x": make}, inner)
-    legacy = io.BytesIO()
-    torch.save({"x": make}, legacy, _use_new_zipfile_serialization=False)
-    found: Dict[str, Any] = {
-        "top": make,
-        "in a list": [1, make],
-        "as a value": {"G_ema": make},
-        "as a key": {(1, make): 2},
-        "in a set": {1: frozenset([1]), 2: [make]},
-        "in an ordered dict": OrderedDict(a=make),
-        "eval": Call(eval, run),
-        "exec": Call(exec, run),
-        "open": Call(io.open, os.path.join(os.path.dirname(mark), "file"), "w"),
-        "getattr": Call(getattr, Path, "mkdir"),
-        "import": Call(__import__, "this"),
-        "nested pickle": Call(pickle.loads, pickle.dumps(make)),
-        "nested torch blob": Call(torch.storage._load_from_bytes, inner.getvalue()),
-        "nested old torch blob": Call(torch.storage._load_from_bytes, legacy.getvalue()),
-        "torch.load": Call(torch.load, "x.pt"),
-        "compile": Call(compile, run, "x", "exec"),
-        "hooks of a tensor": Call(
-            torch._utils._rebuild_tensor_v2, torch.zeros(2).storage(), 0, (2,), (1,), False, OrderedDict(a=make)
-        ),
-        "state of a tensor": [torch.zeros(2), make],
-        "numpy": Call(__import__("numpy").load, "x.npy", None, True),
-        "exit": Call(sys.exit, 0),
-    }
-    files = {name: pickle.dumps(value, protocol=2) for name, value in found.items()}
-    files.update({f"{name}, protocol 4": pickle.dumps(value, protocol=4) for name, value in found.items()})
-    files["protocol 0"] = b"cposix\nmkdir\n(S" + path.encode() + b"\ntR."
-    files["INST"] = b"(S" + path.encode() + b"\niposix\nmkdir\n."
-    files["OBJ"] = b"(cposix\nmkdir\nS" + path.encode() + b"\no."
-    files["BUILD on a class"] = b"ccollections\nOrderedDict\n}X\x01\x00\x00\x00xI1\nsb."
-    files["BUILD on a function"] = b"ctorch.storage\n_load_from_bytes\n}X\x01\x00\x00\x00xI1\nsb."
-    files["extension"] = b"\x82\x01."
-    files["a call of what was loaded"] = b"ccollections\nOrderedDict\n)R)R."
-    files["persistent id"] = b"Px\n."
-    files["behind a generator's name"] = b"\x80\x04}\x8c\x05G_ema" + pickle.dumps(make, 4)[2:-1] + b"s."
-    files["a name with dots"] = (
-        b"\x80\x04\x8c\x05torch\x8c\x0eserialization.os\x93\x8c" + bytes([len(text)]) + text + b"\x85R."
-    )
-    return files
 
 
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")

@@ -34,6 +34,10 @@ SETTINGS: Dict[str, Dict[str, Any]] = {
 }
 
 
+#: of torch.load, which refuses whole modules by default since 2.6
+WHOLE: Dict[str, Any] = {"weights_only": False}
+
+
 def snapshot(host: Host, path: Path, **settings: Any) -> Any:
     """As the host's training loop writes it."""
     G = trained(host.generator(**settings))
@@ -103,6 +107,24 @@ def test_what_is_not_touched_is_written_as_it_was(full_host: Host, tmp_path: Pat
     for name in ("G", "D"):
         assert same(tensors(after[name]), tensors(before[name]))
         assert attributes(after[name]) == attributes(before[name])
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_whole_modules_in_files_of_torch_save(full_host: Host, tmp_path: Path, zipped: bool) -> None:
+    """PTI's tuned generators are such files: the same as the trusted route, in the same form."""
+    G = trained(full_host.generator())
+    names = ("dense", "safe", "trusted")
+    dense, safe, trusted = (tmp_path / f"{name}.pt" for name in names)
+    torch.save(G, dense, _use_new_zipfile_serialization=zipped)
+    squeeze_patch.convert(dense, safe, ratio=2)
+    squeeze_patch.convert(dense, trusted, ratio=2, trust=True)
+    a, b = (torch.load(path, **WHOLE) for path in (safe, trusted))
+    assert same(tensors(a), tensors(b))
+    assert attributes(a) == attributes(b)
+    z, c = full_host.latents(G)
+    assert torch.equal(full_host.images(a, z, c), full_host.images(b, z, c))
+    torch.save({"G_ema": G, "other": torch.nn.Linear(2, 2)}, dense, _use_new_zipfile_serialization=zipped)
+    assert [entry.class_name for entry in inspect(dense, trust=False).values()] == ["Generator", "Linear"]
 
 
 def mentioned(data: bytes) -> Any:

@@ -63,6 +63,23 @@ def test_short_table_of_distillation() -> None:
         assert cells == [f"{statistics.fmean(seeds):.1f}" for seeds in stored], line
 
 
+@pytest.mark.parametrize(("file", "column"), [("scanners.json", "hostile"), ("scanners-picklescan.json", "theirs")])
+def test_scanners(file: str, column: str) -> None:
+    (text,) = re.findall(rf"^\| scanner \| {column}.*?\n\n", PAGE.text, flags=re.DOTALL | re.MULTILINE)
+    stored = results(file)
+    lines = text.strip().splitlines()[2:]
+    assert len(lines) == len(stored)
+    for line, (name, found) in zip(lines, stored.items()):
+        label, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        hostile = [answer for what, answer in found["answers"].items() if what.startswith("hostile: ")]
+        harmless = [answer for what, answer in found["answers"].items() if what.startswith("harmless: ")]
+        words = ("dangerous", "suspicious", "nothing", "unreadable")
+        assert label == f"{name} {found['version']}".strip()
+        assert cells[:4] == [str(hostile.count(word)) for word in words]
+        assert cells[4] == f"{sum(answer != 'nothing' for answer in harmless)} of {len(harmless)}"
+        assert f"{len(hostile)} hostile" in PAGE.text
+
+
 def test_readmes_row_of_images() -> None:
     (line,) = re.findall(r"^\| the demo's digits.*$", README.text, flags=re.MULTILINE)
     uniform, spectral, *pruned = (

@@ -11,8 +11,8 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.testing import trained
-from tests.docs.pages import Page, commands, python
-from tests.hosts import Host
+from tests.docs.pages import Page, commands, python, shows
+from tests.hosts import Host, tensorflow
 from tests.hosts.flat import FlatHost
 from tests.servers import FileServer, file
 
@@ -30,6 +30,12 @@ def test_convert(workspace: Path) -> None:
     assert squeeze_patch.status(unpickled(workspace / "squeezed.pkl")).state == "squeezed"
 
 
+def test_scan(workspace: Path) -> None:
+    printed = commands(PAGE["scan"])
+    (verdict,) = (block.text for block in PAGE.blocks if block.text.startswith("names nothing"))
+    assert shows(verdict, printed)
+
+
 def test_files_of_state_dicts(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"g_ema": trained(rosinality.generator(resolution=8)).state_dict()}, "550000.pt")
@@ -43,6 +49,17 @@ def test_alone(workspace: Path, draggan: Host) -> None:
     python(PAGE["loading"], G=G)
     assert squeeze_patch.status(G).state == "squeezed"
     assert torch.equal(G.mapping.fc0.weight, whole.mapping.fc0.weight)
+
+
+def test_tensorflow_pickles(workspace: Path) -> None:
+    tensorflow.write(workspace / "stylegan2-ffhq-config-f.pkl", tensorflow.networks(mapping_layers=2))
+    printed = commands(PAGE["tensorflow"])
+    assert "unchanged   D" in printed
+    assert squeeze_patch.status(unpickled(workspace / "squeezed.pkl")).state == "squeezed"
+    assert squeeze_patch.status(unpickled(workspace / "dense.pkl")).state == "dense"
+    assert "left behind  D" in printed
+    G = squeeze_patch.load(unpickled(workspace / "dense.pkl"), "alone.pt")
+    assert squeeze_patch.status(G).state == "squeezed"
 
 
 def test_how_much(workspace: Path) -> None:
