@@ -110,6 +110,10 @@ def _info(case: Case) -> None:
     command("info", case.path)
 
 
+def _scan(case: Case) -> None:
+    command("scan", case.path)
+
+
 def _plan(case: Case) -> None:
     command("plan", case.path, *case.dice.choice(((), ("--ratio", "2"), ("--allocate", "spectral"), ("--json",))))
 
@@ -183,7 +187,14 @@ def _dense(base: Base) -> Any:
     return _dense_ones[base.dense]
 
 
-READERS: Mapping[str, Reader] = {"info": _info, "plan": _plan, "convert": _convert, "compare": _compare, "load": _load}
+READERS: Mapping[str, Reader] = {
+    "scan": _scan,
+    "info": _info,
+    "plan": _plan,
+    "convert": _convert,
+    "compare": _compare,
+    "load": _load,
+}
 
 
 def judged(case: Case, readers: Mapping[str, Reader]) -> Verdict:

@@ -60,15 +60,16 @@ class CarefulStream:
         size: its bytes.
     """
 
-    def __init__(self, stream: IO[bytes], size: int) -> None:
+    def __init__(self, stream: Any, size: int) -> None:
         self._stream, self._size = stream, size
-        self.readline, self.tell, self.seek = stream.readline, stream.tell, stream.seek
+        self.readline, self.readinto, self.tell, self.seek = stream.readline, stream.readinto, stream.tell, stream.seek
 
     def read(self, count: int) -> bytes:
         """As far as there are as many bytes; ``count`` is not negative."""
         if count > CHUNK:  # a look at the place takes time
             count = min(count, max(0, self._size - self._stream.tell()))
-        return self._stream.read(count)
+        data: bytes = self._stream.read(count)
+        return data
 
 
 def storage_of(pid: Any, storages: Storages) -> Storage:
