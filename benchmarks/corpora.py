@@ -22,7 +22,7 @@ from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.testing import trained
 from tests.helpers import FLAT_HOSTS, LUCIDRAINS, Snapshot, save_wrapper, trained_wrapper
-from tests.hosts import Host, draggan
+from tests.hosts import Host, draggan, tensorflow
 
 #: an 8x8 generator of 8 to 16 channels
 TINY: Dict[str, Any] = {"resolution": 8, "w_dim": 8, "layers": 1, "channel_base": 64, "channel_max": 16}
@@ -46,6 +46,11 @@ class Base:
     form: str
     path: Path
     dense: Path
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether what it holds can be changed and be written by torch.save or as what it was read from."""
+        return "whole" not in self.name
 
     @property
     def data(self) -> bytes:
@@ -144,6 +149,11 @@ def _add_pickles(host: Host, add: Add, found: Mapping[str, Base]) -> None:
     for name, protocol in (("nvidia", 4), ("nvidia protocol 2", 2)):
         add(name, "pickle", lambda path, protocol=protocol: path.write_bytes(pickle.dumps(data, protocol)))
     add("nvidia squeezed", "pickle", _squeezing(found["nvidia"].path), "nvidia")
+    add("nvidia whole", "zip", _saving({"G_ema": data["G_ema"], "step": 3}))
+    add("nvidia whole squeezed", "zip", _squeezing(found["nvidia whole"].path), "nvidia whole")
+    for name, protocol in (("tensorflow", 4), ("tensorflow protocol 2", 2)):
+        networks = tensorflow.networks(ada=protocol == 2, **tensorflow.TINY)
+        add(name, "pickle", lambda path, networks=networks, at=protocol: tensorflow.write(path, networks, at))
 
 
 def _add_state(name: str, add: Add, found: Mapping[str, Base], write: Callable[[Path], Any]) -> None:

@@ -57,6 +57,7 @@ def mutant(bases: Mapping[str, Base], kinds: Sequence[str], seed: int, number: i
     change, forms = KINDS[kind]
     dice = random.Random(f"{seed} {number} {kind}")
     fitting = [base for base in bases.values() if base.form in forms and (kind != "plans" or base.squeezed)]
+    fitting = [base for base in fitting if base.is_plain or kind not in ("plans", "structure")]
     base = fitting[(number // len(kinds)) % len(fitting)]
     for _ in range(TRIES):
         data, line = _tried(change, base, bases, dice)

@@ -41,6 +41,10 @@ class Case:
     folder: Path
     dice: Random
 
+    @property
+    def target(self) -> Path:
+        return self.folder / "target"
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -106,6 +110,10 @@ def _info(case: Case) -> None:
     command("info", case.path)
 
 
+def _scan(case: Case) -> None:
+    command("scan", case.path)
+
+
 def _plan(case: Case) -> None:
     command("plan", case.path, *case.dice.choice(((), ("--ratio", "2"), ("--allocate", "spectral"), ("--json",))))
 
@@ -122,12 +130,16 @@ _CONVERSIONS: Tuple[Tuple[str, ...], ...] = (
 
 
 def _convert(case: Case) -> None:
-    """And the target read back; compared with its source."""
+    """And the target read back."""
     options = case.dice.choice(_CONVERSIONS)
-    target = case.folder / "target"
-    command("convert", case.path, target, *options, "--quiet")
-    _check_target(target, squeezed="--to" not in options)
-    command("compare", case.path, target, "--samples", 2, "--batch", 2, "--device", "cpu")
+    command("convert", case.path, case.target, *options, "--quiet")
+    _check_target(case.target, squeezed="--to" not in options)
+
+
+def _compare(case: Case) -> None:
+    """The target with its source."""
+    if case.target.exists():
+        command("compare", case.path, case.target, "--samples", 2, "--batch", 2, "--device", "cpu")
 
 
 def _check_target(target: Path, squeezed: bool) -> None:
@@ -175,7 +187,14 @@ def _dense(base: Base) -> Any:
     return _dense_ones[base.dense]
 
 
-READERS: Mapping[str, Reader] = {"info": _info, "plan": _plan, "convert": _convert, "load": _load}
+READERS: Mapping[str, Reader] = {
+    "scan": _scan,
+    "info": _info,
+    "plan": _plan,
+    "convert": _convert,
+    "compare": _compare,
+    "load": _load,
+}
 
 
 def judged(case: Case, readers: Mapping[str, Reader]) -> Verdict:
@@ -183,6 +202,7 @@ def judged(case: Case, readers: Mapping[str, Reader]) -> Verdict:
     verdict = Verdict()
     for name, reader in readers.items():
         fault: Optional[Fault] = None
+        before = set(case.folder.iterdir())
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -195,14 +215,16 @@ def judged(case: Case, readers: Mapping[str, Reader]) -> Verdict:
             fault = _fault_of_words(name, error)
         except (Exception, SystemExit) as error:
             fault = _fault("raw error", name, error)
-        left = sorted(path.name for path in case.folder.iterdir())
-        if verdict.outcomes.get(name) != "done" and left and fault is None:
-            fault = Fault("left over", name, ", ".join(left), "")
-        for path in case.folder.iterdir():
+        left = [] if verdict.outcomes.get(name) == "done" else sorted(set(case.folder.iterdir()) - before)
+        if left and fault is None:
+            fault = Fault("left over", name, ", ".join(path.name for path in left), "")
+        for path in left:
             path.unlink()
         if fault is not None:
             verdict.outcomes[name] = fault.kind
             verdict.faults.append(fault)
+    for path in case.folder.iterdir():
+        path.unlink()
     return verdict
 
 

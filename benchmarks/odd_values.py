@@ -87,7 +87,10 @@ TENSORS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def _other_tensor(tensor: torch.Tensor, dice: random.Random) -> Tuple[str, Any]:
+def _other_tensor(tensor: Any, dice: random.Random) -> Tuple[str, Any]:
+    if isinstance(tensor, np.ndarray):
+        name, changed = _other_tensor(torch.tensor(tensor), dice)
+        return name, changed.detach().numpy() if changed.dtype != torch.bfloat16 else tensor.astype("f2")
     name = dice.choice(sorted(TENSORS))
     if not (tensor.is_floating_point() and tensor.numel()):
         name = "one dimension more"
@@ -106,6 +109,8 @@ def slots(value: Any, path: str = "") -> Iterator[Slot]:
         if id(value) in seen:
             continue
         seen.add(id(value))
+        if isinstance(value, tuple):
+            waiting += [(f"{path}.{index}", part) for index, part in enumerate(value)]
         table: Any = value
         if isinstance(value, Record):
             table = value.meta
@@ -157,10 +162,11 @@ def structure_changed(base: Base, others: Mapping[str, Base], dice: random.Rando
 
 def _change(found: List[Slot], dice: random.Random, form: str) -> str:
     path, table, key = dice.choice(found)
-    tensors = [slot for slot in found if isinstance(slot[1][slot[2]], torch.Tensor)]
+    tensors = [slot for slot in found if isinstance(slot[1][slot[2]], (torch.Tensor, np.ndarray))]
     kind = dice.choice(
         ("tensor", "tensor", "tensor", "odd", "odd", "odd", "drop", "rename", "named", "other", "itself")
     )
+    kind = "odd" if kind == "tensor" and not tensors else kind
     if kind == "tensor" or form == "safetensors":
         path, table, key = dice.choice(tensors)
         kind = kind if kind in ("drop", "rename", "other") else "tensor"

@@ -1,5 +1,10 @@
 """Errors of squeeze_patch. Each also derives from the built-in that fits, and says what, where and the cure."""
 
+from typing import Iterable
+
+#: what of a file is named in a message: so many words, of so many characters
+MOST_WORDS, MOST_CHARACTERS = 8, 200
+
 
 class SqueezeError(Exception):
     """Base of every error that squeeze_patch raises on purpose."""
@@ -48,3 +53,16 @@ class MeasurementError(SqueezeError, ValueError):
 
 class MissingPackageError(SqueezeError, ImportError):
     """A part of squeeze_patch needs a package that is not installed."""
+
+
+def listed(words: Iterable[str]) -> str:
+    """Words out of a file for a message: the first ones, and how many more there are."""
+    found = list(words)
+    more = f" and {len(found) - MOST_WORDS} more" if len(found) > MOST_WORDS else ""
+    return ", ".join(map(shortened, found[:MOST_WORDS])) + more
+
+
+def shortened(text: object) -> str:
+    """A text that may come out of a file, for a message."""
+    whole = str(text)
+    return whole if len(whole) <= MOST_CHARACTERS else f"{whole[:MOST_CHARACTERS]}..."

@@ -73,10 +73,8 @@ CHILDREN = {
     "SynthesisLayer": ("affine",),
     "ToRGBLayer": ("affine",),
 }
-#: tensors that a layer may lack, and exceptions
-OPTIONAL = ("bias", "const", "noise_strength", "noise_const", "w_avg", "resample_filter")
-
-NEEDED = (("resample_filter", "SynthesisBlock"), ("resample_filter", "SqueezedBlock"))
+#: tensors that a layer may lack
+OPTIONAL = ("bias", "const", "noise_strength", "noise_const", "w_avg")
 
 
 def fault(G: torch.nn.Module) -> str:
@@ -163,7 +161,7 @@ def _wrong_tensor(module: Any, name: str) -> str:
             return f"{key} holds {getattr(tensor, 'dtype', type(tensor).__name__)}, not floating-point numbers"
     for key, dims in SHAPES.get(name, {}).items():
         if key not in tensors:
-            if key in OPTIONAL and (key, name) not in NEEDED:
+            if key in OPTIONAL:
                 continue
             return f"{key} is missing"
         names: List[str] = dims.split()

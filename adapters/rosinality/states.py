@@ -12,6 +12,7 @@ from squeeze_patch.adapters.rosinality.layers import conv_channels, torgb_channe
 from squeeze_patch.adapters.rosinality.layout import Layout, find_layer_paths, get, known_layout
 from squeeze_patch.adapters.rosinality.standin import Generator
 from squeeze_patch.adapters.rosinality.standin_basicsr import StyleGAN2Generator, StyleGAN2GeneratorClean
+from squeeze_patch.adapters.rosinality.wellformed import fault
 from squeeze_patch.errors import UnsupportedModelError
 
 BODIES: Tuple[Type[FlatBody], ...] = (Generator, StyleGAN2Generator, StyleGAN2GeneratorClean)
@@ -88,6 +89,9 @@ def from_state(state: State, squeezed: Optional[Collection[str]] = None) -> Opti
         G.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
         raise UnsupportedModelError(f"{other}: {' '.join(str(error).split())[:300]}") from error
+    wrong = fault(G)
+    if wrong:
+        raise UnsupportedModelError(f"{other}: {wrong}")
     return G
 
 

@@ -14,7 +14,7 @@ from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.records import count_parameters, is_module
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
-from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelError
+from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelError, listed
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.surgery.status import Status, status, status_of_part
 
@@ -79,7 +79,7 @@ def dense_generators(source: Path, data: Any) -> Dict[str, Located]:
     """
     found = generators(data)
     if not found:
-        seen = ", ".join(f"{name or 'file'}: {type(value).__name__}" for name, value in entries(data))
+        seen = listed(f"{name or 'file'}: {type(value).__name__}" for name, value in entries(data))
         for _, value in entries(data):
             if isinstance(value, torch.nn.Module) and unsupported_reason(value):
                 raise UnsupportedModelError(f"{source}: {unsupported_reason(value)}")
@@ -125,7 +125,7 @@ def load_generator(source: PathLike, key: Optional[str] = None, *, trust: bool) 
         name = _entry(list(networks), key)
         if name is None:
             what = "generator of a usual name" if key is None else f"network {key}"
-            has = f"it has {', '.join(networks)}; choose one with --key" if networks else "it has no networks"
+            has = f"it has {listed(networks)}; choose one with --key" if networks else "it has no networks"
             raise CheckpointError(f"{source}: there is no {what} in this file; {has}")
         found = networks[name]
     if not isinstance(found, torch.nn.Module):

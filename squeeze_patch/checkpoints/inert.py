@@ -29,7 +29,15 @@ from squeeze_patch.checkpoints.inert_values import (
     is_plain_class,
     new_object,
 )
-from squeeze_patch.checkpoints.storages import GENEROUS, LEGACY, Storage, Storages, load_legacy, storage_of
+from squeeze_patch.checkpoints.storages import (
+    GENEROUS,
+    LEGACY,
+    CarefulStream,
+    Storage,
+    Storages,
+    load_legacy,
+    storage_of,
+)
 
 #: names of classes that become inert: modules of torch, which hosts' discriminators hold
 INERT_MODULES = ("torch.nn.modules.",)
@@ -157,7 +165,9 @@ def load(stream: IO[bytes]) -> Any:
             a known family's pickles hold.
         pickle.UnpicklingError, EOFError, or another Exception: it is damaged.
     """
-    unpickler = InertUnpickler(stream)
+    size = _size(stream)
+    careful: Any = CarefulStream(stream, size)
+    unpickler = InertUnpickler(careful, size=size)
     try:
         return unpickler.load()
     except UnknownName as error:

@@ -12,7 +12,7 @@ from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.safe_tensors import is_tensor_file, read_tensors
 from squeeze_patch.checkpoints.state_dicts import find_bodies, read_entries
 from squeeze_patch.checkpoints.tensor_files import is_archive
-from squeeze_patch.errors import CheckpointError, StateError
+from squeeze_patch.errors import CheckpointError, StateError, listed
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import own_settings
@@ -105,7 +105,7 @@ def _find(
             bodies.setdefault(name if whole else key, found.body)
     if not bodies or (entry is not None and entry not in bodies):
         what = "no generator of a known family" if entry is None else f"no generator named {entry!r}"
-        holds = ", ".join(filter(None, bodies or map(str, data))) or "one state dict"
+        holds = listed(filter(None, bodies or map(str, data))) or "one state dict"
         raise CheckpointError(f"{where}: {what} (it holds {holds})")
     chosen = reference_name(bodies) if entry is None else entry
     plan = status(bodies[chosen]).plan

@@ -78,7 +78,7 @@ def read_tensors(source: Path) -> Dict[str, Any]:
     if PLAN_ENTRY in words:
         try:
             found[PLAN_ENTRY] = json.loads(words[PLAN_ENTRY])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{source}: its {PLAN_ENTRY} is no JSON ({error}): the file was changed") from error
     return found
 

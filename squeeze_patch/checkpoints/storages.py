@@ -35,6 +35,7 @@ DTYPES = {
 #: a file may make four times its size of itself, and this: torch.save compresses nothing, other tools little
 GENEROUS = 1 << 24
 CHUNK = 1 << 24
+TOO_LARGE = "there is not enough memory for it"
 
 #: (key, dtype, numbers) -> the storage of that key
 Storages = Callable[[str, torch.dtype, int], "Storage"]
@@ -48,6 +49,27 @@ class Storage:
 
     count: int
     numbers: Optional[torch.Tensor]
+
+
+class CarefulStream:
+    """A file that is asked for no more than it has, by the methods that unpicklers call: Python makes room for what is
+    asked for before it reads.
+
+    Args:
+        stream: it.
+        size: its bytes.
+    """
+
+    def __init__(self, stream: Any, size: int) -> None:
+        self._stream, self._size = stream, size
+        self.readline, self.readinto, self.tell, self.seek = stream.readline, stream.readinto, stream.tell, stream.seek
+
+    def read(self, count: int) -> bytes:
+        """As far as there are as many bytes; ``count`` is not negative."""
+        if count > CHUNK:  # a look at the place takes time
+            count = min(count, max(0, self._size - self._stream.tell()))
+        data: bytes = self._stream.read(count)
+        return data
 
 
 def storage_of(pid: Any, storages: Storages) -> Storage:
@@ -124,7 +146,7 @@ def check_archive(archive: zipfile.ZipFile, size: int) -> str:
     return folder
 
 
-def load_legacy(stream: IO[bytes], size: int, unpickling: Unpickling) -> Any:
+def load_legacy(stream: Any, size: int, unpickling: Unpickling) -> Any:
     """What the older form holds in ``size`` bytes: behind the header the pickle, the keys of its storages, and these.
 
     The keys say nothing of types, so that the pickle is read twice: for the types, and with the numbers at hand.

@@ -18,8 +18,9 @@ from squeeze_patch.checkpoints.inert_values import UnknownName
 from squeeze_patch.checkpoints.inert_writing import InertPickler, dump
 from squeeze_patch.checkpoints.pickles import PathLike, host_is_named
 from squeeze_patch.checkpoints.state_dicts import WHOLE
+from squeeze_patch.checkpoints.storages import TOO_LARGE
 from squeeze_patch.checkpoints.tensor_files import load_inert
-from squeeze_patch.errors import CheckpointError, UnsupportedModelError
+from squeeze_patch.errors import CheckpointError, UnsupportedModelError, shortened
 
 #: what is said where a file holds more than can be read without running it
 CURE = (
@@ -125,8 +126,8 @@ def read_stored(source: Path) -> Union[StoredFile, HostedFile]:
     except RecursionError as error:
         raise CheckpointError(f"{source}: the pickle is nested too deep") from error
     except Exception as error:  # whatever a damaged file brings about
-        known = {KeyError: "it has bytes that no pickle has", EOFError: "it ends too early"}
-        what = known.get(type(error), f"{type(error).__name__}: {error}")
+        known = {KeyError: "it has bytes that no pickle has", EOFError: "it ends too early", MemoryError: TOO_LARGE}
+        what = shortened(known.get(type(error), f"{type(error).__name__}: {error}"))
         raise CheckpointError(f"{source}: this is no readable pickle ({what}); is the download complete?") from error
     return _with_bodies(source, data, StoredFile())
 

@@ -14,12 +14,15 @@ from squeeze_patch.checkpoints.inert import InertUnpickler
 from squeeze_patch.checkpoints.inert_values import TENSOR_NAMES, UnknownName
 from squeeze_patch.checkpoints.storages import (
     LEGACY,
+    TOO_LARGE,
     ArchiveStorages,
+    CarefulStream,
     Storages,
     check_archive,
     load_legacy,
     read_member,
 )
+from squeeze_patch.errors import shortened
 
 ZIP = b"PK\x03\x04"
 
@@ -55,7 +58,7 @@ def _load(source: Path, unpickler: Type[InertUnpickler]) -> Any:
     with open(source, "rb") as stream:
         if stream.read(len(LEGACY)) == LEGACY:
             stream.seek(0)
-            return load_legacy(stream, size, load)
+            return load_legacy(CarefulStream(stream, size), size, load)
     with zipfile.ZipFile(source) as archive:
         folder = check_archive(archive, size)
         pickled = io.BytesIO(read_member(archive, f"{folder}data.pkl"))
@@ -80,7 +83,8 @@ def fault_in_words(error: Exception) -> str:
             f"a checksum is wrong ({error}): it was damaged on its way or on the disk, or was written without checksums"
         )
     known = {EOFError: "it ends too early", KeyError: f"it has no {error}", RecursionError: "it is nested too deep"}
-    return known.get(type(error), f"{error}")
+    known[MemoryError] = TOO_LARGE
+    return shortened(known.get(type(error), error))
 
 
 class _Tensors(InertUnpickler):

@@ -76,7 +76,7 @@ def transfer(
         force: overwrite ``target`` where it exists.
 
     Raises:
-        CheckpointError: the file cannot be read or written, or holds no generator.
+        CheckpointError: the file cannot be read or written, or holds no generator, or one that has diverged.
         PlanError: there is no family of that name.
         UnsupportedModelError: the other family does not have this network; nothing is written.
     """

@@ -8,6 +8,8 @@ from typing import Tuple
 import numpy as np
 import torch
 
+from squeeze_patch.errors import MeasurementError
+
 #: random directions of `sliced_wasserstein`
 PROJECTIONS = 256
 #: neighbours that span the manifold in `precision_recall` (Kynkäänniemi et al. 2019, section 3)
@@ -128,4 +130,4 @@ def _check(a: torch.Tensor, b: torch.Tensor) -> None:
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(f"features have to be [n, d] and [m, d] with n, m >= 2, not {[*a.shape]} and {[*b.shape]}")
     if not (math.isfinite(float(a.sum())) and math.isfinite(float(b.sum()))):
-        raise ValueError("features hold values that are not finite")
+        raise MeasurementError("features hold values that are not finite")

@@ -140,7 +140,7 @@ class Plan:
         """Inverse of `to_json`; raises `PlanError` like `from_dict`."""
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise PlanError(f"the squeeze plan is no JSON: {error}") from error
         if not isinstance(data, dict):
             raise PlanError("the squeeze plan is no JSON object")
