@@ -9,6 +9,7 @@ Tiny files of every kind that squeeze_patch reads (`benchmarks.corpora`) are dam
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -22,7 +23,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import click
 
 from benchmarks.common import machine
-from benchmarks.corpora import SUFFIXES, make
+from benchmarks.corpora import SUFFIXES, Base, make
 from benchmarks.fuzz_process import KINDS, Reply, Worker
 from benchmarks.fuzz_readers import FAULTS, Fault
 
@@ -107,14 +108,14 @@ def run(
     keep: Optional[Path],
     out: Optional[Path],
     only: Optional[int] = None,
-    readers: str = "",
+    bases: Optional[Dict[str, Base]] = None,
 ) -> Figures:
-    """Go on to ``files`` files, or read the one of number ``only``."""
+    """Go on to ``files`` files, or read the one of number ``only``; ``bases`` where they are made already."""
     numbers = range(figures.files, files) if only is None else range(only, only + 1)
     begin, before = time.monotonic(), figures.seconds
-    with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as folder:
-        bases = make(Path(made))
-        with Worker(bases, figures.kinds, figures.seed, Path(folder), readers) as worker:
+    with contextlib.ExitStack() as stack:
+        made, folder = (Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2))
+        with Worker(bases or make(made), figures.kinds, figures.seed, folder) as worker:
             for number in numbers:
                 reply = worker.ask(number)
                 for fault in figures.add(reply):

@@ -137,7 +137,7 @@ class Worker:
     def __init__(
         self, bases: Dict[str, Base], kinds: Sequence[str], seed: int, folder: Path, readers: str = ""
     ) -> None:
-        self._arguments: Tuple[Any, ...] = (bases, kinds, seed, folder, readers)
+        self.bases, self._arguments = bases, (bases, kinds, seed, folder, readers)
         self._folder = folder
         self._process: Optional[Any] = None
         self._pipe: Any = None

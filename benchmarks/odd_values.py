@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
 import numpy as np
 import torch
 
-from benchmarks.corpora import Base, saved_older, saved_tensors
+from benchmarks.corpora import Base, numbered, saved_older, saved_tensors
 from benchmarks.mutations import ODD_WORDS, Mutated, header_of, with_header
 from squeeze_patch.adapters.records import Global, Inert, Record
 from squeeze_patch.checkpoints import inert
@@ -143,12 +143,12 @@ def stored(base: Base, data: Any) -> bytes:
     stream = io.BytesIO()
     if base.form == "pickle":
         dump(data, stream, 2 if "protocol 2" in base.name else 4)
-    elif base.form == "safetensors":
+        return numbered(stream.getvalue())
+    if base.form == "safetensors":
         return saved_tensors(data["state"], data["words"])
-    elif base.form == "older":
+    if base.form == "older":
         return saved_older(data)
-    else:
-        torch.save(data, stream)
+    torch.save(data, stream)
     return stream.getvalue()
 
 

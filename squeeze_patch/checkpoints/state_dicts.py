@@ -15,7 +15,7 @@ from squeeze_patch.adapters import adapters, locate
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import StateDicts
 from squeeze_patch.checkpoints.inert_values import UnknownName
-from squeeze_patch.checkpoints.tensor_files import check_sums, fault_in_words, load_tensors
+from squeeze_patch.checkpoints.tensor_files import check_sums, load_tensors, unreadable
 from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError
 from squeeze_patch.planning.plans import BlockPlan, Plan
 from squeeze_patch.planning.solver import dense_parameters
@@ -119,9 +119,7 @@ def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
             ) from error
         data = _load(source)
     except Exception as error:  # whatever a damaged file brings about
-        raise CheckpointError(
-            f"{source}: no readable file of torch.save ({fault_in_words(error)}); is it complete?"
-        ) from error
+        raise unreadable(source, error) from error
     if not isinstance(data, (dict, torch.nn.Module)):
         raise CheckpointError(f"{source}: this file of torch.save holds a {type(data).__name__}, not a dict")
     return {WHOLE: data} if is_state(data) or isinstance(data, torch.nn.Module) else data

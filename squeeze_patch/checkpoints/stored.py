@@ -19,7 +19,7 @@ from squeeze_patch.checkpoints.inert_writing import InertPickler, dump
 from squeeze_patch.checkpoints.pickles import PathLike, host_is_named
 from squeeze_patch.checkpoints.state_dicts import WHOLE
 from squeeze_patch.checkpoints.storages import TOO_LARGE
-from squeeze_patch.checkpoints.tensor_files import load_inert
+from squeeze_patch.checkpoints.tensor_files import load_inert, unreadable
 from squeeze_patch.errors import CheckpointError, UnsupportedModelError, shortened
 
 #: what is said where a file holds more than can be read without running it
@@ -139,8 +139,13 @@ def read_stored_archive(source: Path) -> StoredArchive:
         UnknownName: it names something that is not known to be harmless.
         UnsupportedModelError, CheckpointError: as for `read_stored`.
     """
-    found = StoredArchive()
-    return _with_bodies(source, load_inert(source), found)  # type: ignore[return-value]
+    try:
+        data = load_inert(source)
+    except UnknownName:
+        raise
+    except Exception as error:  # whatever a damaged file brings about
+        raise unreadable(source, error) from error
+    return _with_bodies(source, data, StoredArchive())  # type: ignore[return-value]
 
 
 def _with_bodies(source: Path, data: Any, found: StoredFile) -> Union[StoredFile, HostedFile]:

@@ -22,7 +22,7 @@ from squeeze_patch.checkpoints.storages import (
     load_legacy,
     read_member,
 )
-from squeeze_patch.errors import shortened
+from squeeze_patch.errors import CheckpointError, shortened
 
 ZIP = b"PK\x03\x04"
 
@@ -74,6 +74,11 @@ def check_sums(source: Path) -> None:
         wrong = archive.testzip()
         if wrong is not None:
             raise zipfile.BadZipFile(f"Bad CRC-32 for file {wrong!r}")
+
+
+def unreadable(source: Path, error: Exception) -> CheckpointError:
+    """For a damaged file, whose reading ended with ``error``."""
+    return CheckpointError(f"{source}: no readable file of torch.save ({fault_in_words(error)}); is it complete?")
 
 
 def fault_in_words(error: Exception) -> str:

@@ -1,0 +1,161 @@
+"""What damaged files have brought about (`python -m benchmarks fuzz`): a test for each cause."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+import pytest
+import torch
+from safetensors.torch import save
+
+import squeeze_patch
+from squeeze_patch.adapters.rosinality.states import from_state
+from squeeze_patch.checkpoints.convert import convert
+from squeeze_patch.checkpoints.inert import load
+from squeeze_patch.checkpoints.io import read
+from squeeze_patch.checkpoints.storages import CHUNK, CarefulStream
+from squeeze_patch.checkpoints.tensor_files import load_tensors
+from squeeze_patch.errors import MOST_CHARACTERS, MOST_WORDS
+from squeeze_patch.evaluation.distributions import frechet_distance
+from squeeze_patch.testing import trained
+from tests.corpus import saved, zipped
+from tests.helpers import FLAT_HOSTS, SMALL, same, tensors
+from tests.hosts import Host
+
+State = Dict[str, torch.Tensor]
+
+
+def test_pickles_of_old_protocols(full_host: Host, tmp_path: Path) -> None:
+    """Up to protocol 2, Python 3 names what it calls builtins and copyreg as Python 2 did."""
+    G = trained(full_host.generator(resolution=8))
+    for protocol in (2, 4):
+        (tmp_path / f"{protocol}.pkl").write_bytes(pickle.dumps({"G_ema": G, "empty": b"", "set": {1}}, protocol))
+    old, usual = (read(tmp_path / f"{protocol}.pkl", trust=False) for protocol in (2, 4))
+    assert same(tensors(old["G_ema"]), tensors(usual["G_ema"]))
+    assert (old["empty"], old["set"]) == (b"", {1})
+    convert(tmp_path / "2.pkl", tmp_path / "squeezed.pkl", ratio=2, init="weights")
+    assert squeeze_patch.status(pickle.loads((tmp_path / "squeezed.pkl").read_bytes())["G_ema"]).state == "squeezed"
+
+
+class Counting(io.BytesIO):
+    """Notes the most that it is asked for at a time."""
+
+    most = 0
+
+    def read(self, count: Any = -1, /) -> bytes:
+        self.most = max(self.most, count)
+        return super().read(count)
+
+
+@pytest.mark.parametrize("opcode", [b"B\xff\xff\xff\x7f", b"X\xff\xff\xff\xff", b"\x8e" + b"\xff" * 6 + b"\0\0"])
+def test_no_more_is_asked_of_a_file_than_it_has(opcode: bytes) -> None:
+    """A file object makes room for what it is asked for before it looks whether there is as much."""
+    stream = Counting(b"\x80\x04" + opcode + b"short.")
+    with pytest.raises((EOFError, pickle.UnpicklingError)):
+        load(stream)
+    assert stream.most <= CHUNK
+    sound = Counting(b"x" * (CHUNK + 10))
+    assert len(CarefulStream(sound, CHUNK + 10).read(CHUNK + 5)) == CHUNK + 5
+
+
+#: {what is wrong with a flat generator's state: (how it gets there, words)}
+FLAT: Dict[str, Any] = {
+    "noise of no size": (lambda s: s.update({"noises.noise_2": s["noises.noise_2"][:, :, :1, :1]}), "noises.noise_2"),
+    "noise of no number": (lambda s: s.update({"noises.more": torch.zeros(1, 1, 4, 4)}), "noises.more"),
+    "a filter of one dimension": (
+        lambda s: s.update({"to_rgbs.0.upsample.kernel": torch.ones(4)}),
+        "to_rgbs.0 has a filter",
+    ),
+    "an oblong filter": (lambda s: s.update({"convs.0.conv.blur.kernel": torch.ones(4, 3)}), "convs.0 has a filter"),
+    "a kernel of 5x5": (
+        lambda s: s.update({"conv1.conv.weight": torch.ones([*s["conv1.conv.weight"].shape[:3], 5, 5])}),
+        "convolutions|conv1 has shape",
+    ),
+    "two inputs": (lambda s: s.update({"input.input": s["input.input"].repeat(2, 1, 1, 1)}), "input.input has shape"),
+    "one image channel among three": (
+        lambda s: s.update({name: s[name][:, :1] for name in ("to_rgb1.conv.weight", "to_rgb1.bias")}),
+        "to_rgbs.0 has shape",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FLAT)
+def test_flat_states_whose_layers_do_not_follow_one_another(case: str) -> None:
+    host = FLAT_HOSTS["draggan-rosinality"]
+    with host.active():
+        state: State = dict(host.generator(**SMALL).state_dict())
+    assert from_state(state) is not None
+    change, words = FLAT[case]
+    change(state)
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match=words):
+        from_state(state)
+
+
+def test_a_state_without_a_filter(draggan: Host, tmp_path: Path) -> None:
+    """Nothing of conv1 reads its filter; the host's layer has it all the same, and so has the squeezed one."""
+    state = dict(draggan.generator(resolution=8).state_dict())
+    del state["synthesis.b8.conv1.resample_filter"]
+    torch.save({"state_dict": state}, tmp_path / "dense.pt")
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match=r"b8\.conv1\.resample_filter is missing"):
+        convert(tmp_path / "dense.pt", tmp_path / "out.pt", init="weights")
+
+
+def test_words_out_of_files_are_few_and_short(draggan: Host, tmp_path: Path) -> None:
+    """Names of members are as long as a file likes, and a bare state dict that is none has hundreds of entries."""
+    state: Dict[str, Any] = {f"layer{index}{'x' * 1000}": torch.zeros(1) for index in range(300)}
+    torch.save({**state, "number": 3}, tmp_path / "file.pt")
+    readers: List[Callable[[], Any]] = [
+        lambda: convert(tmp_path / "file.pt", tmp_path / "out.pt"),
+        lambda: squeeze_patch.load(draggan.generator(resolution=8), tmp_path / "file.pt"),
+    ]
+    for reader in readers:
+        with pytest.raises(squeeze_patch.CheckpointError, match=f"and {301 - MOST_WORDS} more") as found:
+            reader()
+        assert len(str(found.value)) < (MOST_CHARACTERS + 3) * (MOST_WORDS + 3)
+    with zipfile.ZipFile(io.BytesIO(saved({"a": torch.zeros(2)}))) as archive:
+        pickled = archive.read("archive/data.pkl")
+    long = pickled.replace(b"X\x01\0\0\x000", b"X\x10\x27\0\0" + b"y" * 10_000)
+    assert len(long) > 10_000
+    (tmp_path / "file.pt").write_bytes(zipped(("archive/data.pkl", long), ("archive/data/0", bytes(8))))
+    with pytest.raises(squeeze_patch.CheckpointError, match="archive/data/yyy") as found:
+        read(tmp_path / "file.pt", trust=False)
+    assert len(str(found.value)) < len(str(tmp_path)) + 2 * MOST_CHARACTERS
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "3"])
+def test_plans_that_are_none(text: str, draggan: Host, tmp_path: Path) -> None:
+    """In the header of a file of safetensors, and in a file of their own."""
+    state = {name: tensor.contiguous() for name, tensor in draggan.generator(resolution=8).state_dict().items()}
+    (tmp_path / "file.safetensors").write_bytes(save(state, metadata={"squeeze_plan": text}))
+    with pytest.raises(squeeze_patch.CheckpointError, match="the file was changed"):
+        read(tmp_path / "file.safetensors", trust=False)
+    with pytest.raises(squeeze_patch.PlanError, match="no JSON"):
+        squeeze_patch.Plan.from_json(text)
+
+
+def test_archives_of_whole_modules_that_are_damaged(draggan: Host, tmp_path: Path) -> None:
+    """One line each, as for archives of tensors."""
+    path = tmp_path / "whole.pt"
+    torch.save({"G_ema": trained(draggan.generator(resolution=8))}, path)
+    data = path.read_bytes()
+    storage = data.index(b"/data/0") + 100
+    for damaged in (data[:storage] + b"\xff\xff" + data[storage + 2 :], data[: len(data) // 2], data[:-10]):
+        path.write_bytes(damaged)
+        with pytest.raises(squeeze_patch.CheckpointError, match="no readable file of torch.save"):
+            read(path, trust=False)
+
+
+def test_features_that_are_not_finite_are_told() -> None:
+    with pytest.raises(squeeze_patch.errors.MeasurementError, match="not finite"):
+        frechet_distance(torch.full((3, 2), float("inf")), torch.zeros(3, 2))
+
+
+def test_older_files_are_read_through_careful_streams(tmp_path: Path) -> None:
+    state = {"a": torch.arange(5.0), "b": torch.ones(2, 3)}
+    (tmp_path / "older.pt").write_bytes(saved(state, zipped=False))
+    found = load_tensors(tmp_path / "older.pt")
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
