@@ -7,6 +7,7 @@ tests hold `body` against.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from typing import Dict, List, Tuple
@@ -68,6 +69,7 @@ CALLED = {
 }
 
 
+@functools.lru_cache(maxsize=1024)
 def unknown_parts(source: str, class_name: str) -> List[str]:
     """Those of a class and of the functions that it calls whose text is not a known one, or that are named anew."""
     found = definitions(source)
@@ -96,6 +98,7 @@ def known_definitions(source: str) -> Tuple[List[str], List[str]]:
     return known, others
 
 
+@functools.lru_cache(maxsize=64)
 def definitions(source: str) -> Dict[str, List[str]]:
     """{class or function at the top of a module: its lines, decorators first}."""
     found: Dict[str, List[str]] = {}

@@ -99,11 +99,13 @@ def _fault_of(module: Any) -> str:
         wanted = [f"fc{index}" for index in range(min(module.num_layers, MOST))] + ["embed"] * (module.c_dim > 0)
         missing = [child for child in wanted if child not in module._modules]
         return f"{missing[0]} is missing" if missing else _wrong_tensor(module, name) or _wrong_mapping(module)
+    if name == "Generator" and module.mapping.num_ws not in (None, module.synthesis.num_ws):
+        return f"mapping.num_ws is {module.mapping.num_ws}, where synthesis takes {module.synthesis.num_ws}"
     if name == "SynthesisNetwork":
         missing = [
             f"b{resolution}" for resolution in module.block_resolutions if f"b{resolution}" not in module._modules
         ]
-        return f"{missing[0]} is missing" if missing else ""
+        return f"{missing[0]} is missing" if missing else _wrong_noise(module)
     wrong = _wrong_tensor(module, name)
     return wrong or (_wrong_layer(module) if name == "SynthesisLayer" else "")
 
@@ -128,6 +130,21 @@ def _wrong_layer(module: Any) -> str:
     if noise is None or "noise_strength" not in own_tensors(module):
         return "noise_const or noise_strength is missing"
     return "" if module.resolution**2 <= noise.numel() else f"resolution is {module.resolution}"
+
+
+def _wrong_noise(network: Any) -> str:
+    """Stored noise of other sides than the features', which double from block to block."""
+    first = network.block_resolutions[0]
+    const = own_tensors(getattr(network, f"b{first}")).get("const")
+    if const is None or const.dim() != 3:
+        return ""
+    for resolution in network.block_resolutions:
+        sides = [side * resolution // first for side in const.shape[1:]]
+        for name, layer in getattr(network, f"b{resolution}").named_children():
+            noise = own_tensors(layer).get("noise_const")
+            if noise is not None and list(noise.shape) != sides:
+                return f"b{resolution}.{name}.noise_const has shape {list(noise.shape)}, not {sides}"
+    return ""
 
 
 class _Missing:

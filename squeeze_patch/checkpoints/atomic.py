@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -16,6 +17,8 @@ from squeeze_patch.errors import CheckpointError
 #: what our unfinished files are called: hidden, beside the target
 MARK = ".squeeze-"
 SUFFIX = ".part"
+#: characters of the target's name in it: of a long name it shall not be too long
+LONGEST = 50
 #: what the system says of a file, in words
 _WORDS = {
     errno.ENOSPC: "no space is left on its disk",
@@ -71,12 +74,11 @@ def atomic_write(
 
 def sweep(path: Path) -> None:
     """Remove the unfinished files for ``path`` that no run is writing any more."""
-    beginning = f".{path.name}{MARK}"
-    for name in os.listdir(path.parent):
-        part = path.parent / name
-        if name.startswith(beginning) and name.endswith(SUFFIX) and stat.S_ISREG(os.lstat(part).st_mode):
-            with contextlib.suppress(OSError):
-                _remove_unlocked(part)
+    ours = re.compile(rf"\.{re.escape(path.name[:LONGEST])}{re.escape(MARK)}[0-9a-f]{{8}}{re.escape(SUFFIX)}")
+    for name in filter(ours.fullmatch, os.listdir(path.parent)):
+        with contextlib.suppress(OSError):  # another run has renamed it meanwhile, or holds it
+            if stat.S_ISREG(os.lstat(path.parent / name).st_mode):
+                _remove_unlocked(path.parent / name)
 
 
 def refuse_special(path: Path) -> None:
@@ -115,7 +117,7 @@ def _remove_unlocked(part: Path) -> None:
 def _part(path: Path) -> Tuple[Path, int]:
     """A new file beside ``path``, open and locked."""
     while True:
-        part = path.with_name(f".{path.name}{MARK}{secrets.token_hex(4)}{SUFFIX}")
+        part = path.with_name(f".{path.name[:LONGEST]}{MARK}{secrets.token_hex(4)}{SUFFIX}")
         handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o600)
         if _lock(handle) is not False and part.exists():  # else another run has swept it between the two lines
             return part, handle

@@ -94,7 +94,7 @@ def _as_read(part: Path, data: Any) -> Any:
     if isinstance(data, TensorFile):
         return in_order_of(read_tensors(part), data)
     if isinstance(data, Archive):
-        return read_back(part)
+        return read_back(part, data)
     if isinstance(data, StoredArchive):
         return load_inert(part)
     if isinstance(data, StoredFile):

@@ -9,8 +9,9 @@ import torch
 
 from squeeze_patch.adapters import reference_name, search
 from squeeze_patch.adapters.located import Located
+from squeeze_patch.checkpoints.bodies import find_bodies
 from squeeze_patch.checkpoints.safe_tensors import is_tensor_file, read_tensors
-from squeeze_patch.checkpoints.state_dicts import find_bodies, read_entries
+from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.errors import CheckpointError, StateError, listed
 from squeeze_patch.planning.plans import Plan

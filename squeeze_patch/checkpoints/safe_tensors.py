@@ -16,7 +16,8 @@ import torch
 
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, WHOLE, Archive, Site, archive_of, stand_in
+from squeeze_patch.checkpoints.bodies import PLAN_ENTRY, WHOLE, Site, stand_in
+from squeeze_patch.checkpoints.state_dicts import Archive, archive_of
 from squeeze_patch.errors import CheckpointError, MissingPackageError, UnsupportedModelError
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.sampling import sample

@@ -136,6 +136,9 @@ def check_archive(archive: zipfile.ZipFile, size: int) -> str:
         raise zipfile.BadZipFile("it has two members of one name")
     if sum(info.file_size for info in infos) > GENEROUS + 4 * size:
         raise zipfile.BadZipFile("it claims to hold much more than it is long")
+    if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in infos):
+        # bz2 and lzma unpack without bound
+        raise zipfile.BadZipFile("it is packed in another way than torch.save packs")
     pickles = [name for name in names if name == "data.pkl" or (name.count("/") == 1 and name.endswith("/data.pkl"))]
     if len(pickles) != 1:
         raise zipfile.BadZipFile("a zip archive, but not one of torch.save")

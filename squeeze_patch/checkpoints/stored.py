@@ -14,10 +14,11 @@ from squeeze_patch.adapters import adapters
 from squeeze_patch.adapters.records import Record
 from squeeze_patch.adapters.roles import Foreign, Pickles
 from squeeze_patch.checkpoints import inert
+from squeeze_patch.checkpoints.bodies import WHOLE
 from squeeze_patch.checkpoints.inert_values import UnknownName
 from squeeze_patch.checkpoints.inert_writing import InertPickler, dump
 from squeeze_patch.checkpoints.pickles import PathLike, host_is_named
-from squeeze_patch.checkpoints.state_dicts import WHOLE
+from squeeze_patch.checkpoints.state_dicts import check_names
 from squeeze_patch.checkpoints.storages import TOO_LARGE
 from squeeze_patch.checkpoints.tensor_files import load_inert, unreadable
 from squeeze_patch.errors import CheckpointError, UnsupportedModelError, shortened
@@ -153,7 +154,10 @@ def _with_bodies(source: Path, data: Any, found: StoredFile) -> Union[StoredFile
     foreign = next(filter(None, (_judged(role.foreign, data, f"{source}: ") for role in _roles())), None)
     if foreign is not None:
         return _foreign(source, foreign)
-    entries = data if isinstance(data, dict) and all(isinstance(name, str) for name in data) else {WHOLE: data}
+    named = isinstance(data, dict) and all(isinstance(name, str) for name in data)
+    entries = data if named else {WHOLE: data}
+    if named:
+        check_names(data, f"{source}: ")
     bodies: Dict[int, torch.nn.Module] = {}
     stored: Dict[str, Stored] = {}
     for name, value in entries.items():

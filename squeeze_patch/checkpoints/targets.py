@@ -18,6 +18,8 @@ def check_target(source: Path, target: Path, force: bool) -> None:
         what = "this is a folder" if target.is_dir() else f"there is no folder {target.parent}"
         raise CheckpointError(f"{target}: {what}; the target has to be a file in a folder that exists")
     refuse_special(target)
+    if not Path(os.path.realpath(target)).parent.is_dir():
+        raise CheckpointError(f"{target}: this is a link into a folder that does not exist; name another target")
     if target.exists() and source.exists() and target.samefile(source):
         raise CheckpointError(
             f"{target}: source and target are the same file, which would be lost; name another target"

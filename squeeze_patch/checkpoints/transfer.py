@@ -13,10 +13,11 @@ from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.interchange import CommonState
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.roles import Interchange
+from squeeze_patch.checkpoints.bodies import PLAN_ENTRY, Site, attach_plan_of_shapes
 from squeeze_patch.checkpoints.generators import generators, refuse_diverged
 from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
-from squeeze_patch.checkpoints.state_dicts import PLAN_ENTRY, Archive, Site, attach_plan_of_shapes
+from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.stored import HostedFile
 from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError

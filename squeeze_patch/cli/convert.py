@@ -17,7 +17,7 @@ from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.checkpoints.safe_tensors import FORMATS
 from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.checkpoints.transfer import Transfer, transfer
-from squeeze_patch.cli.errors import Command
+from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.cli.options import file_options, quiet_option, request_options
 from squeeze_patch.cli.output import check_outputs, clean_termination, progress_bar, warn_of_growth
 from squeeze_patch.cli.sources import Sources
@@ -135,16 +135,21 @@ def like_file(path: Path, trust: bool, host: Optional[str]) -> Request:
         return Request(like=plan_in_file(path, trust=trust))
 
 
+def say(line: str) -> None:
+    """A line in which words of a file may stand."""
+    click.echo(printable(line))
+
+
 def print_transfer(done: Transfer) -> None:
-    click.echo(f"carried over {', '.join(name or 'the generator' for name in done.generators)}: {done.state}")
-    click.echo(f"families     {done.origin} -> {done.family}")
+    say(f"carried over {', '.join(name or 'the generator' for name in done.generators)}: {done.state}")
+    say(f"families     {done.origin} -> {done.family}")
     if done.mean_style:
-        click.echo("mean style   computed, as the source stores none (w_avg, for truncation)")
+        say("mean style   computed, as the source stores none (w_avg, for truncation)")
     if done.left:
-        click.echo(f"left behind  {', '.join(done.left)}")
+        say(f"left behind  {', '.join(done.left)}")
     if done.constructor_hint:
-        click.echo(f"load it into {done.constructor_hint}")
-    click.echo(f"written      {done.target}")
+        say(f"load it into {done.constructor_hint}")
+    say(f"written      {done.target}")
 
 
 def figures_of(done: Union[Conversion, Transfer]) -> Dict[str, Any]:
@@ -155,27 +160,27 @@ def figures_of(done: Union[Conversion, Transfer]) -> Dict[str, Any]:
 def print_conversion(done: Conversion) -> None:
     cost = done.cost
     click.echo(table(cost))
-    click.echo(
+    say(
         f"parameters  {cost.parameters_before:,} -> {cost.parameters_after:,} "
         f"({describe_reduction(1 - cost.parameters_after / cost.parameters_before)}), per generator"
     )
-    click.echo(
+    say(
         f"multiply-adds {amount(cost.multiply_adds_before)} -> {amount(cost.multiply_adds_after)} "
         f"({describe_reduction(1 - cost.multiply_adds_after / cost.multiply_adds_before)})"
     )
-    click.echo(f"file size   {done.bytes_before / 1e6:.1f} MB -> {done.bytes_after / 1e6:.1f} MB")
+    say(f"file size   {done.bytes_before / 1e6:.1f} MB -> {done.bytes_after / 1e6:.1f} MB")
     names = ", ".join(name or "the generator" for name in done.generators)
     same = ", with the same channels" if done.shared_channels and len(done.generators) > 1 else ""
-    click.echo(f"squeezed    {names}{same}")
+    say(f"squeezed    {names}{same}")
     for name, other in done.aliases.items():
-        click.echo(f"            {name} is the same object as {other}, and stays so")
+        say(f"            {name} is the same object as {other}, and stays so")
     for line in done.optimisers:
-        click.echo(f"optimiser   {line}")
-    click.echo(f"start       {INITS[done.init].words}")
+        say(f"optimiser   {line}")
+    say(f"start       {INITS[done.init].words}")
     if done.plan.fingerprint:
-        click.echo(f"channels    {done.plan.fingerprint} (files with the same can be averaged and swapped; see --like)")
+        say(f"channels    {done.plan.fingerprint} (files with the same can be averaged and swapped; see --like)")
     if done.left:
-        click.echo(f"left out    {', '.join(done.left)}")
+        say(f"left out    {', '.join(done.left)}")
     if done.carried:
-        click.echo(f"unchanged   {', '.join(done.carried)}")
-    click.echo(f"written     {done.target}")
+        say(f"unchanged   {', '.join(done.carried)}")
+    say(f"written     {done.target}")

@@ -19,7 +19,7 @@ EXIT_UNUSUAL = 1
 ROWS = 60
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Say what loading a file would import, call and run.")
 @click.argument("file", metavar="FILE")
 @click.option(
     "--json",

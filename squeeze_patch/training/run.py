@@ -10,8 +10,9 @@ from typing import List, Optional, Sequence
 
 import torch
 
+from squeeze_patch.checkpoints.bodies import find_bodies
 from squeeze_patch.checkpoints.safe_tensors import is_tensor_file, read_tensors
-from squeeze_patch.checkpoints.state_dicts import find_bodies, read_entries
+from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.planning.plans import Plan

@@ -12,7 +12,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate, sampler
-from squeeze_patch.checkpoints.state_dicts import stand_in
+from squeeze_patch.checkpoints.bodies import stand_in
 from squeeze_patch.errors import SqueezeError
 from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.progress import one_thread

@@ -12,7 +12,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate, sampler
-from squeeze_patch.checkpoints.state_dicts import stand_in
+from squeeze_patch.checkpoints.bodies import stand_in
 from squeeze_patch.sampling import sample
 from squeeze_patch.testing import float_error, trained
 from tests.helpers import FLAT_HOSTS, ORIGINALS, check_images, transplant

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import squeeze_patch
+from squeeze_patch.checkpoints.bodies import MOST
 from squeeze_patch.checkpoints.io import read
-from squeeze_patch.checkpoints.state_dicts import MOST
 from squeeze_patch.testing import trained
 from tests.helpers import cli
 from tests.hosts.flat import FlatHost

@@ -13,9 +13,10 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate
+from squeeze_patch.checkpoints.bodies import stand_in
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.generators import inspect
-from squeeze_patch.checkpoints.state_dicts import read_entries, stand_in
+from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.checkpoints.transfer import transfer
 from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.testing import AdapterContract, float_error, trained

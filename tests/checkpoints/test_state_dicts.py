@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import squeeze_patch
+from squeeze_patch.checkpoints.bodies import stand_in
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.generators import inspect
-from squeeze_patch.checkpoints.state_dicts import read_entries, stand_in
+from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.cli import main
 from squeeze_patch.testing import trained
 from tests.helpers import Snapshot

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import squeeze_patch
+from squeeze_patch.checkpoints.bodies import stand_in
 from squeeze_patch.checkpoints.convert import convert
-from squeeze_patch.checkpoints.state_dicts import read_entries, stand_in
+from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.testing import float_error, trained
 from squeeze_patch.training.run import run
 from tests.helpers import FLAT_HOSTS, GENERATE_SCRIPT, script_environment
