@@ -178,6 +178,13 @@ def test_damaged_optimisers_are_none(case: str) -> None:
     assert not optimises(state, parameters)
 
 
+def test_an_archive_with_a_member_of_no_name(tmp_path: Path) -> None:
+    """Which Python's own zipfile.ZipInfo.is_dir does not expect."""
+    (tmp_path / "file.pt").write_bytes(zipped(("archive/data.pkl", pickle.dumps({"a": 1}, 2)), ("", b"x")))
+    assert squeeze_patch.scan(tmp_path / "file.pt").size > 0
+    assert load_tensors(tmp_path / "file.pt") == {"a": 1}
+
+
 def test_older_files_are_read_through_careful_streams(tmp_path: Path) -> None:
     state = {"a": torch.arange(5.0), "b": torch.ones(2, 3)}
     (tmp_path / "older.pt").write_bytes(saved(state, zipped=False))
