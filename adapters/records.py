@@ -36,7 +36,7 @@ class Inert:
 
     @property
     def class_name(self) -> str:
-        return self.origin.name
+        return type(self).origin.name
 
 
 class InertDict(Dict[str, Any]):

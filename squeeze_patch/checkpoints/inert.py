@@ -21,7 +21,9 @@ from squeeze_patch.adapters import adapters
 from squeeze_patch.adapters.records import Global, Inert, Record
 from squeeze_patch.checkpoints.inert_values import (
     PLAIN,
+    STORAGE_NAMES,
     TENSOR_NAMES,
+    Known,
     UnknownName,
     check_byte_order,
     check_keys,
@@ -43,6 +45,10 @@ from squeeze_patch.checkpoints.storages import (
 INERT_MODULES = ("torch.nn.modules.",)
 #: what an object that is called for counts for, in bytes, beside what is in it
 OBJECT = 128
+#: the same of an empty list, dict or set
+CONTAINER = 64
+#: a file of the official sizes names some dozen
+MOST_NAMES = 4096
 #: modules that pickles up to protocol 2 call as Python 2 did
 _OF_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
@@ -60,6 +66,16 @@ def _with_checked_keys(step: Callable[[Any], None], keys: Callable[[List[Any]], 
     return checked
 
 
+def _paid(step: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A step of the unpickler that makes a container."""
+
+    def paid(unpickler: Any) -> None:
+        unpickler._spend(CONTAINER)
+        step(unpickler)
+
+    return paid
+
+
 class InertUnpickler(_InPython):  # type: ignore[misc]
     """Restricted to what this module knows."""
 
@@ -74,7 +90,11 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
     def find_class(self, module: str, name: str) -> Any:
         module = _OF_PYTHON_2.get(module, module)
         if (module, name) not in self._found:
-            self._found[module, name] = self.known(module, name)
+            if len(self._found) >= MOST_NAMES:
+                raise pickle.UnpicklingError("it names more than any checkpoint does")
+            found = self.known(module, name)
+            is_function = callable(found) and not isinstance(found, (type, Global))
+            self._found[module, name] = Known(found, Global(module, name)) if is_function else found
         return self._found[module, name]
 
     def known(self, module: str, name: str) -> Any:
@@ -113,9 +133,9 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
     def load_reduce(self) -> None:
         """Calls of what was named, and of nothing else that can be called; they make no more than the file is long."""
         args, function = self.stack.pop(), self.stack[-1]
-        if not (any(function is known for known in self._found.values()) and isinstance(args, tuple)):
+        if not (isinstance(function, Known) and isinstance(args, tuple)):
             raise UnknownName(f"a call of {type(function).__name__}")
-        made = function(*args)
+        made = function.function(*args)
         self._spend(sum(len(each) for each in args if isinstance(each, (bytes, str, list, dict, tuple))))
         self._spend(OBJECT + (made.numel() * made.element_size() if isinstance(made, torch.Tensor) else 0))
         self.stack[-1] = made
@@ -130,6 +150,7 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
     def load_newobj(self) -> None:
         """New objects of inert classes."""
         args = self.stack.pop()
+        self._spend(OBJECT)
         self.append(new_object(self.stack.pop(), *args))
 
     dispatch[pickle.NEWOBJ[0]] = load_newobj
@@ -139,6 +160,9 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
 
     for opcode in (pickle.NEWOBJ_EX, pickle.INST, pickle.OBJ, pickle.BYTEARRAY8, pickle.NEXT_BUFFER):
         dispatch[opcode[0]] = load_other_new
+
+    for opcode in (pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.EMPTY_SET, pickle.DICT, pickle.LIST, pickle.FROZENSET):
+        dispatch[opcode[0]] = _paid(dispatch[opcode[0]])
 
     for opcode, keys in (
         (pickle.SETITEM, lambda stack: stack[-2:-1]),
@@ -180,34 +204,33 @@ def _known(module: str, name: str) -> Any:
         return getattr(torch, name)
     roles = [adapter.pickles for adapter in adapters() if adapter.pickles is not None]
     found = NAMES.get((module, name)) or next(filter(None, (role.known(module, name) for role in roles)), None)
-    if found is None and f"{module}.".startswith(INERT_MODULES):
+    words = all(word.isidentifier() for word in (*module.split("."), name))
+    if found is None and f"{module}.".startswith(INERT_MODULES) and words:
         found = inert_class(Global(module, name))
     if found is None:
         raise UnknownName(f"{module}.{name}"[:80])
-    _origins.setdefault(id(found), (found, Global(module, name)))
     return found
 
 
-#: {id of what a name became: (it, the name)}
-_origins: Dict[int, Tuple[Any, Global]] = {}
-
-
-def origin_of(value: Any) -> Optional[Global]:
-    """The name in a pickle that became ``value``, None where none did."""
-    known, origin = _origins.get(id(value), (None, None))
-    return origin if known is value else None
-
-
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def inert_class(origin: Global) -> Any:
     """The class of instances of ``origin``."""
     return type(origin.name, (Inert,), {"origin": origin})
 
 
+class _Nested(InertUnpickler):
+    """Of what torch nests in other pickles: one storage, by its kind."""
+
+    def known(self, module: str, name: str) -> Any:
+        if (module, name) in STORAGE_NAMES:
+            return STORAGE_NAMES[module, name]
+        raise UnknownName(f"{module}.{name}"[:80])
+
+
 def _storage(data: Any) -> Any:
     if not (isinstance(data, bytes) and data.startswith(LEGACY)):  # the form in which torch nests them
         raise pickle.UnpicklingError("a tensor's storage is no storage")
-    found = load_legacy(io.BytesIO(data), len(data), lambda stream, storages: InertUnpickler(stream, storages).load())
+    found = load_legacy(io.BytesIO(data), len(data), lambda stream, storages: _Nested(stream, storages).load())
     if not isinstance(found, Storage):
         raise pickle.UnpicklingError("a tensor's storage is no storage")
     return found

@@ -9,7 +9,8 @@ import pickle
 import re
 from argparse import Namespace
 from collections import OrderedDict
-from typing import Any, Dict, Tuple
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Tuple
 
 import numpy as np
 import torch
@@ -35,14 +36,32 @@ class UnknownName(pickle.UnpicklingError):
     named: Tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A function of ours in the place of one that a pickle names. It cannot be called by what a file holds; as a value
+    it is only the name, and files of torch.save have none."""
+
+    function: Callable[..., Any]
+    origin: Global
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise pickle.PicklingError(f"the name {self.origin}, as a value")
+
+
 def check_keys(keys: Any) -> None:
     """Keys are numbers and words: the hash of nested tuples takes time without bound."""
-    if not all(key is None or isinstance(key, (str, int, float, bytes)) for key in keys):
+    if not all(key is None or isinstance(key, (str, float, bytes)) or _is_small(key) for key in keys):
         raise UnknownName("keys that are neither numbers nor words")
 
 
 def _tensor(
-    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any = False, hooks: Any = (), *_: Any
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    requires_grad: Any = False,
+    hooks: Any = (),
+    metadata: Any = None,
 ) -> torch.Tensor:
     """torch's _rebuild_tensor_v2, of what fits into its storage."""
     if not isinstance(storage, Storage):
@@ -55,8 +74,8 @@ def _tensor(
     last = offset + sum((n - 1) * step for n, step in zip(size, stride)) if count else offset - 1
     if last >= has or (count > has and count > SMALL):
         raise pickle.UnpicklingError(f"a tensor of {count:,} numbers in a storage of {has:,}")
-    if hooks:
-        raise UnknownName("hooks on a tensor")
+    if hooks or metadata:  # the latter says that the numbers stand for their negatives, or conjugates
+        raise UnknownName("hooks on a tensor, or a tensor that is stored as another one's negative")
     tensor = torch.empty([0]) if storage.numbers is None else storage.numbers.as_strided(size, stride, offset)
     tensor = tensor.clone() if count < has else tensor  # written by itself it shall not bring the whole along
     return tensor.requires_grad_() if requires_grad else tensor
@@ -137,6 +156,18 @@ def _frozenset(items: Any = ()) -> Any:
     return frozenset(items)
 
 
+def _is_small(key: Any) -> bool:
+    return isinstance(key, int) and abs(key) < 1 << 64
+
+
+def _slice(*ends: Any) -> slice:
+    return slice(*ends)
+
+
+def _complex(*parts: Any) -> complex:
+    return complex(*parts)
+
+
 def _torch_size(items: Any = ()) -> Any:
     return torch.Size([int(item) for item in items])
 
@@ -153,11 +184,16 @@ def is_plain_class(cls: Any) -> bool:
 
 def new_object(cls: Any, *args: Any) -> Any:
     """copyreg's __newobj__ and, for a plain object, _reconstructor."""
-    if not is_plain_class(cls):
-        raise UnknownName("a new object of a class that is not inert")
+    if not is_plain_class(cls) or any(arg is not None and not isinstance(arg, Global) for arg in args):
+        raise UnknownName("a new object of a class that is not inert, or one that is made of something")
     return object.__new__(cls) if issubclass(cls, Inert) else cls()
 
 
+#: {(module, name): what it becomes} of kinds of storages
+STORAGE_NAMES: Dict[Tuple[str, str], Any] = {
+    **{("torch", name): dtype for name, dtype in DTYPES.items()},
+    ("torch.storage", "UntypedStorage"): DTYPES["UntypedStorage"],
+}
 #: {(module, name): what it becomes} of tensors, arrays and plain values
 TENSOR_NAMES: Dict[Tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
@@ -169,10 +205,9 @@ TENSOR_NAMES: Dict[Tuple[str, str], Any] = {
     ("builtins", "set"): _set,
     ("builtins", "frozenset"): _frozenset,
     ("builtins", "bytes"): _bytes,
-    ("builtins", "slice"): slice,
-    ("builtins", "complex"): complex,
-    **{("torch", name): dtype for name, dtype in DTYPES.items()},
-    ("torch.storage", "UntypedStorage"): DTYPES["UntypedStorage"],
+    ("builtins", "slice"): _slice,
+    ("builtins", "complex"): _complex,
+    **STORAGE_NAMES,
     ("numpy", "dtype"): _dtype,
     ("numpy", "ndarray"): Global("numpy", "ndarray"),
     ("builtins", "object"): Global("builtins", "object"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from typing import IO, Any, Callable, ClassVar, Dict
+from typing import IO, Any, Callable, ClassVar, Dict, Optional
 
 from squeeze_patch.adapters.records import Global, Inert, InertDict, Record
-from squeeze_patch.checkpoints.inert import origin_of
+from squeeze_patch.checkpoints.inert_values import Known
 
 _InPython: Any = pickle._Pickler
 
@@ -17,7 +17,7 @@ class InertPickler(_InPython):  # type: ignore[misc]
     dispatch: ClassVar[Dict[Any, Callable[..., None]]] = dict(_InPython.dispatch)
 
     def save(self, obj: Any, *options: Any, **named: Any) -> None:
-        origin = origin_of(obj) if callable(obj) else None
+        origin = _name(obj)
         if origin is not None:
             super().save(origin) if self.memo.get(id(origin)) else self._save_inert(origin)
             return
@@ -40,7 +40,7 @@ class InertPickler(_InPython):  # type: ignore[misc]
             self.write(pickle.REDUCE)
             self.memoize(obj)
         else:
-            self.save(obj.origin)
+            self.save(type(obj).origin)
             self.save(())
             self.write(pickle.NEWOBJ)
             self.memoize(obj)
@@ -49,6 +49,14 @@ class InertPickler(_InPython):  # type: ignore[misc]
             if vars(obj):
                 self.save(vars(obj))
                 self.write(pickle.BUILD)
+
+
+def _name(obj: Any) -> Optional[Global]:
+    """What a file calls a function or a class that was read, None where it is neither."""
+    if isinstance(obj, Known):
+        return obj.origin
+    is_inert = isinstance(obj, type) and issubclass(obj, (Inert, InertDict)) and "origin" in vars(obj)
+    return obj.origin if is_inert else None
 
 
 def dump(data: Any, stream: IO[bytes], protocol: int) -> None:
