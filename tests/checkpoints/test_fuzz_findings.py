@@ -180,7 +180,8 @@ def test_damaged_optimisers_are_none(case: str) -> None:
 
 def test_an_archive_with_a_member_of_no_name(tmp_path: Path) -> None:
     """Which Python's own zipfile.ZipInfo.is_dir does not expect."""
-    (tmp_path / "file.pt").write_bytes(zipped(("archive/data.pkl", pickle.dumps({"a": 1}, 2)), ("", b"x")))
+    nameless: Any = zipfile.ZipInfo("")
+    (tmp_path / "file.pt").write_bytes(zipped(("archive/data.pkl", pickle.dumps({"a": 1}, 2)), (nameless, b"x")))
     assert squeeze_patch.scan(tmp_path / "file.pt").size > 0
     assert load_tensors(tmp_path / "file.pt") == {"a": 1}
 
