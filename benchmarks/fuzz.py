@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 #: what became of a file
 OUTCOMES = ("converted", "read", "refused", "fault")
 #: files between two lines, and between two savings of the figures
-EVERY = 500
+EVERY = 100
 
 
 @dataclass

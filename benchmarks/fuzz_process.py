@@ -153,9 +153,9 @@ class Worker:
         """What becomes of file ``number``."""
         if self._process is None:
             self._start()
-        self._pipe.send(number)
         reply = Reply(number, "", "")
         try:
+            self._pipe.send(number)
             for _ in range(2):
                 if not self._waited():
                     break

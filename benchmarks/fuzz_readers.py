@@ -154,7 +154,7 @@ def _check_target(target: Path, squeezed: bool) -> None:
             broken = G.not_finite()
             if broken:
                 raise OutcomeError("output", f"{name}.{broken} is not finite")
-            if not sample(G.generator, 2, seed=0, noise_mode="const").isfinite().all():
+            if not sample(G.generator, 2, seed=0, noise_mode="none").isfinite().all():  # noise may be missing
                 raise OutcomeError("output", f"the images of {name} are not finite")
     except SqueezeError as error:
         raise OutcomeError("output", str(error)) from error

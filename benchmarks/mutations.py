@@ -10,6 +10,7 @@ import io
 import json
 import pickletools
 import random
+import re
 import struct
 import warnings
 import zipfile
@@ -160,7 +161,7 @@ _FIELDS = {
 
 def _archive_field(data: bytes, dice: random.Random) -> Mutated:
     signature = dice.choice(sorted(_FIELDS))
-    places = [at for at in range(len(data)) if data.startswith(signature, at)] if data.count(signature) else [0]
+    places = [found.start() for found in re.finditer(re.escape(signature), data)] or [0]
     offset, size = dice.choice(_FIELDS[signature])
     place = dice.choice(places) + offset
     new = odd_number(dice, size)

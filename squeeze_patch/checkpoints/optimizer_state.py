@@ -36,15 +36,18 @@ def parameters_of(G: torch.nn.Module) -> Parameters:
 
 def optimises(state: Any, parameters: Parameters) -> bool:
     """Whether ``state`` is the state dict of one optimiser group over exactly these parameters, by number and shape."""
-    if not (isinstance(state, dict) and set(state) >= {"state", "param_groups"} and len(state["param_groups"]) == 1):
+    moments, groups = (state.get(name) for name in ("state", "param_groups")) if isinstance(state, dict) else (0, 0)
+    if not (isinstance(moments, dict) and isinstance(groups, list) and len(groups) == 1):
         return False
-    numbers = state["param_groups"][0]["params"]
-    if len(numbers) != len(parameters):
+    numbers = groups[0].get("params") if isinstance(groups[0], dict) else None
+    if not (isinstance(numbers, list) and len(numbers) == len(parameters)):
+        return False
+    if not all(isinstance(number, int) for number in numbers):
         return False
     shapes = dict(zip(numbers, (shape for _, shape in parameters)))
     return all(
-        number in shapes and all(_fits(value, shapes[number]) for value in entry.values())
-        for number, entry in state["state"].items()
+        number in shapes and isinstance(entry, dict) and all(_fits(value, shapes[number]) for value in entry.values())
+        for number, entry in moments.items()
     )
 
 

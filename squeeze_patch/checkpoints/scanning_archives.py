@@ -74,7 +74,7 @@ def look_into_zip(view: memoryview, part: Part, notes: Notes) -> None:
         _check_name(member.orig_filename, names, part, notes)
         start, end = _span(view, member, part, notes)
         spans.append((member.header_offset, end))
-        if member.is_dir():
+        if member.filename.endswith("/"):  # `is_dir` fails on an empty name
             continue
         left[member.compress_type] = left.get(member.compress_type, 0) - member.file_size
         _wait_for_member(member, view[start:end], left[member.compress_type] >= 0, part, notes)

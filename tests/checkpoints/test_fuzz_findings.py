@@ -17,6 +17,7 @@ from squeeze_patch.adapters.rosinality.states import from_state
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.inert import load
 from squeeze_patch.checkpoints.io import read
+from squeeze_patch.checkpoints.optimizer_state import optimises, parameters_of
 from squeeze_patch.checkpoints.storages import CHUNK, CarefulStream
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.errors import MOST_CHARACTERS, MOST_WORDS
@@ -152,6 +153,37 @@ def test_archives_of_whole_modules_that_are_damaged(draggan: Host, tmp_path: Pat
 def test_features_that_are_not_finite_are_told() -> None:
     with pytest.raises(squeeze_patch.errors.MeasurementError, match="not finite"):
         frechet_distance(torch.full((3, 2), float("inf")), torch.zeros(3, 2))
+
+
+#: {what is wrong with an optimiser's state: how it gets there}
+OPTIMISERS: Dict[str, Callable[[Any], Any]] = {
+    "no table of moments": lambda state: state.update(state=3),
+    "moments of no parameter": lambda state: state["state"].update({0: 1.0}),
+    "no groups": lambda state: state.update(param_groups={0: 1}),
+    "a group that is none": lambda state: state.update(param_groups=[3]),
+    "a group without parameters": lambda state: state["param_groups"][0].pop("params"),
+    "parameters that are no numbers": lambda state: state["param_groups"][0]["params"].__setitem__(0, [1]),
+}
+
+
+@pytest.mark.parametrize("case", OPTIMISERS)
+def test_damaged_optimisers_are_none(case: str) -> None:
+    layer = torch.nn.Linear(3, 2)
+    optimiser = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    state, parameters = optimiser.state_dict(), parameters_of(layer)
+    assert optimises(state, parameters)
+    OPTIMISERS[case](state)
+    assert not optimises(state, parameters)
+
+
+def test_an_archive_with_a_member_of_no_name(tmp_path: Path) -> None:
+    """Which Python's own zipfile.ZipInfo.is_dir does not expect."""
+    nameless: Any = zipfile.ZipInfo("")
+    (tmp_path / "file.pt").write_bytes(zipped(("archive/data.pkl", pickle.dumps({"a": 1}, 2)), (nameless, b"x")))
+    assert squeeze_patch.scan(tmp_path / "file.pt").size > 0
+    assert load_tensors(tmp_path / "file.pt") == {"a": 1}
 
 
 def test_older_files_are_read_through_careful_streams(tmp_path: Path) -> None:
