@@ -199,9 +199,10 @@ class FileReceiver:
         offset, size = part.bytes, record.size
         if span is None or encoded or span[0] != offset or (size and span[1] not in (None, size)):
             raise _StartAnew
-        if record.etag and found.etag not in ("", record.etag):
+        by = (found.etag, record.etag) if record.etag else (found.last_modified, record.last_modified)
+        if by[0] != by[1]:  # also where it does not say: some servers know Range, and not If-Range
             raise _StartAnew
-        self.validators = Validators(found.etag or record.etag, found.last_modified or record.last_modified)
+        self.validators = found
         return offset, span[1] or size or None
 
     def _copy(self, answer: requests.Response, done: int, total: Optional[int]) -> int:

@@ -138,16 +138,16 @@ def test_refusals_are_not_tried_again(server: FileServer, tmp_path: Path, code: 
 
 @pytest.mark.parametrize(
     ("state", "by"),
-    [({"etag": '"a"'}, '"a"'), ({"etag": "", "Last_Modified": MODIFIED}, MODIFIED)],
+    [({"ETag": '"a"'}, '"a"'), ({"Last_Modified": MODIFIED}, MODIFIED)],
     ids=["etag", "date"],
 )
 def test_an_interrupted_download_goes_on(server: FileServer, state: Dict[str, str], by: str) -> None:
     def rest(asked: Asked) -> None:
         where = f"bytes {HALF}-{len(CONTENT) - 1}/{len(CONTENT)}"
-        asked.send(206, CONTENT[HALF:], Content_Range=where, Content_Length=str(len(CONTENT) - HALF))
+        asked.send(206, CONTENT[HALF:], Content_Range=where, Content_Length=str(len(CONTENT) - HALF), **state)
 
     seen: List[Any] = []
-    path, _ = had(server, file(CONTENT, sent=HALF, **state), rest, progress=lambda *step: seen.append(step))
+    path, _ = had(server, file(CONTENT, "", sent=HALF, **state), rest, progress=lambda *step: seen.append(step))
     assert path.read_bytes() == CONTENT
     assert ranges(server) == [(None, None), (f"bytes={HALF}-", by)]
     assert all(one[0] <= other[0] for one, other in zip(seen, seen[1:]))
@@ -201,6 +201,23 @@ def test_a_part_of_something_else_is_dropped(server: FileServer, answer: Answer,
     path, _ = had(server, file(CONTENT, sent=HALF), answer)
     assert path.read_bytes() == OTHER
     assert len(server.asked) == requests
+
+
+@pytest.mark.parametrize("told", [{"Last_Modified": MODIFIED.replace("10:", "11:")}, {}, {"ETag": '"2"'}])
+@pytest.mark.parametrize("state", [{"Last_Modified": MODIFIED}, {"ETag": '"1"'}])
+def test_no_file_is_made_of_two_states(server: FileServer, state: Dict[str, str], told: Dict[str, str]) -> None:
+    """Some servers send a range of whatever they have now, of the same size, whatever If-Range says."""
+
+    def rest(asked: Asked) -> None:
+        if "Range" not in asked.headers:
+            asked.send(200, OTHER, Content_Length=str(len(OTHER)), **told)
+            return
+        where = f"bytes {HALF}-{len(OTHER) - 1}/{len(OTHER)}"
+        asked.send(206, OTHER[HALF:], Content_Range=where, Content_Length=str(len(OTHER) - HALF), **told)
+
+    path, _ = had(server, file(CONTENT, "", sent=HALF, **state), rest)
+    assert path.read_bytes() == OTHER
+    assert [offset is None for offset, _ in ranges(server)] == [True, False, True]
 
 
 @pytest.mark.parametrize("code", [206, 304, 204])
