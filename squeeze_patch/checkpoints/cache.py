@@ -12,10 +12,11 @@ import fnmatch
 import json
 import os
 import re
+import stat
 import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Iterator, List, Optional
+from typing import Any, BinaryIO, Iterator, List, Optional
 
 import filelock
 import platformdirs
@@ -28,6 +29,7 @@ _MARK = "squeeze_patch_cache"
 _LOCKS = "locks"
 #: seconds between two looks whether another process is done
 _POLL = 0.1
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def cache_dir() -> Path:
@@ -98,7 +100,7 @@ class CacheSlot:
         self.folder, self.shown = folder, address.shown
         self.path = folder / f"{address.key}_{address.name}"
         self.part = folder / f"{self.path.name}.part"
-        self._lock = folder / _LOCKS / f"{address.key}.lock"
+        self._key = address.key
 
     @contextlib.contextmanager
     def locked(self, longest: float) -> Iterator[None]:
@@ -107,8 +109,7 @@ class CacheSlot:
         Raises:
             OSError: the folder cannot be written to.
         """
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(str(self._lock))
+        lock = _lock_file(self.folder, self._key)
         try:
             lock.acquire(timeout=0)
         except NotImplementedError:
@@ -134,13 +135,27 @@ class CacheSlot:
     def unfinished(self) -> Optional[CachedFile]:
         """What an earlier try left that can be continued."""
         found = _cached(self.part, whole=False)
-        return found if found and (found.record.etag or found.record.last_modified) and found.bytes else None
+        if found is None or not _is_own(self.part):
+            return None
+        return found if (found.record.etag or found.record.last_modified) and found.bytes else None
 
     def begin(self, record: CacheRecord) -> None:
         """Start the part anew."""
         self.discard()
         _write_record(self.part, record, whole=False)
-        self.part.touch()
+        os.close(_create(self.part))
+
+    def open_part(self) -> BinaryIO:
+        """The part, for reading and writing.
+
+        Raises:
+            OSError: it is none of ours.
+        """
+        stream = open(os.open(self.part, os.O_RDWR | _NO_LINK), "r+b")  # noqa: SIM115 - the caller closes it
+        if not _is_own(self.part):
+            stream.close()
+            raise OSError(0, f"{self.part.name} is a link")
+        return stream
 
     def discard(self) -> None:
         CachedFile(self.part, CacheRecord(self.shown), whole=False).remove()
@@ -180,15 +195,21 @@ def matching(files: List[CachedFile], pattern: str) -> List[CachedFile]:
 
 def remove_unused(one: CachedFile) -> bool:
     """Remove a file unless a process is downloading it; whether it was removed."""
-    locks = one.path.parent / _LOCKS
-    locks.mkdir(exist_ok=True)
-    lock = filelock.FileLock(str(locks / f"{one.path.name.partition('_')[0]}.lock"))
     try:
+        lock = _lock_file(one.path.parent, one.path.name.partition("_")[0])
         with lock.acquire(timeout=0):
             one.remove()
     except filelock.Timeout:
         return False
     return True
+
+
+def _lock_file(folder: Path, key: str) -> filelock.BaseFileLock:
+    path = folder / _LOCKS / f"{key}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():  # the file that it leads to would be emptied
+        path.unlink()
+    return filelock.FileLock(str(path))
 
 
 def _record_path(path: Path) -> Path:
@@ -202,13 +223,30 @@ def _unwritten(path: Path) -> Path:
 
 def _write_record(path: Path, record: CacheRecord, whole: bool) -> None:
     text = json.dumps({_MARK: "whole" if whole else "part", **asdict(record)}, indent=2)
-    _unwritten(path).write_text(text + "\n", encoding="utf-8")
+    with contextlib.suppress(FileNotFoundError):
+        _unwritten(path).unlink()
+    with open(_create(_unwritten(path)), "w", encoding="utf-8") as stream:
+        stream.write(text + "\n")
     os.replace(_unwritten(path), _record_path(path))
+
+
+def _create(path: Path) -> int:
+    """A file of our own, open for writing. In a folder that others write to, a link may have been put there that would
+    lead into somebody's file."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether it is a file under this name alone, neither a link to one nor another name of one."""
+    found = path.lstat()
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
 
 
 def _cached(path: Path, whole: bool) -> Optional[CachedFile]:
     """The file with its record; None where either is missing or they do not fit."""
     try:
+        if not (_record_path(path).is_file() and path.is_file()):
+            return None  # nothing is there, or a pipe that would be waited for
         data: Any = json.loads(_record_path(path).read_text(encoding="utf-8"))
         size = path.stat().st_size
     except (OSError, ValueError, RecursionError):

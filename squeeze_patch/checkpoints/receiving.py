@@ -213,7 +213,7 @@ class FileReceiver:
         read = getattr(answer.raw, "read1", answer.raw.read)  # urllib3 1.26 has no read1
         since, at = self.clock.now(), done
         self._tell(done, total)
-        with open(self.slot.part, "r+b") as stream:
+        with self.slot.open_part() as stream:
             stream.seek(done)
             stream.truncate()
             while True:

@@ -8,15 +8,17 @@ import os
 import pickle
 import tempfile
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Tuple
+from typing import Any, Callable, Tuple
 
 import click
 import filelock
 import pytest
 
-from squeeze_patch.checkpoints.cache import cache_dir
+from squeeze_patch.checkpoints.addresses import parse
+from squeeze_patch.checkpoints.cache import CacheRecord, CacheSlot, cache_dir
 from squeeze_patch.checkpoints.downloads import fetch
 from squeeze_patch.cli import main
 from squeeze_patch.cli.output import progress_bar
@@ -174,6 +176,40 @@ def test_two_at_once(server: FileServer) -> None:
     assert len(set(paths)) == 1
     assert paths[0].read_bytes() == DENSE
     assert len(server.asked) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="there are no links")
+@pytest.mark.parametrize("ending", [".json.new", ".part", ".part.json", ".part.json.new", ".json", ""])
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_links_in_a_shared_cache_lead_into_no_file(
+    server: FileServer, tmp_path: Path, ending: str, link: Callable[[Path, Path], None]
+) -> None:
+    url, victim = server.says("/net.pkl", file(DENSE)), tmp_path / "victim"
+    path = CacheSlot(tmp_path / "cache", parse(url)).path
+    path.parent.mkdir()
+    victim.write_bytes(OTHER)
+    link(victim, path.with_name(path.name + ending))
+    if ending == ".part":  # with a record, as if it could be continued
+        record = {"squeeze_patch_cache": "part", **asdict(CacheRecord(url, etag='"1"', size=len(DENSE)))}
+        path.with_name(f"{path.name}.part.json").write_text(json.dumps(record))
+    assert fetch(url).read_bytes() == DENSE
+    assert victim.read_bytes() == OTHER
+    assert not path.is_symlink()
+    assert "Range" not in server.asked[-1][1]
+
+
+def test_links_for_locks_lead_into_no_file(server: FileServer, tmp_path: Path) -> None:
+    url, victim = server.says("/net.pkl", file(DENSE)), tmp_path / "victim"
+    locks = tmp_path / "cache" / "locks"
+    locks.mkdir(parents=True)
+    victim.write_bytes(OTHER)
+    lock = locks / f"{parse(url).key}.lock"
+    lock.symlink_to(victim)
+    assert fetch(url).read_bytes() == DENSE
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(victim)
+    assert run("cache", "clear")[1].startswith("removed 1 file,")
+    assert victim.read_bytes() == OTHER
 
 
 def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
