@@ -1,8 +1,8 @@
 """Downloaded files on the disk: whole ones, and what came of those that were broken off.
 
 Of an address the cache holds KEY_NAME, whole, with KEY_NAME.json, which says where it came from; and KEY_NAME.part with
-KEY_NAME.part.json while it is on its way. A file without such a record is not the cache's: it is neither used nor
-removed.
+KEY_NAME.part.json while it is on its way. SHA256_NAME is a file that was asked for by its sum. A file without such a
+record is not the cache's: it is neither used nor removed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import fnmatch
 import json
 import os
 import re
+import shutil
 import stat
 import warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator, List, Optional
 
@@ -22,6 +23,7 @@ import filelock
 import platformdirs
 
 from squeeze_patch.checkpoints.addresses import Address
+from squeeze_patch.checkpoints.checksums import sha256_of
 from squeeze_patch.checkpoints.transport import Validators
 from squeeze_patch.errors import CheckpointError, DownloadWarning
 
@@ -88,7 +90,7 @@ class CachedFile:
 
     def remove(self) -> None:
         """Without its record, no half of it counts as a file."""
-        for path in (_record_path(self.path), _unwritten(self.path), self.path):
+        for path in (_record_path(self.path), _unwritten(self.path), _unlinked(self.path), self.path):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
@@ -98,6 +100,7 @@ class CacheSlot:
 
     def __init__(self, folder: Path, address: Address) -> None:
         self.folder, self.shown = folder, address.shown
+        self.name = address.name
         self.path = folder / f"{address.key}_{address.name}"
         self.part = folder / f"{self.path.name}.part"
         self._key = address.key
@@ -172,6 +175,32 @@ class CacheSlot:
         self.discard()
         return self.path
 
+    def held(self, sha256: str) -> Optional[CachedFile]:
+        """A file with this sum, under a name that no other file gets; None where there is none, or a damaged one."""
+        found = _cached(self.folder / f"{sha256}_{self.name}", whole=True)
+        return found if found is not None and sha256_of(found.path) == sha256 else None
+
+    def hold(self, file: CachedFile, sha256: str) -> Optional[Path]:
+        """Give the address's file, which the next download replaces, a second name by its sum; None where it has
+        another sum. That takes room where the file system has no links only.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        path = self.folder / f"{sha256}_{self.name}"
+        with _lock_file(self.folder, sha256):
+            new = _unlinked(path)
+            new.unlink(missing_ok=True)
+            try:
+                _link(file.path, new)
+                if sha256_of(new) != sha256:
+                    return None
+                os.replace(new, path)
+            finally:
+                new.unlink(missing_ok=True)  # two names of one file are not renamed into each other
+            _write_record(path, replace(file.record, sha256=sha256, size=path.stat().st_size), whole=True)
+        return path
+
 
 def cached_files(folder: Path) -> List[CachedFile]:
     """Everything in the cache, by name."""
@@ -179,9 +208,15 @@ def cached_files(folder: Path) -> List[CachedFile]:
     for path in folder.glob("*.json") if folder.is_dir() else ():
         file = path.with_name(path.name[: -len(".json")])
         one = _cached(file, whole=not file.name.endswith(".part")) or _cached(file, whole=True)
-        if one is not None and re.match("[0-9a-f]{16}_.", file.name):
+        if one is not None and re.match("([0-9a-f]{16}|[0-9a-f]{64})_.", file.name):
             found.append(one)
     return sorted(found, key=lambda one: (one.name, one.path.name))
+
+
+def room_of(files: List[CachedFile]) -> int:
+    """Bytes of files, one with two names counted once."""
+    found = (one.path.stat() for one in files)
+    return sum({(one.st_dev, one.st_ino): one.st_size for one in found}.values())
 
 
 def matching(files: List[CachedFile], pattern: str) -> List[CachedFile]:
@@ -221,6 +256,11 @@ def _unwritten(path: Path) -> Path:
     return path.with_name(f"{path.name}.json.new")
 
 
+def _unlinked(path: Path) -> Path:
+    """The file by its sum while it is being checked."""
+    return path.with_name(f"{path.name}.new")
+
+
 def _write_record(path: Path, record: CacheRecord, whole: bool) -> None:
     text = json.dumps({_MARK: "whole" if whole else "part", **asdict(record)}, indent=2)
     with contextlib.suppress(FileNotFoundError):
@@ -234,6 +274,15 @@ def _create(path: Path) -> int:
     """A file of our own, open for writing. In a folder that others write to, a link may have been put there that would
     lead into somebody's file."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name of a file, or a copy where the file system has no links."""
+    try:
+        os.link(source.resolve(), target)
+    except (OSError, NotImplementedError):
+        with open(source, "rb") as old, open(_create(target), "wb") as new:
+            shutil.copyfileobj(old, new, 1 << 20)
 
 
 def _is_own(path: Path) -> bool:

@@ -224,7 +224,7 @@ def validators(headers: Mapping[str, str]) -> Validators:
 
 
 def lasting_validators(headers: Mapping[str, str]) -> Validators:
-    """Those by which a file can be asked about later: a date alone is none where the file was written just then, and may
+    """Those by which a file can be asked about later: a date alone is none where the file was written just then and may
     be written once more within the same second."""
     found = validators(headers)
     return found if found.etag or _settled(headers) else Validators()

@@ -39,7 +39,7 @@ def run(*arguments: Any) -> Tuple[int, str, str]:
 
 
 def kept(tmp_path: Path) -> Any:
-    return sorted(path.name[17:] for path in (tmp_path / "cache").glob("*.*"))
+    return sorted(path.name.partition("_")[2] for path in (tmp_path / "cache").glob("*.*"))
 
 
 @pytest.mark.filterwarnings("default")
@@ -69,6 +69,39 @@ def test_sums(server: FileServer, tmp_path: Path) -> None:
     assert (code, f"{local}: its SHA-256 is {OTHER_SUM}, not {SUM}" in err) == (2, True)
     assert run("compare", url, local, "--sha256", SUM, "--sha256", OTHER_SUM, "--trust", "--samples", 2)[0] == 0
     assert run("info", url, "--trust", "--sha256", OTHER_SUM)[0] == 2  # it was in the cache
+    assert kept(tmp_path) == ["net.pkl", "net.pkl.json"]  # that of the other sum
+
+
+def test_a_file_with_a_sum_is_replaced_by_no_other(server: FileServer, tmp_path: Path) -> None:
+    """Another command may download a new state between the check and the reading."""
+    url = server.says("/net.pkl", file(DENSE), file(OTHER, '"2"'))
+    asked, usual = fetch(url, sha256=SUM), fetch(url)
+    assert (asked.read_bytes(), usual.read_bytes()) == (DENSE, OTHER)
+    assert fetch(url, sha256=OTHER_SUM).read_bytes() == OTHER
+    server.says("/net.pkl", file(DENSE, '"3"'))
+    assert fetch(url).read_bytes() == DENSE
+    server.asked.clear()
+    assert fetch(url, sha256=OTHER_SUM).read_bytes() == OTHER
+    assert fetch(url, sha256=SUM) == asked
+    assert server.asked == []
+    asked.write_bytes(OTHER[:-1])  # a damaged one
+    assert fetch(url, sha256=SUM).read_bytes() == DENSE
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_room_of_files_with_two_names(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def denied(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:  # as on FAT
+        monkeypatch.setattr(os, "link", denied)
+    url, room = server.says("/net.pkl", file(DENSE)), len(DENSE) if links else 2 * len(DENSE)
+    assert fetch(url, sha256=SUM).read_bytes() == DENSE
+    assert kept(tmp_path) == ["net.pkl", "net.pkl", "net.pkl.json", "net.pkl.json"]
+    assert json.loads(run("cache", "list", "--json")[1])["total"] == room
+    assert run("cache", "clear")[1].startswith(f"removed 2 files, {room / 1e6:,.1f} MB freed")
     assert kept(tmp_path) == []
 
 
