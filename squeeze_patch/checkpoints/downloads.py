@@ -64,8 +64,10 @@ def fetch(
 def _with_sum(slot: CacheSlot, kept: Optional[CachedFile], sha256: str) -> Optional[Path]:
     """A copy in the cache that has this sum."""
     held = slot.held(sha256)
-    if held is not None or kept is None:
-        return held and held.path
+    if held is not None:
+        return held.path
+    if kept is None:
+        return None
     try:
         return slot.hold(kept, sha256)
     except OSError:

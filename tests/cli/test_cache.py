@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import sys
 import tempfile
 import threading
 from dataclasses import asdict
@@ -136,6 +137,25 @@ def test_sums_of_further_files(tmp_path: Path) -> None:
     ):
         code, _, err = run(*command)
         assert (code, f"Error: {squeezed}: its SHA-256 is " in err) == (2, True), err
+
+
+def test_train_takes_its_start_like_other_files(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = []
+    module = sys.modules["squeeze_patch.cli.train"]  # by its name, the package has the command
+    monkeypatch.setattr(
+        module, "run_training", lambda *_, init_from, **__: starts.append(init_from and Path(init_from).read_bytes())
+    )
+    url = server.says("/net.pkl", file(DENSE))
+    code, _, err = run("train", "--init-from", url, "--sha256", OTHER_SUM, "--", "train.py")
+    assert (code, f"its SHA-256 is {SUM}, not {OTHER_SUM}" in err) == (2, True)
+    assert run("train", "--init-from", url, "--sha256", SUM, "--no-cache", "--", "train.py")[0] == 0
+    assert kept(tmp_path) == []
+    assert run("train", "--", "train.py")[0] == 0
+    assert starts == [DENSE, None]
+    code, _, err = run("train", "--sha256", SUM, "--", "train.py")
+    assert (code, "1 --sha256 for 0 files" in err) == (2, True)
 
 
 def test_downloads_that_are_not_kept(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
