@@ -21,11 +21,16 @@ _SECRET = re.compile(
     "tok|key|sig|secret|pass|pwd|auth|cred|jwt|sess|hmac|policy|code|ticket|access|bearer|nonce|x-amz-|x-goog-",
     flags=re.IGNORECASE,
 )
-#: those that never say which file is meant: another day's signature of the same file finds the copy of this one
-_SIGNATURE = re.compile(
-    r"x-amz-.*|x-goog-.*|sig|signature|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid|passw(or)?d|pwd",
-    flags=re.IGNORECASE,
-)
+#: those that never say which file is meant, by a name that every query with them has: another day's signature of the
+#: same file finds the copy of this one. A lone "signature" or "policy" may be the name of a file.
+_SIGNATURES = {
+    "x-amz-signature": r"x-amz-.*",
+    "x-goog-signature": r"x-goog-.*",
+    "awsaccesskeyid": r"awsaccesskeyid|signature|expires",
+    "googleaccessid": r"googleaccessid|signature|expires",
+    "key-pair-id": r"key-pair-id|signature|expires|policy",
+}
+_PASSWORD = r"passw(or)?d|pwd"
 #: a value without a name is shown up to this length (?raw, ?download)
 _SHORT = 12
 #: login, a name or a number in brackets, and port
@@ -62,7 +67,10 @@ class Address:
         """16 hexadecimal digits that stand for the file in the cache. No login and no password is in what is hashed:
         a short one could be found by trying."""
         parts = urlsplit(self.url)
-        query = [part for part in _parameters(parts.query) if not _SIGNATURE.fullmatch(_name(part))]
+        given = _parameters(parts.query)
+        names = {_name(part).lower() for part in given}
+        aside = "|".join([_PASSWORD, *(pattern for name, pattern in _SIGNATURES.items() if name in names)])
+        query = [part for part in given if not re.fullmatch(aside, _name(part).lower())]
         scheme, host, port = self.origin
         text = urlunsplit((scheme, f"{host}:{port}", parts.path or "/", "&".join(query), ""))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -30,7 +30,9 @@ def fetch(
 
     Args:
         progress: called with (bytes so far, bytes in all or 0 where unknown).
-        sha256: of the file that is wanted, 64 hexadecimal digits. A cached copy that has it is not asked about.
+        sha256: of the file that is wanted, 64 hexadecimal digits. A cached copy that has it is not asked about, and is
+            returned under a name of its own, by its sum: nobody's later download takes its place. (Where the cache
+            cannot be written to, it is the cached copy itself.)
         folder: to download into; default the cache.
         limits, clock: when it is given up, and by what clock.
 
@@ -41,11 +43,15 @@ def fetch(
     address = parse(url)
     slot = CacheSlot(folder or cache_dir(), address)
     kept = slot.whole()
-    if kept is not None and sha256 is not None and sha256_of(kept.path) == sha256.lower():
-        return kept.path
+    if sha256 is not None:
+        found = _with_sum(slot, kept, sha256.lower())
+        if found is not None:
+            return found
     try:
         with slot.locked(limits.total):
-            return _current(address, slot, sha256, progress, limits, clock)
+            path = _current(address, slot, sha256, progress, limits, clock)
+            whole = slot.whole()
+            return path if sha256 is None or whole is None else slot.hold(whole, sha256.lower()) or path
     except OSError as error:
         cure = "free some space there, or name another folder"
         cure += " with SQUEEZE_CACHE" if folder is None else " for temporary files with TMPDIR"
@@ -53,6 +59,19 @@ def fetch(
         if kept is None or slot.whole() is None:
             raise CheckpointError(what) from None
     return _copy_of(kept, f"it cannot be asked about: {what}", sha256)
+
+
+def _with_sum(slot: CacheSlot, kept: Optional[CachedFile], sha256: str) -> Optional[Path]:
+    """A copy in the cache that has this sum."""
+    held = slot.held(sha256)
+    if held is not None:
+        return held.path
+    if kept is None:
+        return None
+    try:
+        return slot.hold(kept, sha256)
+    except OSError:
+        return kept.path if sha256_of(kept.path) == sha256 else None
 
 
 def _current(

@@ -26,6 +26,7 @@ from squeeze_patch.checkpoints.transport import (
     content_range,
     failure,
     is_encoded,
+    lasting_validators,
     refuse,
     strong_validator,
     validators,
@@ -103,6 +104,7 @@ class FileReceiver:
         self.progress, self.limits, self.clock = progress, limits, clock
         self.started = clock.now()
         self.parts = True  # whether the server is asked to go on with a part
+        self.conditions = True  # whether it is asked for a changed file only
         self.written = 0  # bytes of this run
         self.validators = Validators()
 
@@ -142,7 +144,9 @@ class FileReceiver:
 
     def _try(self, session: PlainSession) -> bool:
         part = self.slot.unfinished() if self.parts else None
-        headers: Dict[str, str] = {} if self.kept is None else dict(self.kept.record.validators.conditions)
+        headers: Dict[str, str] = {}
+        if self.kept is not None and self.conditions:
+            headers = dict(self.kept.record.validators.conditions)
         if part is not None:
             headers["Range"] = f"bytes={part.bytes}-"
             headers["If-Range"] = part.record.etag or part.record.last_modified
@@ -151,22 +155,22 @@ class FileReceiver:
             if answer.status_code == 416 and part is not None:
                 raise _StartAnew
             refuse(answer, self.address)
-            if self._unchanged(answer, conditional="If-None-Match" in headers or "If-Modified-Since" in headers):
+            if self._unchanged(answer, conditional=bool({"If-None-Match", "If-Modified-Since"} & set(headers))):
                 return False
             self._receive(answer, part)
             return True
 
     def _unchanged(self, answer: requests.Response, conditional: bool) -> bool:
-        """Whether the file that is kept is the server's. Of a server that gives nothing to ask by, only another size
-        tells that it is not."""
-        if answer.status_code == 304:
-            if not conditional:
-                raise self._error("the server says that the file has not changed, which it was not asked")
-            return True
-        if conditional or self.kept is None or answer.status_code == 206 or any(_told(answer)):
+        """Whether the file that is kept is the server's. A server that gives nothing to ask by sends the file anew: by
+        its size, two states cannot be told apart."""
+        if answer.status_code != 304:
             return False
-        length = None if is_encoded(answer.headers) else content_length(answer.headers, self.address)
-        return length in (None, self.kept.record.size)
+        if self.kept is None or not conditional:
+            raise self._error("the server says that the file has not changed, which it was not asked")
+        if not self.kept.record.validators.agree(validators(answer.headers)):
+            self.conditions = False  # put there with an older date, for example, which is not "modified since"
+            raise _StartAnew
+        return True
 
     def _receive(self, answer: requests.Response, part: Optional[CachedFile]) -> None:
         """The body, behind the part where the server goes on with it."""
@@ -177,11 +181,10 @@ class FileReceiver:
                 raise self._error("the server sends a part of the file that was not asked for")
             offset, total = self._continued(answer, part, encoded)
         else:
-            found = validators(answer.headers)
             strong = "" if encoded else strong_validator(answer.headers)
             by = (strong, "") if strong.startswith('"') else ("", strong)
             self.slot.begin(CacheRecord(self.address.shown, *by, size=total or 0))
-            self.validators = found
+            self.validators = lasting_validators(answer.headers)
         self._check_size(total or 0)
         free = shutil.disk_usage(self.slot.folder).free
         if total is not None and total - offset > free:
@@ -199,9 +202,10 @@ class FileReceiver:
         offset, size = part.bytes, record.size
         if span is None or encoded or span[0] != offset or (size and span[1] not in (None, size)):
             raise _StartAnew
-        if record.etag and found.etag not in ("", record.etag):
+        by = (found.etag, record.etag) if record.etag else (found.last_modified, record.last_modified)
+        if by[0] != by[1]:  # also where it does not say: some servers know Range, and not If-Range
             raise _StartAnew
-        self.validators = Validators(found.etag or record.etag, found.last_modified or record.last_modified)
+        self.validators = lasting_validators(answer.headers)
         return offset, span[1] or size or None
 
     def _copy(self, answer: requests.Response, done: int, total: Optional[int]) -> int:
@@ -209,7 +213,7 @@ class FileReceiver:
         read = getattr(answer.raw, "read1", answer.raw.read)  # urllib3 1.26 has no read1
         since, at = self.clock.now(), done
         self._tell(done, total)
-        with open(self.slot.part, "r+b") as stream:
+        with self.slot.open_part() as stream:
             stream.seek(done)
             stream.truncate()
             while True:
@@ -247,8 +251,3 @@ class FileReceiver:
 
     def _error(self, what: str) -> CheckpointError:
         return CheckpointError(f"cannot download {self.address.shown}: {what}")
-
-
-def _told(answer: requests.Response) -> Tuple[str, str]:
-    found = validators(answer.headers)
-    return found.etag, found.last_modified

@@ -66,6 +66,12 @@ class Validators:
         headers = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
         return {name: value for name, value in headers.items() if value}
 
+    def agree(self, told: Validators) -> bool:
+        """Whether an answer that says "not changed" is about the file of these; it may say nothing more."""
+        if self.etag and told.etag:
+            return _opaque(self.etag) == _opaque(told.etag)
+        return told.last_modified in ("", self.last_modified)
+
 
 class PlainSession(requests.Session):
     """Leaves redirections to `ask`: also where it is not to follow them, requests reads their bodies whole, however
@@ -217,13 +223,28 @@ def validators(headers: Mapping[str, str]) -> Validators:
     )
 
 
+def lasting_validators(headers: Mapping[str, str]) -> Validators:
+    """Those by which a file can be asked about later: a date alone is none where the file was written just then and may
+    be written once more within the same second."""
+    found = validators(headers)
+    return found if found.etag or _settled(headers) else Validators()
+
+
 def strong_validator(headers: Mapping[str, str]) -> str:
     """What If-Range can be asked with: an ETag that is not weak, or a date some time before the answer's."""
     found = validators(headers)
     if found.etag.startswith('"'):
         return found.etag
-    modified, now = _date(found.last_modified), _date(headers.get("Date", ""))
-    return found.last_modified if modified and now and now - modified >= _SETTLED else ""
+    return found.last_modified if _settled(headers) else ""
+
+
+def _settled(headers: Mapping[str, str]) -> bool:
+    modified, now = _date(headers.get("Last-Modified", "").strip()), _date(headers.get("Date", ""))
+    return modified is not None and now is not None and now - modified >= _SETTLED
+
+
+def _opaque(etag: str) -> str:
+    return etag[2:] if etag.startswith("W/") else etag
 
 
 def retry_after(headers: Mapping[str, str]) -> Optional[float]:

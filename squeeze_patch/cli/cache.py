@@ -7,7 +7,7 @@ from typing import Dict, Optional
 
 import click
 
-from squeeze_patch.checkpoints.cache import CachedFile, cache_dir, cached_files, matching, remove_unused
+from squeeze_patch.checkpoints.cache import CachedFile, cache_dir, cached_files, matching, remove_unused, room_of
 from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.errors import CheckpointError
 
@@ -29,7 +29,7 @@ def list_files(as_json: bool) -> None:
     """List the downloads that are kept: name, size, date, address."""
     folder = cache_dir()
     files = cached_files(folder)
-    total = sum(one.bytes for one in files)
+    total = room_of(files)
     if as_json:
         rows = [_row(one) for one in files]
         click.echo(json.dumps({"folder": str(folder), "files": rows, "total": total}, indent=2))
@@ -56,7 +56,7 @@ def clear(pattern: Optional[str]) -> None:
         raise CheckpointError(f"no download in {folder} fits {pattern}; squeeze-patch cache list shows what is there")
     freed, removed = 0, 0
     for one in chosen:
-        size = one.bytes
+        size = one.bytes if one.path.stat().st_nlink == 1 else 0  # it has another name
         if remove_unused(one):
             freed, removed = freed + size, removed + 1
         else:

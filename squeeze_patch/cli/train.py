@@ -7,8 +7,9 @@ from typing import Optional, Tuple
 import click
 
 from squeeze_patch.cli.errors import Command
-from squeeze_patch.cli.options import quiet_option, ratio_options
+from squeeze_patch.cli.options import quiet_option, ratio_options, source_options
 from squeeze_patch.cli.output import say_unless
+from squeeze_patch.cli.sources import Sources
 from squeeze_patch.training.train import train as run_training
 
 
@@ -17,6 +18,7 @@ from squeeze_patch.training.train import train as run_training
 @ratio_options
 @click.option("--init-from", metavar="FILE", help="Start from this checkpoint's weights (dense or squeezed).")
 @click.option("--dense", is_flag=True, help="Squeeze nothing: the rival, under the same torch in the same way.")
+@source_options
 @quiet_option
 def train(
     arguments: Tuple[str, ...],
@@ -24,6 +26,7 @@ def train(
     ratio: Optional[float],
     init_from: Optional[str],
     dense: bool,
+    sources: Sources,
     quiet: bool,
 ) -> None:
     """Run a host's own train.py with squeezed generators.
@@ -35,4 +38,6 @@ def train(
     Example:
       squeeze-patch train -- train.py --outdir=runs --data=faces.zip --gpus=1
     """
+    for path in sources.local(None if dense else init_from, quiet=quiet):
+        init_from = str(path)
     run_training(arguments, reduction=reduction, ratio=ratio, init_from=init_from, dense=dense, say=say_unless(quiet))

@@ -125,9 +125,29 @@ def test_what_is_shown(source: str, shown: str) -> None:
 
 def test_the_key_is_of_the_file_and_not_of_the_login() -> None:
     one = parse(f"https://u:hunter2@host/a{QUERY}")
-    assert one.key == parse("https://host/a?id=7&token=tok3n&x-amz-signature=another").key
+    assert one.key == parse("https://host/a?id=7&token=tok3n&x-amz-signature=another&%73ig=s1gnature").key
     assert one.key != parse("https://host/a?id=8&token=tok3n").key
     assert one.key != parse("https://host/a?id=7&token=other").key  # it may say which file is meant
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("signature=a", "signature=b", False),
+        ("sig=a", "sig=b", False),
+        ("policy=a", "policy=b", False),
+        ("expires=1", "expires=2", False),
+        ("x-amz-file=a", "x-amz-file=b", False),
+        ("Signature=a&Expires=1&AWSAccessKeyId=k", "Expires=2&AWSAccessKeyId=l&Signature=b", True),
+        ("AWSAccessKeyId=k&policy=a", "AWSAccessKeyId=k&policy=b", False),
+        ("Policy=a&Signature=b&Key-Pair-Id=c", "Policy=d&Signature=e&Key-Pair-Id=f", True),
+        ("Key-Pair-Id=c&id=1", "Key-Pair-Id=c&id=2", False),
+        ("X-Goog-Signature=a&X-Goog-Date=1", "X-Goog-Signature=b&X-Goog-Date=2", True),
+        ("GoogleAccessId=a&Expires=1&Signature=c", "GoogleAccessId=a&Expires=2&Signature=d", True),
+    ],
+)
+def test_what_in_a_query_names_no_file(one: str, other: str, same: bool) -> None:
+    assert (parse(f"https://host/a?{one}").key == parse(f"https://host/a?{other}").key) == same
 
 
 def invoke(*arguments: str) -> Tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import gzip
 import json
 import os
@@ -76,11 +77,41 @@ def test_dates_tell_states_apart_too(server: FileServer) -> None:
     assert path.read_bytes() == CONTENT
 
 
-def test_of_a_server_that_tells_nothing_only_another_size_is_another_file(server: FileServer) -> None:
+def test_of_a_server_that_tells_nothing_the_file_is_downloaded_anew(server: FileServer) -> None:
+    assert len(OTHER) == len(CONTENT)
     had(server, status(200, CONTENT))
-    assert had(server, status(200, OTHER))[0].read_bytes() == CONTENT
-    assert had(server, status(200, OTHER[:-2] + b"x.."))[0].read_bytes()[-3:] == b"x.."
+    assert had(server, status(200, OTHER))[0].read_bytes() == OTHER
+    assert had(server, lambda asked: asked.send(200, CONTENT))[0].read_bytes() == CONTENT  # no length either
+    assert had(server, lambda asked: asked.send(200, OTHER))[0].read_bytes() == OTHER
+    with pytest.warns(DownloadWarning, match="503 .* in the cache is used"):
+        assert had(server, status(503))[0].read_bytes() == OTHER
     assert had(server, file(CONTENT))[0].read_bytes() == CONTENT  # it tells now
+
+
+def test_a_date_of_this_second_tells_no_states_apart(server: FileServer) -> None:
+    fresh = email.utils.formatdate(usegmt=True)
+    had(server, file(CONTENT, "", Last_Modified=fresh))
+    assert had(server, file(OTHER, "", Last_Modified=fresh))[0].read_bytes() == OTHER
+    assert "If-Modified-Since" not in server.asked[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("state", "told", "same"),
+    [
+        ({"Last_Modified": MODIFIED}, {"Last_Modified": MODIFIED}, True),
+        ({"Last_Modified": MODIFIED}, {}, True),
+        ({"Last_Modified": MODIFIED}, {"Last_Modified": MODIFIED.replace("2026", "2025")}, False),
+        ({"ETag": '"1"', "Last_Modified": MODIFIED}, {"ETag": 'W/"1"', "Last_Modified": "x"}, True),
+        ({"ETag": '"1"'}, {"ETag": '"2"'}, False),
+    ],
+)
+def test_not_changed_has_to_be_said_of_the_copy(
+    server: FileServer, state: Dict[str, str], told: Dict[str, str], same: bool
+) -> None:
+    """An older file that is put in the place of a newer one is not modified since."""
+    had(server, file(CONTENT, "", **state))
+    path, _ = had(server, status(304, **told), file(OTHER, "", **told))
+    assert path.read_bytes() == (CONTENT if same else OTHER)
 
 
 @pytest.mark.parametrize("answer", [status(503), status(429, Retry_After="7")])
@@ -138,16 +169,16 @@ def test_refusals_are_not_tried_again(server: FileServer, tmp_path: Path, code: 
 
 @pytest.mark.parametrize(
     ("state", "by"),
-    [({"etag": '"a"'}, '"a"'), ({"etag": "", "Last_Modified": MODIFIED}, MODIFIED)],
+    [({"ETag": '"a"'}, '"a"'), ({"Last_Modified": MODIFIED}, MODIFIED)],
     ids=["etag", "date"],
 )
 def test_an_interrupted_download_goes_on(server: FileServer, state: Dict[str, str], by: str) -> None:
     def rest(asked: Asked) -> None:
         where = f"bytes {HALF}-{len(CONTENT) - 1}/{len(CONTENT)}"
-        asked.send(206, CONTENT[HALF:], Content_Range=where, Content_Length=str(len(CONTENT) - HALF))
+        asked.send(206, CONTENT[HALF:], Content_Range=where, Content_Length=str(len(CONTENT) - HALF), **state)
 
     seen: List[Any] = []
-    path, _ = had(server, file(CONTENT, sent=HALF, **state), rest, progress=lambda *step: seen.append(step))
+    path, _ = had(server, file(CONTENT, "", sent=HALF, **state), rest, progress=lambda *step: seen.append(step))
     assert path.read_bytes() == CONTENT
     assert ranges(server) == [(None, None), (f"bytes={HALF}-", by)]
     assert all(one[0] <= other[0] for one, other in zip(seen, seen[1:]))
@@ -201,6 +232,23 @@ def test_a_part_of_something_else_is_dropped(server: FileServer, answer: Answer,
     path, _ = had(server, file(CONTENT, sent=HALF), answer)
     assert path.read_bytes() == OTHER
     assert len(server.asked) == requests
+
+
+@pytest.mark.parametrize("told", [{"Last_Modified": MODIFIED.replace("10:", "11:")}, {}, {"ETag": '"2"'}])
+@pytest.mark.parametrize("state", [{"Last_Modified": MODIFIED}, {"ETag": '"1"'}])
+def test_no_file_is_made_of_two_states(server: FileServer, state: Dict[str, str], told: Dict[str, str]) -> None:
+    """Some servers send a range of whatever they have now, of the same size, whatever If-Range says."""
+
+    def rest(asked: Asked) -> None:
+        if "Range" not in asked.headers:
+            asked.send(200, OTHER, Content_Length=str(len(OTHER)), **told)
+            return
+        where = f"bytes {HALF}-{len(OTHER) - 1}/{len(OTHER)}"
+        asked.send(206, OTHER[HALF:], Content_Range=where, Content_Length=str(len(OTHER) - HALF), **told)
+
+    path, _ = had(server, file(CONTENT, "", sent=HALF, **state), rest)
+    assert path.read_bytes() == OTHER
+    assert [offset is None for offset, _ in ranges(server)] == [True, False, True]
 
 
 @pytest.mark.parametrize("code", [206, 304, 204])

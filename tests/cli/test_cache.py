@@ -6,17 +6,20 @@ import hashlib
 import json
 import os
 import pickle
+import sys
 import tempfile
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Tuple
+from typing import Any, Callable, Tuple
 
 import click
 import filelock
 import pytest
 
-from squeeze_patch.checkpoints.cache import cache_dir
+from squeeze_patch.checkpoints.addresses import parse
+from squeeze_patch.checkpoints.cache import CacheRecord, CacheSlot, cache_dir
 from squeeze_patch.checkpoints.downloads import fetch
 from squeeze_patch.cli import main
 from squeeze_patch.cli.output import progress_bar
@@ -37,7 +40,7 @@ def run(*arguments: Any) -> Tuple[int, str, str]:
 
 
 def kept(tmp_path: Path) -> Any:
-    return sorted(path.name[17:] for path in (tmp_path / "cache").glob("*.*"))
+    return sorted(path.name.partition("_")[2] for path in (tmp_path / "cache").glob("*.*"))
 
 
 @pytest.mark.filterwarnings("default")
@@ -67,6 +70,39 @@ def test_sums(server: FileServer, tmp_path: Path) -> None:
     assert (code, f"{local}: its SHA-256 is {OTHER_SUM}, not {SUM}" in err) == (2, True)
     assert run("compare", url, local, "--sha256", SUM, "--sha256", OTHER_SUM, "--trust", "--samples", 2)[0] == 0
     assert run("info", url, "--trust", "--sha256", OTHER_SUM)[0] == 2  # it was in the cache
+    assert kept(tmp_path) == ["net.pkl", "net.pkl.json"]  # that of the other sum
+
+
+def test_a_file_with_a_sum_is_replaced_by_no_other(server: FileServer, tmp_path: Path) -> None:
+    """Another command may download a new state between the check and the reading."""
+    url = server.says("/net.pkl", file(DENSE), file(OTHER, '"2"'))
+    asked, usual = fetch(url, sha256=SUM), fetch(url)
+    assert (asked.read_bytes(), usual.read_bytes()) == (DENSE, OTHER)
+    assert fetch(url, sha256=OTHER_SUM).read_bytes() == OTHER
+    server.says("/net.pkl", file(DENSE, '"3"'))
+    assert fetch(url).read_bytes() == DENSE
+    server.asked.clear()
+    assert fetch(url, sha256=OTHER_SUM).read_bytes() == OTHER
+    assert fetch(url, sha256=SUM) == asked
+    assert server.asked == []
+    asked.write_bytes(OTHER[:-1])  # a damaged one
+    assert fetch(url, sha256=SUM).read_bytes() == DENSE
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_room_of_files_with_two_names(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def denied(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:  # as on FAT
+        monkeypatch.setattr(os, "link", denied)
+    url, room = server.says("/net.pkl", file(DENSE)), len(DENSE) if links else 2 * len(DENSE)
+    assert fetch(url, sha256=SUM).read_bytes() == DENSE
+    assert kept(tmp_path) == ["net.pkl", "net.pkl", "net.pkl.json", "net.pkl.json"]
+    assert json.loads(run("cache", "list", "--json")[1])["total"] == room
+    assert run("cache", "clear")[1].startswith(f"removed 2 files, {room / 1e6:,.1f} MB freed")
     assert kept(tmp_path) == []
 
 
@@ -101,6 +137,25 @@ def test_sums_of_further_files(tmp_path: Path) -> None:
     ):
         code, _, err = run(*command)
         assert (code, f"Error: {squeezed}: its SHA-256 is " in err) == (2, True), err
+
+
+def test_train_takes_its_start_like_other_files(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = []
+    module = sys.modules["squeeze_patch.cli.train"]  # by its name, the package has the command
+    monkeypatch.setattr(
+        module, "run_training", lambda *_, init_from, **__: starts.append(init_from and Path(init_from).read_bytes())
+    )
+    url = server.says("/net.pkl", file(DENSE))
+    code, _, err = run("train", "--init-from", url, "--sha256", OTHER_SUM, "--", "train.py")
+    assert (code, f"its SHA-256 is {SUM}, not {OTHER_SUM}" in err) == (2, True)
+    assert run("train", "--init-from", url, "--sha256", SUM, "--no-cache", "--", "train.py")[0] == 0
+    assert kept(tmp_path) == []
+    assert run("train", "--", "train.py")[0] == 0
+    assert starts == [DENSE, None]
+    code, _, err = run("train", "--sha256", SUM, "--", "train.py")
+    assert (code, "1 --sha256 for 0 files" in err) == (2, True)
 
 
 def test_downloads_that_are_not_kept(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +229,40 @@ def test_two_at_once(server: FileServer) -> None:
     assert len(set(paths)) == 1
     assert paths[0].read_bytes() == DENSE
     assert len(server.asked) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="there are no links")
+@pytest.mark.parametrize("ending", [".json.new", ".part", ".part.json", ".part.json.new", ".json", ""])
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_links_in_a_shared_cache_lead_into_no_file(
+    server: FileServer, tmp_path: Path, ending: str, link: Callable[[Path, Path], None]
+) -> None:
+    url, victim = server.says("/net.pkl", file(DENSE)), tmp_path / "victim"
+    path = CacheSlot(tmp_path / "cache", parse(url)).path
+    path.parent.mkdir()
+    victim.write_bytes(OTHER)
+    link(victim, path.with_name(path.name + ending))
+    if ending == ".part":  # with a record, as if it could be continued
+        record = {"squeeze_patch_cache": "part", **asdict(CacheRecord(url, etag='"1"', size=len(DENSE)))}
+        path.with_name(f"{path.name}.part.json").write_text(json.dumps(record))
+    assert fetch(url).read_bytes() == DENSE
+    assert victim.read_bytes() == OTHER
+    assert not path.is_symlink()
+    assert "Range" not in server.asked[-1][1]
+
+
+def test_links_for_locks_lead_into_no_file(server: FileServer, tmp_path: Path) -> None:
+    url, victim = server.says("/net.pkl", file(DENSE)), tmp_path / "victim"
+    locks = tmp_path / "cache" / "locks"
+    locks.mkdir(parents=True)
+    victim.write_bytes(OTHER)
+    lock = locks / f"{parse(url).key}.lock"
+    lock.symlink_to(victim)
+    assert fetch(url).read_bytes() == DENSE
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(victim)
+    assert run("cache", "clear")[1].startswith("removed 1 file,")
+    assert victim.read_bytes() == OTHER
 
 
 def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
