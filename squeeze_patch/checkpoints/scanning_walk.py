@@ -13,6 +13,8 @@ from squeeze_patch.checkpoints.scanning_values import NOTHING, SOMETHING, Thing
 
 #: opcodes that tell whether bytes somewhere inside a file are a pickle
 TRIAL = 10_000
+#: characters of a number that are parsed, which is slow of many
+_DIGITS = 4000
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,9}")
 _HEADERS = tuple(bytes([0x80, protocol]) for protocol in range(6))
 
@@ -108,7 +110,7 @@ def _decimal(machine: Machine, step: Opcode) -> int:
         return int(line)
     machine.note(UNKNOWN, "data", f"an unusual number in {step.name}", "readers of pickles can disagree on it")
     try:
-        return int(line.split(b"\0", 1)[0])
+        return int(line.split(b"\0", 1)[0]) if len(line) <= _DIGITS else -1
     except ValueError:
         machine.stumble()
         return -1
