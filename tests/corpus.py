@@ -24,6 +24,8 @@ from typing import Any, Callable, Dict, List, Tuple
 import numpy as np
 import torch
 
+from tests.attacks import attacks
+
 
 class Call:
     """Pickles as a call."""
@@ -88,7 +90,6 @@ def payloads(mark: str) -> Dict[str, bytes]:
 def short(text: str) -> bytes:
     """SHORT_BINUNICODE"""
     data = text.encode()
-    assert len(data) < 256
     return b"\x8c" + bytes([len(data)]) + data
 
 
@@ -130,6 +131,7 @@ def more_payloads(mark: str) -> Dict[str, bytes]:
         **_by_source(mark),
         **_by_archive(mark),
         **_by_place(mark),
+        **attacks(mark, lambda: saved(Call(os.mkdir, mark))),
     }
 
 

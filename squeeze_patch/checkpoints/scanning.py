@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from squeeze_patch.errors import CheckpointError
 SCHEMA = 1
 #: names that a verdict says one by one
 _SAID = 5
+#: bytes of a file that are copied, and of one step of that
+COPIED, _BLOCK = 1 << 30, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -132,11 +135,22 @@ def scan(source: PathLike, progress: Optional[Progress] = None) -> Scan:
 
 
 def _mapped(path: Path) -> memoryview:
-    """The bytes of a file, which are read when they are looked at."""
-    if path.stat().st_size == 0:
-        return memoryview(b"")
+    """The bytes of a file: a copy, for one that is mapped and becomes shorter ends the process. Of a file too large for
+    that a map all the same."""
     with open(path, "rb") as stream:
-        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        size = os.fstat(stream.fileno()).st_size
+        if size == 0:
+            return memoryview(b"")
+        if size > COPIED:
+            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        copy = memoryview(bytearray(size))
+        done = 0
+        while done < size:
+            count = stream.readinto(copy[done : done + _BLOCK])
+            if not count:
+                break
+            done += count
+        return copy[:done].toreadonly()
 
 
 def _judge_sources(notes: Notes) -> None:

@@ -26,6 +26,9 @@ UNPACKED = 1 << 28
 RATIO = 200
 _ENTRY, _END = re.compile(b"PK\x01\x02"), b"PK\x05\x06"
 _LOCAL = struct.Struct("<4s5H3L2H")
+#: the record at the end, the one of wide archives, and what leads to that
+_LAST, _WIDE, _LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
+_WIDE_MAGIC, _LOCATOR_MAGIC = b"PK\x06\x06", b"PK\x06\x07"
 _PADDING = 64
 _ELSEWHERE = re.compile(r"^([/\\]|[A-Za-z]:)|(^|[/\\])\.\.([/\\]|$)")
 
@@ -79,6 +82,7 @@ def look_into_zip(view: memoryview, part: Part, notes: Notes) -> None:
         left[member.compress_type] = left.get(member.compress_type, 0) - member.file_size
         _wait_for_member(member, view[start:end], left[member.compress_type] >= 0, part, notes)
     _check_spans(view, spans, archive, part, notes)
+    _check_end(view, archive, part, notes)
 
 
 def _wait_for_member(member: zipfile.ZipInfo, packed: memoryview, affordable: bool, part: Part, notes: Notes) -> None:
@@ -181,6 +185,33 @@ def _check_spans(
         _stray(view, last + 22, len(view), "behind", part, notes)
 
 
+def _check_end(view: memoryview, archive: zipfile.ZipFile, part: Part, notes: Notes) -> None:
+    """Whether all that leads to the directory leads to the one that was read: some readers follow the one, some the
+    other."""
+    start, members = max(archive.start_dir, 0), len(archive.infolist())
+    at, count = start, 0
+    while bytes(view[at : at + 4]) == b"PK\x01\x02" and at + 46 <= len(view):
+        at, count = at + 46 + sum(struct.unpack_from("<3H", view, at + 28)), count + 1
+    agreed = count == members
+    size = at - start
+    if bytes(view[at : at + 4]) == _WIDE_MAGIC and at + _WIDE.size + _LOCATOR.size <= len(view):
+        _, length, _, _, _, _, *wide = _WIDE.unpack_from(view, at)
+        magic, _, where, disks = _LOCATOR.unpack_from(view, at + _WIDE.size)
+        agreed = agreed and (length, wide) == (_WIDE.size - 12, [members, members, size, start])
+        agreed = agreed and (magic, where, disks) == (_LOCATOR_MAGIC, at, 1)
+        at += _WIDE.size + _LOCATOR.size
+    elif bytes(view[at - _LOCATOR.size : at - _LOCATOR.size + 4]) == _LOCATOR_MAGIC:
+        agreed = False
+    if bytes(view[at : at + 4]) != _END or at + _LAST.size > len(view):
+        agreed = False
+    else:
+        _, _, _, _, total, told, begin, _ = _LAST.unpack_from(view, at)
+        agreed = agreed and total in (members, 0xFFFF) and told in (size, 0xFFFFFFFF) and begin in (start, 0xFFFFFFFF)
+    if not agreed or bytes(view[at + 4 :]).find(_END) >= 0:
+        why = "which directory is read depends on the reader"
+        notes.add(Finding(UNKNOWN, "data", "an archive whose end does not lead to its directory", why, part.place, at))
+
+
 def _stray(view: memoryview, start: int, end: int, where: str, part: Part, notes: Notes) -> None:
     inside = view[start:end]
     what = f"{end - start:,} bytes {where} a zip archive"
@@ -203,6 +234,13 @@ def look_into_tar(view: memoryview, part: Part, notes: Notes) -> None:
 
 def _look_at_tar_member(view: memoryview, member: tarfile.TarInfo, part: Part, notes: Notes) -> None:
     place = within(part.place, member.name)
+    kind = member.name.rpartition("/")[2]
+    if member.sparse is not None or member.type == tarfile.GNUTYPE_SPARSE:
+        what = "a member with holes, which is unpacked in another order"
+        notes.add(Finding(UNKNOWN, "data", what, "such archives do not need it", place, member.offset))
+        notes.gap("a member with holes", place, member.offset)
+    if kind in ("storages", "tensors"):  # numbers of torch's oldest form stand between pickles
+        notes.gap("pickles behind numbers in torch's oldest form", place, member.offset)
     if _ELSEWHERE.search(member.name):
         notes.add(Finding(UNKNOWN, "data", "a member whose name leads out of the archive", "", place, member.offset))
     if not (member.isfile() or member.isdir()):
@@ -210,7 +248,7 @@ def _look_at_tar_member(view: memoryview, member: tarfile.TarInfo, part: Part, n
     elif member.isfile():
         _note_code(member.name, place, member.offset, notes)
         inside = view[member.offset_data : member.offset_data + member.size]
-        required = member.name.rpartition("/")[2] in ("pickle", "storages", "tensors")
+        required = kind in ("pickle", "storages", "tensors")
         notes.wait(Part(place, lambda: inside, part.depth + 1, "", True, required))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import io
 import struct
+import tarfile
 from dataclasses import replace
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from squeeze_patch.checkpoints.scanning_archives import look_into_tar, look_into_zip
 from squeeze_patch.checkpoints.scanning_findings import UNKNOWN, USUAL, Finding, Notes, Part, Unreadable, within
@@ -68,11 +69,22 @@ def look_into(part: Part, notes: Notes, progress: Optional[Progress] = None) -> 
         _READERS[form](view, part, notes)
     elif part.required:
         notes.gap(form, part.place, why=_CURES.get(form, "nothing is known of what is in it"))
-    if form != ZIP and try_as_pickle(view).as_part:  # P, its first byte, ends every usual reading as a pickle
-        what = f"{form} that is a pickle, too"
+    for other in [] if part.again else _other_forms(view, form, part.depth == 0):
+        what, place = f"{form} that is {other}, too", within(part.place, f"as {other}")
         notes.add(Finding(UNKNOWN, "data", what, "what it is depends on the reader", part.place))
-        notes.wait(Part(within(part.place, "as a pickle"), lambda: view, part.depth + 1, PICKLE))
+        notes.wait(Part(place, lambda: view, part.depth + 1, other, other == OLDER, again=True))
     return form
+
+
+def _other_forms(view: memoryview, form: str, is_file: bool) -> List[str]:
+    """What other readers can take bytes for that begin as some form."""
+    found = [TAR] if form != TAR and _is_tar(view) else []
+    if form != OLDER and bytes(view[: len(OLDER_TORCH)]) == OLDER_TORCH:
+        return [*found, OLDER]
+    if form not in (ZIP, OLDER):  # P, the first byte of an archive, ends every usual reading as a pickle
+        likeness = try_as_pickle(view)
+        found += [PICKLE] if likeness.as_part or (is_file and likeness.imports) else []
+    return found
 
 
 def form_of(view: memoryview, is_file: bool = True) -> str:
@@ -81,7 +93,7 @@ def form_of(view: memoryview, is_file: bool = True) -> str:
     for start, form in _OPEN.items():
         if head.startswith(start):
             return form
-    if head[257:262] == b"ustar":
+    if head[257:262] == b"ustar" or _is_tar(view):
         return TAR
     if _is_safetensors(view):
         return SAFETENSORS
@@ -211,6 +223,18 @@ def _is_text(head: bytes) -> bool:
     except UnicodeDecodeError as error:
         text = head[: error.start].decode("utf-8") if error.start > len(head) - 4 else "\0"
     return all(character.isprintable() or character in "\r\n\t\f" for character in text)
+
+
+def _is_tar(view: memoryview) -> bool:
+    """Whether the checksum of a first header fits, which is all that the oldest archives have to tell them by."""
+    head = bytes(view[: tarfile.BLOCKSIZE])
+    if not head.strip(b"\0"):
+        return False
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
+        return False
+    return True
 
 
 def _ends_as_zip(view: memoryview) -> bool:

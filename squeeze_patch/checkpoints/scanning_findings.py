@@ -15,8 +15,8 @@ LEVELS = (RUNS_CODE, UNKNOWN, NOT_LOOKED_INTO, USUAL)
 STEPS = 3_000_000
 #: findings that are kept of a level, and parts of a file that are looked into
 FINDINGS, PARTS = 1000, 100_000
-#: characters of source that are parsed, which takes a second for some hundred thousand
-CHARACTERS = 1 << 23
+#: characters of source that are parsed in all, which takes a second for a hundred thousand
+CHARACTERS = 1 << 20
 #: how deep files are looked for inside files
 DEPTH = 8
 #: characters of a name that are kept
@@ -61,6 +61,7 @@ class Part:
         ids: whether a loader of torch's reads them, which brings tensors in by ids.
         required: whether bytes of no known form are worth a word.
         start: offset of a pickle in them, of which there can be several.
+        again: whether they were looked into as something else before.
     """
 
     place: str
@@ -70,6 +71,7 @@ class Part:
     ids: bool = False
     required: bool = True
     start: int = 0
+    again: bool = False
 
 
 @dataclass(frozen=True)

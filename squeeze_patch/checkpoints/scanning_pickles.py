@@ -18,17 +18,21 @@ from squeeze_patch.checkpoints.scanning_findings import (
     within,
 )
 from squeeze_patch.checkpoints.scanning_names import is_name, judge_name, source_entries, source_entry
-from squeeze_patch.checkpoints.scanning_opcodes import Words
 from squeeze_patch.checkpoints.scanning_values import (
+    HOOK,
     NOTHING,
     SOMETHING,
+    UNKNOWN_KEY,
     Named,
     Thing,
     computed,
     entries_of,
-    entry_of,
+    is_hook,
+    key_of,
+    makes_bytes,
     raw_of,
     text_of,
+    values_of,
 )
 
 #: looks into bytes or words in a pickle, given them, their place, the offset of the opcode, and whether they must be a
@@ -43,6 +47,10 @@ _CALLING: Dict[Tuple[str, str], Optional[int]] = {
     ("copy_reg", "_reconstructor"): None,
     ("torch._tensor", "_rebuild_from_type_v2"): 2,
 }
+#: usual functions that set attributes from a state, their last argument
+_SETTING = (("torch._tensor", "_rebuild_from_type_v2"), ("torch._utils", "_rebuild_parameter_with_state"))
+#: usual functions, beside these, that are harmless only for what they are given
+_RUNNING_ARGUMENTS = (("torch.storage", "_load_from_bytes"), ("_codecs", "encode"))
 _CHANGES = "that changes the running process"
 
 
@@ -59,8 +67,8 @@ class Machine:
     Attributes:
         at: offset of the opcode.
         fault: offset of the first thing that ends Python's unpickler, None where there is none.
-        imports: how often it imports something, before any fault; calls: how often it calls something, likewise;
-            no_names: how often it imports what cannot be a name.
+        imports: how often it imports something, before any fault; calls: how often it calls something, likewise.
+        frame_end: offset to which a reader may have read at once.
     """
 
     notes: Notes
@@ -75,7 +83,7 @@ class Machine:
     fault: Optional[int] = None
     imports: int = 0
     calls: int = 0
-    no_names: int = 0
+    frame_end: int = 0
 
     def stumble(self) -> Any:
         """Something that ends Python's unpickler."""
@@ -131,10 +139,7 @@ class Machine:
             self.push(SOMETHING)
             return
         found = Named(words[0], words[1], self.protocol)
-        if is_name(*found.pair):
-            self.imports += self.fault is None
-        else:
-            self.no_names += 1
+        self.imports += self.fault is None and is_name(*found.pair)
         self.note_name(found, named=1)
         self.push(found)
 
@@ -147,6 +152,7 @@ class Machine:
             self.note(UNKNOWN, "call", f"a call of {called}", "which is known only on loading", called=1)
             return SOMETHING
         self.note_name(function, called=1)
+        self.check_arguments(function, args)
         first = args[0] if isinstance(args, tuple) and args else NOTHING
         if function.pair in _CALLING and isinstance(args, tuple):
             return self.call_of_first(function, args)
@@ -154,6 +160,8 @@ class Machine:
         if not is_new:
             self.check_source(function, first)
         value = computed(function.pair, args)
+        if value is None and makes_bytes(function.pair) and args:
+            self.note(UNKNOWN, "call", f"bytes that {function} computes", "which is known only on loading", called=1)
         if value is None:
             return Thing(function, entries_of(first) or None, is_new)
         self.notes.step(len(value) >> 12)
@@ -165,10 +173,40 @@ class Machine:
         """What comes of a usual function that calls its first argument."""
         at = _CALLING[function.pair]
         inner = args[at] if at is not None and len(args) > at else args[1:]
-        if not args or not isinstance(args[0], Named) or args[0].pair in _CALLING:
+        based = function.pair[1] != "_reconstructor" or (len(args) > 1 and isinstance(args[1], Named))
+        if not args or not isinstance(args[0], Named) or args[0].pair in _CALLING or not based:
             self.note(UNKNOWN, "call", f"{function} of something that was loaded", "", called=1)
             return SOMETHING
         return self.call(args[0], inner, is_new=at is None)
+
+    def keep(self, values: Tuple[Any, ...]) -> None:
+        """Values go where other code can reach them: functions that run what they are given are not to be there."""
+        for value in values:
+            loose = value[0] if isinstance(value, tuple) and value else value
+            if isinstance(loose, Named) and _runs_arguments(loose):
+                why = "with what it would be called is known only on loading"
+                self.note(UNKNOWN, "call", f"{loose} kept where something can call it", why)
+
+    def push_tuple(self, values: Tuple[Any, ...]) -> None:
+        """A tuple, which may be the arguments of a call: these begin with a function in a few cases."""
+        self.keep(values[1:] if values and isinstance(values[0], Named) else values)
+        self.push(values)
+
+    def check_arguments(self, function: Named, args: Any) -> None:
+        """Arguments of any function."""
+        if not isinstance(args, tuple):
+            if _runs_arguments(function):
+                self.note(UNKNOWN, "call", f"{function} with arguments that are computed", "", called=1)
+            return
+        self.keep(args[1:] if function.pair in _CALLING else args)
+        if function.pair in _SETTING:
+            self.check_hooks(args[-1:])
+
+    def check_hooks(self, states: Tuple[Any, ...]) -> None:
+        """Attributes that loading itself would call."""
+        for state in states:
+            for name in values_of(state, HOOK)[:1]:
+                self.note(UNKNOWN, "call", f"an attribute of the name {name} is set", "loading can call it", called=1)
 
     def check_bytes(self, function: Named, args: Any, first: Any) -> None:
         """Arguments that decide what a usual function runs."""
@@ -185,33 +223,50 @@ class Machine:
     def check_source(self, maker: Named, holder: Any, required: bool = True) -> None:
         """Source that loading runs, in an argument or a state."""
         entry = source_entry(*maker.pair)
-        if entry is None or self.inner is None or (not required and entry_of(holder, entry) is None):
+        if entry is None or self.inner is None:
             return
-        text, name = text_of(entry_of(holder, entry)), text_of(entry_of(holder, "class_name"))
-        if text is None:
+        found, unknown = values_of(holder, entry), values_of(holder, UNKNOWN_KEY)
+        if not (required or found or unknown):
+            return
+        texts = {text_of(value) for value in found}
+        name = next(filter(None, map(text_of, values_of(holder, "class_name"))), "an unnamed class")
+        if not texts or None in texts or unknown:
             what = f"source for {maker} that is computed on loading, or nowhere"
             self.note(RUNS_CODE, "source", what, "the host runs that text")
-        else:
-            self.notes.source(text, self.place, self.at, name or "an unnamed class")
+        if len(texts) > 1:
+            self.note(UNKNOWN, "source", f"{len(texts)} texts as the source for {maker}", "all of them are judged")
+        for text in filter(None, texts):
+            self.notes.source(text, self.place, self.at, name)
 
     def build(self) -> None:
         """A state is given to an object."""
         state, target = self.pop(), self.top()
+        self.keep((state,))
+        states = state[:2] if isinstance(state, tuple) else (state,)
+        self.check_hooks(states)
         if isinstance(target, Thing) and target.made_by is not None:
             self.check_source(target.made_by, state, required=target.is_new)
+        if isinstance(target, Thing) and target is not SOMETHING:
+            for each in states:
+                for name, values in entries_of(each).items():
+                    for value in values:
+                        target.put(name, value)
         if isinstance(target, Named):
             usual = judge_name(*target.pair, target.protocol)[0] == USUAL
             self.note(UNKNOWN if usual else RUNS_CODE, "call", f"attributes are set on {target}", _CHANGES)
 
     def set_items(self, target: Any, pairs: Tuple[Any, ...]) -> None:
+        self.keep(pairs)
         if isinstance(target, Named):
             self.note(UNKNOWN, "call", f"items are set on {target}", _CHANGES)
         if not isinstance(target, Thing) or target is SOMETHING:
             return
         for key, value in zip(pairs[::2], pairs[1::2]):
-            name = key.text() if isinstance(key, Words) and len(key) <= 40 else ""
-            if name == "class_name" or name in source_entries():
-                target.entries = {**(target.entries or {}), name: value}
+            name = key_of(key)
+            if name in ("class_name", UNKNOWN_KEY) or name in source_entries():
+                target.put(name, value)
+            elif name and is_hook(name) and not values_of(target, HOOK):
+                target.put(HOOK, name)
 
     def append(self, target: Any) -> None:
         if isinstance(target, Named):
@@ -231,3 +286,9 @@ class Machine:
     def extension(self, code: int) -> None:
         self.note(UNKNOWN, "name", f"extension {code} of copyreg", "the loading process decides what it is")
         self.push(SOMETHING)
+
+
+def _runs_arguments(function: Named) -> bool:
+    """Whether a usual function is harmless only for what it is given."""
+    careful = function.pair in _CALLING or function.pair in _RUNNING_ARGUMENTS
+    return careful or source_entry(*function.pair) is not None

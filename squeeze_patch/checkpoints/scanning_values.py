@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, Optional, Tuple
 
 from squeeze_patch.checkpoints.scanning_opcodes import Words, quoted
@@ -10,6 +11,13 @@ from squeeze_patch.checkpoints.scanning_opcodes import Words, quoted
 NOTHING: Any = object()
 #: bytes of words and names that are put together here
 LONGEST = 1 << 20
+#: values that are kept of one entry, which can be set several times
+CANDIDATES = 8
+#: bytes of a key that is read, as it is and with escapes
+_KEY, _ESCAPED_KEY = 40, 400
+#: the entries, in `Thing.entries`, of keys that are not known, and of names that Python looks up in an instance to call
+UNKNOWN_KEY, HOOK = "?", "()"
+_HOOKS = re.compile(r"__\w+__|append|extend|add")
 
 
 class Named:
@@ -29,16 +37,29 @@ class Thing:
 
     Attributes:
         made_by: what was called; None of a plain container, and of what is not known.
-        entries: those of its entries whose names matter.
+        entries: those of its entries whose names matter, with all values that were set.
         is_new: whether it was made without a call of its constructor, so that a state has to follow.
     """
 
     __slots__ = ("entries", "is_new", "made_by")
 
     def __init__(
-        self, made_by: Optional[Named] = None, entries: Optional[Dict[str, Any]] = None, is_new: bool = False
+        self,
+        made_by: Optional[Named] = None,
+        entries: Optional[Dict[str, Tuple[Any, ...]]] = None,
+        is_new: bool = False,
     ) -> None:
         self.made_by, self.entries, self.is_new = made_by, entries, is_new
+
+    def put(self, name: str, value: Any) -> None:
+        """One more value of an entry; of too many the last ones are not known."""
+        if self.entries is None:
+            self.entries = {}
+        held = self.entries.get(name, ())
+        if len(held) < CANDIDATES:
+            self.entries[name] = (*held, value)
+        else:
+            self.entries[UNKNOWN_KEY] = (NOTHING,)
 
 
 #: a container of which nothing is known; shared, so it must not get entries
@@ -59,12 +80,34 @@ def raw_of(value: Any) -> Optional[memoryview]:
     return memoryview(quoted(bytes(value.raw))) if value.codec == "quoted" else value.raw
 
 
-def entry_of(holder: Any, name: str) -> Any:
-    """An entry of a container, None where it is not there."""
-    return (holder.entries or {}).get(name) if isinstance(holder, Thing) else None
+def values_of(holder: Any, name: str) -> Tuple[Any, ...]:
+    """All values that an entry of a container was given."""
+    return (holder.entries or {}).get(name, ()) if isinstance(holder, Thing) else ()
 
 
-def entries_of(holder: Any) -> Dict[str, Any]:
+def key_of(key: Any) -> str:
+    """A key that could matter as it is compared, `UNKNOWN_KEY` where it could be any, "" of all others."""
+    if isinstance(key, Thing):
+        return UNKNOWN_KEY
+    if not isinstance(key, Words):
+        return ""
+    if key.codec in ("quoted", "raw-unicode-escape"):
+        return key.text() if len(key) <= _ESCAPED_KEY else UNKNOWN_KEY
+    return key.text() if len(key) <= _KEY else ""
+
+
+def is_hook(name: str) -> bool:
+    """Whether unpickling, or copying, calls an attribute of that name."""
+    return _HOOKS.fullmatch(name) is not None
+
+
+def makes_bytes(pair: Tuple[str, str]) -> bool:
+    return pair == ("_codecs", "encode") or (
+        pair[1] in ("bytes", "bytearray") and pair[0] in ("builtins", "__builtin__")
+    )
+
+
+def entries_of(holder: Any) -> Dict[str, Tuple[Any, ...]]:
     return dict(holder.entries or {}) if isinstance(holder, Thing) else {}
 
 
@@ -74,7 +117,7 @@ def computed(pair: Tuple[str, str], args: Any) -> Any:
         return None
     if pair == ("_codecs", "encode"):
         return _encoded(args)
-    if pair[1] in ("bytes", "bytearray") and pair[0] in ("builtins", "__builtin__"):
+    if makes_bytes(pair):
         return _encoded(args) if len(args) > 1 else args[0] if isinstance(args[0], memoryview) else None
     if pair[1] in ("add", "concat") and pair[0] in ("operator", "_operator") and len(args) == 2:
         return _sum(*args)
@@ -83,7 +126,7 @@ def computed(pair: Tuple[str, str], args: Any) -> Any:
 
 def _encoded(args: Tuple[Any, ...]) -> Optional[memoryview]:
     text = text_of(args[0])
-    codec = text_of(args[1]) if len(args) > 1 else "latin1"
+    codec = text_of(args[1]) if len(args) > 1 else "utf-8"
     if text is None or codec not in ("latin1", "latin-1", "utf-8", "utf8", "ascii"):
         return None
     try:

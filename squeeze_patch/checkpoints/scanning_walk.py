@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from squeeze_patch.checkpoints.scanning_findings import Exhausted, Notes
+from squeeze_patch.checkpoints.scanning_findings import UNKNOWN, Exhausted, Notes
 from squeeze_patch.checkpoints.scanning_opcodes import Broken, Opcode, Words, steps
 from squeeze_patch.checkpoints.scanning_pickles import Machine
 from squeeze_patch.checkpoints.scanning_values import NOTHING, SOMETHING, Thing
 
 #: opcodes that tell whether bytes somewhere inside a file are a pickle
 TRIAL = 10_000
+#: characters of a number that are parsed, which is slow of many
+_DIGITS = 4000
+_NUMBER = re.compile(rb"0|[1-9][0-9]{0,9}")
 _HEADERS = tuple(bytes([0x80, protocol]) for protocol in range(6))
 
 
@@ -91,19 +95,24 @@ def try_as_pickle(view: memoryview) -> Likeness:
         whole = walk(machine, view, 0, strict=True).stopped
     except Exhausted:
         long = True
-    named = machine.imports > 0 and not machine.no_names
     opcodes = TRIAL - machine.notes.steps
-    return Likeness(bytes(view[:2]) in _HEADERS, whole, long, opcodes, named, machine.calls > 0)
+    return Likeness(bytes(view[:2]) in _HEADERS, whole, long, opcodes, machine.imports > 0, machine.calls > 0)
 
 
 def _little(step: Opcode) -> int:
     return int.from_bytes(step.operands[0], "little")
 
 
-def _decimal(step: Opcode) -> int:
+def _decimal(machine: Machine, step: Opcode) -> int:
+    """A number in words. The unpickler in C reads to a zero byte, the one in Python reads all of the line."""
+    line = bytes(step.operands[0])
+    if _NUMBER.fullmatch(line):
+        return int(line)
+    machine.note(UNKNOWN, "data", f"an unusual number in {step.name}", "readers of pickles can disagree on it")
     try:
-        return int(bytes(step.operands[0][:20]))
+        return int(line.split(b"\0", 1)[0]) if len(line) <= _DIGITS else -1
     except ValueError:
+        machine.stumble()
         return -1
 
 
@@ -112,7 +121,12 @@ def _plain(machine: Machine, _: Opcode) -> None:
 
 
 def _nothing(_machine: Machine, _step: Opcode) -> None:
-    """FRAME says how much may be read at once; READONLY_BUFFER changes nothing that matters here."""
+    """READONLY_BUFFER changes nothing that matters here."""
+
+
+def _frame(machine: Machine, step: Opcode) -> None:
+    """FRAME says how much is read at once, and is gone where the pickle ends before."""
+    machine.frame_end = max(machine.frame_end, step.end + _little(step))
 
 
 def _words(codec: str) -> Callable[[Machine, Opcode], None]:
@@ -128,12 +142,15 @@ def _container(machine: Machine, _: Opcode) -> None:
 
 
 def _of_marked(machine: Machine, _: Opcode) -> None:
-    machine.pop_mark()
+    machine.keep(machine.pop_mark())
     machine.push(SOMETHING)
 
 
-def _stop(machine: Machine, _: Opcode) -> None:
+def _stop(machine: Machine, step: Opcode) -> None:
     machine.top()
+    if machine.frame_end > step.end:
+        what = "a frame that goes on behind the end of a pickle"
+        machine.note(UNKNOWN, "data", what, "what is read next depends on the reader")
 
 
 def _protocol(machine: Machine, step: Opcode) -> None:
@@ -143,24 +160,24 @@ def _protocol(machine: Machine, step: Opcode) -> None:
 
 
 def _append(machine: Machine, _: Opcode) -> None:
-    machine.pop()
+    machine.keep((machine.pop(),))
     machine.append(machine.top())
 
 
 def _appends(machine: Machine, _: Opcode) -> None:
-    machine.pop_mark()
+    machine.keep(machine.pop_mark())
     machine.append(machine.top())
 
 
 def _tuple(count: int) -> Callable[[Machine, Opcode], None]:
     def make(machine: Machine, _: Opcode) -> None:
-        machine.push(tuple([machine.pop() for _ in range(count)][::-1]))
+        machine.push_tuple(tuple([machine.pop() for _ in range(count)][::-1]))
 
     return make
 
 
 def _marked_tuple(machine: Machine, _: Opcode) -> None:
-    machine.push(machine.pop_mark())
+    machine.push_tuple(machine.pop_mark())
 
 
 def _dict(machine: Machine, _: Opcode) -> None:
@@ -223,7 +240,8 @@ def _by_name(action: Callable[[Machine, Opcode], None], names: str) -> Dict[str,
 
 _ACTIONS: Dict[str, Callable[[Machine, Opcode], None]] = {
     **_by_name(_plain, "NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT NEXT_BUFFER"),
-    **_by_name(_nothing, "FRAME READONLY_BUFFER"),
+    "FRAME": _frame,
+    "READONLY_BUFFER": _nothing,
     **_by_name(_words("quoted"), "STRING"),
     **_by_name(_words("latin1"), "BINSTRING SHORT_BINSTRING"),
     **_by_name(_words("raw-unicode-escape"), "UNICODE"),
@@ -248,9 +266,9 @@ _ACTIONS: Dict[str, Callable[[Machine, Opcode], None]] = {
     "DUP": lambda machine, _: machine.push(machine.top()),
     "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
     "POP_MARK": _pop_mark,
-    "GET": lambda machine, step: machine.recall(_decimal(step)),
+    "GET": lambda machine, step: machine.recall(_decimal(machine, step)),
     **_by_name(lambda machine, step: machine.recall(_little(step)), "BINGET LONG_BINGET"),
-    "PUT": lambda machine, step: machine.remember(_decimal(step)),
+    "PUT": lambda machine, step: machine.remember(_decimal(machine, step)),
     **_by_name(lambda machine, step: machine.remember(_little(step)), "BINPUT LONG_BINPUT"),
     "MEMOIZE": lambda machine, _: machine.remember(len(machine.memo)),
     **_by_name(lambda machine, step: machine.extension(_little(step)), "EXT1 EXT2 EXT4"),
