@@ -49,8 +49,8 @@ def train(
         arguments: the host's script, or its installed command, and its own options.
         reduction, ratio: as for `squeeze_patch.apply`.
         init_from: checkpoint (path or URL) for the weights of G, D and G_ema, without the changes that some hosts make
-            to their settings with ``--resume``. Nothing of the file is run: the host is given its tensors, in modules of
-            torch's own.
+            to their settings with ``--resume``. Nothing of the file is run: the host is given its tensors, in modules
+            of torch's own.
         trust: give the host the file of ``init_from`` itself, or what became of it, which runs the code in it.
         dense: leave the generators dense: the rival, trained under the same torch in the same way. Hosts of 2020 stop
             on a current torch by themselves.
