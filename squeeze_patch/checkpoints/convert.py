@@ -17,7 +17,7 @@ from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.checkpoints.safe_tensors import alone, check_form
 from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.stored import StoredFile
-from squeeze_patch.checkpoints.targets import check_space, check_target
+from squeeze_patch.checkpoints.targets import check_space, check_target, refuse_relative
 from squeeze_patch.errors import CheckpointError, SqueezeError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_init
 from squeeze_patch.planning.cost import Report, report
@@ -116,6 +116,8 @@ def convert(
         >>> done.generators, done.plan.parameters_after
         (('G_ema',), 202459)
     """
+    if isinstance(like, (str, Path)):
+        refuse_relative(Path(like), Path(target))
     with host_path(host):
         other = plan_in_file(like, trust=trust) if isinstance(like, (str, Path)) else relative(like)
     request = Request(reduction, ratio, widths, plan, allocate, other)

@@ -17,19 +17,16 @@ import torch
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.bodies import PLAN_ENTRY, WHOLE, Site, stand_in
+from squeeze_patch.checkpoints.same_images import difference_of_images
 from squeeze_patch.checkpoints.state_dicts import Archive, archive_of
 from squeeze_patch.errors import CheckpointError, MissingPackageError, UnsupportedModelError
 from squeeze_patch.planning.plans import Plan
-from squeeze_patch.sampling import sample
 
 FORMATS = ("safetensors", "pt")
 #: bytes of the header of a file of safetensors
 LONGEST_HEADER = 100_000_000
 #: name of the one entry of a .pt file
 ENTRY = "G_ema"
-#: images of the two generators may differ by this share of the largest value: float32 makes 1e-5 of it and float16
-#: 1e-3; another activation or another gain, what this is about, makes differences as large as the images
-TOLERANCE = 1e-2
 
 
 class TensorFile(Archive):
@@ -134,11 +131,11 @@ def _prove(G: Located) -> None:
             f"the state dict of {type(G.generator).__name__} alone is none of a known family, so that nothing could be "
             "made of it; leave --format out"
         )
-    one, other = (sample(network.eval(), 4, seed=0, noise_mode="const") for network in (G.generator, body))
-    if (one - other).abs().max() > TOLERANCE * one.abs().max():
+    wrong = difference_of_images(locate(G.generator), locate(body))
+    if wrong:
         raise UnsupportedModelError(
             "this generator computes something else than its state dict alone says (another activation, gain or clamp "
-            "than StyleGAN2's); leave --format out, and the file carries that, too"
+            f"than StyleGAN2's): {wrong}. Leave --format out, and the file carries that, too"
         )
 
 

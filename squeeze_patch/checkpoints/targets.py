@@ -29,6 +29,12 @@ def check_target(source: Path, target: Path, force: bool) -> None:
     check_writable(target)
 
 
+def refuse_relative(like: Path, target: Path) -> None:
+    """Raise `CheckpointError` where ``target`` is the relative itself."""
+    if target.exists() and like.exists() and target.samefile(like):
+        raise CheckpointError(f"{target}: this is the relative (--like), which would be lost; name another target")
+
+
 def check_writable(target: Path) -> None:
     """Raise `CheckpointError` where nothing can be written into the folder of ``target``, or it is write-protected."""
     target = Path(os.path.realpath(target))

@@ -17,6 +17,7 @@ from squeeze_patch.checkpoints.bodies import PLAN_ENTRY, Site, attach_plan_of_sh
 from squeeze_patch.checkpoints.generators import generators, refuse_diverged
 from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
+from squeeze_patch.checkpoints.same_images import difference_of_images
 from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.stored import HostedFile
 from squeeze_patch.checkpoints.targets import check_target
@@ -79,7 +80,8 @@ def transfer(
     Raises:
         CheckpointError: the file cannot be read or written, or holds no generator, or one that has diverged.
         PlanError: there is no family of that name.
-        UnsupportedModelError: the other family does not have this network; nothing is written.
+        UnsupportedModelError: the other family does not have this network, or makes other images of its tensors;
+            nothing is written.
     """
     source, target = Path(source), Path(target)
     family, role = _family(to)
@@ -97,7 +99,7 @@ def transfer(
         if _is_there(data, found, family):
             done = _Done(data, found[reference_name(found)].root)
         else:
-            done = _carried(family, role, *_common(found, known, data))
+            done = _carried(source, family, role, {known[name]: one for name, one in found.items()}, data)
         save(done.contents, target, force=force)
     names = data if isinstance(data, dict) and data is not done.contents else {}
     return Transfer(
@@ -128,12 +130,28 @@ def _is_there(data: Any, found: Mapping[str, Located], family: Adapter) -> bool:
     return isinstance(data, HostedFile) and all(one.adapter.name == family.name for one in found.values())
 
 
-def _carried(family: Adapter, role: Interchange, states: Mapping[str, CommonState], computed: bool) -> _Done:
+def _carried(source: Path, family: Adapter, role: Interchange, found: Mapping[str, Located], data: Any) -> _Done:
+    """``found``: {role: generator of the source}."""
+    states, computed = _common(found, data)
     made = {entry: _made(role, state) for entry, state in states.items()}
+    for entry, G in found.items():
+        _prove(f"{source}: {entry}", G, locate(made[entry]), states[entry])
     example, state = next(iter(made.values())), next(iter(states.values()))
     w_avg = states.get("G_ema", state)["w_avg"]
     contents = _file(family, role.make_checkpoint(made, w_avg))
     return _Done(contents, example, computed, role.constructor_hint(state))
+
+
+def _prove(where: str, G: Located, made: Located, state: CommonState) -> None:
+    """Raise `UnsupportedModelError` where ``made``, of the tensors ``state``, makes other images than ``G``."""
+    stored = {name.rpartition(".")[0] for name in state if name.endswith(".noise")}
+    noisy = {name.rpartition(".")[0] for name in state if name.endswith(".noise_strength")}
+    wrong = difference_of_images(G, made, "const" if noisy <= stored else "none")
+    if wrong:
+        raise UnsupportedModelError(
+            f"{where} computes something else than its tensors make in the family {made.adapter.name}: {wrong}. "
+            "Settings that are not StyleGAN2's (gains, clamps, activations, filters) cannot be carried; keep the file"
+        )
 
 
 def _family(name: str) -> Tuple[Adapter, Interchange]:
@@ -146,9 +164,7 @@ def _family(name: str) -> Tuple[Adapter, Interchange]:
     return known[name], role
 
 
-def _common(
-    found: Mapping[str, Located], known: Mapping[str, str], data: Any
-) -> Tuple[Dict[str, Dict[str, torch.Tensor]], bool]:
+def _common(found: Mapping[str, Located], data: Any) -> Tuple[Dict[str, Dict[str, torch.Tensor]], bool]:
     """{role: tensors under common names, w_avg among them}, and whether w_avg had to be computed."""
     states, computed = {}, False
     stored = data.get("latent_avg") if isinstance(data, dict) else None
@@ -158,7 +174,7 @@ def _common(
             state["w_avg"] = stored.detach().float().reshape(-1)
         if "w_avg" not in state:
             state["w_avg"], computed = G.sample_w(LATENTS, seed=0).mean(dim=0), True
-        states[known[name]] = state
+        states[name] = state
     return states, computed
 
 

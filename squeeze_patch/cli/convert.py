@@ -15,7 +15,7 @@ from squeeze_patch.checkpoints.convert import Conversion, convert_file
 from squeeze_patch.checkpoints.generators import plan_in_file
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.checkpoints.safe_tensors import FORMATS
-from squeeze_patch.checkpoints.targets import check_target
+from squeeze_patch.checkpoints.targets import check_target, refuse_relative
 from squeeze_patch.checkpoints.transfer import Transfer, transfer
 from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.cli.options import file_options, quiet_option, request_options
@@ -106,6 +106,7 @@ def convert(
         raise PlanError("--like says everything; give it without --ratio, --reduction, --allocate and --plan")
     path, *relative = sources.local(source, like, quiet=quiet)
     if relative:
+        refuse_relative(relative[0], target)
         request = like_file(relative[0], trust, host)
     if to is not None:
         if not request.is_default or init != DEFAULT_INIT or form is not None:

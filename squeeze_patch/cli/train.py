@@ -16,7 +16,14 @@ from squeeze_patch.training.train import train as run_training
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("arguments", metavar="-- train.py ...", nargs=-1, required=True, type=click.UNPROCESSED)
 @ratio_options
-@click.option("--init-from", metavar="FILE", help="Start from this checkpoint's weights (dense or squeezed).")
+@click.option(
+    "--init-from",
+    metavar="FILE",
+    help="Start from this checkpoint's weights (dense or squeezed). Nothing that is stored in it is run.",
+)
+@click.option(
+    "--trust", is_flag=True, help="Load the file of --init-from as the script does, which runs code stored in it."
+)
 @click.option("--dense", is_flag=True, help="Squeeze nothing: the rival, under the same torch in the same way.")
 @source_options
 @quiet_option
@@ -25,6 +32,7 @@ def train(
     reduction: Optional[float],
     ratio: Optional[float],
     init_from: Optional[str],
+    trust: bool,
     dense: bool,
     sources: Sources,
     quiet: bool,
@@ -32,7 +40,7 @@ def train(
     """Run a host's own train.py with squeezed generators.
 
     Call it in the host's folder. The script's --resume takes squeezed snapshots, and dense ones, which are squeezed
-    first. Like the script itself, this runs the code that is stored in such a file.
+    first. Like the script itself, --resume runs the code that is stored in such a file; --init-from does not.
 
     \b
     Example:
@@ -40,4 +48,5 @@ def train(
     """
     for path in sources.local(None if dense else init_from, quiet=quiet):
         init_from = str(path)
-    run_training(arguments, reduction=reduction, ratio=ratio, init_from=init_from, dense=dense, say=say_unless(quiet))
+    wish = {"reduction": reduction, "ratio": ratio}
+    run_training(arguments, **wish, init_from=init_from, trust=trust, dense=dense, say=say_unless(quiet))

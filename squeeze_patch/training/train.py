@@ -25,6 +25,7 @@ from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
 from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.status import status_of_part
+from squeeze_patch.training.bare import bare_copy
 from squeeze_patch.training.common import SCRIPT_VARIABLE, RunStart, Say, import_script
 from squeeze_patch.training.families import families
 
@@ -35,6 +36,7 @@ def train(
     reduction: Optional[float] = None,
     ratio: Optional[float] = None,
     init_from: Optional[str] = None,
+    trust: bool = False,
     dense: bool = False,
     say: Say = print,
 ) -> None:
@@ -47,7 +49,9 @@ def train(
         arguments: the host's script, or its installed command, and its own options.
         reduction, ratio: as for `squeeze_patch.apply`.
         init_from: checkpoint (path or URL) for the weights of G, D and G_ema, without the changes that some hosts make
-            to their settings with ``--resume``.
+            to their settings with ``--resume``. Nothing of the file is run: the host is given its tensors, in modules
+            of torch's own.
+        trust: give the host the file of ``init_from`` itself, or what became of it, which runs the code in it.
         dense: leave the generators dense: the rival, trained under the same torch in the same way. Hosts of 2020 stop
             on a current torch by themselves.
         say: prints one line.
@@ -57,6 +61,10 @@ def train(
     """
     if dense and (reduction, ratio, init_from) != (None, None, None):
         raise SqueezeError("--dense trains the host's own generator: leave --reduction, --ratio and --init-from out")
+    if trust and not init_from:
+        raise SqueezeError(
+            "--trust says that the file of --init-from may run its code: give --init-from, or leave it out"
+        )
     request = Request(reduction, ratio)  # a wrong one stops here, before the script could delete an earlier run
     script = find_script(arguments[0])
     os.environ[SCRIPT_VARIABLE] = str(script)
@@ -68,7 +76,7 @@ def train(
                 raise SqueezeError(
                     f"--init-from is one start, {redacted(resume)} (the script's own) another; give one of them"
                 )
-            return _start(resume or init_from, request, Path(folder), say, trust=bool(resume))
+            return _start(resume or init_from, request, Path(folder), say, trust=bool(resume) or trust)
 
         if not any(family.hook_training(module, None if dense else prepare) for family in families()):
             raise SqueezeError(
@@ -94,12 +102,13 @@ def find_script(name: str) -> Path:
 
 def _start(source: Optional[str], request: Request, folder: Path, say: Say, trust: bool) -> RunStart:
     """Decide what a run begins with; a dense file is converted into ``folder``. It is read without running it where
-    that is possible, and else only with ``trust``: the host is about to load this very file itself."""
+    that is possible, and else only with ``trust``. Without it the host, which is about to load what it gets as its own
+    file, is given the tensors alone."""
     if not source:
         return RunStart(request, None)
     path = fetch(source) if is_url(source) else Path(source)
     source = redacted(source)
-    data, trust = _read(path, trust)
+    data, needs_trust = _read(path, trust)
     found = generators(data)
     if not found:
         raise CheckpointError(f"{source}: no generator in this file that can be squeezed")
@@ -110,12 +119,15 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say, trus
         if not request.is_default and not plan_for(G, request).same_widths(now.plan):
             raise PlanError(f"{source} is squeezed in another way than asked for ({now.plan})")
         say(f"squeeze_patch: {source} is squeezed already; training goes on with its plan ({now})")
-        return RunStart(Request(plan=now.plan), str(path))
-    target = folder / f"squeezed-{path.name}"
-    say(f"squeeze_patch: {source} is dense; squeezing its generators (about a minute at the official sizes)")
-    done = convert_file(path, target, request, trust=trust, host=_host(data), force=True)
-    say(f"squeeze_patch: squeezed from the trained weights ({done.plan})")
-    return RunStart(Request(plan=done.plan), str(target))
+        plan, begin = now.plan, path
+    else:
+        begin = folder / f"squeezed-{path.name}"
+        say(f"squeeze_patch: {source} is dense; squeezing its generators (about a minute at the official sizes)")
+        plan = convert_file(path, begin, request, trust=needs_trust, host=_host(data), force=True).plan
+        say(f"squeeze_patch: squeezed from the trained weights ({plan})")
+    if not trust:
+        begin = bare_copy(begin, folder / f"weights-{path.name}", say)
+    return RunStart(Request(plan=plan), str(begin))
 
 
 def _host(data: Any) -> Optional[Path]:
@@ -133,6 +145,5 @@ def _read(path: Path, trust: bool) -> Tuple[Any, bool]:
         if trust:
             return read(path, trust=True), True
         raise CheckpointError(
-            f"{error}. train runs nothing of the file that --init-from names: convert it first, with that option, and "
-            "name the result"
+            f"{error}. train runs nothing of the file that --init-from names, unless it is given --trust"
         ) from error

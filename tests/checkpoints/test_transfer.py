@@ -132,6 +132,74 @@ def test_refusals(draggan: Host, rosinality: FlatHost, tmp_path: Path) -> None:
     assert not target.exists()
 
 
+def _set(kind: str, **settings: Any) -> Any:
+    def change(G: Any) -> None:
+        for module in G.modules():
+            if type(module).__name__ == kind:
+                vars(module).update(settings)
+
+    return change
+
+
+def _double_gain(G: Any) -> None:
+    for block in (G.synthesis.b4, G.synthesis.b8):
+        block.torgb.weight_gain *= 2
+
+
+def _box(G: Any) -> None:
+    G.synthesis.b16.resample_filter.fill_(1 / 16)
+
+
+def _linear(G: Any) -> None:
+    for name, layer in G.mapping.named_children():
+        if name.startswith("fc"):
+            layer.activation = "linear"
+
+
+def _bias_gain(G: Any) -> None:
+    for name, layer in G.mapping.named_children():
+        if name.startswith("fc"):
+            layer.bias_gain = 0.5
+
+
+SETTINGS = {
+    "clamp": (_set("SynthesisLayer", conv_clamp=0.5), "images would differ"),
+    "gain": (_set("SynthesisLayer", act_gain=2.0), "images would differ"),
+    "gain of toRGB": (_double_gain, "images would differ"),
+    "linear mapping": (_linear, "images would differ"),
+    "gain of biases": (_bias_gain, "images would differ"),
+    "filter of a block": (_box, "images would differ"),
+    "too few styles": (_set("MappingNetwork", num_ws=3), "cannot be run"),
+    "overflow": (lambda G: G.synthesis.b8.torgb.weight.fill_(3e38), "not finite"),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_settings_that_no_tensor_says_are_refused(draggan: Host, tmp_path: Path, case: str) -> None:
+    G = trained(draggan.generator(w_dim=32))
+    for name, tensor in G.mapping.named_parameters():  # biases of a fresh one are zeros
+        if name.endswith("bias"):
+            torch.nn.init.normal_(tensor, std=10)
+    change, words = SETTINGS[case]
+    change(G)
+    (tmp_path / "odd.pkl").write_bytes(pickle.dumps({"G_ema": G}))
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match=f"G_ema computes something else.*{words}"):
+        transfer(tmp_path / "odd.pkl", tmp_path / "out.pt", "rosinality")
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_half_precision_and_its_clamp_are_carried(draggan: Host, tmp_path: Path) -> None:
+    G = trained(draggan.generator(w_dim=32))
+    for block in (G.synthesis.b16, G.synthesis.b32):
+        block.use_fp16 = True
+    _set("SynthesisLayer", conv_clamp=256)(G)
+    _set("ToRGBLayer", conv_clamp=256)(G)
+    (tmp_path / "half.pkl").write_bytes(pickle.dumps({"G_ema": G}))
+    for trust in (False, True):
+        done = transfer(tmp_path / "half.pkl", tmp_path / "out.pt", "rosinality", trust=trust, force=True)
+        assert done.generators == ("G_ema",)
+
+
 def test_relatives_with_other_layers_are_refused(gfpgan: FlatHost) -> None:
     G = gfpgan.generator()
     found = locate(G)

@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 
 import squeeze_patch
+from squeeze_patch.adapters.records import Record
+from squeeze_patch.checkpoints.inert_writing import dump
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.testing import trained
 from tests.helpers import HOSTS
@@ -97,6 +99,49 @@ def test_dense_snapshots_are_squeezed_on_resume(draggan: Host, workspace: Path) 
     assert dense.read_bytes() == content
 
 
+@pytest.mark.parametrize("squeezed", [False, True], ids=["dense", "squeezed"])
+def test_nothing_of_the_file_to_begin_with_is_run(draggan: Host, workspace: Path, squeezed: bool) -> None:
+    """Its sources stay its own, also where its discriminator or its augmentation brings them; the tensors arrive."""
+    sizes = {"resolution": 8, "w_dim": 16, "channel_base": 256}
+    data: Dict[str, Any] = {name: trained(draggan.generator(**sizes), seed) for seed, name in enumerate(("G", "G_ema"))}
+    if squeezed:
+        for G in data.values():
+            squeeze_patch.apply(G, ratio=2, init="weights", keep_original=False)
+    data["D"] = draggan.discriminator(8, channel_base=256)
+    data["augment_pipe"] = draggan.discriminator(8)
+    first, mark = workspace / "first.pkl", workspace / "mark"
+    first.write_bytes(pickle.dumps(data))
+    entries = read(first, trust=False).entries()
+    for name, value in entries.items():
+        source = f"open({str(mark)!r}, 'w').close()\n{value.source}"
+        entries[name] = Record(value.rebuild, {**value.meta, "module_src": source})
+    with open(workspace / "sprung.pkl", "wb") as stream:
+        dump(entries, stream, 4)
+
+    begin = ["--init-from=sprung.pkl", *([] if squeezed else ["--ratio=2"])]
+    out = squeezed_train(draggan, workspace, begin, "--outdir=out", "--steps=0")
+    assert not mark.exists()
+    assert out.count("parameters and buffers of a squeezed generator") == 2
+    result = snapshot(workspace / "out")
+    expected = data["D"].state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in result["D"].state_dict().items())
+    if squeezed:
+        expected = data["G_ema"].state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in result["G_ema"].state_dict().items())
+        squeezed_train(draggan, workspace, [*begin, "--trust"], "--outdir=trusted", "--steps=0")
+        assert mark.exists()
+
+
+def test_a_file_without_a_discriminator_to_begin_with(draggan: Host, workspace: Path) -> None:
+    G = trained(draggan.generator(resolution=8, w_dim=16, channel_base=256))
+    (workspace / "only.pkl").write_bytes(pickle.dumps({"G_ema": G}))
+    out = squeezed_train(draggan, workspace, ["--init-from=only.pkl", "--ratio=2"], "--outdir=out", "--steps=0")
+    assert "there is no D in the file; it starts untrained" in out
+    assert "there is no G in the file; it starts as the file's other generator" in out
+    result = snapshot(workspace / "out")
+    assert torch.equal(result["G"].mapping.fc0.weight, G.mapping.fc0.weight)
+
+
 def test_errors(draggan: Host, workspace: Path) -> None:
     def error(*arguments: str) -> str:
         done = command(draggan, workspace, "-m", "squeeze_patch.cli", "train", *arguments)
@@ -113,6 +158,7 @@ def test_errors(draggan: Host, workspace: Path) -> None:
     assert "http://***@host/b.pkl?token=*** (the script's own) another; give one of them" in twice
     no_store = error("--init-from=ftp://user:hunter2@host/b.pkl", "--", "train.py", "--outdir=x")
     assert "ftp://***@host/b.pkl: only http:// and https:// addresses are read" in no_store
+    assert "--trust says that the file of --init-from" in error("--trust", "--", "train.py", "--outdir=x")
     assert "no such file" in error("--", "train.py", "--outdir=x", "--resume=b.pkl")
     assert "ratio is c / q" in error("--ratio=0.2", "--", "train.py", "--outdir=x")
     squeezed_train(draggan, workspace, ["--ratio", "2"], "--outdir=first", "--steps=0")
