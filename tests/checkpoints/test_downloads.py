@@ -364,6 +364,32 @@ def test_a_drip_is_no_download(server: FileServer) -> None:
         wake.set()
 
 
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", r"has not answered after 0\.\d+ seconds"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", r"takes longer than 0\.0 hours"),
+    ],
+    ids=["headers", "chunk's size"],
+)
+def test_what_is_no_byte_of_the_file_may_not_drip_either(server: FileServer, start: bytes, message: str) -> None:
+    gone = threading.Event()
+
+    def drip(asked: Asked) -> None:
+        asked.wfile.write(start)
+        try:
+            while not gone.wait(0.02):
+                asked.wfile.write(b"X: y\r\n" if b"chunked" not in start else b"x")
+        except ConnectionError:
+            return
+
+    try:
+        with pytest.raises(squeeze_patch.CheckpointError, match=message):
+            fetch(server.says("/net.pkl", drip), limits=Limits(total=0.4))
+    finally:
+        gone.set()
+
+
 def test_chunks_that_break_off(server: FileServer) -> None:
     def cut(asked: Asked) -> None:
         body = f"{HALF:x}\r\n".encode() + CONTENT[:HALF] + b"\r\n"
