@@ -6,8 +6,10 @@ import contextlib
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
+from squeeze_patch.checkpoints.downloads import fetch
 from squeeze_patch.checkpoints.receiving import Clock
 
 Answer = Callable[["Asked"], None]
@@ -117,3 +119,9 @@ class TestClock:
     def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.time += seconds
+
+
+def had(server: FileServer, *answers: Answer, **how: Any) -> Tuple[Path, TestClock]:
+    """What is downloaded from a server that answers so, on a clock that takes no time."""
+    clock = TestClock(how.pop("step", 0.0))
+    return fetch(server.says("/net.pkl", *answers), clock=clock.clock(), **how), clock

@@ -31,6 +31,7 @@ from squeeze_patch.checkpoints.transport import (
     strong_validator,
     validators,
 )
+from squeeze_patch.checkpoints.watchdog import Watchdog
 from squeeze_patch.errors import CheckpointError
 
 #: called with (bytes so far, bytes in all or 0 where unknown)
@@ -44,7 +45,7 @@ class Limits:
     """When a download is given up.
 
     Attributes:
-        connect, read: seconds without a sign of the server.
+        connect, read: seconds without a sign of the server; its headers have `connect` and `window`.
         total: seconds of the whole download.
         rate, window: fewer bytes a second than ``rate`` over ``window`` seconds.
         size: bytes of the file.
@@ -103,6 +104,8 @@ class FileReceiver:
         self.address, self.slot, self.kept = address, slot, kept
         self.progress, self.limits, self.clock = progress, limits, clock
         self.started = clock.now()
+        self.until = time.monotonic() + limits.total
+        self.watchdog = Watchdog()
         self.parts = True  # whether the server is asked to go on with a part
         self.conditions = True  # whether it is asked for a changed file only
         self.written = 0  # bytes of this run
@@ -116,7 +119,7 @@ class FileReceiver:
             CheckpointError: it cannot be had at all.
         """
         tries = 0
-        with PlainSession() as session:
+        with PlainSession(self.watchdog) as session:
             while True:
                 before = self.written
                 try:
@@ -150,14 +153,16 @@ class FileReceiver:
         if part is not None:
             headers["Range"] = f"bytes={part.bytes}-"
             headers["If-Range"] = part.record.etag or part.record.last_modified
-        answer = ask(session, self.address, headers, self.limits.timeout)
+        longest = min(self.limits.connect + self.limits.window, self.until - time.monotonic())
+        answer = ask(session, self.address, headers, self.limits.timeout, longest)
         with answer:
             if answer.status_code == 416 and part is not None:
                 raise _StartAnew
             refuse(answer, self.address)
             if self._unchanged(answer, conditional=bool({"If-None-Match", "If-Modified-Since"} & set(headers))):
                 return False
-            self._receive(answer, part)
+            with self.watchdog.at_most(self.until - time.monotonic()):
+                self._receive(answer, part)
             return True
 
     def _unchanged(self, answer: requests.Response, conditional: bool) -> bool:
@@ -220,8 +225,10 @@ class FileReceiver:
                 try:
                     chunk = read(CHUNK, decode_content=True)
                 except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+                    self._check_time()
                     raise failure(error, self.address, self.limits.timeout) from None
                 if not chunk:
+                    self._check_time()
                     stream.flush()
                     os.fsync(stream.fileno())  # before it becomes the file
                     return done
@@ -231,12 +238,15 @@ class FileReceiver:
                 self._check_size(done)
                 self._tell(done, total)
                 now = self.clock.now()
-                if now - self.started > self.limits.total:
-                    raise Interruption(f"it takes longer than {self.limits.total / 3600:.1f} hours", again=False)
+                self._check_time(now)
                 if now - since >= self.limits.window:
                     if done - at < self.limits.rate * (now - since):
                         raise Interruption(f"fewer than {self.limits.rate:g} bytes a second come", again=False)
                     since, at = now, done
+
+    def _check_time(self, now: Optional[float] = None) -> None:
+        if self.watchdog.late or (now is not None and now - self.started > self.limits.total):
+            raise Interruption(f"it takes longer than {self.limits.total / 3600:.1f} hours", again=False)
 
     def _tell(self, done: int, total: Optional[int]) -> None:
         if self.progress is not None:

@@ -17,6 +17,7 @@ import urllib3.exceptions
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from squeeze_patch.checkpoints.addresses import Address
+from squeeze_patch.checkpoints.watchdog import Watchdog
 from squeeze_patch.errors import CheckpointError
 
 REDIRECTIONS = 10
@@ -77,14 +78,22 @@ class PlainSession(requests.Session):
     """Leaves redirections to `ask`: also where it is not to follow them, requests reads their bodies whole, however
     long."""
 
+    def __init__(self, watchdog: Watchdog) -> None:
+        super().__init__()
+        self.watchdog = watchdog
+        watchdog.guard(self)
+
     def resolve_redirects(self, *_: Any, **__: Any) -> Iterator[Any]:
         return iter(())
 
 
 def ask(
-    session: PlainSession, address: Address, headers: Mapping[str, str], timeout: Tuple[float, float]
+    session: PlainSession, address: Address, headers: Mapping[str, str], timeout: Tuple[float, float], longest: float
 ) -> requests.Response:
     """A server's answer, redirections followed, its body unread.
+
+    Args:
+        longest: seconds until the headers of an answer have to be there.
 
     Raises:
         Interruption: there is none, or one that may be another soon.
@@ -93,15 +102,21 @@ def ask(
     here = address
     for _ in range(REDIRECTIONS + 1):
         try:
-            answer = session.get(
-                here.url,
-                headers={"Accept-Encoding": "identity", **headers},
-                auth=_login(here),
-                timeout=timeout,
-                stream=True,
-                allow_redirects=False,
-            )
+            with session.watchdog.at_most(longest):
+                answer = session.get(
+                    here.url,
+                    headers={"Accept-Encoding": "identity", **headers},
+                    auth=_login(here),
+                    timeout=timeout,
+                    stream=True,
+                    allow_redirects=False,
+                )
+            if session.watchdog.late:  # headers that were cut off look like all of them
+                answer.close()
+                raise OSError
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            if session.watchdog.late:
+                raise Interruption(f"the server has not answered after {longest:g} seconds", again=False) from None
             raise failure(error, address, timeout, here) from None  # their words have the whole address
         if answer.status_code not in (301, 302, 303, 307, 308):
             return answer

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
@@ -23,17 +22,11 @@ from squeeze_patch.checkpoints.receiving import CHUNK, Limits
 from squeeze_patch.errors import DownloadWarning
 from tests.helpers import ROOT
 from tests.processes import environment_with
-from tests.servers import MODIFIED, Answer, Asked, FileServer, TestClock, file, status
+from tests.servers import MODIFIED, Answer, Asked, FileServer, TestClock, file, had, status
 
 CONTENT = pickle.dumps(os.urandom(300_000))
 OTHER = pickle.dumps(os.urandom(300_000))
 HALF = len(CONTENT) // 2
-
-
-def had(server: FileServer, *answers: Answer, **how: Any) -> Tuple[Path, TestClock]:
-    """What is downloaded from a server that answers so, on a clock that takes no time."""
-    clock = TestClock(how.pop("step", 0.0))
-    return fetch(server.says("/net.pkl", *answers), clock=clock.clock(), **how), clock
 
 
 def files(tmp_path: Path) -> List[str]:
@@ -322,48 +315,6 @@ def test_no_length_is_told(server: FileServer) -> None:
     assert seen[-1] == (len(CONTENT), 0)
 
 
-def test_limits_of_size(server: FileServer, tmp_path: Path) -> None:
-    packed = gzip.compress(bytes(10_000_000))
-    for answer in (
-        status(200, CONTENT),
-        lambda asked: asked.send(200, CONTENT),
-        status(200, packed, Content_Encoding="gzip"),
-    ):
-        with pytest.raises(squeeze_patch.CheckpointError, match=r"larger than 0\.0 GB.*by other means"):
-            had(server, answer, limits=Limits(size=len(CONTENT) - 1))
-    assert files(tmp_path) == []
-
-
-def test_limits_of_time(server: FileServer) -> None:
-    with pytest.raises(
-        squeeze_patch.CheckpointError, match=r"longer than 0\.1 hours; what has come is kept, and the same"
-    ):
-        had(server, file(CONTENT), limits=Limits(total=200, rate=0), step=150)
-    with pytest.raises(squeeze_patch.CheckpointError, match="fewer than 1e\\+06 bytes a second come; what has come"):
-        had(server, file(CONTENT), limits=Limits(rate=1e6), step=70)
-    with pytest.raises(squeeze_patch.CheckpointError, match="503"):
-        had(server, status(503), limits=Limits(total=1))
-
-
-def test_a_drip_is_no_download(server: FileServer) -> None:
-    """A byte now and then keeps the connection from timing out."""
-    wake = threading.Event()
-
-    def drip(asked: Asked) -> None:
-        asked.send(200, Content_Length=str(len(CONTENT)))
-        for byte in CONTENT[:200]:
-            asked.wfile.write(bytes([byte]))
-            if wake.wait(0.005):
-                return
-        assert wake.wait(20)
-
-    try:
-        with pytest.raises(squeeze_patch.CheckpointError, match="fewer than 1000 bytes a second come; try again"):
-            had(server, drip, step=10, limits=Limits(read=10))
-    finally:
-        wake.set()
-
-
 def test_chunks_that_break_off(server: FileServer) -> None:
     def cut(asked: Asked) -> None:
         body = f"{HALF:x}\r\n".encode() + CONTENT[:HALF] + b"\r\n"
@@ -371,10 +322,3 @@ def test_chunks_that_break_off(server: FileServer) -> None:
 
     assert had(server, cut, file(CONTENT))[0].read_bytes() == CONTENT
     assert ranges(server)[-1] == (f"bytes={HALF}-", '"1"')
-
-
-def test_a_silent_server(server: FileServer) -> None:
-    wake = threading.Event()
-    with pytest.raises(squeeze_patch.CheckpointError, match=r"says nothing for 0\.05 seconds"):
-        had(server, lambda asked: wake.wait(10) and None, limits=Limits(read=0.05, tries=2))
-    wake.set()
