@@ -110,7 +110,7 @@ def _entries(mark: str) -> Dict[str, bytes]:
 
 def _framed(make: bytes) -> bytes:
     """Torch's older form: the frame of its second pickle takes what a scan sees with it."""
-    inner = b"M\xe9\x03." + _HEADERS + b"\0" * 2000
+    inner = b"M\xe9\x03." + _HEADERS + b"\0" * 20_000
     return OLDER_TORCH + b"\x80\x04\x95" + struct.pack("<Q", len(inner)) + inner + make + b"\x80\x02N.\x80\x02]."
 
 

@@ -80,12 +80,12 @@ def judge_source(text: str, own: str = "") -> Optional[List[Oddity]]:
     tree = _parsed(text)
     if tree is None:
         return None
-    judge = _Judge()
-    for node in ast.walk(tree):
+    judge, nodes = _Judge(), list(ast.walk(tree))
+    for node in nodes:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             _judge_import(judge, node)
-    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    for node in ast.walk(tree):
+    inner = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    for node in nodes:
         _judge_node(judge, node, id(node) in inner)
     for statement in _run_on_loading(tree.body):
         if not _is_usual_statement(judge, statement):
