@@ -12,6 +12,7 @@ from squeeze_patch.adapters import reference_name
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.generators import dense_generators, plan_in_file, refuse_diverged
 from squeeze_patch.checkpoints.io import read, save
+from squeeze_patch.checkpoints.nested import warn_of_nested
 from squeeze_patch.checkpoints.optimizer_state import follow_all, parameters_of
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.checkpoints.safe_tensors import alone, check_form
@@ -105,6 +106,9 @@ def convert(
         CheckpointError: the file cannot be read or written, or holds no generator, or one that has diverged.
         PlanError, UnsupportedModelError, StateError: as for `squeeze_patch.apply`; nothing is written.
 
+    Warns:
+        LostWarning: an entry holds a generator inside of something else (a list, a dict, another module).
+
     Example:
         >>> import pickle, tempfile
         >>> from pathlib import Path
@@ -156,6 +160,7 @@ def convert_file(
         refuse_diverged(source, found)
         if form is None:
             _refuse_modules(source, data, found)
+            warn_of_nested(data, found)
         plans = _plans({name: found[name] for name in order}, request, seed)
         cost = report(found[reference], plans[reference])
         dense = {name: parameters_of(found[name].root) for name in order}

@@ -1,14 +1,15 @@
 """Optimiser states in checkpoint files: the moments of what a squeezed generator keeps.
 
-torch.optim stores moments under numbers, which count the parameters in the generator's order. A parameter of which
-squeezing keeps some channels keeps their moments. One that is new has none, so that the optimiser starts it as on the
-first day, bias correction included.
+torch.optim stores moments under numbers, which count the parameters in the generator's order, group by group. A
+parameter of which squeezing keeps some channels keeps their moments. One that is new has none, so that the optimiser
+starts it as on the first day, bias correction included.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 
@@ -16,6 +17,11 @@ from squeeze_patch.adapters.located import Located
 
 #: (name, shape) of a generator's parameters, in its order
 Parameters = List[Tuple[str, torch.Size]]
+#: what is said of an optimiser that stays as it was beside a squeezed generator
+NOT_FOLLOWED = (
+    "it has moments of the dense generator's parameters in an order that is not the generator's, or lies inside of "
+    "something else; they stay dense and do not fit the squeezed one: begin with a new optimiser"
+)
 
 
 @dataclass(frozen=True)
@@ -35,20 +41,56 @@ def parameters_of(G: torch.nn.Module) -> Parameters:
 
 
 def optimises(state: Any, parameters: Parameters) -> bool:
-    """Whether ``state`` is the state dict of one optimiser group over exactly these parameters, by number and shape."""
-    moments, groups = (state.get(name) for name in ("state", "param_groups")) if isinstance(state, dict) else (0, 0)
-    if not (isinstance(moments, dict) and isinstance(groups, list) and len(groups) == 1):
+    """Whether ``state`` is the state dict of an optimiser whose groups, one behind the other, are exactly these
+    parameters, by number and shape."""
+    if not _is_optimiser(state):
         return False
-    numbers = groups[0].get("params") if isinstance(groups[0], dict) else None
-    if not (isinstance(numbers, list) and len(numbers) == len(parameters)):
-        return False
-    if not all(isinstance(number, int) for number in numbers):
+    numbers = _numbers(state)
+    if len(numbers) != len(parameters):
         return False
     shapes = dict(zip(numbers, (shape for _, shape in parameters)))
-    return all(
-        number in shapes and isinstance(entry, dict) and all(_fits(value, shapes[number]) for value in entry.values())
-        for number, entry in moments.items()
+    return len(shapes) == len(parameters) and all(
+        number in shapes and all(_fits(value, shapes[number]) for value in entry.values())
+        for number, entry in state["state"].items()
     )
+
+
+def _is_optimiser(value: Any) -> bool:
+    """Whether a value is made as state dicts of torch.optim are."""
+    if not (isinstance(value, dict) and {"state", "param_groups"} <= set(value)):
+        return False
+    entries, groups = value["state"], value["param_groups"]
+    good = isinstance(entries, dict) and all(isinstance(entry, dict) for entry in entries.values())
+    good = good and isinstance(groups, list) and len(groups) > 0 and all(isinstance(group, dict) for group in groups)
+    return good and all(
+        isinstance(group.get("params"), list) and all(isinstance(number, int) for number in group["params"])
+        for group in groups
+    )
+
+
+def _numbers(state: Mapping[str, Any]) -> List[int]:
+    return [number for group in state["param_groups"] for number in group["params"]]
+
+
+def _optimisers_in(value: Any, depth: int = 3) -> Iterator[Any]:
+    """State dicts of optimisers among a value and what it holds."""
+    if _is_optimiser(value):
+        yield value
+    elif depth and isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _optimisers_in(item, depth - 1)
+
+
+def _is_of(state: Mapping[str, Any], dense: Parameters, squeezed: Parameters) -> bool:
+    """Whether an optimiser has moments of most of the dense generator's parameters, in whatever order, some of shapes
+    that squeezing takes away."""
+    moments = Counter(
+        next((value.shape for value in entry.values() if isinstance(value, torch.Tensor) and value.ndim), None)
+        for entry in state["state"].values()
+    )
+    before, after = (Counter(shape for _, shape in parameters) for parameters in (dense, squeezed))
+    moments.pop(None, None)
+    return sum(moments.values()) > len(dense) // 2 and not moments - before and bool(moments & (before - after))
 
 
 def follow_all(
@@ -66,7 +108,7 @@ def follow_all(
         kept: {generator: {block: kept channels [q]}}.
 
     Returns:
-        {entry: what became of it, in words}.
+        {entry: what became of it, in words}; also of one that is a generator's and cannot be followed.
     """
     done = {}
     for name, value in list(data.items()) if isinstance(data, dict) else []:
@@ -75,6 +117,12 @@ def follow_all(
             followed = follow(value, dense[owner], found[owner], kept[owner])
             data[name] = followed.state
             done[str(name)] = str(followed)
+        elif any(
+            _is_of(state, parameters, parameters_of(found[G].root))
+            for state in _optimisers_in(value)
+            for G, parameters in dense.items()
+        ):
+            done[str(name)] = NOT_FOLLOWED
     return done
 
 
@@ -91,8 +139,7 @@ def follow(
     """
     states = squeezed.adapter.states
     parts = {} if states is None else states.kept_entries(squeezed.network, kept)
-    group = state["param_groups"][0]
-    old = {name: state["state"].get(number) for number, (name, _) in zip(group["params"], dense)}
+    old = {name: state["state"].get(number) for number, (name, _) in zip(_numbers(state), dense)}
     shapes = dict(dense)
     entries: Dict[int, Any] = {}
     parameters = parameters_of(squeezed.root)
@@ -101,10 +148,24 @@ def follow(
         entry = _cut(old.get(name), shapes.get(name), shape, parts.get(name))
         if entry is not None:
             entries[number] = entry
-    new_group = {**group, "params": list(range(len(names)))}
-    if "param_names" in group:
-        new_group["param_names"] = names
-    return Followed({**state, "state": entries, "param_groups": [new_group]}, len(entries), len(names) - len(entries))
+    groups = _groups(state["param_groups"], [name for name, _ in dense], names)
+    return Followed({**state, "state": entries, "param_groups": groups}, len(entries), len(names) - len(entries))
+
+
+def _groups(groups: List[Dict[str, Any]], dense: List[str], names: List[str]) -> List[Dict[str, Any]]:
+    """The groups over the parameters ``names``, of which new ones go with what stands before them."""
+    places = [place for place, group in enumerate(groups) for _ in group["params"]]
+    known = dict(zip(dense, places))
+    members: List[List[int]] = [[] for _ in groups]
+    place = places[0]
+    for number, name in enumerate(names):
+        place = known.get(name, place)
+        members[place].append(number)
+    made = [{**group, "params": numbers} for group, numbers in zip(groups, members)]
+    return [
+        {**group, "param_names": [names[number] for number in group["params"]]} if "param_names" in group else group
+        for group in made
+    ]
 
 
 def _cut(

@@ -252,6 +252,28 @@ def test_one_object_under_two_names(full_host: Host, tmp_path: Path) -> None:
     assert (rows["G"]["same_as"], rows["G_ema"]["same_as"]) == (None, "G")
 
 
+def test_generators_inside_of_something_else_are_told(draggan: Host, tmp_path: Path) -> None:
+    """Read without trust they are records, which stay; read with it they are one object, which does, too."""
+    G = trained(draggan.generator())
+    other = trained(draggan.generator(), 1)
+    data = {"G_ema": G, "all": [G], "snap": {"G": G}, "other": (1, other), "note": ["word"]}
+    (tmp_path / "nested.pkl").write_bytes(pickle.dumps(data))
+    told = {}
+    for trust in (False, True):
+        with pytest.warns(squeeze_patch.LostWarning) as warned:
+            convert(tmp_path / "nested.pkl", tmp_path / f"{trust}.pkl", trust=trust, init="weights", ratio=2)
+        told[trust] = [str(each.message) for each in warned]
+    stays = "holds the generator G_ema once more, which stays dense there, as an object of its own"
+    within = "other holds a generator inside of something else, which stays dense"
+    assert told[False] == [f"all {stays}", f"snap {stays}", within]
+    goes = "holds the generator G_ema once more, which is squeezed there, too"
+    assert told[True] == [f"all {goes}", f"snap {goes}"]
+    for trust, state in ((False, "dense"), (True, "squeezed")):
+        written = read(tmp_path / f"{trust}.pkl", trust=True)
+        assert squeeze_patch.status(written["G_ema"]).state == "squeezed"
+        assert [squeeze_patch.status(inner).state for inner in (*written["all"], written["snap"]["G"])] == [state] * 2
+
+
 def test_nothing_that_is_not_finite_is_written(full_host: Host, tmp_path: Path) -> None:
     """Whatever the start."""
     data = write_checkpoint(full_host, tmp_path / "dense.pkl")

@@ -15,6 +15,7 @@ import squeeze_patch
 from squeeze_patch.checkpoints.bodies import stand_in
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.generators import inspect
+from squeeze_patch.checkpoints.optimizer_state import NOT_FOLLOWED
 from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.cli import main
 from squeeze_patch.testing import trained
@@ -126,6 +127,40 @@ def test_moments_follow_the_kept_channels(snapshot: Snapshot, tmp_path: Path) ->
     steps = {name: int(optimiser.state[p]["step"]) for name, p in G.named_parameters()}
     assert {steps[name] for name in steps if "excite" in name} == {1}
     assert {steps[name] for name in steps if "excite" not in name} == {3}
+
+
+def stepped(groups: Any) -> Any:
+    """State of an optimiser that has moments of every parameter."""
+    optimiser = torch.optim.Adam(groups, lr=1e-3)
+    for parameter in (parameter for group in optimiser.param_groups for parameter in group["params"]):
+        parameter.requires_grad_(True).grad = torch.ones_like(parameter)
+    optimiser.step()
+    return optimiser.state_dict()
+
+
+def test_optimisers_of_several_groups(snapshot: Snapshot, tmp_path: Path) -> None:
+    """Groups that follow the generator's order go along; of others it is said that they do not."""
+    parameters = list(snapshot.g.parameters())
+    groups = [{"params": parameters[:5]}, {"params": parameters[5:], "lr": 0.5}]
+    odd = {"in two": stepped(groups), "turned": stepped(groups[::-1]), "listed": [stepped(parameters)]}
+    wrong = {"number": {"state": {}, "param_groups": 3}, "no group": {"state": {}, "param_groups": [3]}}
+    torch.save({**snapshot.entries, **odd, **wrong}, tmp_path / "groups.pt")
+    done = convert(tmp_path / "groups.pt", tmp_path / "out.pt", ratio=2, init="weights")
+    told = dict(line.split(": ", 1) for line in done.optimisers)
+    assert list(told) == ["g_optim", "in two", "turned", "listed"]
+    assert told["in two"] == told["g_optim"]
+    assert told["turned"] == told["listed"] == NOT_FOLLOWED
+    assert done.carried[-2:] == ("number", "no group")
+
+    state = entries_of(tmp_path / "out.pt")["in two"]
+    G = squeeze_patch.load(snapshot.host.generator(), tmp_path / "out.pt", entry="g").train()
+    ours = list(G.parameters())
+    optimiser = torch.optim.Adam([{"params": ours[:5]}, {"params": ours[5:]}])
+    optimiser.load_state_dict(state)
+    assert [group["lr"] for group in optimiser.param_groups] == [1e-3, 0.5]
+    moments = [optimiser.state[parameter]["exp_avg"] for parameter in ours if optimiser.state[parameter]]
+    assert len(moments) == 56
+    assert [m.shape for m in moments] == [p.shape for p in ours if optimiser.state[p]]
 
 
 def test_random_start(snapshot: Snapshot, tmp_path: Path) -> None:
@@ -268,6 +303,21 @@ def test_relatives_are_told_apart(snapshot: Snapshot) -> None:
     del state["convs.3.activate.bias"]
     with pytest.raises(squeeze_patch.UnsupportedModelError, match=r"another network's.*convs\.3\.activate\.bias"):
         stand_in(state)
+
+
+def test_the_relative_is_never_overwritten(snapshot: Snapshot, tmp_path: Path) -> None:
+    relative = tmp_path / "relative.pt"
+    convert(snapshot.path, relative, ratio=2, init="weights")
+    before = relative.read_bytes()
+    (tmp_path / "link.pt").symlink_to(relative)
+    for target in (relative, tmp_path / "link.pt"):
+        with pytest.raises(squeeze_patch.CheckpointError, match="this is the relative"):
+            convert(snapshot.path, target, like=relative, force=True)
+    command = ["convert", str(snapshot.path), str(relative), "--like", str(relative), "--force"]
+    run = command_runner().invoke(main, command)
+    assert run.exit_code == 2
+    assert "this is the relative (--like), which would be lost" in run.stderr
+    assert relative.read_bytes() == before
 
 
 def test_an_unusual_mapping_network_is_not_guessed(rosinality: FlatHost, tmp_path: Path) -> None:
