@@ -20,7 +20,7 @@ import squeeze_patch
 from benchmarks.corpora import Base
 from squeeze_patch.checkpoints.generators import generators, load_generator
 from squeeze_patch.checkpoints.io import read
-from squeeze_patch.cli import main
+from squeeze_patch.cli import main as squeeze_patch_command
 from squeeze_patch.cli.errors import LONGEST, one_line
 from squeeze_patch.errors import SqueezeError
 from squeeze_patch.sampling import sample
@@ -100,7 +100,7 @@ def command(*arguments: Any) -> None:
     """A command of squeeze-patch in this process; its errors are raised, its words are looked at."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        main.main([str(argument) for argument in arguments] + ["--debug"], standalone_mode=False)
+        squeeze_patch_command.main([str(argument) for argument in arguments] + ["--debug"], standalone_mode=False)
     steering = [c for c in said.getvalue() if not c.isprintable() and c != "\n"]
     if steering:
         raise OutcomeError("words", f"{arguments[0]} prints {steering[0]!r}")
