@@ -24,8 +24,8 @@ class UnprovedWarning(UserWarning):
 
 
 class LostWarning(UserWarning):
-    """A generator was squeezed without proof, and its new layers lack something that the dense ones had; or a file holds
-    it once more, inside of something else."""
+    """A generator was squeezed without proof, and its new layers lack something that the dense ones had; or a file
+    holds it once more, inside of something else."""
 
 
 class DownloadWarning(UserWarning):

@@ -84,12 +84,11 @@ def _optimisers_in(value: Any, depth: int = 3) -> Iterator[Any]:
 def _is_of(state: Mapping[str, Any], dense: Parameters, squeezed: Parameters) -> bool:
     """Whether an optimiser has moments of most of the dense generator's parameters, in whatever order, some of shapes
     that squeezing takes away."""
-    moments = Counter(
-        next((value.shape for value in entry.values() if isinstance(value, torch.Tensor) and value.ndim), None)
-        for entry in state["state"].values()
+    tensors = (
+        [v for v in entry.values() if isinstance(v, torch.Tensor) and v.ndim] for entry in state["state"].values()
     )
+    moments = Counter(found[0].shape for found in tensors if found)
     before, after = (Counter(shape for _, shape in parameters) for parameters in (dense, squeezed))
-    moments.pop(None, None)
     return sum(moments.values()) > len(dense) // 2 and not moments - before and bool(moments & (before - after))
 
 
