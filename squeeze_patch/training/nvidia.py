@@ -25,7 +25,9 @@ from typing import Any, Callable, Dict, Optional
 
 import torch
 
-from squeeze_patch.errors import StateError
+from squeeze_patch.checkpoints.safe_tensors import is_tensor_file
+from squeeze_patch.checkpoints.tensor_files import is_archive
+from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.surgery.status import status
 from squeeze_patch.training.common import PrepareStart, import_script, squeeze_new
 
@@ -93,6 +95,11 @@ def _hook_launch(module: Any, prepare: PrepareStart) -> None:
 def _edit(options: Any, prepare: PrepareStart) -> None:
     start = prepare(options.get("resume_pkl"))
     if start.checkpoint is not None:
+        if is_archive(Path(start.checkpoint)) or is_tensor_file(Path(start.checkpoint)):
+            raise CheckpointError(
+                "this script goes on from pickles of whole networks, and the file holds tensors alone: start from the "
+                "host's own snapshot, or fill a generator with squeeze_patch.load and pickle it"
+            )
         options["resume_pkl"] = start.checkpoint
     kwargs = options["G_kwargs"]
     kwargs["generator_class"] = kwargs["class_name"]

@@ -161,6 +161,8 @@ def test_errors(draggan: Host, workspace: Path) -> None:
     assert "--trust says that the file of --init-from" in error("--trust", "--", "train.py", "--outdir=x")
     assert "no such file" in error("--", "train.py", "--outdir=x", "--resume=b.pkl")
     assert "ratio is c / q" in error("--ratio=0.2", "--", "train.py", "--outdir=x")
+    torch.save(trained(draggan.generator()).state_dict(), workspace / "states.pt")
+    assert "goes on from pickles of whole networks" in error("--init-from=states.pt", "--", "train.py", "--outdir=x")
     squeezed_train(draggan, workspace, ["--ratio", "2"], "--outdir=first", "--steps=0")
     pickled = next((workspace / "first").glob("*/*.pkl"))
     assert "squeezed in another way" in error("--ratio=3", "--", "train.py", "--outdir=x", f"--resume={pickled}")
