@@ -34,7 +34,8 @@ def read(source: PathLike, *, trust: bool) -> Any:
     """
     source = Path(source)
     if not source.is_file():
-        raise CheckpointError(f"{source}: {'this is a folder' if source.is_dir() else 'there is no such file'}")
+        kind = "this is a folder" if source.is_dir() else "this is no ordinary file"
+        raise CheckpointError(f"{source}: {kind if source.exists() else 'there is no such file'}")
     if is_tensor_file(source):
         return read_tensor_file(source)
     if is_archive(source):

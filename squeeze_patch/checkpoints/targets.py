@@ -49,6 +49,6 @@ def check_space(source: Path, target: Path) -> None:
     needed, free = source.stat().st_size, shutil.disk_usage(target.resolve().parent).free
     if needed > free:
         raise CheckpointError(
-            f"{target}: there is no room for it: it needs up to {needed / 1e6:,.0f} MB, and its disk has "
-            f"{free / 1e6:,.0f} MB left"
+            f"{target}: there is no room for it: it needs up to {needed / 1e6:,.1f} MB, and its disk has "
+            f"{free / 1e6:,.1f} MB left"
         )

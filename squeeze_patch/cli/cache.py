@@ -42,7 +42,7 @@ def list_files(as_json: bool) -> None:
     click.echo(f"{_count(len(files))}, {_size(total)}, in {folder}")
 
 
-@cache.command("clear", cls=Command)
+@cache.command("clear", cls=Command, short_help="Remove downloads: all, or those that fit a pattern.")
 @click.argument("pattern", metavar="[PATTERN]", required=False)
 def clear(pattern: Optional[str]) -> None:
     """Remove downloads: all, or those whose name or address fits PATTERN (*, ? and [...]).

@@ -13,7 +13,7 @@ from squeeze_patch.checkpoints.generators import describe, load_generator
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.cli.options import file_options, measuring_options, quiet_option
-from squeeze_patch.cli.output import check_outputs, emit, progress_bar
+from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, progress_bar
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.compare import SAMPLES
 from squeeze_patch.evaluation.compare import compare as compare_generators
@@ -65,6 +65,7 @@ def compare(
     where = device_named(device)
     files = sources.local(a, b, quiet=quiet)
     a, b = redacted(a), redacted(b)
+    check_replaceable(json_target, grid)
     check_outputs(json_target, grid, sources=files)
     with host_path(host):
         first, second = (load_generator(path, key, trust=trust).to(where) for path in files)

@@ -29,8 +29,8 @@ class Command(click.Command):
             with warnings.catch_warnings():
                 setattr(warnings, "showwarning", _show)  # noqa: B010 - its type names every argument
                 return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
-            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt, BrokenPipeError):
+            raise  # click ends without a word where nobody reads any more
         except Exception as error:
             if debug:
                 raise

@@ -62,6 +62,20 @@ def check_outputs(*targets: Optional[str], sources: Sequence[Path]) -> None:
             raise MeasurementError(f"{target}: this file is read; it would be lost. Write to another one")
 
 
+def check_replaceable(*targets: Optional[str]) -> None:
+    """Before long work: raise `MeasurementError` where figures or a picture would take the place of something else, of
+    a checkpoint whose name has come behind --json, say."""
+    for target in (Path(name) for name in targets if name is not None and name != "-"):
+        if target.is_file():
+            with open(target, "rb") as stream:
+                head = stream.read(8).lstrip()
+            if head and not head.startswith((b"{", b"[", b"\x89PNG")):
+                raise MeasurementError(
+                    f"{target}: this file holds neither figures (JSON) nor a picture (PNG), and would be lost; name "
+                    "another one, or delete it first"
+                )
+
+
 @contextlib.contextmanager
 def clean_termination() -> Iterator[None]:
     """Let a scheduler's SIGTERM clean up behind itself like Ctrl-C."""
@@ -75,7 +89,7 @@ def clean_termination() -> Iterator[None]:
 @contextlib.contextmanager
 def progress_bar(label: str = "squeezing", unit: int = 1, quiet: bool = False) -> Iterator[Progress]:
     """A progress bar with remaining time on a terminal; nothing in a pipe."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():  # None where it is closed
         yield lambda what, done, total: None
         return
     with contextlib.ExitStack() as stack:

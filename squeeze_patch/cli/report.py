@@ -12,7 +12,7 @@ from squeeze_patch.checkpoints.generators import load_generator
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, measuring_options, quiet_option, request_options
-from squeeze_patch.cli.output import check_outputs, emit, progress_bar
+from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, progress_bar
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.evaluation.latency import REPEATS
@@ -55,6 +55,7 @@ def report(
     """
     where = device_named(device)
     files = sources.local(file, against, quiet=quiet)
+    check_replaceable(json_target)
     check_outputs(json_target, sources=[*files, *filter(None, [plan_file])])
     with host_path(host):
         G, *other = (load_generator(path, key, trust=trust).to(where) for path in files)

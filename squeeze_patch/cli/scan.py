@@ -11,7 +11,7 @@ from squeeze_patch.checkpoints.scanning import scan as scan_file
 from squeeze_patch.checkpoints.scanning_findings import Finding
 from squeeze_patch.cli.errors import EXIT_ERROR, Command, printable
 from squeeze_patch.cli.options import quiet_option, source_options
-from squeeze_patch.cli.output import check_outputs, emit, progress_bar
+from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, progress_bar
 from squeeze_patch.cli.sources import Sources
 
 EXIT_UNUSUAL = 1
@@ -43,6 +43,7 @@ def scan(file: str, json_target: Optional[str], sources: Sources, quiet: bool) -
       squeeze-patch scan 550000.pt --json findings.json
     """
     (path,) = sources.local(file, quiet=quiet)
+    check_replaceable(json_target)
     check_outputs(json_target, sources=[path])
     with progress_bar("scanning", unit=1_000_000, quiet=quiet) as step:
         found = scan_file(path, step)
