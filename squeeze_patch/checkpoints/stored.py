@@ -25,7 +25,7 @@ from squeeze_patch.errors import CheckpointError, UnsupportedModelError, shorten
 
 #: what is said where a file holds more than can be read without running it
 CURE = (
-    "squeeze-patch scan says what loading it would run. If you trust where the file came from, say so with --trust, and "
+    "squeeze-patch scan says what loading it would run. If you trust where it came from, say so with --trust, and "
     "name the host's checkout with --host DIR (in Python: trust=True, host=...): that runs code which is stored in it"
 )
 
