@@ -94,10 +94,9 @@ class Located:
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether all numbers of a tensor are. Their sum is not where one is not, and is found in a tenth of the time; it
-    overflows only where they are huge."""
-    total = tensor.detach().sum()
-    return bool(total.isfinite()) or bool(tensor.isfinite().all())
+    """Whether all numbers of a tensor are, and their squares, which demodulation sums up: a weight of 1e38 makes no
+    finite images. Their sum is not where one is not, and is found in a tenth of the time."""
+    return bool(tensor.detach().float().square().sum().isfinite())
 
 
 @dataclass(frozen=True)

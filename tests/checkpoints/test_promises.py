@@ -171,3 +171,12 @@ def test_a_link_into_nowhere(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "missing" / "file")
     with pytest.raises(squeeze_patch.CheckpointError, match="a link into a folder that does not exist"):
         convert(tmp_path / "dense.pkl", tmp_path / "link")
+
+
+def test_numbers_too_large_to_compute_with(draggan: Host, tmp_path: Path) -> None:
+    """They are finite, and no image that is made of them is."""
+    G = trained(draggan.generator())
+    G.synthesis.b8.conv1.bias.detach().fill_(1e38)
+    torch.save({"state_dict": G.state_dict()}, tmp_path / "dense.pth")
+    with pytest.raises(squeeze_patch.CheckpointError, match=r"b8.conv1.bias holds values that are not finite"):
+        convert(tmp_path / "dense.pth", tmp_path / "out.pth", init="random")
