@@ -14,7 +14,7 @@ import torch
 from squeeze_patch.adapters import locate
 from squeeze_patch.checkpoints.bodies import PLAN_ENTRY, WHOLE, Site, find_bodies, is_state
 from squeeze_patch.checkpoints.inert_values import UnknownName
-from squeeze_patch.checkpoints.tensor_files import check_sums, load_tensors, unreadable
+from squeeze_patch.checkpoints.tensor_files import check_sums, load_tensors, save_tensors, unreadable
 from squeeze_patch.errors import CheckpointError
 
 
@@ -40,7 +40,7 @@ class Archive(Dict[str, Any]):
     def save(self, stream: IO[bytes]) -> None:
         """Write the file as its host would."""
         try:
-            torch.save(self.entries(), stream)
+            save_tensors(self.entries(), stream)
         except RecursionError as error:
             raise CheckpointError("an entry of the file is nested too deep to be written") from error
         except (AttributeError, TypeError, pickle.PicklingError) as error:

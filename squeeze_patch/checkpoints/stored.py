@@ -20,7 +20,7 @@ from squeeze_patch.checkpoints.inert_writing import InertPickler, dump
 from squeeze_patch.checkpoints.pickles import PathLike, host_is_named
 from squeeze_patch.checkpoints.state_dicts import check_names
 from squeeze_patch.checkpoints.storages import TOO_LARGE
-from squeeze_patch.checkpoints.tensor_files import load_inert, unreadable
+from squeeze_patch.checkpoints.tensor_files import load_inert, save_tensors, unreadable
 from squeeze_patch.errors import CheckpointError, UnsupportedModelError, shortened
 
 #: what is said where a file holds more than can be read without running it
@@ -85,7 +85,7 @@ class StoredArchive(StoredFile):
 
     def dump(self, entries: Any, stream: IO[bytes], protocol: int) -> None:
         module: Any = SimpleNamespace(__name__="inert", Pickler=InertPickler)
-        torch.save(entries, stream, pickle_module=module, pickle_protocol=protocol)
+        save_tensors(entries, stream, pickle_module=module, pickle_protocol=protocol)
 
 
 class HostedFile(Dict[str, Any]):

@@ -6,7 +6,7 @@ import argparse
 import io
 import zipfile
 from pathlib import Path
-from typing import IO, Any, Type
+from typing import IO, Any, Optional, Type
 
 import torch
 
@@ -63,6 +63,33 @@ def _load(source: Path, unpickler: Type[InertUnpickler]) -> Any:
         folder = check_archive(archive, size)
         pickled = io.BytesIO(read_member(archive, f"{folder}data.pkl"))
         return load(pickled, ArchiveStorages(archive, folder))
+
+
+class _Remembering:
+    """A stream whose errors are raised at the end: torch's writer, in C++, may end the process at one (torch 1.13)."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.error: Optional[OSError] = None
+
+    def write(self, data: Any) -> int:
+        if self.error is None:
+            try:
+                self._stream.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        pass  # whoever opened the stream does
+
+
+def save_tensors(data: Any, stream: IO[bytes], **options: Any) -> None:
+    """torch.save, whose failures to write are OSErrors."""
+    remembering: Any = _Remembering(stream)
+    torch.save(data, remembering, **options)
+    if remembering.error is not None:
+        raise remembering.error
 
 
 def check_sums(source: Path) -> None:

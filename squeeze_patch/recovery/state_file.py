@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional
 import torch
 
 from squeeze_patch.checkpoints.atomic import atomic_write
-from squeeze_patch.checkpoints.tensor_files import load_tensors
+from squeeze_patch.checkpoints.tensor_files import load_tensors, save_tensors
 from squeeze_patch.errors import RecoveryError
 from squeeze_patch.recovery.pair import Pair
 from squeeze_patch.recovery.settings import Settings
@@ -73,7 +73,7 @@ def save(path: Path, state: State, settings: Settings, origin: str) -> None:
     content = {**vars(state), "history": [asdict(entry) for entry in state.history]}
     content.update(schema=SCHEMA, settings=asdict(settings), origin=origin)
     with atomic_write(path) as stream:
-        torch.save(content, stream)
+        save_tensors(content, stream)
 
 
 def load(path: Path, settings: Settings, origin: str) -> State:

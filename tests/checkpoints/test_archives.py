@@ -80,7 +80,14 @@ CASES: Dict[str, Any] = {
     ),
     "another byte order": (
         lambda state: repacked(
-            saved({"g_ema": state}), lambda name, data: {name: b"big" if name.endswith("byteorder") else data}
+            saved({"g_ema": state}),
+            lambda name, data: (
+                {name: data, name.replace("data.pkl", "byteorder"): b"big"}
+                if name.endswith("data.pkl")
+                else {}
+                if name.endswith("byteorder")
+                else {name: data}
+            ),
         ),
         "another byte order",
     ),

@@ -44,6 +44,7 @@ def test_a_name_as_a_value_is_not_written_as_ours(rosinality: FlatHost, tmp_path
     assert pickle.loads(stream.getvalue()) == {"kind": collections.OrderedDict}
 
 
+@pytest.mark.skipif(torch.__version__.startswith("1."), reason="torch 1 stores no such views")
 @pytest.mark.parametrize("view", [lambda x: torch._neg_view(x), lambda x: x.conj()])
 def test_numbers_that_stand_for_others_are_refused(view: Any, tmp_path: Path) -> None:
     torch.save({"x": view(torch.ones(3, dtype=torch.complex64))}, tmp_path / "x.pt")
@@ -69,7 +70,7 @@ def test_no_entry_takes_another_ones_place(rosinality: FlatHost, draggan: Host, 
 
 def test_storages_are_not_nested(tmp_path: Path) -> None:
     """Each level would have a budget of its own, and the time would be its power."""
-    blob = pickle.dumps(torch.zeros(2).untyped_storage().__class__.__name__)
+    blob = pickle.dumps("x")
     for _ in range(40):
         inner = pickle.dumps([_Blob(blob)] * 9, protocol=2)
         blob = LEGACY + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + inner + pickle.dumps([], 2)
