@@ -101,6 +101,10 @@ def _fault_of(module: Any) -> str:
         return f"{missing[0]} is missing" if missing else _wrong_tensor(module, name) or _wrong_mapping(module)
     if name == "Generator" and module.mapping.num_ws not in (None, module.synthesis.num_ws):
         return f"mapping.num_ws is {module.mapping.num_ws}, where synthesis takes {module.synthesis.num_ws}"
+    if name in ("SynthesisBlock", "SqueezedBlock"):
+        layers = (2 if module.in_channels else 1, 1)
+        if (module.num_conv, module.num_torgb) != layers:
+            return f"num_conv is {module.num_conv}, num_torgb is {module.num_torgb}"
     if name == "SynthesisNetwork":
         missing = [
             f"b{resolution}" for resolution in module.block_resolutions if f"b{resolution}" not in module._modules

@@ -208,7 +208,7 @@ def _known(module: str, name: str) -> Any:
     if found is None and f"{module}.".startswith(INERT_MODULES) and words:
         found = inert_class(Global(module, name))
     if found is None:
-        raise UnknownName(f"{module}.{name}"[:80])
+        raise UnknownName.of(module, name)
     return found
 
 
@@ -224,7 +224,7 @@ class _Nested(InertUnpickler):
     def known(self, module: str, name: str) -> Any:
         if (module, name) in STORAGE_NAMES:
             return STORAGE_NAMES[module, name]
-        raise UnknownName(f"{module}.{name}"[:80])
+        raise UnknownName.of(module, name)
 
 
 def _storage(data: Any) -> Any:

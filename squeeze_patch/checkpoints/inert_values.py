@@ -35,6 +35,11 @@ class UnknownName(pickle.UnpicklingError):
 
     named: Tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, module: str, name: str) -> UnknownName:
+        """For a name in a file, whose words stay on one line."""
+        return cls(" ".join(f"{module}.{name}".split())[:80])
+
 
 @dataclass(frozen=True, eq=False)
 class Known:

@@ -129,4 +129,4 @@ class _Tensors(InertUnpickler):
             return TENSOR_NAMES[module, name]
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
-        raise UnknownName(f"{module}.{name}"[:80])
+        raise UnknownName.of(module, name)

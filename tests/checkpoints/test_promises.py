@@ -115,6 +115,14 @@ def test_small_things_in_great_number(tmp_path: Path) -> None:
             read(tmp_path / "file.pkl", trust=False)
 
 
+def test_words_of_a_file_stay_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file.pkl").write_bytes(b"\x80\x04\x8c\x04os\nx\x8c\x06system\x93.")
+    with pytest.raises(squeeze_patch.CheckpointError) as caught:
+        read(tmp_path / "file.pkl", trust=False)
+    assert "names os x.system" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "data", [b"ctorch.nn.modules.module\ntorch.os.abort\n.", b"ctorch.nn.modules.linear\nLinear\n(K\x01t\x81."]
 )
@@ -135,6 +143,7 @@ def test_an_attribute_named_origin_changes_no_name() -> None:
 def test_generators_that_cannot_run_are_damaged(draggan: Host) -> None:
     for change, words in (
         (lambda G: setattr(G.mapping, "num_ws", 3), "num_ws is 3"),
+        (lambda G: setattr(G.synthesis.b8, "num_conv", 1), "num_conv is 1"),
         (lambda G: G.synthesis.b8.conv1.register_buffer("noise_const", torch.zeros(16, 16)), "noise_const has shape"),
         (
             lambda G: setattr(G.synthesis.b4, "const", torch.nn.Parameter(torch.zeros(32, 4, 3))),
