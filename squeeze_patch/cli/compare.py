@@ -65,8 +65,8 @@ def compare(
     where = device_named(device)
     files = sources.local(a, b, quiet=quiet)
     a, b = redacted(a), redacted(b)
-    check_replaceable(json_target, grid)
     check_outputs(json_target, grid, sources=files)
+    check_replaceable(json_target, grid)
     with host_path(host):
         first, second = (load_generator(path, key, trust=trust).to(where) for path in files)
         with progress_bar("comparing", quiet=quiet) as step:

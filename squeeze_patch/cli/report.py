@@ -55,8 +55,8 @@ def report(
     """
     where = device_named(device)
     files = sources.local(file, against, quiet=quiet)
-    check_replaceable(json_target)
     check_outputs(json_target, sources=[*files, *filter(None, [plan_file])])
+    check_replaceable(json_target)
     with host_path(host):
         G, *other = (load_generator(path, key, trust=trust).to(where) for path in files)
         dense, squeezed = pair_for(G, request, *other)

@@ -43,8 +43,8 @@ def scan(file: str, json_target: Optional[str], sources: Sources, quiet: bool) -
       squeeze-patch scan 550000.pt --json findings.json
     """
     (path,) = sources.local(file, quiet=quiet)
-    check_replaceable(json_target)
     check_outputs(json_target, sources=[path])
+    check_replaceable(json_target)
     with progress_bar("scanning", unit=1_000_000, quiet=quiet) as step:
         found = scan_file(path, step)
     emit("\n".join(_lines(found)), found.to_dict(), json_target, quiet)

@@ -13,6 +13,8 @@ from tests.corpus import calling, payloads, short
 from tests.helpers import cli, write_checkpoint
 from tests.hosts import Host
 
+pytestmark = pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+
 
 def test_a_snapshot(draggan: Host, tmp_path: Path) -> None:
     write_checkpoint(draggan, tmp_path / "network.pkl")
