@@ -28,8 +28,9 @@ REBUILD = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
 #: a generator that was squeezed with the host at hand, and its parts
 SQUEEZED = {"SqueezedGenerator": BODIES["Generator"], "SqueezedBlock": SqueezedBlock, "Excite": Excite}
 _OF_TORCH = frozenset(vars(torch.nn.Module()))
-#: what the hosts' persistence notes on an object of how it was made
+#: characters of a module's source, and of one class's that is parsed
 LONGEST_SOURCE, LONGEST_CLASS = 1 << 20, 1 << 16
+#: what the hosts' persistence notes on an object of how it was made
 BOOKKEEPING = ("_init_args", "_init_kwargs", "_orig_module_src", "_orig_class_name")
 _TABLES = ("_parameters", "_buffers", "_modules")
 

@@ -130,7 +130,8 @@ def _array(*_: Any) -> Any:
     return np.ndarray.__new__(np.ndarray, (0,), "b")
 
 
-def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
+def _encoded(text: Any, encoding: Any = None) -> bytes:
+    """As bytes are stored up to protocol 2; without a codec it would be UTF-8, which nobody writes."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise UnknownName("_codecs.encode to something else than latin1")
     return text.encode("latin1")

@@ -92,14 +92,14 @@ class ArchiveStorages:
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         self._archive, self._folder = archive, folder
-        self._read: Dict[str, bytearray] = {}
+        self._read: Dict[str, torch.Tensor] = {}  # one of a key, so that tensors that share numbers go on sharing them
 
     def __call__(self, key: str, dtype: torch.dtype, count: int) -> Storage:
         if key not in self._read:
-            self._read[key] = read_member(self._archive, f"{self._folder}data/{key}")
+            self._read[key] = _numbers(read_member(self._archive, f"{self._folder}data/{key}"))
         if len(self._read[key]) != count * size_of(dtype):
             raise pickle.UnpicklingError(f"storage {key} has {len(self._read[key]):,} bytes, not {count:,} numbers")
-        return _storage(self._read[key], dtype)
+        return Storage(count, self._read[key].view(dtype))
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytearray:
@@ -168,15 +168,15 @@ def load_legacy(stream: Any, size: int, unpickling: Unpickling) -> Any:
     keys = unpickling(stream, note)
     if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys) and set(keys) == kinds.keys()):
         raise pickle.UnpicklingError("its storages are other ones than those it names")
-    found: Dict[str, bytearray] = {}
+    found: Dict[str, torch.Tensor] = {}
     for key in keys:
         dtype, count = kinds[key]
         stored, data = stream.read(8), bytearray(count * size_of(dtype))  # no more than the file is long
         if int.from_bytes(stored, "little") != count or key in found or _fill(stream, data) < len(data):
             raise EOFError
-        found[key] = data
+        found[key] = _numbers(data)
     stream.seek(start)
-    return unpickling(stream, lambda key, dtype, count: _storage(found[key], dtype))
+    return unpickling(stream, lambda key, dtype, count: Storage(count, found[key].view(dtype)))
 
 
 def _fill(stream: Any, data: bytearray) -> int:
@@ -189,9 +189,9 @@ def _skip_pickle(stream: IO[bytes]) -> None:
         pass
 
 
-def _storage(data: bytearray, dtype: torch.dtype) -> Storage:
-    numbers = torch.frombuffer(data, dtype=dtype) if data else torch.empty([0], dtype=dtype)
-    return Storage(numbers.numel(), numbers)
+def _numbers(data: bytearray) -> torch.Tensor:
+    """Bytes, as a tensor: [n]."""
+    return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty([0], dtype=torch.uint8)
 
 
 def size_of(dtype: torch.dtype) -> int:

@@ -138,7 +138,14 @@ def test_what_is_unusual_but_sound(rosinality: FlatHost, tmp_path: Path) -> None
     """Compressed by another tool, views of one storage, empty tensors, numbers as keys beside the generator."""
     state = trained(rosinality.generator()).state_dict()
     whole = torch.arange(12.0)
-    beside = {"a": whole[:6], "b": whole[6:].view(2, 3).t(), "c": torch.zeros(0, 3), "d": {1: True}}
+    tied = torch.ones(4)
+    beside = {
+        "tied": [tied, tied.view(2, 2)],
+        "a": whole[:6],
+        "b": whole[6:].view(2, 3).t(),
+        "c": torch.zeros(0, 3),
+        "d": {1: True},
+    }
     data = saved({"g_ema": state, "beside": beside})
     (tmp_path / "file.pt").write_bytes(repacked(data, lambda name, content: {name: content}, compression=8))
     for path in (tmp_path / "file.pt", tmp_path / "old.pt"):
@@ -147,6 +154,12 @@ def test_what_is_unusual_but_sound(rosinality: FlatHost, tmp_path: Path) -> None
         found = read(path, trust=False)
         assert all(torch.equal(found["g_ema"].state_dict()[name], tensor) for name, tensor in state.items())
         assert torch.equal(found["beside"]["a"], whole[:6])
+        found["beside"]["tied"][0].zero_()  # what shares its numbers goes on sharing them, and is stored once
+        assert found["beside"]["tied"][1].sum() == 0
+        stream = io.BytesIO()
+        torch.save(found["beside"]["tied"], stream)
+        with zipfile.ZipFile(stream) as archive:
+            assert [name.rpartition("/")[2] for name in archive.namelist() if "/data/" in name] == ["0"]
         assert torch.equal(found["beside"]["b"], beside["b"])
         assert found["beside"]["c"].shape == (0, 3)
         assert found["beside"]["d"] == {1: True}
