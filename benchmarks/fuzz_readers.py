@@ -8,7 +8,7 @@ import io
 import sys
 import traceback
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
@@ -222,7 +222,8 @@ def judged(case: Case, readers: Mapping[str, Reader]) -> Verdict:
             path.unlink()
         if fault is not None:
             verdict.outcomes[name] = fault.kind
-            verdict.faults.append(fault)
+            words = fault.words.replace(f"{case.path.parent}/", "")  # a folder of this run alone
+            verdict.faults.append(replace(fault, words=words))
     for path in case.folder.iterdir():
         path.unlink()
     return verdict
