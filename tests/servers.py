@@ -83,7 +83,7 @@ def file(content: bytes, etag: str = '"1"', sent: int = 1 << 40, **headers: str)
     after ``sent`` bytes."""
 
     def answer(asked: Asked) -> None:
-        head = {"ETag": etag, **headers} if etag else headers
+        head = {"ETag": etag, "Accept_Ranges": "bytes", **headers} if etag else headers
         span = re.fullmatch(r"bytes=(\d+)-", asked.headers.get("Range", ""))
         if etag and asked.headers.get("If-None-Match") == etag:
             asked.send(304, **head)

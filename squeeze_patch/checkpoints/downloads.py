@@ -93,7 +93,7 @@ def _current(
     except Interruption as error:
         if kept is not None:
             return _copy_of(kept, str(error), sha256)
-        resumable = slot.unfinished() is not None
+        resumable = receiver.continues and slot.unfinished() is not None
         cure = "what has come is kept, and the same command goes on from there" if resumable else "try again"
         raise CheckpointError(f"cannot download {address.shown}: {error}; {cure}") from None
     except CheckpointError:
@@ -136,11 +136,7 @@ def _copy_of(kept: CachedFile, why: str, sha256: Optional[str]) -> Path:
 
 
 def _checked(kept: CachedFile, sha256: Optional[str]) -> Path:
-    """A cached file that is not the wanted one goes."""
+    """A cached file, if it is the wanted one. Else it stays: a mistyped sum costs no second download."""
     if sha256 is not None:
-        try:
-            check_sum(sha256_of(kept.path), sha256, kept.record.address)
-        except CheckpointError:
-            kept.remove()
-            raise
+        check_sum(sha256_of(kept.path), sha256, kept.record.address)
     return kept.path

@@ -110,6 +110,7 @@ class FileReceiver:
         self.conditions = True  # whether it is asked for a changed file only
         self.written = 0  # bytes of this run
         self.validators = Validators()
+        self.continues = False  # whether the server says that it can send a part
 
     def run(self) -> bool:
         """Fill the part, over several tries; False where the file that is kept is the server's.
@@ -180,6 +181,7 @@ class FileReceiver:
     def _receive(self, answer: requests.Response, part: Optional[CachedFile]) -> None:
         """The body, behind the part where the server goes on with it."""
         length, encoded = content_length(answer.headers, self.address), is_encoded(answer.headers)
+        self.continues = answer.status_code == 206 or answer.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
         offset, total = 0, None if encoded else length
         if answer.status_code == 206:
             if part is None:
