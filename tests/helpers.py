@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Tuple
 
 import torch
 
+import squeeze_patch
 from squeeze_patch.adapters import sampler
 from squeeze_patch.adapters.content import DenseBlock
 from squeeze_patch.cli import main
@@ -242,6 +243,15 @@ class Snapshot:
             "ada_aug_p": 0.25,
         }
         torch.save(self.entries, path)
+
+
+def scanned(data: bytes, folder: Path) -> squeeze_patch.Scan:
+    (folder / "file").write_bytes(data)
+    return squeeze_patch.scan(folder / "file")
+
+
+def whats(found: squeeze_patch.Scan, level: str) -> List[str]:
+    return [finding.what for finding in found.of_level(level)]
 
 
 def latents(G: Any, n: int = 3, seed: int = 2) -> Any:

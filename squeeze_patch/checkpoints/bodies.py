@@ -20,10 +20,10 @@ PLAN_ENTRY = "squeeze_plan"
 WHOLE = ""
 #: how many names deep generators are looked for in a state dict
 DEPTH = 4
+#: kinds of numbers that a generator may consist of
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-MOST_GENERATORS = 64
-#: tensors of a generator; the largest official one has 230
-MOST = 4096
+#: what a state dict may hold: generators, and tensors of one (the largest official one has 230)
+MOST_GENERATORS, MOST = 64, 4096
 
 
 @dataclass(frozen=True)

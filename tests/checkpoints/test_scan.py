@@ -27,20 +27,11 @@ from squeeze_patch.checkpoints.scanning_findings import NOT_LOOKED_INTO, RUNS_CO
 from squeeze_patch.checkpoints.scanning_source import judge_source
 from squeeze_patch.testing import trained
 from tests.corpus import calling, more_payloads, payloads, saved, short, stored_object, zipped
-from tests.helpers import Snapshot, write_checkpoint
+from tests.helpers import Snapshot, scanned, whats, write_checkpoint
 from tests.hosts import Host
 from tests.hosts.flat import FlatHost
 
 pytestmark = pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
-
-
-def scanned(data: bytes, folder: Path) -> squeeze_patch.Scan:
-    (folder / "file").write_bytes(data)
-    return squeeze_patch.scan(folder / "file")
-
-
-def whats(found: squeeze_patch.Scan, level: str) -> List[str]:
-    return [finding.what for finding in found.of_level(level)]
 
 
 def test_every_payload_is_seen_and_none_is_run(tmp_path: Path) -> None:

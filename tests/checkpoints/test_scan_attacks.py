@@ -19,15 +19,7 @@ from squeeze_patch.checkpoints.scanning_opcodes import Words
 from squeeze_patch.checkpoints.scanning_values import computed
 from tests.attacks import attacks, wide_archive
 from tests.corpus import Call, saved
-
-
-def scanned(data: bytes, folder: Path) -> squeeze_patch.Scan:
-    (folder / "file").write_bytes(data)
-    return squeeze_patch.scan(folder / "file")
-
-
-def whats(found: squeeze_patch.Scan, level: str) -> List[str]:
-    return [finding.what for finding in found.of_level(level)]
+from tests.helpers import scanned, whats
 
 
 def test_files_that_run_when_torch_loads_them_are_unusual(tmp_path: Path) -> None:
