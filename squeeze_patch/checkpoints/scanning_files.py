@@ -23,6 +23,7 @@ Progress = Callable[[str, int, int], None]
 
 PICKLE, ZIP, TAR = "a pickle", "a zip archive", "a tar archive"
 OLDER, ARRAY, SAFETENSORS = "a file of torch.save, older format", "a NumPy array", "a file of safetensors"
+UNKNOWN_FORM = "data of no known form"
 #: {first bytes: what such a file is}
 _OPEN = {b"PK\x03\x04": ZIP, b"PK\x05\x06": ZIP, OLDER_TORCH: OLDER, b"\x93NUMPY": ARRAY}
 #: bytes that may be a file
@@ -36,6 +37,8 @@ _CLOSED = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"Rar!": "a rar archive",
     b"\x89HDF": "an HDF5 file",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
     b"GGUF": "a GGUF file",
     b"\x7fELF": "a program",
     b"MZ": "a program",
@@ -105,7 +108,7 @@ def form_of(view: memoryview, is_file: bool = True) -> str:
             return form
     if _ends_as_zip(view):
         return ZIP
-    return "an empty file" if not head else "a text" if _is_text(head) else "data of no known form"
+    return "an empty file" if not head else "a text" if _is_text(head) else UNKNOWN_FORM
 
 
 def inner_of(notes: Notes, part: Part) -> Inner:

@@ -18,6 +18,7 @@ from squeeze_patch.checkpoints.bodies import WHOLE
 from squeeze_patch.checkpoints.inert_values import UnknownName
 from squeeze_patch.checkpoints.inert_writing import InertPickler, dump
 from squeeze_patch.checkpoints.pickles import PathLike, host_is_named
+from squeeze_patch.checkpoints.scanning_files import PICKLE, UNKNOWN_FORM, form_of
 from squeeze_patch.checkpoints.state_dicts import check_names
 from squeeze_patch.checkpoints.storages import TOO_LARGE
 from squeeze_patch.checkpoints.tensor_files import load_inert, save_tensors, unreadable
@@ -129,8 +130,21 @@ def read_stored(source: Path) -> Union[StoredFile, HostedFile]:
     except Exception as error:  # whatever a damaged file brings about
         known = {KeyError: "it has bytes that no pickle has", EOFError: "it ends too early", MemoryError: TOO_LARGE}
         what = shortened(known.get(type(error), f"{type(error).__name__}: {error}"))
+        other = _other_form(source)
+        if other:
+            raise CheckpointError(f"{source}: this is {other}, and no checkpoint") from error
         raise CheckpointError(f"{source}: this is no readable pickle ({what}); is the download complete?") from error
     return _with_bodies(source, data, StoredFile())
+
+
+def _other_form(source: Path) -> str:
+    """What a file is that is no pickle, as its beginning says: a text, a picture, an archive; "" where it may be one."""
+    with open(source, "rb") as stream:
+        head = stream.read(1 << 16)
+    if head.startswith(b"\x80"):  # as pickles do
+        return ""
+    form = form_of(memoryview(head))
+    return "" if form in (PICKLE, UNKNOWN_FORM) else form
 
 
 def read_stored_archive(source: Path) -> StoredArchive:

@@ -57,7 +57,7 @@ OTHER_SIZE = (
 )
 #: a megabyte of words, and their encoding once more
 LONG = b"X" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20) + b"\x94"
-AGAIN = b"0h\x00h\x01\x85R"
+AGAIN = b"0h\x00h\x01\x8c\x06latin1\x86R"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,9 @@ AGAIN = b"0h\x00h\x01\x85R"
         (b"\x80\x04\x95\xff\xff\xff\xff\xff\x00\x00\x00abc.", "no readable pickle"),
         (b"\x80\x04" + b"]" * 100_000, "no readable pickle"),
         (b"(" * 100_000, "no readable pickle"),
-        (b"", "no readable pickle"),
+        (b"", "an empty file, and no checkpoint"),
+        (b"hello world\n", "a text, and no checkpoint"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(90), "a picture, and no checkpoint"),
         (b"\x80\x7f.", "no readable pickle"),
         (b"\x80\x05\x96" + (3 << 30).to_bytes(8, "little") + b".", "made in an unusual way"),  # a bytearray of 3 GiB
         (NESTED + b"K\x01s.", "keys that are neither numbers nor words"),
