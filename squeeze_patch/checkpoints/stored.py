@@ -138,7 +138,7 @@ def read_stored(source: Path) -> Union[StoredFile, HostedFile]:
 
 
 def _other_form(source: Path) -> str:
-    """What a file is that is no pickle, as its beginning says: a text, a picture, an archive; "" where it may be one."""
+    """What a file is that is no pickle, by its beginning: a text, a picture, an archive; "" where it may be one."""
     with open(source, "rb") as stream:
         head = stream.read(1 << 16)
     if head.startswith(b"\x80"):  # as pickles do
