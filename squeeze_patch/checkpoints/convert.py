@@ -15,7 +15,7 @@ from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.nested import warn_of_nested
 from squeeze_patch.checkpoints.optimizer_state import follow_all, parameters_of
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
-from squeeze_patch.checkpoints.safe_tensors import TensorFile, alone, check_form
+from squeeze_patch.checkpoints.safe_tensors import TensorFile, alone, check_form, is_named_so
 from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.stored import StoredFile
 from squeeze_patch.checkpoints.targets import check_space, check_target, refuse_relative
@@ -147,7 +147,7 @@ def convert_file(
     """As `convert`."""
     source, target = Path(source), Path(target)
     check_init(init)
-    named = "safetensors" if target.suffix == ".safetensors" else None  # such a name says that nothing runs
+    named = "safetensors" if is_named_so(target) else None
     if named is not None and form not in (None, named):
         raise CheckpointError(f"{target}: a file of this name is one of safetensors, not of {form}; name another one")
     check_form(form or named)

@@ -102,6 +102,20 @@ def check_form(form: Optional[str]) -> None:
         _package("safetensors")
 
 
+def is_named_so(target: Path) -> bool:
+    """Whether the name of a file says that it is one of safetensors, which runs nothing where it is loaded."""
+    return target.suffix == ".safetensors"
+
+
+def check_name(target: Path, data: Any) -> None:
+    """Raise `CheckpointError` where ``data``, as of `io.read`, is of another kind than its file's name says."""
+    if is_named_so(target) and not isinstance(data, TensorFile):
+        raise CheckpointError(
+            f"{target}: a file of this name is one of safetensors, and what is to be written is not; name another one, "
+            "and make a file of safetensors of it with convert --format safetensors"
+        )
+
+
 def alone(G: Located, form: str) -> Archive:
     """A file that holds one generator and nothing else.
 

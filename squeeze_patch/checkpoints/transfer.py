@@ -17,6 +17,7 @@ from squeeze_patch.checkpoints.bodies import PLAN_ENTRY, Site, attach_plan_of_sh
 from squeeze_patch.checkpoints.generators import generators, refuse_diverged
 from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
+from squeeze_patch.checkpoints.safe_tensors import check_name
 from squeeze_patch.checkpoints.same_images import difference_of_images
 from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.stored import HostedFile
@@ -86,6 +87,7 @@ def transfer(
     source, target = Path(source), Path(target)
     family, role = _family(to)
     check_target(source, target, force)
+    check_name(target, None)
     with host_path(host):
         data = read(source, trust=trust)
         found = generators(data)

@@ -17,6 +17,7 @@ from squeeze_patch.checkpoints.convert import convert_file
 from squeeze_patch.checkpoints.generators import dense_generators, generators
 from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
+from squeeze_patch.checkpoints.safe_tensors import check_name
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress
@@ -83,10 +84,14 @@ def recover_file(
             f"{squeezed} is squeezed already; give it, or a ratio, reduction, plan or allocation for the dense file"
         )
     with parallel.joined(device) as place, host_path(source.host):
-        teacher = _reference(_dense_generators(dense, read(dense, trust=source.trust))).root.to(place)
+        origin = read(dense, trust=source.trust)
+        if squeezed is None:
+            check_name(target, origin)  # what it is converted to is of its kind
+        teacher = _reference(_dense_generators(dense, origin)).root.to(place)
         told = squeezing if parallel.current().first else contextlib.nullcontext
         with _squeezed_file(dense, squeezed, source, request, told) as path:
             data = read(path, trust=source.trust)
+        check_name(target, data)
         found = _squeezed_generators(path, data)
         student = _reference(found).root.to(place)
         result = run(student, teacher, settings, budget or Budget(), memory, journal, progress)

@@ -50,3 +50,11 @@ def test_a_name_that_says_its_format(snapshot: Path) -> None:
     assert "squeezed: 4 of 4 blocks" in cli("info", target)[1]
     code, _, err = cli("convert", snapshot, target, "--format", "pt", "--force")
     assert (code, "is one of safetensors, not of pt" in err) == (2, True)
+    for arguments in (
+        ("convert", snapshot, target, "--to", "rosinality", "--force"),
+        ("recover", snapshot, "--out", target, "--steps", 1, "--force", "--device", "cpu", "--ratio", 2),
+    ):
+        before = target.read_bytes()
+        code, _, err = cli(*arguments)
+        assert (code, "what is to be written is not" in err) == (2, True), err
+        assert target.read_bytes() == before
