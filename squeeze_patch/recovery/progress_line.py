@@ -13,23 +13,32 @@ REDRAW = 0.2
 
 
 class Line:
-    """Callable as `squeeze_patch.recover`'s ``progress``; writes to ``stream``, by default stderr."""
+    """Callable as `squeeze_patch.recover`'s ``progress``; writes to ``stream``, by default stderr, as long as somebody
+    reads there: hours of training do not end with a pipe."""
 
     def __init__(self, stream: Optional[TextIO] = None) -> None:
-        self.stream = stream or sys.stderr
-        self.terminal = self.stream.isatty()
+        self.stream: Optional[TextIO] = stream or sys.stderr  # None where stderr is closed
+        self.terminal = self.stream is not None and self.stream.isatty()
         self.drawn = 0.0
 
     def __call__(self, step: Step) -> None:
         if step.resumed_at and not self.drawn:
-            self.stream.write(f"an earlier run is taken up at step {step.resumed_at}\n")
+            self._write(f"an earlier run is taken up at step {step.resumed_at}\n")
             self.drawn = time.monotonic() - REDRAW
         if self.terminal and (step.last or time.monotonic() - self.drawn >= REDRAW):
-            self.stream.write(f"\r{text(step)}\x1b[K" + ("\n" if step.last else ""))
+            self._write(f"\r{text(step)}\x1b[K" + ("\n" if step.last else ""))
             self.drawn = time.monotonic()
         elif not self.terminal and step.new:
-            self.stream.write(f"{text(step)}\n")
-        self.stream.flush()
+            self._write(f"{text(step)}\n")
+
+    def _write(self, words: str) -> None:
+        if self.stream is None:
+            return
+        try:
+            self.stream.write(words)
+            self.stream.flush()
+        except OSError:
+            self.stream = None
 
 
 def text(step: Step) -> str:

@@ -44,6 +44,15 @@ def test_nobody_listens(snapshot: Path) -> None:
         assert target.exists()
 
 
+def test_a_recovery_goes_on_when_nobody_listens(snapshot: Path) -> None:
+    recovered = snapshot.with_name("recovered.pkl")
+    options = "--steps 2 --every 1 --batch 2 --device cpu --ratio 2 --force"
+    command = f"{sys.executable} -m squeeze_patch recover {snapshot} --out {recovered} {options}"
+    done = subprocess.run(["bash", "-c", f"{command} 2>&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert recovered.exists()
+
+
 def test_a_name_that_says_its_format(snapshot: Path) -> None:
     target = snapshot.with_name("G.safetensors")
     assert cli("convert", snapshot, target, "--init", "weights")[0] == 0

@@ -232,3 +232,10 @@ def test_progress_line() -> None:
     assert first.startswith("step 60/100  31.25 dB  loss 2.00e-03  0.5 steps/s  1:20 left")
     assert second.endswith("\n")
     assert [duration(s) for s in (5, 65, 3700)] == ["0:05", "1:05", "1:01:40"]
+
+    def closed(text: str) -> None:
+        raise BrokenPipeError
+
+    stream.write = closed
+    line(Step(100, 100, 1e-3, 2.0, last, new=True, last=True, resumed_at=50))  # nobody reads any more
+    line(Step(100, 100, 1e-3, 2.0, last, new=True, last=True, resumed_at=50))
