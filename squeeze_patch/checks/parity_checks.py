@@ -10,17 +10,17 @@ import torch
 
 from squeeze_patch.checks.baseline import Recorded, pixels_of
 from squeeze_patch.checks.finding import NOT_RECORDED, RECORD, Context, Finding, holds, short, skipped
-from squeeze_patch.checks.fixed_inputs import Sample, fixed_latents
+from squeeze_patch.checks.fixed_inputs import Amount, Sample, fixed_latents
 from squeeze_patch.checks.pictures import failure_picture
 from squeeze_patch.checks.subjects import Subject, relative_to
 from squeeze_patch.checks.tracing import CALLS, Trace, trace
-from squeeze_patch.evaluation.compare import compare, default_batch
+from squeeze_patch.evaluation.compare import Comparison, compare, default_batch
 from squeeze_patch.evaluation.pixels import decibels
+from squeeze_patch.progress import Progress
 from squeeze_patch.sampling import draw, evaluation
 
-#: images that `finite` looks at where no number is given: a thousand up to 64x64, above it as many as make as many
-#: pixels, but no fewer than 16
-FINITE_PIXELS, MOST_IMAGES, FEWEST_IMAGES = 2**22, 1000, 16
+#: images that a check looks at where no number is given: as many as make so many pixels, within these bounds
+FINITE, FIDELITY = Amount(2**21, 16, 1000), Amount(2**20, 8, 64)
 
 
 def reproducible(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
@@ -46,7 +46,7 @@ def finite(subject: Subject, context: Context, settings: Mapping[str, Any]) -> F
     """No NaN and no infinity, in the images of many latents and in the styles of more."""
     found = subject.found
     sampler = found.sampler()
-    count = settings["samples"] or max(FEWEST_IMAGES, min(MOST_IMAGES, FINITE_PIXELS // sampler.img_resolution**2))
+    count = settings["samples"] or FINITE.at(sampler.img_resolution)
     z, c = fixed_latents(sampler, count, seed=1)
     size = default_batch(sampler.img_resolution)
     broken = found.not_finite()
@@ -141,7 +141,7 @@ def fidelity(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
     dense = context.trained_dense(subject)
     if dense is None:
         return skipped("there is no [dense] generator in the configuration")
-    found = compare(dense, subject.root, settings["samples"], progress=context.progress)
+    found = compare_with(dense, subject, settings["samples"], context.progress)
     recorded = context.recorded(subject)
     before = recorded.fidelity if recorded else {}
     floor = settings["psnr"] or (before["psnr"] - settings["psnr_margin"] if "psnr" in before else 0.0)
@@ -155,6 +155,13 @@ def fidelity(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
     if found.frechet.value > most:
         return short(words, wanted=f"Fréchet {most:.3g} at most", figures=figures)
     return holds(words, figures=figures)
+
+
+def compare_with(dense: torch.nn.Module, subject: Subject, samples: int, progress: Progress) -> Comparison:
+    """With the dense generator, on so many latents, or, of 0, as many as is usual for its size."""
+    return compare(
+        dense, subject.root, samples or FIDELITY.at(subject.found.sampler().img_resolution), progress=progress
+    )
 
 
 def first_apart(now: Trace, before: Any, share: float) -> str:

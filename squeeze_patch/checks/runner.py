@@ -25,7 +25,6 @@ from squeeze_patch.checks.outcome import CheckReport, Outcome
 from squeeze_patch.checks.subjects import Subject, importable, make_subjects, relative_to
 from squeeze_patch.checks.tracing import CALLS
 from squeeze_patch.errors import ConfigError, SqueezeError
-from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.planning.cost import report
 from squeeze_patch.progress import Progress, own_settings
 from squeeze_patch.surgery.status import status_of_part
@@ -228,8 +227,8 @@ def _recorded(subject: Subject, context: Context) -> Recorded:
     dense = context.trained_dense(subject)
     fidelity: Dict[str, float] = {}
     if dense is not None:
-        settings = BY_NAME["fidelity"].settings
-        compared = compare(dense, subject.root, int(settings["samples"]), progress=context.progress)
+        samples = int(context.config.checks.get("fidelity", BY_NAME["fidelity"].settings)["samples"])
+        compared = parity_checks.compare_with(dense, subject, samples, context.progress)
         fidelity = {"psnr": compared.psnr, "frechet": compared.frechet.value}
     first = next(iter(CALLS))
     return Recorded(
