@@ -55,6 +55,7 @@ setup(
             "pypi-simple",
             "backports.tarfile; python_version < '3.12'",
             "psutil",
+            "playwright",  # pages in the Chromium that is installed; it downloads none by itself
             "scikit-image",
             "mlxtend",
             "matplotlib",

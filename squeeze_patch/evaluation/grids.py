@@ -6,6 +6,7 @@ from typing import Any, Tuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from squeeze_patch.adapters import sampler
@@ -41,27 +42,32 @@ def grid(
     return canvas
 
 
-def _row(images: torch.Tensor, scale: int) -> Image.Image:
+def as_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
+    """Images [N, C, H, W] in [-1, 1] as [N, H, W, 3], rounded to the nearest of 256 levels: the first three channels,
+    or, where there are fewer, the first one as grey."""
     pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    pixels = pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels[:, :3]
-    strip = np.concatenate(list(pixels.permute(0, 2, 3, 1).numpy()), axis=1)
+    pixels = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _row(images: torch.Tensor, scale: int) -> Image.Image:
+    strip = np.concatenate(list(as_pixels(images)), axis=1)
     return Image.fromarray(np.ascontiguousarray(strip.repeat(scale, axis=0).repeat(scale, axis=1)))
 
 
-def side_by_side(
-    a: Any,
-    b: Any,
-    labels: Tuple[str, str],
-    samples: int,
-    seed: int = 0,
-    noise_mode: str = "const",
-    truncation: float = 1.0,
-) -> Image.Image:
-    """The first images of `squeeze_patch.compare` with the same arguments, at most `COLUMNS`, as a `grid`; images below
-    64 pixels are enlarged."""
+def first_images(
+    a: Any, b: Any, samples: int, seed: int = 0, noise_mode: str = "const", truncation: float = 1.0
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """The first images [N, C, R, R] of A and of B that `squeeze_patch.compare` makes with the same arguments, at most
+    `COLUMNS`, on the CPU."""
     sources = (sampler(a), sampler(b))
     z, c = latents(sources[0], samples, seed)
     with evaluation(a), evaluation(b):
         pairs = list(zip(torch.split(z[:COLUMNS], 1), torch.split(c[:COLUMNS], 1)))
-        rows = [torch.cat([draw(G, *pair, noise_mode, truncation).cpu() for pair in pairs]) for G in sources]
-    return grid(rows[0], rows[1], labels, scale=max(1, 64 // rows[0].shape[-1]))
+        first, second = (torch.cat([draw(G, *pair, noise_mode, truncation).cpu() for pair in pairs]) for G in sources)
+    return first, second
+
+
+def side_by_side(images: Tuple[torch.Tensor, torch.Tensor], labels: Tuple[str, str]) -> Image.Image:
+    """What `first_images` gives as a `grid`; images below 64 pixels are enlarged."""
+    return grid(*images, labels, scale=max(1, 64 // images[0].shape[-1]))

@@ -19,6 +19,10 @@ FORMS = 6
 MOST_MARKERS = 30
 #: between two ticks of an axis, in units of the drawing
 NEAREST = {"x": 40, "y": 22}
+#: beyond it, axes would overflow
+LARGEST = 1e300
+#: values no further apart than this, relatively, are drawn as one
+ALIKE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Curve:
     """Lines in one coordinate system, with their points as a table that is opened by a click.
 
     Attributes:
-        series: {name: points (x, y)}. What an axis cannot show (nan, infinity, 0 or less where it is logarithmic) is
+        series: {name: points (x, y)}. What an axis cannot show (nan, infinity, 0 and less where it is logarithmic) is
             left out of the drawing, and the page says how many points that were; the table has them.
         log_x, log_y: logarithmic axes.
         note: a paragraph above the drawing.
@@ -119,12 +123,13 @@ class Axis:
     def of(values: Sequence[float], log: bool, start: float, end: float) -> Axis:
         """An axis that has room for the values; from 0 where that costs at most half of it."""
         low, high = min(values), max(values)
+        same = high - low <= ALIKE * max(abs(low), abs(high))
         if log:
-            wider = 1.3 if low == high else 1.0
+            wider = 1.3 if same else 1.0
             return Axis(low / wider, high * wider, start, end, log, tuple(sorted(set(values))))
         if 0 <= low <= high / 2:
             low = 0.0
-        if low == high:
+        if same:
             low, high = low - (abs(low) / 2 or 1.0), high + (abs(high) / 2 or 1.0)
         step = _step(high - low)
         low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
@@ -137,12 +142,16 @@ class Axis:
 
     def ticks(self, nearest: float) -> List[Tuple[float, str]]:
         """(place, label) of round values, at least ``nearest`` apart."""
-        found: List[Tuple[float, str]] = []
+        found: List[float] = []
         for value in self._round_values():
-            place = self.place(value)
-            if all(abs(place - other) >= nearest for other, _ in found):
-                found.append((place, f"{value:.4g}"))
-        return found
+            if all(abs(self.place(value) - self.place(other)) >= nearest for other in found):
+                found.append(value)
+        labels: List[str] = []
+        for digits in range(4, 12):  # as few as tell them apart
+            labels = [f"{value:.{digits}g}" for value in found]
+            if len(set(labels)) == len(labels):
+                break
+        return [(self.place(value), label) for value, label in zip(found, labels)]
 
     def _round_values(self) -> List[float]:
         if not self.log:
@@ -158,7 +167,7 @@ class Axis:
 
 
 def _fits(value: float, log: bool) -> bool:
-    return math.isfinite(value) and (value > 0 or not log)
+    return abs(value) < LARGEST and (value > 1 / LARGEST or not log)
 
 
 def _step(span: float) -> float:
