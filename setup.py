@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 #: the version stands once, in the package
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "squeeze_patch" / "__init__.py").read_text(encoding="utf-8"))[1]
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "squeeze_patch" / "version.py").read_text(encoding="utf-8"))[1]
 #: versions that exist for Python 3.9 to 3.13
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.30"]
 
@@ -40,7 +40,8 @@ setup(
         "platformdirs",
         "filelock>=3.8",
         "Pillow",
-        "scipy",
+        "scipy>=1.7",  # binomtest
+        "tomli; python_version < '3.11'",
     ],
     extras_require={
         "fid": ["torch-fidelity>=0.4"],

@@ -27,8 +27,11 @@ if not (_Path(__file__).parent / "adapters").is_dir():
 from squeeze_patch.checkpoints.convert import Conversion, convert
 from squeeze_patch.checkpoints.load import load
 from squeeze_patch.checkpoints.scanning import Scan, scan
+from squeeze_patch.checks.outcome import CheckReport, Outcome
+from squeeze_patch.checks.runner import check
 from squeeze_patch.errors import (
     CheckpointError,
+    ConfigError,
     LostWarning,
     MeasurementError,
     MissingPackageError,
@@ -47,16 +50,18 @@ from squeeze_patch.recovery.distillation import Recovery, recover
 from squeeze_patch.surgery.apply import apply, squeezed
 from squeeze_patch.surgery.remove import remove
 from squeeze_patch.surgery.status import Status, kept_channels, status
-
-__version__ = "0.1.0"
+from squeeze_patch.version import __version__
 
 __all__ = [
+    "CheckReport",
     "CheckpointError",
     "Comparison",
+    "ConfigError",
     "Conversion",
     "LostWarning",
     "MeasurementError",
     "MissingPackageError",
+    "Outcome",
     "Plan",
     "PlanError",
     "ProofError",
@@ -68,7 +73,9 @@ __all__ = [
     "Status",
     "UnprovedWarning",
     "UnsupportedModelError",
+    "__version__",
     "apply",
+    "check",
     "compare",
     "convert",
     "kept_channels",

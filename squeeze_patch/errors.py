@@ -52,6 +52,10 @@ class MeasurementError(SqueezeError, ValueError):
     """Two generators cannot be compared or measured as asked."""
 
 
+class ConfigError(SqueezeError, ValueError):
+    """A configuration of checks, or a baseline, says what cannot be."""
+
+
 class MissingPackageError(SqueezeError, ImportError):
     """A part of squeeze_patch needs a package that is not installed."""
 

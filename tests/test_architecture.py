@@ -14,14 +14,14 @@ from tests.helpers import ROOT
 
 #: rooms from the ground up; a module may import what is on a lower floor, and what is in its own room
 FLOORS = (
-    {"errors"},
+    {"errors", "version"},
     {"connection", "progress", "reporting"},
     {"adapters"},
     {"sampling", "initialization"},
     {"planning"},
     {"surgery"},
     {"checkpoints", "evaluation"},
-    {"recovery", "training", "demo"},
+    {"recovery", "training", "demo", "checks"},
     {""},  # squeeze_patch itself: the public names
     {"cli", "testing"},
     {"__main__"},

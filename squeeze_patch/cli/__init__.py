@@ -6,6 +6,7 @@ import click
 
 from squeeze_patch import __version__
 from squeeze_patch.cli.cache import cache
+from squeeze_patch.cli.check import check
 from squeeze_patch.cli.compare import compare
 from squeeze_patch.cli.convert import convert
 from squeeze_patch.cli.demo import demo
@@ -31,5 +32,5 @@ def main() -> None:
     """
 
 
-for command in (info, scan, plan, convert, recover, compare, report, demo, train, run, cache):
+for command in (info, scan, plan, convert, recover, compare, report, check, demo, train, run, cache):
     main.add_command(command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Tuple
+from typing import Any, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -28,31 +28,35 @@ def grid(
     """
     difference = (a - b).abs() * 2 - 1  # 0 -> black; half the range -> white
     rows = [(labels[0], a), (labels[1], b), ("|difference| x 2", difference)]
-    tiles = [_row(images, scale) for _, images in rows]
+    return labelled([(label, strip(images, scale)) for label, images in rows])
+
+
+def labelled(rows: Sequence[Tuple[str, Any]]) -> Image.Image:
+    """Rows of pixels, numpy [H, W, 3], uint8, one under the other, each under its label."""
     font: Any = ImageFont.load_default()
-    label_height = 16
-    width = tiles[0].width
-    canvas = Image.new("RGB", (width, sum(tile.height + label_height for tile in tiles)), "white")
+    height = 16
+    canvas = Image.new("RGB", (max(p.shape[1] for _, p in rows), sum(len(p) + height for _, p in rows)), "white")
     draw = ImageDraw.Draw(canvas)
     top = 0
-    for (label, _), tile in zip(rows, tiles):
+    for label, pixels in rows:
         draw.text((4, top + 2), label, fill="black", font=font)
-        canvas.paste(tile, (0, top + label_height))
-        top += tile.height + label_height
+        canvas.paste(Image.fromarray(np.ascontiguousarray(pixels)), (0, top + height))
+        top += len(pixels) + height
     return canvas
 
 
-def as_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
-    """Images [N, C, H, W] in [-1, 1] as [N, H, W, 3], rounded to the nearest of 256 levels: the first three channels,
-    or, where there are fewer, the first one as grey."""
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+def strip(images: torch.Tensor, scale: int = 1) -> Any:
+    """Images [N, C, H, W] in [-1, 1], one beside the other: numpy [H, N W, 3], uint8, enlarged ``scale`` times."""
+    pixels = np.concatenate(list(to_pixels(images)), axis=1)
+    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
+    """Images [N, C, H, W] in [-1, 1] -> [N, H, W, 3], as hosts round: the first three channels, or, where there are
+    fewer, the first one as grey."""
+    pixels = ((images.detach().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
     pixels = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _row(images: torch.Tensor, scale: int) -> Image.Image:
-    strip = np.concatenate(list(as_pixels(images)), axis=1)
-    return Image.fromarray(np.ascontiguousarray(strip.repeat(scale, axis=0).repeat(scale, axis=1)))
+    return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def first_images(

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import statistics
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
 from squeeze_patch.adapters import sampler
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.evaluation.devices import device_name
-from squeeze_patch.progress import Progress
+from squeeze_patch.progress import Progress, one_thread
 from squeeze_patch.sampling import draw, evaluation, latents
 
 REPEATS = 20
 WARM_UP = 3
+#: seconds that a measurement of `timed_pairs` takes at least
+SHORTEST = 0.02
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,7 @@ def latency(
         repeats: pairs, 2 or more; `WARM_UP` further ones come first. CUDA is waited for before and after each call.
     """
     device = reference_of(dense).device
-    sources = (sampler(dense), sampler(squeezed))
-    z, c = (x.to(device) for x in latents(sources[0], batch, seed=0))
-    actions = {"dense": lambda: draw(sources[0], z, c), "squeezed": lambda: draw(sources[1], z, c)}
-
-    def synchronize() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
+    actions, synchronize = _calls(dense, squeezed, batch)
     with evaluation(dense), evaluation(squeezed), torch.inference_mode():
         seconds = interleaved(actions, repeats, WARM_UP, synchronize, progress)
     return Latency(
@@ -131,3 +127,53 @@ def latency(
         repeats=repeats,
         device=device_name(device),
     )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Seconds of a dense and a squeezed call that ran one behind the other: by the wall clock, and of the processor
+    (equal to them on CUDA, where it waits)."""
+
+    wall: Tuple[float, float]
+    processor: Tuple[float, float]
+
+
+def timed_pairs(dense: Any, squeezed: Any, batch: int = 1) -> Iterator[Pair]:
+    """Pair after pair without end, every second one the other way round. On the CPU in one thread, which other work on
+    the machine disturbs least; calls that take no `SHORTEST` are timed several at a time."""
+    actions, synchronize = _calls(dense, squeezed, batch)
+    on_cpu = reference_of(dense).device.type == "cpu"
+
+    def timed(name: str, times: int) -> Tuple[float, float]:
+        with one_thread() if on_cpu else contextlib.nullcontext(), torch.inference_mode():
+            synchronize()
+            wall, processor = time.perf_counter(), time.process_time()
+            for _ in range(times):
+                actions[name]()
+            synchronize()
+            spent = time.perf_counter() - wall
+            return spent, time.process_time() - processor if on_cpu else spent
+
+    with evaluation(dense), evaluation(squeezed):
+        once = min(timed(name, 1)[0] for _ in range(WARM_UP) for name in actions)
+    times = max(1, round(SHORTEST / max(once, 1e-9)))
+    while True:
+        gc.collect()
+        for names in (("dense", "squeezed"), ("squeezed", "dense")):
+            with evaluation(dense), evaluation(squeezed):
+                found = {name: timed(name, times) for name in names}
+            wall, processor = ((found["dense"][k], found["squeezed"][k]) for k in (0, 1))
+            yield Pair(wall, processor)
+
+
+def _calls(dense: Any, squeezed: Any, batch: int) -> Tuple[Dict[str, Callable[[], Any]], Callable[[], None]]:
+    """A call of each, and what waits for their device."""
+    device = reference_of(dense).device
+    sources = (sampler(dense), sampler(squeezed))
+    z, c = (x.to(device) for x in latents(sources[0], batch, seed=0))
+
+    def synchronize() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return {"dense": lambda: draw(sources[0], z, c), "squeezed": lambda: draw(sources[1], z, c)}, synchronize

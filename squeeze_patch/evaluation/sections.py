@@ -7,7 +7,7 @@ from typing import List, Mapping
 import torch
 
 from squeeze_patch.evaluation.compare import HALVES, Comparison
-from squeeze_patch.evaluation.grids import as_pixels
+from squeeze_patch.evaluation.grids import to_pixels
 from squeeze_patch.reporting.page import Curve, Pictures, Row, Section, Table
 
 
@@ -26,7 +26,7 @@ def comparison_sections(found: Comparison, images: Mapping[str, torch.Tensor]) -
         for name, value, halves in found.rows()
     ]
     sections: List[Section] = [
-        Pictures("Images", {name: as_pixels(layer) for name, layer in images.items()}, note),
+        Pictures("Images", {name: to_pixels(layer) for name, layer in images.items()}, note),
         Table("Figures", rows, ("figure", "value", "what chance makes"), HALVES),
     ]
     features = [(row.resolution, 100 * row.relative) for row in found.features]

@@ -7,10 +7,10 @@ import hashlib
 from pathlib import Path
 from typing import Sequence, Union
 
-from squeeze_patch.reporting.curves import Curve
 from squeeze_patch.reporting.markup import escaped
-from squeeze_patch.reporting.pictures import Pictures
-from squeeze_patch.reporting.tables import Row, Table, badge
+from squeeze_patch.reporting.page_curves import Curve
+from squeeze_patch.reporting.page_pictures import Pictures
+from squeeze_patch.reporting.page_tables import Row, Table, badge
 
 __all__ = ["START", "Curve", "Pictures", "Row", "Section", "Table", "page"]
 

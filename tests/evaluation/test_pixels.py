@@ -11,7 +11,7 @@ from skimage.metrics import structural_similarity
 from squeeze_patch.adapters import sampler
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.errors import MeasurementError
-from squeeze_patch.evaluation.grids import as_pixels, first_images, grid, side_by_side
+from squeeze_patch.evaluation.grids import first_images, grid, side_by_side, to_pixels
 from squeeze_patch.evaluation.pixels import K1, psnr, ssim
 from squeeze_patch.sampling import draw, evaluation, latents, sample
 
@@ -112,13 +112,13 @@ def test_side_by_side_shows_the_first_samples() -> None:
 def test_pixels_are_rounded_to_the_nearest_level() -> None:
     levels = torch.arange(256) / 127.5 - 1
     images = torch.stack([levels, levels + 0.49 / 127.5, levels - 0.49 / 127.5]).reshape(1, 3, 16, 16)
-    assert (as_pixels(images).reshape(256, 3) == torch.arange(256)[:, None].numpy()).all()
-    assert (as_pixels(torch.full([1, 3, 1, 2], 5.0)) == 255).all()
+    assert (to_pixels(images).reshape(256, 3) == torch.arange(256)[:, None].numpy()).all()
+    assert (to_pixels(torch.full([1, 3, 1, 2], 5.0)) == 255).all()
 
 
 @pytest.mark.parametrize(("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (4, [0, 1, 2])])
 def test_pixels_of_any_number_of_channels(channels: int, shown: list[int]) -> None:
     images = torch.rand(2, channels, 4, 6) * 2 - 1
-    expected = as_pixels(images.repeat_interleave(3, dim=1)[:, [3 * channel for channel in shown]])
+    expected = to_pixels(images.repeat_interleave(3, dim=1)[:, [3 * channel for channel in shown]])
     assert expected.shape == (2, 4, 6, 3)
-    assert (as_pixels(images) == expected).all()
+    assert (to_pixels(images) == expected).all()

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from squeeze_patch.errors import MeasurementError
-from squeeze_patch.reporting import pictures
-from squeeze_patch.reporting.curves import Axis
+from squeeze_patch.reporting import page_pictures
 from squeeze_patch.reporting.page import START, Curve, Pictures, Row, Section, Table, page
+from squeeze_patch.reporting.page_curves import Axis
 from tests.reporting.conftest import HOSTILE
 
 VOID = {"meta", "link", "img", "input", "br"}
@@ -121,8 +121,8 @@ def test_images_are_embedded_pixel_for_pixel(layers: Layers) -> None:
 def test_images_that_find_no_room_are_told(
     layers: Layers, monkeypatch: pytest.MonkeyPatch, room: float, shown: int
 ) -> None:
-    whole = [sum(len(pictures.png_address(images[n])) for images in layers.values()) for n in range(3)]
-    monkeypatch.setattr(pictures, "MOST_CHARACTERS", int(sum(whole) * room / 3))
+    whole = [sum(len(page_pictures.png_address(images[n])) for images in layers.values()) for n in range(3)]
+    monkeypatch.setattr(page_pictures, "MOST_CHARACTERS", int(sum(whole) * room / 3))
     text = page("", "", [Pictures("Images", layers)])
     assert len(Document(text).all("img")) == 3 * shown
     assert (f"Shown are the first {shown} of 3 latents" in text) == (shown < 3)

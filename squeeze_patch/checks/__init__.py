@@ -1,0 +1,1 @@
+"""Regression checks for repositories that use squeezed generators; docs/checks.md."""

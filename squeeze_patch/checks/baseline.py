@@ -1,0 +1,189 @@
+"""The recorded baseline: what a generator was, in one JSON file that is committed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from squeeze_patch.checkpoints.atomic import atomic_write
+from squeeze_patch.checks.fixed_inputs import Sample, sketch
+from squeeze_patch.checks.tracing import PIXELS, Trace
+from squeeze_patch.errors import ConfigError, PlanError
+from squeeze_patch.evaluation.grids import strip
+from squeeze_patch.planning.plans import Plan
+from squeeze_patch.version import __version__
+
+SCHEMA = 1
+#: longest side of the images that the baseline shows; they are shown, and not compared
+SHOWN = 128
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """A tensor of a state dict: shape, dtype, the SHA-256 of its bytes (64 bits of it), norm, `sketch`."""
+
+    shape: Tuple[int, ...]
+    dtype: str
+    sha256: str
+    norm: float
+    sums: Tuple[float, ...]
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> TensorRecord:
+        held = tensor.detach().cpu().contiguous()
+        norm = float(held.double().norm()) if held.numel() else 0.0
+        raw = held.reshape(-1).view(torch.uint8).numpy().tobytes() if held.numel() else b""
+        digest = hashlib.sha256(raw).hexdigest()[:16]
+        return cls(tuple(held.shape), str(held.dtype).replace("torch.", ""), digest, norm, sketch(held))
+
+    def apart(self, other: TensorRecord) -> float:
+        """Distance to another tensor of this shape, a share of the norm; 0 = equal bit by bit."""
+        if self.sha256 == other.sha256:
+            return 0.0
+        squares = np.square(np.subtract(self.sums, other.sums)).mean()
+        return float(np.sqrt(squares)) / max(self.norm, 1e-30)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One generator as it was.
+
+    Attributes:
+        family, class_name: of what adapter, of what class.
+        plan: how it was squeezed.
+        parameters: their number.
+        multiply_adds: for one image.
+        tensors: {name: record} of its state dict.
+        images: {call: some of the pixels}.
+        pictures: {call: PNGs of the images, no larger than `SHOWN`, one beside the other}, of the first call only.
+        features, answers: as of `Trace`.
+        ratios: {"latency", "memory": squeezed / dense}, where there was a dense one to measure against.
+        fidelity: {"psnr", "frechet"} to the trained dense one, where there was one.
+    """
+
+    family: str
+    class_name: str
+    plan: Plan
+    parameters: int
+    multiply_adds: int
+    tensors: Mapping[str, TensorRecord]
+    images: Mapping[str, Sample]
+    pictures: Mapping[str, bytes]
+    features: Mapping[str, Sample]
+    answers: Mapping[str, Sample]
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    fidelity: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """For JSON."""
+        tensors = {name: asdict(record) for name, record in self.tensors.items()}
+        samples = {
+            kind: {name: sample.to_dict() for name, sample in getattr(self, kind).items()}
+            for kind in ("images", "features", "answers")
+        }
+        pictures = {name: base64.b64encode(png).decode("ascii") for name, png in self.pictures.items()}
+        plain = {name: getattr(self, name) for name in ("family", "class_name", "parameters", "multiply_adds")}
+        more = {"ratios": dict(self.ratios), "fidelity": dict(self.fidelity)}
+        return {**plain, "plan": self.plan.to_dict(), **more, "tensors": tensors, **samples, "pictures": pictures}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recorded:
+        """Inverse of `to_dict`."""
+        samples = {
+            kind: {name: Sample.from_dict(one) for name, one in data[kind].items()}
+            for kind in ("images", "features", "answers")
+        }
+        tensors = {
+            name: TensorRecord(tuple(one["shape"]), one["dtype"], one["sha256"], one["norm"], tuple(one["sums"]))
+            for name, one in data["tensors"].items()
+        }
+        return cls(
+            family=data["family"],
+            class_name=data["class_name"],
+            plan=Plan.from_dict(data["plan"]),
+            parameters=data["parameters"],
+            multiply_adds=data["multiply_adds"],
+            tensors=tensors,
+            pictures={name: base64.b64decode(png) for name, png in data["pictures"].items()},
+            ratios=data["ratios"],
+            fidelity=data["fidelity"],
+            **samples,
+        )
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """All generators as they were, and the versions that made them."""
+
+    generators: Mapping[str, Recorded]
+    versions: Mapping[str, str]
+
+    def to_json(self) -> str:
+        generators = {name: one.to_dict() for name, one in self.generators.items()}
+        return (
+            json.dumps({"schema": SCHEMA, "versions": dict(self.versions), "generators": generators}, indent=1) + "\n"
+        )
+
+    def write(self, path: Path) -> None:
+        """Beside the file and then renamed: a baseline is whole, or as it was."""
+        with atomic_write(path) as stream:
+            stream.write(self.to_json().encode())
+
+
+def read_baseline(path: Path) -> Optional[Baseline]:
+    """The baseline in a file, None where there is no file.
+
+    Raises:
+        ConfigError: it is damaged, or of a newer squeeze_patch.
+    """
+    if not path.is_file():
+        return None
+    cure = "squeeze-patch check --record writes it anew; what was committed is in the repository's history"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
+            raise ConfigError("it is no baseline of squeeze-patch check")
+        if data["schema"] > SCHEMA:
+            raise ConfigError(
+                f"it has schema {data['schema']}, this squeeze_patch knows {SCHEMA}; update squeeze_patch"
+            )
+        generators = {name: Recorded.from_dict(one) for name, one in data["generators"].items()}
+        return Baseline(generators, dict(data["versions"]))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, PlanError) as error:
+        raise ConfigError(f"{path}: this baseline cannot be read ({error}). {cure}") from error
+
+
+def versions() -> Dict[str, str]:
+    """Of what makes the figures."""
+    return {
+        "squeeze_patch": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def pixels_of(found: Trace) -> Dict[str, Sample]:
+    """{call: a sample of its images}."""
+    return {call: Sample.of(images, PIXELS) for call, images in found.images.items()}
+
+
+def shown(images: torch.Tensor) -> bytes:
+    """A PNG of images [N, C, R, R], one beside the other, no larger than `SHOWN` each."""
+    side = max(images.shape[2:])
+    if side > SHOWN:
+        images = torch.nn.functional.interpolate(images, scale_factor=SHOWN / side, mode="area")
+    stream = io.BytesIO()
+    Image.fromarray(strip(images)).save(stream, format="PNG", optimize=True)
+    return stream.getvalue()

@@ -1,0 +1,153 @@
+"""Whether copies, state dicts and pickles of a generator are what it is."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Tuple
+
+import torch
+
+from squeeze_patch.adapters import locate
+from squeeze_patch.checks.finding import Context, Finding, holds, short, skipped
+from squeeze_patch.checks.fixed_inputs import fixed_latents
+from squeeze_patch.checks.subjects import Subject, code_is_checked
+from squeeze_patch.sampling import draw, evaluation
+from squeeze_patch.surgery.status import status_of_part
+
+#: seconds that a process may take to load a pickle
+PATIENCE = 300
+#: rebuilds a generator where squeeze_patch cannot be imported, and calls it as it was called before
+ELSEWHERE = """
+import pickle, sys, warnings
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "squeeze_patch":
+            raise ModuleNotFoundError("No module named 'squeeze_patch'", name=name)
+sys.meta_path.insert(0, Absent())
+sys.path[:0] = sys.argv[2:]
+warnings.simplefilter("ignore")
+import torch
+folder = sys.argv[1]
+with open(folder + "/generator.pkl", "rb") as stream:
+    G = pickle.load(stream)
+if isinstance(G, dict):
+    G = G[open(folder + "/name.txt").read()]
+call = torch.load(folder + "/call.pt")
+with torch.no_grad():
+    answer = G.eval()(*call["args"], **call["kwargs"])
+torch.save(answer[0] if isinstance(answer, (tuple, list)) else answer, folder + "/answer.pt")
+"""
+
+
+def deepcopy(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+    """A copy is squeezed, makes the same images and shares nothing."""
+    twin = copy.deepcopy(subject.root)
+    own = {tensor.data_ptr() for tensor in subject.root.state_dict().values() if tensor.numel()}
+    shared = [name for name, tensor in twin.state_dict().items() if tensor.numel() and tensor.data_ptr() in own]
+    if shared:
+        return short(f"the copy shares {len(shared)} tensors with it", wanted="none", place=shared[0])
+    return _same(subject, twin, context, "a copy")
+
+
+def state_dict(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+    """It loads, strictly, into the generator made anew, whose own weights are gone."""
+    other = context.anew(subject).root
+    with torch.no_grad():
+        for tensor in [*other.parameters(), *other.buffers()]:
+            if tensor.is_floating_point():
+                tensor.zero_()
+    stored = {name: tensor.clone() for name, tensor in subject.root.state_dict().items()}
+    kept = [name for name, _ in subject.root.named_buffers() if name not in stored]
+    try:
+        other.load_state_dict(stored, strict=True)
+    except RuntimeError as error:
+        return short(f"it does not load: {' '.join(str(error).split())}", wanted="the names and shapes of its own")
+    fresh = dict(context.anew(subject).root.named_buffers())
+    for name, buffer in other.named_buffers():
+        if name in kept and name in fresh:  # what a state dict leaves out by design comes from the constructor
+            buffer.copy_(fresh[name])
+    return _same(subject, other, context, "the generator made anew, with the state dict of this one,")
+
+
+def pickled(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+    """A pickle is squeezed and makes the same images."""
+    stream = io.BytesIO()
+    try:
+        pickle.dump(subject.root, stream)
+    except Exception as error:
+        return short(f"it cannot be pickled: {type(error).__name__}: {error}", wanted="a pickle")
+    return _same(subject, pickle.loads(stream.getvalue()), context, "its pickle")
+
+
+def without_squeeze_patch(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+    """A pickle makes the same images in a process that has the repository, and not squeeze_patch."""
+    if subject.found.adapter.pickles is None:
+        return skipped(f"files of the family {subject.found.adapter.name} hold state dicts, no pickled generators")
+    if not code_is_checked(context.config):
+        return skipped("the file is read without running its code", "trust = true in [generator] runs it")
+    inputs, expected = _call_of(subject)
+    with tempfile.TemporaryDirectory(prefix="squeeze_patch_") as folder:
+        with open(Path(folder) / "generator.pkl", "wb") as stream:
+            pickle.dump(subject.root.cpu(), stream, protocol=4)
+        torch.save(inputs, Path(folder) / "call.pt")
+        command = [sys.executable, "-c", ELSEWHERE, folder, *_importable()]
+        environment = {**os.environ, "PYTHONPATH": ""}
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
+            return short(f"its pickle does not load: {last}", wanted="a pickle that needs the repository alone")
+        answer = torch.load(Path(folder) / "answer.pt").float()
+    limit = context.tolerance(subject, 0.0) * float(expected.abs().max())
+    apart = float((answer - expected).abs().max()) if answer.shape == expected.shape else float("inf")
+    if not apart <= limit:
+        return short(f"its pickle makes images that differ by {apart:.2g}", wanted=f"{limit:.1g} at most")
+    return holds("its pickle loads and makes the same images where squeeze_patch is not installed")
+
+
+def _importable() -> List[str]:
+    return [path for path in sys.path if path and not path.endswith(".zip")]
+
+
+def _call_of(subject: Subject) -> Tuple[Dict[str, Any], torch.Tensor]:
+    """How the generator is called for an image, and what it answers."""
+    calls: List[Dict[str, Any]] = []
+
+    def keep(_module: Any, args: Any, kwargs: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, (tuple, list)) else output
+        calls.append({"args": args, "kwargs": kwargs, "answer": first})
+
+    sampler = subject.found.sampler()
+    handle = subject.root.register_forward_hook(keep, with_kwargs=True)
+    try:
+        with evaluation(subject.root):
+            draw(sampler, *fixed_latents(sampler, 2))
+    finally:
+        handle.remove()
+    call = calls[-1]
+    return {"args": call["args"], "kwargs": call["kwargs"]}, call["answer"].float().cpu()
+
+
+def _same(subject: Subject, other: torch.nn.Module, context: Context, what: str) -> Finding:
+    """``other`` is squeezed as the generator is, and makes its images."""
+    found = locate(other)
+    mine, its = status_of_part(subject.found), status_of_part(found)
+    if mine != its:
+        return short(f"{what} is {its}", wanted=str(mine))
+    sampler = found.sampler()
+    z, c = fixed_latents(sampler, 2)
+    with evaluation(other), evaluation(subject.root):
+        images = [draw(one, z, c).cpu() for one in (subject.found.sampler(), sampler)]
+    limit = context.tolerance(subject, 0.0) * float(images[0].abs().max())
+    apart = float((images[0] - images[1]).abs().max())
+    if not apart <= limit:
+        return short(f"{what} makes images that differ by {apart:.2g}", wanted=f"{limit:.1g} at most")
+    return holds(f"{what} is squeezed and makes the same images")

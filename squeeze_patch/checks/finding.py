@@ -1,0 +1,93 @@
+"""What a check is given, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Mapping, Optional
+
+import torch
+
+from squeeze_patch.checks.baseline import Baseline, Recorded
+from squeeze_patch.checks.config import CheckConfig
+from squeeze_patch.checks.subjects import Subject, make_dense, make_subjects
+from squeeze_patch.checks.tracing import Trace, tolerance_of, trace
+from squeeze_patch.progress import Progress
+
+RECORD = "squeeze-patch check --record"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check answers: the fields of `outcome.Outcome` that it knows."""
+
+    state: str
+    found: str
+    wanted: str = ""
+    place: str = ""
+    cure: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    picture: str = ""
+
+
+def holds(found: str, **more: Any) -> Finding:
+    """All is as it should be."""
+    return Finding("holds", found, **more)
+
+
+def short(found: str, **more: Any) -> Finding:
+    """It is not."""
+    return Finding("short", found, **more)
+
+
+def skipped(why: str, cure: str = "") -> Finding:
+    """There is nothing to check here."""
+    return Finding("skipped", why, cure=cure)
+
+
+@dataclass
+class Context:
+    """All that checks look at; what is costly is made once.
+
+    Attributes:
+        config: the configuration.
+        baseline: None where nothing was recorded.
+        subjects: {name: generator}.
+        progress: called with (what, done, in all) by checks that take long.
+    """
+
+    config: CheckConfig
+    baseline: Optional[Baseline]
+    subjects: Mapping[str, Subject]
+    progress: Progress
+    traces: Dict[str, Trace] = field(default_factory=dict)
+    dense: Dict[str, Optional[torch.nn.Module]] = field(default_factory=dict)
+
+    def recorded(self, subject: Subject) -> Optional[Recorded]:
+        """What the baseline has of a generator."""
+        return None if self.baseline is None else self.baseline.generators.get(subject.name)
+
+    def trace(self, subject: Subject) -> Trace:
+        """One run of it, made once."""
+        if subject.name not in self.traces:
+            self.traces[subject.name] = trace(subject.found)
+        return self.traces[subject.name]
+
+    def anew(self, subject: Subject) -> Subject:
+        """The same generator, made once more from the start."""
+        return make_subjects(self.config)[subject.name]
+
+    def trained_dense(self, subject: Subject) -> Optional[torch.nn.Module]:
+        """The dense generator that it came from, None where the configuration names none."""
+        if subject.name not in self.dense:
+            self.dense[subject.name] = make_dense(self.config, subject)
+        return self.dense[subject.name]
+
+    def tolerance(self, subject: Subject, asked: float) -> float:
+        """Share of the peak: what was asked for, or, of 0, what float error makes at most."""
+        return asked or tolerance_of(subject.found)
+
+
+#: a check of one generator
+Run = Callable[[Subject, Context, Mapping[str, Any]], Finding]
+
+NOT_RECORDED = skipped("nothing is recorded to hold it against", f"{RECORD} records it")

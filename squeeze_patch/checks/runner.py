@@ -1,0 +1,248 @@
+"""check: the checks of a configuration, one after the other; record: what later runs are held against."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import torch
+
+from squeeze_patch.checks import (
+    copy_checks,
+    cost_checks,
+    export_checks,
+    parity_checks,
+    structure_checks,
+    training_checks,
+)
+from squeeze_patch.checks.baseline import Baseline, Recorded, TensorRecord, pixels_of, read_baseline, shown, versions
+from squeeze_patch.checks.catalogue import BY_NAME, Check
+from squeeze_patch.checks.config import CheckConfig, find_config, read_config
+from squeeze_patch.checks.finding import Context, Finding, Run
+from squeeze_patch.checks.outcome import CheckReport, Outcome
+from squeeze_patch.checks.subjects import Subject, importable, make_subjects, relative_to
+from squeeze_patch.checks.tracing import CALLS
+from squeeze_patch.errors import ConfigError, SqueezeError
+from squeeze_patch.evaluation.compare import compare
+from squeeze_patch.planning.cost import report
+from squeeze_patch.progress import Progress, own_settings
+from squeeze_patch.surgery.status import status_of_part
+
+RUNS: Mapping[str, Run] = {
+    "state": structure_checks.state,
+    "reduction": structure_checks.reduction,
+    "names": structure_checks.names,
+    "weights": structure_checks.weights,
+    "channel_order": structure_checks.channel_order,
+    "reproducible": parity_checks.reproducible,
+    "finite": parity_checks.finite,
+    "images": parity_checks.images,
+    "features": parity_checks.features,
+    "fidelity": parity_checks.fidelity,
+    "gradients": training_checks.gradients,
+    "second_derivatives": training_checks.second_derivatives,
+    "step": training_checks.step,
+    "average": training_checks.average,
+    "deepcopy": copy_checks.deepcopy,
+    "state_dict": copy_checks.state_dict,
+    "pickle": copy_checks.pickled,
+    "without_squeeze_patch": copy_checks.without_squeeze_patch,
+    "multiply_adds": cost_checks.multiply_adds,
+    "latency": cost_checks.latency,
+    "memory": cost_checks.memory,
+    "onnx": export_checks.onnx,
+    "compile": export_checks.compiled,
+}
+#: these look at tensors only; all others need a generator that an adapter knows
+_OF_ANY_MODULE = ("names", "weights")
+ConfigLike = Union[str, Path, CheckConfig, None]
+
+
+def check(
+    config: ConfigLike = None,
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    progress: Optional[Progress] = None,
+) -> CheckReport:
+    """Run the checks of a configuration.
+
+    Args:
+        config: a ``squeeze.toml`` or ``pyproject.toml``; None = the one in this folder or the nearest above it.
+        only: names or groups of checks; default: those that the configuration has.
+        skip: names or groups of checks to leave out.
+        progress: called with (check, done, in all).
+
+    Returns:
+        What was found; checks that fall short do not raise.
+
+    Raises:
+        ConfigError: the configuration or the baseline cannot be used, or the factory makes no generator.
+        CheckpointError: of a file that the configuration names.
+
+    Example:
+        >>> report = squeeze_patch.check("squeeze.toml")  # in a repository that has one
+        >>> print(report.summary)
+        18 hold, 3 skipped, in 9 s
+    """
+    found = configured(config, only, skip)
+    with running(found, progress) as session:
+        outcomes = [session.outcome(*one) for one in session.jobs()]
+    return session.report(outcomes)
+
+
+def configured(config: ConfigLike, only: Sequence[str] = (), skip: Sequence[str] = ()) -> CheckConfig:
+    """The configuration that is meant."""
+    if not isinstance(config, CheckConfig):
+        config = read_config(find_config(Path.cwd()) if config is None else config)
+    return config.only(only, skip)
+
+
+class running:
+    """The generators of a configuration, made, for the length of a block: a `Session`."""
+
+    def __init__(self, config: CheckConfig, progress: Optional[Progress] = None) -> None:
+        self.config, self.progress = config, progress or (lambda what, done, total: None)
+        self.modules = importable(config)
+        self.threads = torch.get_num_threads()
+
+    def __enter__(self) -> Session:
+        baseline = read_baseline(self.config.baseline)
+        self.modules.__enter__()
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        try:
+            return Session(Context(self.config, baseline, make_subjects(self.config), self.progress))
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: Any) -> None:
+        torch.set_num_threads(self.threads)
+        self.modules.__exit__(None, None, None)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Generators at hand, and the checks to run on them."""
+
+    context: Context
+
+    def jobs(self) -> List[Tuple[Check, str]]:
+        """(check, name of a generator) of everything that is to run; of checks of all together, the reference's."""
+        subjects = list(self.context.subjects)
+        names = {name: BY_NAME[name] for name in self.context.config.checks}
+        return [(one, name) for one in names.values() for name in (subjects if one.per_generator else subjects[:1])]
+
+    @own_settings()
+    def outcome(self, check: Check, name: str) -> Outcome:
+        """Run one; what it raises is an outcome, too."""
+        subject = self.context.subjects[name]
+        start = time.perf_counter()
+        if subject.located is None and check.name not in _OF_ANY_MODULE:
+            found = _not_a_generator(check, subject)
+        else:
+            found = _ran(check, subject, self.context)
+        return Outcome(
+            check.name,
+            check.group,
+            found.state,
+            found.found,
+            found.wanted,
+            name if check.per_generator and len(self.context.subjects) > 1 else "",
+            found.place,
+            found.cure,
+            time.perf_counter() - start,
+            found.figures,
+            found.picture,
+        )
+
+    def report(self, outcomes: Sequence[Outcome]) -> CheckReport:
+        """Of these outcomes."""
+        config = self.context.config
+        baseline = relative_to(config, config.baseline) if self.context.baseline is not None else ""
+        return CheckReport(tuple(outcomes), str(config.path), baseline, versions())
+
+
+def _not_a_generator(check: Check, subject: Subject) -> Finding:
+    if check.name == "state":
+        return Finding("short", subject.trouble, wanted="a squeezed generator")
+    return Finding("skipped", "this is no generator that is known; see state")
+
+
+def _ran(check: Check, subject: Subject, context: Context) -> Finding:
+    try:
+        return RUNS[check.name](subject, context, context.config.checks[check.name])
+    except (SqueezeError, OSError) as error:
+        return Finding("unknown", f"{type(error).__name__}: {error}")
+    except Exception as error:  # whatever the repository's code brings about
+        return Finding("short", f"it stops with {type(error).__name__}: {error}", wanted="a generator that runs")
+
+
+@own_settings()
+def record(config: ConfigLike = None, *, progress: Optional[Progress] = None) -> Baseline:
+    """Write the baseline: what the generators of a configuration are now.
+
+    Args:
+        config: as for `check`.
+        progress: called with (what, done, in all).
+
+    Raises:
+        ConfigError: a generator is not squeezed, not finite or not reproducible: nothing to hold later ones against;
+            the earlier baseline stays.
+    """
+    found = configured(config)
+    with running(found, progress) as session:
+        context = session.context
+        for subject in context.subjects.values():
+            _refuse(subject, context)
+        generators = {name: _recorded(subject, context) for name, subject in context.subjects.items()}
+    baseline = Baseline(generators, versions())
+    found.baseline.parent.mkdir(parents=True, exist_ok=True)
+    baseline.write(found.baseline)
+    return baseline
+
+
+def _refuse(subject: Subject, context: Context) -> None:
+    """Raise where a generator cannot be a baseline."""
+    settings = {"samples": 0, "styles": 10_000}
+    for name in ("state", "finite", "reproducible"):
+        finding = Finding("short", subject.trouble) if subject.located is None else None
+        if finding is None:
+            without = Context(context.config, None, context.subjects, context.progress)
+            finding = RUNS[name](subject, without, settings)
+        if finding.state != "holds":
+            where = f" ({finding.place})" if finding.place else ""
+            raise ConfigError(
+                f"{subject.name or 'the generator'} cannot be recorded: {name}: {finding.found}{where}"
+                + (f"; {finding.cure}" if finding.cure else "")
+            )
+
+
+def _recorded(subject: Subject, context: Context) -> Recorded:
+    found, trace = subject.found, context.trace(subject)
+    now = status_of_part(found)
+    assert now.plan is not None
+    dense = context.trained_dense(subject)
+    fidelity: Dict[str, float] = {}
+    if dense is not None:
+        settings = BY_NAME["fidelity"].settings
+        compared = compare(dense, subject.root, int(settings["samples"]), progress=context.progress)
+        fidelity = {"psnr": compared.psnr, "frechet": compared.frechet.value}
+    first = next(iter(CALLS))
+    return Recorded(
+        family=now.family,
+        class_name=type(subject.root).__name__,
+        plan=now.plan,
+        parameters=now.parameters_after,
+        multiply_adds=report(found).multiply_adds_after,
+        tensors={name: TensorRecord.of(tensor) for name, tensor in subject.root.state_dict().items()},
+        images=pixels_of(trace),
+        pictures={first: shown(trace.images[first])},
+        features=trace.features,
+        answers=trace.answers,
+        ratios=cost_checks.measured_ratios(subject, context),
+        fidelity=fidelity,
+    )

@@ -1,0 +1,156 @@
+"""The generators that are checked, made as the configuration says."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, Mapping, Optional
+
+import torch
+
+from squeeze_patch.adapters import locate, reference_name, role_of
+from squeeze_patch.adapters.located import Located
+from squeeze_patch.checkpoints.generators import generators, load_generator
+from squeeze_patch.checkpoints.io import read
+from squeeze_patch.checkpoints.load import load
+from squeeze_patch.checkpoints.pickles import host_path
+from squeeze_patch.checks.config import CheckConfig, Source
+from squeeze_patch.errors import ConfigError, UnsupportedModelError
+from squeeze_patch.evaluation.devices import device_named
+
+#: factories that draw their weights draw the same ones every time
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A generator that is checked.
+
+    Attributes:
+        name: "" = the only one.
+        root: what the factory returned, or the file holds.
+        located: where no adapter knows it, None.
+        trouble: why none does, else "".
+    """
+
+    name: str
+    root: torch.nn.Module
+    located: Optional[Located]
+    trouble: str = ""
+
+    @property
+    def found(self) -> Located:
+        """Raises `UnsupportedModelError` where no adapter knows the generator."""
+        if self.located is None:
+            raise UnsupportedModelError(self.trouble)
+        return self.located
+
+
+@contextlib.contextmanager
+def importable(config: CheckConfig) -> Iterator[None]:
+    """The modules of the repository, and of the hosts that the configuration names, for the length of a block."""
+    folders = [str(config.folder)]
+    before = list(sys.path)
+    sys.path[:0] = [folder for folder in folders if folder not in sys.path]
+    hosts = [source.host for source in (config.generator, config.dense) if source is not None and source.host]
+    try:
+        with contextlib.ExitStack() as stack:
+            for host in hosts:
+                stack.enter_context(host_path(config.folder / host))
+            yield
+    finally:
+        sys.path[:] = before
+
+
+def make_subjects(config: CheckConfig) -> Dict[str, Subject]:
+    """{name: generator}, the reference (the moving average, or the only one) first, in evaluation mode; made anew at
+    every call.
+
+    Raises:
+        ConfigError: the factory is not there, or returns no generators; `CheckpointError` of a file.
+    """
+    found = _make(config, config.generator, "[generator]")
+    first = reference_name(found)
+    ordered = {first: found[first], **found}
+    return {name: _subject(name, G) for name, G in ordered.items()}
+
+
+def make_dense(config: CheckConfig, like: Subject) -> Optional[torch.nn.Module]:
+    """The trained dense generator that ``like`` came from, None where the configuration names none."""
+    if config.dense is None:
+        return None
+    found = _make(config, config.dense, "[dense]")
+    alike = [name for name in found if name == like.name or (role_of(name) and role_of(name) == role_of(like.name))]
+    return found[alike[0] if alike else reference_name(found)]
+
+
+def _make(config: CheckConfig, source: Source, where: str) -> Dict[str, torch.nn.Module]:
+    device = device_named(config.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        made = _from_factory(config, source, where) if source.factory else _from_file(config, source)
+    return {name: G.to(device).eval() for name, G in made.items()}
+
+
+def _from_factory(config: CheckConfig, source: Source, where: str) -> Dict[str, torch.nn.Module]:
+    made = _function(source.factory, where)()
+    several = made if isinstance(made, Mapping) else {"": made}
+    wrong = [type(value).__name__ for value in several.values() if not isinstance(value, torch.nn.Module)]
+    if wrong or not several:
+        raise ConfigError(
+            f"{where} {source.factory} returned {wrong[0] if wrong else 'an empty dict'}; it has to return a generator "
+            '(torch.nn.Module), or a dict of some: {"G": ..., "G_ema": ...}'
+        )
+    if source.checkpoint:
+        path = config.folder / source.checkpoint
+        for name, G in several.items():
+            load(G, path, entry=name or source.key or None, trust=source.trust)
+    return {str(name): G for name, G in several.items()}
+
+
+def _function(name: str, where: str) -> Any:
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{where} factory {name}: {error}. Modules are looked for in the folder of the configuration and among "
+            "what is installed"
+        ) from error
+    except AttributeError as error:
+        raise ConfigError(f"{where} factory {name}: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{where} factory {name} is a {type(found).__name__}, no function")
+    return found
+
+
+def _from_file(config: CheckConfig, source: Source) -> Dict[str, torch.nn.Module]:
+    path = config.folder / source.checkpoint
+    if source.key:
+        return {source.key: load_generator(path, source.key, trust=source.trust)}
+    found = generators(read(path, trust=source.trust))
+    if not found:
+        return {"": load_generator(path, trust=source.trust)}
+    return {name: one.root for name, one in found.items()}
+
+
+def _subject(name: str, G: torch.nn.Module) -> Subject:
+    try:
+        return Subject(name, G, locate(G))
+    except UnsupportedModelError as error:
+        return Subject(name, G, None, str(error))
+
+
+def code_is_checked(config: CheckConfig) -> bool:
+    """Whether the repository's own classes run: a file that is read without trust runs as classes of ours."""
+    return bool(config.generator.factory) or config.generator.trust
+
+
+def relative_to(config: CheckConfig, path: Path) -> str:
+    """A path as the repository would say it."""
+    with contextlib.suppress(ValueError):
+        return str(path.resolve().relative_to(config.folder))
+    return str(path)

@@ -1,0 +1,118 @@
+"""What a generator makes of fixed latents: images, features between blocks, and what every layer answers."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+import torch
+
+from squeeze_patch.adapters.located import Located
+from squeeze_patch.checks.fixed_inputs import Sample, fixed_latents
+from squeeze_patch.sampling import draw
+from squeeze_patch.surgery.proof import float_error, run
+
+#: latents that images are recorded of
+LATENTS = 4
+#: numbers kept of an image, of the features behind a block, and of a layer's answer, each of all latents together
+PIXELS, FEATURES, ANSWERS = 8192, 512, 32
+#: {name: (noise, truncation psi)}
+CALLS: Dict[str, Tuple[str, float]] = {"stored noise": ("const", 1.0), "no noise, truncation 0.7": ("none", 0.7)}
+#: unit roundoff of float16 and of TF32, in which generators compute on CUDA
+COARSE = 2.0**-11
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One run.
+
+    Attributes:
+        images: {call: its images [LATENTS, C, R, R], float32, on the CPU}.
+        features: {block name: what it hands to the next one}, of the first call.
+        answers: {layer: what it answers}, in the order in which layers are done, of the first call.
+    """
+
+    images: Dict[str, torch.Tensor]
+    features: Dict[str, Sample]
+    answers: Dict[str, Sample]
+
+
+def trace(found: Located) -> Trace:
+    """Run a generator on the fixed latents, in evaluation mode; it stays as it is.
+
+    Raises:
+        UnsupportedModelError: its family cannot be run on latents; whatever the generator itself raises.
+    """
+    sampler = found.sampler()
+    z, c = fixed_latents(sampler, LATENTS)
+    features: Dict[str, Sample] = {}
+    answers: Dict[str, Sample] = {}
+    images = {}
+    for index, (name, (noise, psi)) in enumerate(CALLS.items()):
+
+        def call(noise: str = noise, psi: float = psi) -> torch.Tensor:
+            return draw(sampler, z, c, noise, psi)
+
+        with contextlib.ExitStack() as stack:
+            if index == 0:
+                stack.enter_context(_watched(found, features))
+                stack.enter_context(_heard(found.root, answers))
+            images[name] = run(found, {name: call})[name].cpu()
+    return Trace(images, features, answers)
+
+
+def tolerance_of(found: Located) -> float:
+    """The largest share of a peak by which float error changes numbers of this generator between two machines or
+    releases of torch, a bound: `surgery.proof.float_error`, 4 * layers * sqrt(k^2 c) * unit roundoff; on CUDA, where
+    float16 and TF32 compute, with theirs."""
+    bound = float_error(found, {"": torch.ones([1])})
+    cuda = any(parameter.is_cuda for parameter in found.root.parameters())
+    return bound * COARSE / 2.0**-24 if cuda else bound
+
+
+def _first_tensor(output: Any) -> Any:
+    values = output if isinstance(output, (tuple, list)) else [output]
+    return next((value for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()), None)
+
+
+@contextlib.contextmanager
+def _watched(found: Located, features: Dict[str, Sample]) -> Iterator[None]:
+    handles: List[Any] = []
+
+    def keep(name: str) -> Callable[[torch.Tensor], None]:
+        def see(x: torch.Tensor) -> None:
+            features.setdefault(name, Sample.of(x, FEATURES))
+
+        return see
+
+    try:
+        for spec in found.specs:
+            if not spec.is_last:
+                handles.append(found.surgery.watch(found.network, spec.name, keep(spec.name)))
+        yield
+    finally:
+        for handle in filter(None, handles):
+            handle.remove()
+
+
+@contextlib.contextmanager
+def _heard(root: torch.nn.Module, answers: Dict[str, Sample]) -> Iterator[None]:
+    handles: List[Any] = []
+
+    def keep(name: str) -> Callable[..., None]:
+        def see(_module: Any, _inputs: Any, output: Any) -> None:
+            tensor = _first_tensor(output)
+            if tensor is not None:
+                answers.setdefault(name, Sample.of(tensor, ANSWERS))
+
+        return see
+
+    try:
+        for name, module in root.named_modules():
+            if name and not isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)):
+                handles.append(module.register_forward_hook(keep(name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,177 @@
+"""Whether a generator still trains: gradients, their gradients, a step, a moving average."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from typing import Any, List, Mapping
+
+import torch
+
+from squeeze_patch.adapters import locate
+from squeeze_patch.adapters.located import Located
+from squeeze_patch.checks.finding import Context, Finding, holds, short
+from squeeze_patch.checks.fixed_inputs import fixed_latents
+from squeeze_patch.checks.subjects import Subject
+from squeeze_patch.sampling import draw, evaluation
+
+#: images that gradients are taken of
+BATCH = 2
+#: share of the loss that the step of `step` is to lower it by, and how far the decrease may be from that, relatively:
+#: the second-order term of so small a step is that small
+DECREASE, NEAR = 1e-3, 0.5
+
+
+def gradients(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+    """Every parameter gets a gradient that is finite and not zero, by a loss on images of latents."""
+    found = _trainable(subject)
+    (_weighted(_images(found)).sum()).backward()  # type: ignore[no-untyped-call]
+    excused = [pattern.strip() for pattern in settings["without"].split(",") if pattern.strip()]
+    none, broken, zero = [], [], []
+    for name, parameter in found.generator.named_parameters():
+        if any(fnmatch.fnmatch(name, pattern) for pattern in excused):
+            continue
+        if parameter.grad is None:
+            none.append(name)
+        elif not parameter.grad.isfinite().all():
+            broken.append(name)
+        elif not parameter.grad.abs().max() > 0:
+            zero.append(name)
+    total = sum(1 for _ in found.generator.parameters())
+    for names, what in ((none, "no gradient"), (broken, "a gradient that is not finite"), (zero, "a zero gradient")):
+        if names:
+            return short(
+                f"{len(names)} of {total} parameters get {what} ({', '.join(names[:3])}{', ...' if names[3:] else ''})",
+                wanted="a finite one",
+                place=names[-1] if what == "no gradient" else names[0],
+                cure='parameters that have none by design: [checks] gradients = {without = "name*, other*"}',
+                figures={"none": none, "not_finite": broken, "zero": zero},
+            )
+    return holds(f"all {total} parameters get a finite gradient")
+
+
+def second_derivatives(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+    """A penalty on the gradient by styles (path length regularisation, Karras et al. 2020, section 3.2) reaches the
+    convolutions and excite."""
+    found = _trainable(subject)
+    w = found.sample_w(BATCH, seed=0).to(next(found.generator.parameters()).device)
+    ws = w[:, None].repeat([1, found.running.num_ws(found.network), 1]).requires_grad_(True)  # [n, num_ws, w_dim]
+    images = found.running.synthesis(found.network, ws, "const")
+    (slope,) = torch.autograd.grad(_weighted(images).sum(), ws, create_graph=True)
+    slope.square().sum(2).mean(1).sqrt().mean().backward()
+    wrong: List[str] = []
+    for name, module in found.network.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            matters = own == "weight" and parameter.dim() >= 4
+            bad = parameter.grad is None or not parameter.grad.isfinite().all() or not parameter.grad.abs().max() > 0
+            if bad and (matters or (parameter.grad is not None and not parameter.grad.isfinite().all())):
+                wrong.append(f"{name}.{own}")
+    if wrong:
+        return short(
+            f"the penalty's gradient is none, zero or not finite in {len(wrong)} weights",
+            wanted="second derivatives everywhere",
+            place=wrong[0],
+            figures={"weights": wrong},
+        )
+    return holds("a path length penalty reaches all convolutions")
+
+
+def step(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+    """A small step down the gradient lowers a loss by what the gradient says."""
+    found = _trainable(subject)
+    parameters = list(found.generator.parameters())
+    target = _images(found).detach() * 0.5
+
+    def loss() -> torch.Tensor:
+        return (_images(found) - target).double().square().mean()
+
+    now = loss()
+    slopes = torch.autograd.grad(now, parameters, allow_unused=True)
+    before = now.item()
+    squares = sum(float(slope.double().square().sum()) for slope in slopes if slope is not None)
+    if not 0 < squares < float("inf"):
+        return short(f"the squared gradient is {squares}", wanted="a finite one")
+    rate = DECREASE * before / squares
+    with torch.no_grad():
+        for parameter, slope in zip(parameters, slopes):
+            if slope is not None:
+                parameter.sub_(rate * slope)
+        after = loss().item()
+    made, promised = before - after, DECREASE * before
+    words = f"a step lowers a loss by {made / promised:.2f} of what its gradient says"
+    if not abs(made / promised - 1) <= NEAR:
+        return short(
+            words,
+            wanted=f"{1 - NEAR:g} to {1 + NEAR:g}: the gradient is not the loss's",
+            figures={"ratio": made / promised},
+        )
+    return holds(words, figures={"ratio": made / promised})
+
+
+def average(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+    """A moving average has the parameters of what it averages, tensors of its own, and, caught up, the same images."""
+    others = {name: other for name, other in context.subjects.items() if name != subject.name}
+    pairs = [(other.root, subject.root, name) for name, other in others.items()]
+    if not pairs:
+        with torch.random.fork_rng(devices=[]):
+            pairs = [(subject.root, copy.deepcopy(subject.root), "a copy")]
+    for trained, averaged, name in pairs:
+        problem = _unlike(trained, averaged)
+        if problem:
+            return short(problem, wanted="a moving average like what it averages", place=name)
+        follower = copy.deepcopy(averaged)
+        _follow(trained, follower)
+        images = [_seen(root, subject) for root in (trained, follower)]
+        limit = context.tolerance(subject, 0.0) * float(images[0].abs().max())
+        apart = float((images[0] - images[1]).abs().max())
+        if not apart <= limit:
+            return short(
+                f"having caught up, it makes images that differ by {apart:.2g}",
+                wanted=f"{limit:.1g} at most",
+                place=name,
+            )
+    return holds("it follows, and has tensors of its own")
+
+
+def _trainable(subject: Subject) -> Located:
+    """A copy of the generator with gradients; in evaluation mode, in which nothing is drawn at random."""
+    return locate(copy.deepcopy(subject.root).eval().requires_grad_(True))
+
+
+def _images(found: Located) -> torch.Tensor:
+    sampler = found.sampler()
+    z, c = fixed_latents(sampler, BATCH)
+    return draw(sampler, z, c)
+
+
+def _weighted(images: torch.Tensor) -> torch.Tensor:
+    """Images, every pixel with a weight of its own: [N, C, R, R]."""
+    random = torch.Generator().manual_seed(0)
+    return images * torch.randn(images.shape, generator=random).to(images.device)
+
+
+def _unlike(trained: torch.nn.Module, averaged: torch.nn.Module) -> str:
+    a, b = dict(trained.named_parameters()), dict(averaged.named_parameters())
+    if [*a] != [*b]:
+        odd = next(iter({**a, **b}.keys() ^ (a.keys() & b.keys())), "their order")
+        return f"its parameters have other names ({odd})"
+    for name in a:
+        if a[name].shape != b[name].shape:
+            return f"{name} is {list(b[name].shape)}, not {list(a[name].shape)}"
+        if a[name].data_ptr() == b[name].data_ptr() and a[name].numel():
+            return f"{name} is the same tensor in both: it would be trained, not averaged"
+    return ""
+
+
+def _follow(trained: torch.nn.Module, averaged: torch.nn.Module) -> None:
+    """As hosts' loops do at the end, with weight 1 on what is trained."""
+    with torch.no_grad():
+        for p_ema, p in zip(averaged.parameters(), trained.parameters()):
+            p_ema.copy_(p.lerp(p_ema, 0.0))
+        for b_ema, b in zip(averaged.buffers(), trained.buffers()):
+            b_ema.copy_(b)
+
+
+def _seen(root: torch.nn.Module, subject: Subject) -> torch.Tensor:
+    with evaluation(root):
+        return _images(locate(root)).cpu()
