@@ -25,7 +25,11 @@ setup(
         *(f"squeeze_patch.adapters.{name}" for name in find_packages("adapters")),
     ],
     package_dir={"squeeze_patch.adapters": "adapters"},
-    package_data={"squeeze_patch": ["py.typed"], "squeeze_patch.demo": ["*.npz", "*.md"]},
+    package_data={
+        "squeeze_patch": ["py.typed"],
+        "squeeze_patch.demo": ["*.npz", "*.md"],
+        "squeeze_patch.reporting": ["*.css", "*.js"],
+    },
     install_requires=[
         "torch>=1.13",
         "numpy",
@@ -52,6 +56,7 @@ setup(
             "pypi-simple",
             "backports.tarfile; python_version < '3.12'",
             "psutil",
+            "playwright",  # pages in the Chromium that is installed; it downloads none by itself
             "scikit-image",
             "mlxtend",
             "matplotlib",
