@@ -191,3 +191,17 @@ def test_older_files_are_read_through_careful_streams(tmp_path: Path) -> None:
     (tmp_path / "older.pt").write_bytes(saved(state, zipped=False))
     found = load_tensors(tmp_path / "older.pt")
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize(
+    "name", ["mapping.fc0.bias", "synthesis.b8.conv1.affine.bias", "synthesis.b8.torgb.affine.bias"]
+)
+def test_layers_without_a_bias(name: str, full_host: Host, tmp_path: Path) -> None:
+    """Hosts can build such ones; other families have none."""
+    state = trained(full_host.generator(resolution=8)).state_dict()
+    del state[name]
+    torch.save(state, tmp_path / "G.pt")
+    G: Any = read(tmp_path / "G.pt", trust=False)
+    assert G(torch.zeros(1, 32), torch.zeros(1, 0), noise_mode="const").isfinite().all()
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match="bias"):
+        convert(tmp_path / "G.pt", tmp_path / "flat.pt", to="rosinality")
