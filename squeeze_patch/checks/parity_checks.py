@@ -8,8 +8,8 @@ from typing import Any, Mapping, Optional
 
 import torch
 
+from squeeze_patch.checks.answers import NOT_RECORDED, RECORD, Answer, Context, holds, short, skipped
 from squeeze_patch.checks.baseline import Recorded, pixels_of
-from squeeze_patch.checks.finding import NOT_RECORDED, RECORD, Context, Finding, holds, short, skipped
 from squeeze_patch.checks.fixed_inputs import Amount, Sample, fixed_latents
 from squeeze_patch.checks.pictures import failure_picture
 from squeeze_patch.checks.subjects import Subject, relative_to
@@ -23,7 +23,7 @@ from squeeze_patch.sampling import draw, evaluation
 FINITE, FIDELITY = Amount(2**21, 16, 1000), Amount(2**20, 8, 64)
 
 
-def reproducible(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def reproducible(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """The same images from a second call, and from the generator made anew."""
     first, again = context.trace(subject), trace(subject.found, seed=1)
     other = context.anew(subject)
@@ -42,7 +42,7 @@ def reproducible(subject: Subject, context: Context, settings: Mapping[str, Any]
     return holds("two calls, and two generators made, give the same images")
 
 
-def finite(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def finite(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """No NaN and no infinity, in the images of many latents and in the styles of more."""
     found = subject.found
     sampler = found.sampler()
@@ -73,7 +73,7 @@ def finite(subject: Subject, context: Context, settings: Mapping[str, Any]) -> F
     return holds(f"{count} images and {len(w)} styles are finite", figures={"images": count, "styles": len(w)})
 
 
-def images(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def images(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """The recorded images, up to float error."""
     recorded = context.recorded(subject)
     if recorded is None:
@@ -104,7 +104,7 @@ def images(subject: Subject, context: Context, settings: Mapping[str, Any]) -> F
     )
 
 
-def features(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def features(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """The recorded features between blocks, up to float error."""
     recorded = context.recorded(subject)
     if recorded is None:
@@ -136,7 +136,7 @@ def features(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
     )
 
 
-def fidelity(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def fidelity(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """As near to the dense generator's images as was recorded or asked for."""
     dense = context.trained_dense(subject)
     if dense is None:
@@ -148,7 +148,7 @@ def fidelity(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
     figures = {"psnr": _finite(found.psnr), "frechet": found.frechet.value, "least_psnr": floor}
     words = f"PSNR {_decibels(found.psnr)}, Fréchet {found.frechet.value:.3g} (random network)"
     if not floor and "frechet" not in before:
-        return Finding("skipped", words, cure=f"{RECORD}, or psnr = ... in [checks] fidelity, sets what it is held to")
+        return Answer("skipped", words, cure=f"{RECORD}, or psnr = ... in [checks] fidelity, sets what it is held to")
     if found.psnr < floor:
         return short(words, wanted=f"{floor:.1f} dB at least", figures=figures)
     most = before["frechet"] * (1 + settings["frechet_margin"]) if "frechet" in before else math.inf
