@@ -9,12 +9,12 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import torch
 
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.checks.fixed_inputs import Sample, fixed_latents
+from squeeze_patch.checks.fixed_inputs import Amount, Sample, fixed_latents
 from squeeze_patch.sampling import draw
 from squeeze_patch.surgery.proof import float_error, run
 
-#: latents that images are recorded of
-LATENTS = 4
+#: latents that images are recorded of: four up to 64x64, above it two
+LATENTS = Amount(2**14, 2, 4)
 #: numbers kept of an image, of the features behind a block, and of a layer's answer, each of all latents together
 PIXELS, FEATURES, ANSWERS = 8192, 512, 32
 #: {name: (noise, truncation psi)}
@@ -28,7 +28,7 @@ class Trace:
     """One run.
 
     Attributes:
-        images: {call: its images [LATENTS, C, R, R], float32, on the CPU}.
+        images: {call: its images [N, C, R, R], float32, on the CPU}.
         features: {block name: what it hands to the next one}, of the first call.
         answers: {layer: what it answers}, in the order in which layers are done, of the first call.
     """
@@ -48,7 +48,7 @@ def trace(found: Located, seed: int = 0) -> Trace:
         UnsupportedModelError: its family cannot be run on latents; whatever the generator itself raises.
     """
     sampler = found.sampler()
-    z, c = fixed_latents(sampler, LATENTS)
+    z, c = fixed_latents(sampler, LATENTS.at(sampler.img_resolution))
     features: Dict[str, Sample] = {}
     answers: Dict[str, Sample] = {}
     images = {}
