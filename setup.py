@@ -25,6 +25,7 @@ setup(
         *(f"squeeze_patch.adapters.{name}" for name in find_packages("adapters")),
     ],
     package_dir={"squeeze_patch.adapters": "adapters"},
+    py_modules=["squeeze_patch_pytest"],
     package_data={"squeeze_patch": ["py.typed"], "squeeze_patch.demo": ["*.npz", "*.md"]},
     install_requires=[
         "torch>=1.13",
@@ -70,7 +71,10 @@ setup(
             *DOCS,  # the tests build the pages
         ],
     },
-    entry_points={"console_scripts": ["squeeze-patch = squeeze_patch.cli:main"]},
+    entry_points={
+        "console_scripts": ["squeeze-patch = squeeze_patch.cli:main"],
+        "pytest11": ["squeeze-patch = squeeze_patch_pytest"],
+    },
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
