@@ -26,7 +26,11 @@ setup(
     ],
     package_dir={"squeeze_patch.adapters": "adapters"},
     py_modules=["squeeze_patch_pytest"],
-    package_data={"squeeze_patch": ["py.typed"], "squeeze_patch.demo": ["*.npz", "*.md"]},
+    package_data={
+        "squeeze_patch": ["py.typed"],
+        "squeeze_patch.demo": ["*.npz", "*.md"],
+        "squeeze_patch.reporting": ["*.css", "*.js"],
+    },
     install_requires=[
         "torch>=1.13",
         "numpy",
@@ -53,6 +57,7 @@ setup(
             "pypi-simple",
             "backports.tarfile; python_version < '3.12'",
             "psutil",
+            "playwright",  # pages in the Chromium that is installed; it downloads none by itself
             "scikit-image",
             "mlxtend",
             "matplotlib",
