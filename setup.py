@@ -78,7 +78,7 @@ setup(
     },
     entry_points={
         "console_scripts": ["squeeze-patch = squeeze_patch.cli:main"],
-        "pytest11": ["squeeze-patch = squeeze_patch_pytest"],
+        "pytest11": ["squeeze_patch_pytest = squeeze_patch_pytest"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",
