@@ -47,9 +47,11 @@ setup(
     extras_require={
         "fid": ["torch-fidelity>=0.4"],
         "safetensors": ["safetensors>=0.4"],
+        "pytest": ["pytest>=7"],  # of squeeze_patch.testing, and of the plug-in
         "docs": DOCS,
         "test": [
             "pytest",
+            "pytest-xdist",  # the plug-in in several processes
             "ruff",
             "mypy",
             "types-requests",
