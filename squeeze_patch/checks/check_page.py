@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from squeeze_patch.adapters import locate
+from squeeze_patch.checks.answers import Context
 from squeeze_patch.checks.baseline import Recorded, shown
-from squeeze_patch.checks.finding import Context
 from squeeze_patch.checks.outcome import CheckReport, Outcome, plain
 from squeeze_patch.checks.runner import CheckSession
 from squeeze_patch.checks.subjects import Subject
