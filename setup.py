@@ -25,6 +25,7 @@ setup(
         *(f"squeeze_patch.adapters.{name}" for name in find_packages("adapters")),
     ],
     package_dir={"squeeze_patch.adapters": "adapters"},
+    py_modules=["squeeze_patch_pytest"],
     package_data={
         "squeeze_patch": ["py.typed"],
         "squeeze_patch.demo": ["*.npz", "*.md"],
@@ -46,9 +47,11 @@ setup(
     extras_require={
         "fid": ["torch-fidelity>=0.4"],
         "safetensors": ["safetensors>=0.4"],
+        "pytest": ["pytest>=7"],  # of squeeze_patch.testing, and of the plug-in
         "docs": DOCS,
         "test": [
             "pytest",
+            "pytest-xdist",  # the plug-in in several processes
             "ruff",
             "mypy",
             "types-requests",
@@ -75,7 +78,10 @@ setup(
             *DOCS,  # the tests build the pages
         ],
     },
-    entry_points={"console_scripts": ["squeeze-patch = squeeze_patch.cli:main"]},
+    entry_points={
+        "console_scripts": ["squeeze-patch = squeeze_patch.cli:main"],
+        "pytest11": ["squeeze_patch_pytest = squeeze_patch_pytest"],
+    },
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",

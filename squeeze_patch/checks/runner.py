@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from squeeze_patch.checks import (
     structure_checks,
     training_checks,
 )
-from squeeze_patch.checks.answers import Answer, Context, Run
+from squeeze_patch.checks.answers import RECORD, Answer, Context, Run
 from squeeze_patch.checks.baseline import Baseline, Recorded, TensorRecord, pixels_of, read_baseline, shown, versions
 from squeeze_patch.checks.catalogue import BY_NAME, Check
 from squeeze_patch.checks.config import CheckConfig, find_config, read_config
@@ -94,8 +95,7 @@ def check(
     """
     found = configured(config, only, skip)
     with running(found, progress) as session:
-        outcomes = [session.outcome(*one) for one in session.jobs()]
-    return session.report(outcomes)
+        return session.run()
 
 
 def configured(config: ConfigLike, only: Sequence[str] = (), skip: Sequence[str] = ()) -> CheckConfig:
@@ -108,27 +108,29 @@ def configured(config: ConfigLike, only: Sequence[str] = (), skip: Sequence[str]
 
 
 class running:
-    """The generators of a configuration, made, for the length of a block: a `CheckSession`."""
+    """The generators of a configuration for the length of a block: a `CheckSession`. They are made in the first block;
+    further blocks of the same `running` have the same ones. Between blocks, modules are looked for where they were
+    before, and torch has its threads back."""
 
     def __init__(self, config: CheckConfig, progress: Optional[Progress] = None) -> None:
         self.config, self.progress = config, progress or (lambda what, done, total: None)
-        self.modules = importable(config)
-        self.threads = torch.get_num_threads()
+        self.session: Optional[CheckSession] = None
+        self.block = contextlib.ExitStack()
 
     def __enter__(self) -> CheckSession:
-        baseline = read_baseline(self.config.baseline)
-        self.modules.__enter__()
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
-        try:
-            return CheckSession(Context(self.config, baseline, make_subjects(self.config), self.progress))
-        except BaseException:
-            self.__exit__()
-            raise
+        baseline = read_baseline(self.config.baseline) if self.session is None else None
+        with contextlib.ExitStack() as block:
+            block.enter_context(importable(self.config))
+            block.callback(torch.set_num_threads, torch.get_num_threads())
+            if self.config.threads:
+                torch.set_num_threads(self.config.threads)
+            if self.session is None:
+                self.session = CheckSession(Context(self.config, baseline, make_subjects(self.config), self.progress))
+            self.block = block.pop_all()
+        return self.session
 
     def __exit__(self, *_: Any) -> None:
-        torch.set_num_threads(self.threads)
-        self.modules.__exit__(None, None, None)
+        self.block.close()
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,32 @@ class CheckSession:
         subjects = list(self.context.subjects)
         names = {name: BY_NAME[name] for name in self.context.config.checks}
         return [(one, name) for one in names.values() for name in (subjects if one.per_generator else subjects[:1])]
+
+    def run(self) -> CheckReport:
+        """Run everything."""
+        return self.report([self.outcome(*one) for one in self.jobs()])
+
+    def outcomes(self, name: str, generator: Optional[str] = None, others: bool = False) -> List[Outcome]:
+        """Run the check of that name.
+
+        Args:
+            generator: on this one alone; None = on all of them.
+            others: on those that the baseline does not have, too.
+
+        Raises:
+            ConfigError: there is no such generator.
+        """
+        subjects, baseline = self.context.subjects, self.context.baseline
+        jobs = [job for job in self.jobs() if job[0].name == name]
+        if generator is not None:
+            if generator not in subjects:
+                raise ConfigError(
+                    f"the configuration makes no generator {generator!r}, which is recorded, but "
+                    f"{', '.join(map(repr, subjects))}; where it is meant so, {RECORD}"
+                )
+            recorded = {} if baseline is None else baseline.generators
+            jobs = [job for job in jobs if job[1] == generator or (others and job[1] not in recorded)]
+        return [self.outcome(*job) for job in jobs]
 
     @own_settings()
     def outcome(self, check: Check, name: str) -> Outcome:
