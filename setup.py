@@ -25,7 +25,12 @@ setup(
         *(f"squeeze_patch.adapters.{name}" for name in find_packages("adapters")),
     ],
     package_dir={"squeeze_patch.adapters": "adapters"},
-    package_data={"squeeze_patch": ["py.typed"], "squeeze_patch.demo": ["*.npz", "*.md"]},
+    py_modules=["squeeze_patch_pytest"],
+    package_data={
+        "squeeze_patch": ["py.typed"],
+        "squeeze_patch.demo": ["*.npz", "*.md"],
+        "squeeze_patch.reporting": ["*.css", "*.js"],
+    },
     install_requires=[
         "torch>=1.13",
         "numpy",
@@ -52,6 +57,7 @@ setup(
             "pypi-simple",
             "backports.tarfile; python_version < '3.12'",
             "psutil",
+            "playwright",  # pages in the Chromium that is installed; it downloads none by itself
             "scikit-image",
             "mlxtend",
             "matplotlib",
@@ -70,7 +76,10 @@ setup(
             *DOCS,  # the tests build the pages
         ],
     },
-    entry_points={"console_scripts": ["squeeze-patch = squeeze_patch.cli:main"]},
+    entry_points={
+        "console_scripts": ["squeeze-patch = squeeze_patch.cli:main"],
+        "pytest11": ["squeeze-patch = squeeze_patch_pytest"],
+    },
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",

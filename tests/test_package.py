@@ -40,6 +40,7 @@ def test_contents(wheel: Path) -> None:
     sources |= {f"squeeze_patch/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "adapters").rglob("*.py")}
     assert sources <= names
     assert {"squeeze_patch/py.typed", "squeeze_patch/demo/weights.npz"} <= names
+    assert {f"squeeze_patch/reporting/{name}" for name in ("style.css", "script.js")} <= names
     assert not any(name.startswith(("tests", "adapters", "benchmarks", "experiments")) for name in names)
     assert wheel.stat().st_size < 2 * 1024 * 1024
     assert "License: MIT" in metadata or "License-Expression: MIT" in metadata

@@ -7,7 +7,7 @@ import importlib
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Iterable, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple, Union
 
 from squeeze_patch.checks.catalogue import BY_NAME, CHECKS, GROUPS, Check, Setting
 from squeeze_patch.errors import ConfigError
@@ -23,8 +23,8 @@ class Source:
     """How a generator is made.
 
     Attributes:
-        factory: "package.module:function", imported from the configuration's folder; it returns a generator, or a dict
-            {"G": ..., "G_ema": ...} of several.
+        factory: "package.module:function", imported from the configuration's folder, or, in Python, the function; it
+            returns a generator, or a dict {"G": ..., "G_ema": ...} of several.
         checkpoint: a file instead; or, with a factory, what is loaded into the generator that the factory returns
             (`squeeze_patch.load`).
         key: which network of a checkpoint, "" = all generators in it.
@@ -32,7 +32,7 @@ class Source:
         host: folder of the host's checkout, where the checkpoint needs its modules.
     """
 
-    factory: str = ""
+    factory: Union[str, Callable[[], Any]] = ""
     checkpoint: str = ""
     key: str = ""
     trust: bool = False
@@ -163,7 +163,7 @@ def _source(data: Any, where: str) -> Source:
     source = Source(**{name: _value(value, defaults[name], f"{where} {name}") for name, value in table.items()})
     if not (source.factory or source.checkpoint):
         raise ConfigError(f'{where} needs a factory ("package.module:function") or a checkpoint (a file)')
-    if source.factory and source.factory.count(":") != 1:
+    if isinstance(source.factory, str) and source.factory and source.factory.count(":") != 1:
         raise ConfigError(f'{where} factory has to be "package.module:function", not {source.factory!r}')
     return source
 

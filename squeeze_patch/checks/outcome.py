@@ -42,7 +42,7 @@ class Outcome:
     @property
     def name(self) -> str:
         """Of the check and, among several generators, of the one that it was run on: "images[G_ema]"."""
-        return f"{self.check}[{self.subject}]" if self.subject else self.check
+        return plain(f"{self.check}[{self.subject}]") if self.subject else self.check
 
     @property
     def message(self) -> str:
@@ -51,7 +51,7 @@ class Outcome:
         words += [f"wanted {self.wanted}"] if self.wanted and self.state in ("short", "unknown") else []
         words += [self.cure] if self.cure and self.state != "holds" else []
         words += [f"picture: {self.picture}"] if self.picture else []
-        return "; ".join(words)
+        return plain("; ".join(words))
 
 
 @dataclass(frozen=True)
@@ -119,3 +119,9 @@ class CheckReport:
                 lines.append(group)
             lines.append(f"  {STATES[outcome.state]:<5} {outcome.name:<{width}}  {outcome.message}")
         return "\n".join([*lines, self.summary])
+
+
+def plain(words: str) -> str:
+    """In one line, without characters that steer a terminal: words of files and of the repository's code."""
+    line = " ".join(words.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +90,7 @@ def check(
     """
     found = configured(config, only, skip)
     with running(found, progress) as session:
-        outcomes = [session.outcome(*one) for one in session.jobs()]
-    return session.report(outcomes)
+        return session.run()
 
 
 def configured(config: ConfigLike, only: Sequence[str] = (), skip: Sequence[str] = ()) -> CheckConfig:
@@ -101,27 +101,29 @@ def configured(config: ConfigLike, only: Sequence[str] = (), skip: Sequence[str]
 
 
 class running:
-    """The generators of a configuration, made, for the length of a block: a `Session`."""
+    """The generators of a configuration for the length of a block: a `Session`. They are made in the first block;
+    further blocks of the same `running` have the same ones. Between blocks, modules are looked for where they were
+    before, and torch has its threads back."""
 
     def __init__(self, config: CheckConfig, progress: Optional[Progress] = None) -> None:
         self.config, self.progress = config, progress or (lambda what, done, total: None)
-        self.modules = importable(config)
-        self.threads = torch.get_num_threads()
+        self.session: Optional[Session] = None
+        self.block = contextlib.ExitStack()
 
     def __enter__(self) -> Session:
-        baseline = read_baseline(self.config.baseline)
-        self.modules.__enter__()
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
-        try:
-            return Session(Context(self.config, baseline, make_subjects(self.config), self.progress))
-        except BaseException:
-            self.__exit__()
-            raise
+        baseline = read_baseline(self.config.baseline) if self.session is None else None
+        with contextlib.ExitStack() as block:
+            block.enter_context(importable(self.config))
+            block.callback(torch.set_num_threads, torch.get_num_threads())
+            if self.config.threads:
+                torch.set_num_threads(self.config.threads)
+            if self.session is None:
+                self.session = Session(Context(self.config, baseline, make_subjects(self.config), self.progress))
+            self.block = block.pop_all()
+        return self.session
 
     def __exit__(self, *_: Any) -> None:
-        torch.set_num_threads(self.threads)
-        self.modules.__exit__(None, None, None)
+        self.block.close()
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,10 @@ class Session:
         subjects = list(self.context.subjects)
         names = {name: BY_NAME[name] for name in self.context.config.checks}
         return [(one, name) for one in names.values() for name in (subjects if one.per_generator else subjects[:1])]
+
+    def run(self) -> CheckReport:
+        """Run everything."""
+        return self.report([self.outcome(*one) for one in self.jobs()])
 
     @own_settings()
     def outcome(self, check: Check, name: str) -> Outcome:

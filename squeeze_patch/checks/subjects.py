@@ -96,7 +96,8 @@ def _make(config: CheckConfig, source: Source, where: str) -> Dict[str, torch.nn
 
 
 def _from_factory(config: CheckConfig, source: Source, where: str) -> Dict[str, torch.nn.Module]:
-    made = _function(source.factory, where)()
+    factory = source.factory if callable(source.factory) else _function(source.factory, where)
+    made = factory()
     several = made if isinstance(made, Mapping) else {"": made}
     wrong = [type(value).__name__ for value in several.values() if not isinstance(value, torch.nn.Module)]
     if wrong or not several:

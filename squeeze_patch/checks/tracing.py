@@ -38,8 +38,11 @@ class Trace:
     answers: Dict[str, Sample]
 
 
-def trace(found: Located) -> Trace:
+def trace(found: Located, seed: int = 0) -> Trace:
     """Run a generator on the fixed latents, in evaluation mode; it stays as it is.
+
+    Args:
+        seed: of torch's random numbers, of which nothing should depend.
 
     Raises:
         UnsupportedModelError: its family cannot be run on latents; whatever the generator itself raises.
@@ -58,7 +61,9 @@ def trace(found: Located) -> Trace:
             if index == 0:
                 stack.enter_context(_watched(found, features))
                 stack.enter_context(_heard(found.root, answers))
-            images[name] = run(found, {name: call})[name].cpu()
+            stack.enter_context(torch.random.fork_rng(devices=[]))
+            torch.manual_seed(seed)
+            images[name] = run(found, {name: call}, with_hooks=True)[name].cpu()
     return Trace(images, features, answers)
 
 

@@ -18,6 +18,7 @@ from squeeze_patch.cli.errors import EXIT_ERROR
 from squeeze_patch.errors import MeasurementError
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.progress import Progress
+from squeeze_patch.reporting.page import START
 
 
 def emit(text: str, figures: Dict[str, Any], json_target: Optional[str], quiet: bool = False) -> None:
@@ -63,16 +64,20 @@ def check_outputs(*targets: Optional[str], sources: Sequence[Path]) -> None:
 
 
 def check_replaceable(*targets: Optional[str]) -> None:
-    """Before long work: raise `MeasurementError` where figures or a picture would take the place of something else, of
-    a checkpoint whose name has come behind --json, say."""
-    for target in (Path(name) for name in targets if name is not None and name != "-"):
+    """Before long work: raise `MeasurementError` where figures, a picture or a page would take the place of something
+    else, of a checkpoint whose name has come behind --json, say, or of each other."""
+    paths = [Path(name) for name in targets if name is not None and name != "-"]
+    for index, target in enumerate(paths):
+        if target.resolve() in (other.resolve() for other in paths[:index]):
+            raise MeasurementError(f"{target}: two things cannot be written to one file; name another one for each")
         if target.is_file():
             with open(target, "rb") as stream:
-                head = stream.read(8).lstrip()
-            if head and not head.startswith((b"{", b"[", b"\x89PNG")):
+                head = stream.read(len(START))
+            ours = head == START.encode() or head[:8].lstrip().startswith((b"{", b"[", b"\x89PNG"))
+            if head and not ours:
                 raise MeasurementError(
-                    f"{target}: this file holds neither figures (JSON) nor a picture (PNG), and would be lost; name "
-                    "another one, or delete it first"
+                    f"{target}: this file holds neither figures (JSON) nor a picture (PNG) nor a page of squeeze-patch "
+                    "(HTML), and would be lost; name another one, or delete it first"
                 )
 
 

@@ -31,6 +31,8 @@ MOST_PATCHES = 2**15
 FEATURE_SEED = 0
 #: pixels a batch where no batch size is given: 16 images of 256x256, one of 1024x1024
 _BATCH_PIXELS = 2**20
+#: what has to be known of distances between distributions
+HALVES = "halves: the same between two halves of A's images; these distances compare only with themselves"
 
 
 @dataclass(frozen=True)
@@ -82,30 +84,36 @@ class Comparison:
         levels = {str(resolution): asdict(level) for resolution, level in self.sliced_wasserstein.items()}
         return {**asdict(self), "sliced_wasserstein": levels, "psnr": ratio}
 
-    def __str__(self) -> str:
-        truncation = "" if self.truncation == 1 else f", truncation {self.truncation:g}"
-        lines = [
-            f"{self.images} latents (seed {self.seed}), noise {self.noise_mode}{truncation}",
-            _line("PSNR", "equal" if math.isinf(self.psnr) else f"{self.psnr:.1f} dB"),
-            _line(
-                "SSIM", f"none: images are smaller than {WINDOW} pixels" if self.ssim is None else f"{self.ssim:.4f}"
-            ),
-        ]
-        lines += [
-            _line(f"features {row.resolution}x{row.resolution}", f"{row.relative:.2%}".replace("%", " % apart"))
+    def rows(self) -> List[Tuple[str, str, str]]:
+        """(name, value, what two halves of A's images give or "") of every figure, in words."""
+        similarity = f"none: images are smaller than {WINDOW} pixels" if self.ssim is None else f"{self.ssim:.4f}"
+        rows = [("PSNR", "equal" if math.isinf(self.psnr) else f"{self.psnr:.1f} dB", ""), ("SSIM", similarity, "")]
+        rows += [
+            (f"features {row.resolution}x{row.resolution}", f"{100 * row.relative:.2f} % apart", "")
             for row in self.features
         ]
         if self.features_missing:
-            lines.append(_line("features", self.features_missing))
-        lines.append(_line("Frechet, random network", _distance(self.frechet)))
-        for resolution, level in self.sliced_wasserstein.items():
-            lines.append(_line(f"sliced Wasserstein {resolution}", _distance(level)))
+            rows.append(("features", self.features_missing, ""))
+        rows.append(_distance("Frechet, random network", self.frechet))
+        rows += [
+            _distance(f"sliced Wasserstein {resolution}", level)
+            for resolution, level in self.sliced_wasserstein.items()
+        ]
         if self.inception is not None:
-            lines += [_line(name, f"{value:.4g}") for name, value in self.inception.rows()]
-        lines.append(
-            "(halves: the same between two halves of A's images; these distances compare only with themselves)"
-        )
-        return "\n".join(lines)
+            rows += [(name, f"{value:.4g}", "") for name, value in self.inception.rows()]
+        return rows
+
+    @property
+    def setting(self) -> str:
+        """How the latents were drawn and run, in words."""
+        truncation = "" if self.truncation == 1 else f", truncation {self.truncation:g}"
+        return f"{self.images} latents (seed {self.seed}), noise {self.noise_mode}{truncation}"
+
+    def __str__(self) -> str:
+        lines = [
+            f"{name:<24} {value}" + (f"  (halves {halves})" if halves else "") for name, value, halves in self.rows()
+        ]
+        return "\n".join([self.setting, *lines, f"({HALVES})"])
 
 
 def compare(
@@ -292,10 +300,5 @@ def _check_images(x: torch.Tensor, y: torch.Tensor) -> None:
             raise MeasurementError(f"{which}'s images hold values that are not finite: that generator has diverged")
 
 
-def _line(name: str, value: str) -> str:
-    return f"{name:<24} {value}"
-
-
-def _distance(found: Distance) -> str:
-    halves = "" if found.halves is None else f"  (halves {found.halves:.4g})"
-    return f"{found.value:.4g}{halves}"
+def _distance(name: str, found: Distance) -> Tuple[str, str, str]:
+    return name, f"{found.value:.4g}", "" if found.halves is None else f"{found.halves:.4g}"

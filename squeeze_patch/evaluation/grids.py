@@ -6,6 +6,7 @@ from typing import Any, Sequence, Tuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from squeeze_patch.adapters import sampler
@@ -50,27 +51,27 @@ def strip(images: torch.Tensor, scale: int = 1) -> Any:
     return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def to_pixels(images: torch.Tensor) -> Any:
-    """Images [N, C, H, W] in [-1, 1], C = 1 or 3 -> numpy [N, H, W, 3], uint8, as hosts round."""
+def to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
+    """Images [N, C, H, W] in [-1, 1] -> [N, H, W, 3], as hosts round: the first three channels, or, where there are
+    fewer, the first one as grey."""
     pixels = ((images.detach().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
-    pixels = pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels[:, :3]
+    pixels = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
     return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def side_by_side(
-    a: Any,
-    b: Any,
-    labels: Tuple[str, str],
-    samples: int,
-    seed: int = 0,
-    noise_mode: str = "const",
-    truncation: float = 1.0,
-) -> Image.Image:
-    """The first images of `squeeze_patch.compare` with the same arguments, at most `COLUMNS`, as a `grid`; images below
-    64 pixels are enlarged."""
+def first_images(
+    a: Any, b: Any, samples: int, seed: int = 0, noise_mode: str = "const", truncation: float = 1.0
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """The first images [N, C, R, R] of A and of B that `squeeze_patch.compare` makes with the same arguments, at most
+    `COLUMNS`, on the CPU."""
     sources = (sampler(a), sampler(b))
     z, c = latents(sources[0], samples, seed)
     with evaluation(a), evaluation(b):
         pairs = list(zip(torch.split(z[:COLUMNS], 1), torch.split(c[:COLUMNS], 1)))
-        rows = [torch.cat([draw(G, *pair, noise_mode, truncation).cpu() for pair in pairs]) for G in sources]
-    return grid(rows[0], rows[1], labels, scale=max(1, 64 // rows[0].shape[-1]))
+        first, second = (torch.cat([draw(G, *pair, noise_mode, truncation).cpu() for pair in pairs]) for G in sources)
+    return first, second
+
+
+def side_by_side(images: Tuple[torch.Tensor, torch.Tensor], labels: Tuple[str, str]) -> Image.Image:
+    """What `first_images` gives as a `grid`; images below 64 pixels are enlarged."""
+    return grid(*images, labels, scale=max(1, 64 // images[0].shape[-1]))

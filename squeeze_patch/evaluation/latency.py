@@ -20,7 +20,7 @@ from squeeze_patch.sampling import draw, evaluation, latents
 REPEATS = 20
 WARM_UP = 3
 #: seconds that a measurement of `timed_pairs` takes at least
-SHORTEST = 0.02
+SHORTEST = 0.05
 
 
 @dataclass(frozen=True)

@@ -223,9 +223,10 @@ def _styles(found: Located, n: int) -> torch.Tensor:
         return torch.randn([n, found.specs[0].w_dim], generator=torch.Generator().manual_seed(SEED))
 
 
-def run(found: Located, calls: Mapping[str, Callable[[], torch.Tensor]]) -> Images:
-    """Float32 in evaluation mode; random numbers, modes and settings of the caller stay as they are."""
-    with evaluation(found.root), _exact(found), _unobserved(found):
+def run(found: Located, calls: Mapping[str, Callable[[], torch.Tensor]], *, with_hooks: bool = False) -> Images:
+    """Float32 in evaluation mode; random numbers, modes and settings of the caller stay as they are. ``with_hooks``:
+    hooks of the user's are part of the generator."""
+    with evaluation(found.root), _exact(found), contextlib.nullcontext() if with_hooks else _unobserved(found):
         return {name: call().detach().float() for name, call in calls.items()}
 
 

@@ -107,7 +107,7 @@ def test_special_files_are_never_replaced(tmp_path: Path) -> None:
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     demo = tmp_path / "demo.pkl"
     demo.write_bytes(b"")
-    for option in ("--json", "--grid"):
+    for option in ("--json", "--grid", "--html"):
         code, _, err = cli("compare", demo, demo, option, tmp_path / "pipe")
         assert (code, "named pipe" in err) == (2, True)
 

@@ -21,14 +21,8 @@ from squeeze_patch.cli import main
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.testing import trained
-from tests.helpers import cli, write_checkpoint
+from tests.helpers import cli
 from tests.hosts import SHIMS, Host
-
-
-@pytest.fixture
-def snapshot(draggan: Host, tmp_path: Path) -> Path:
-    write_checkpoint(draggan, tmp_path / "dense.pkl")
-    return tmp_path / "dense.pkl"
 
 
 def test_demo(tmp_path: Path) -> None:
@@ -119,27 +113,6 @@ def test_convert_prints_the_table(snapshot: Path) -> None:
         assert word in out
 
 
-def test_compare(snapshot: Path, tmp_path: Path) -> None:
-    squeezed, figures, picture = snapshot.with_name("squeezed.pkl"), tmp_path / "figures.json", tmp_path / "out.png"
-    cli("convert", snapshot, squeezed, "--trust")
-    options = ["--trust", "--samples", "9", "--seed", "3", "--noise", "none", "--truncation", "0.7"]
-    code, out, err = cli("compare", snapshot, squeezed, *options, "--json", figures, "--grid", picture)
-    assert (code, err) == (0, "")  # quiet beside the table where stderr is no terminal
-    assert out.startswith(f"A {snapshot}, dense: ")
-    assert f"\nB {squeezed}, squeezed: 4 of 4 blocks" in out
-    for words in ("9 latents (seed 3), noise none, truncation 0.7", "PSNR", "SSIM", "features 16x16", "Wasserstein 16"):
-        assert words in out
-    data = json.loads(figures.read_text())
-    G, H = (pickle.loads(path.read_bytes())["G_ema"] for path in (snapshot, squeezed))
-    direct = squeeze_patch.compare(G, H, samples=9, seed=3, noise_mode="none", truncation=0.7)
-    assert data["psnr"] == pytest.approx(direct.psnr, abs=1e-3)  # the same computation on the same file
-    with Image.open(picture) as image:
-        assert image.size == (8 * 64, 3 * (64 + 16))
-    code, out, _ = cli("compare", snapshot, snapshot, "--trust", "--samples", "2", "--key", "G", "--json")
-    assert code == 0
-    assert json.loads(out)["psnr"] is None  # nothing but JSON; equal
-
-
 def test_report(snapshot: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     plan.write_text(cli("plan", snapshot, "--trust", "--ratio", "2", "--json")[1])
@@ -195,6 +168,8 @@ ERRORS: List[Tuple[List[str], str]] = [
     (["report", "{dense}", "--trust", "--json", "{dense}"], "this file is read; it would be lost"),
     (["compare", "{dense}", "{dense}", "--trust", "--json", "{dense}"], "this file is read; it would be lost"),
     (["compare", "{dense}", "{dense}", "--trust", "--grid", "{dense}"], "this file is read; it would be lost"),
+    (["compare", "{dense}", "{dense}", "--trust", "--html", "{dense}"], "this file is read; it would be lost"),
+    (["compare", "{dense}", "{dense}", "--trust", "--html", "{folder}/no/out.html"], "in a folder that exists"),
     (["report", "{dense}", "--trust", "--repeats", "1"], "repeats 2 or more, not 1 and 1"),
     (["report", "{dense}", "--trust", "--against", "{dense}"], "the generator is dense"),
     (["report", "{dense}", "--trust", "--ratio", "2", "--reduction", "0.1"], "one of"),

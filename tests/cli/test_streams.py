@@ -7,16 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.helpers import cli, write_checkpoint
-from tests.hosts import Host
-
-
-@pytest.fixture
-def snapshot(draggan: Host, tmp_path: Path) -> Path:
-    write_checkpoint(draggan, tmp_path / "dense.pkl")
-    return tmp_path / "dense.pkl"
+from tests.helpers import cli
 
 
 def test_figures_take_no_other_files_place(snapshot: Path) -> None:

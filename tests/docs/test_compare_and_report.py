@@ -17,6 +17,7 @@ def test_measure(workspace: Path) -> None:
     assert "PSNR" in printed
     assert "The squeezed generator is" in printed
     assert (workspace / "side_by_side.png").is_file()
+    assert "<h1>network.pkl and squeezed.pkl</h1>" in (workspace / "compared.html").read_text(encoding="utf-8")
 
 
 def test_in_python(capsys: Any) -> None:

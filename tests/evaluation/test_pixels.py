@@ -11,7 +11,7 @@ from skimage.metrics import structural_similarity
 from squeeze_patch.adapters import sampler
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.errors import MeasurementError
-from squeeze_patch.evaluation.grids import grid, side_by_side
+from squeeze_patch.evaluation.grids import first_images, grid, side_by_side, to_pixels
 from squeeze_patch.evaluation.pixels import K1, psnr, ssim
 from squeeze_patch.sampling import draw, evaluation, latents, sample
 
@@ -99,9 +99,26 @@ def test_grid(channels: int) -> None:
 
 def test_side_by_side_shows_the_first_samples() -> None:
     G = trained_generator()
-    picture = side_by_side(G, G, ("a", "b"), samples=20, seed=5)
+    images = first_images(G, G, samples=20, seed=5)
+    assert torch.equal(*images)
+    picture = side_by_side(images, ("a", "b"))
     assert picture.size == (8 * 64, 3 * (64 + 16))
     expected = grid(sample(G, 20, 5)[:8], sample(G, 20, 5)[:8], scale=2)
     rows = [picture.crop((0, 16, 512, 80)), expected.crop((0, 16, 512, 80))]
     levels = [torch.frombuffer(bytearray(row.tobytes()), dtype=torch.uint8).int() for row in rows]
     assert (levels[0] - levels[1]).abs().max() <= 1  # other batches, other kernels: one grey level
+
+
+def test_pixels_are_rounded_to_the_nearest_level() -> None:
+    levels = torch.arange(256) / 127.5 - 1
+    images = torch.stack([levels, levels + 0.49 / 127.5, levels - 0.49 / 127.5]).reshape(1, 3, 16, 16)
+    assert (to_pixels(images).reshape(256, 3) == torch.arange(256)[:, None].numpy()).all()
+    assert (to_pixels(torch.full([1, 3, 1, 2], 5.0)) == 255).all()
+
+
+@pytest.mark.parametrize(("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (4, [0, 1, 2])])
+def test_pixels_of_any_number_of_channels(channels: int, shown: list[int]) -> None:
+    images = torch.rand(2, channels, 4, 6) * 2 - 1
+    expected = to_pixels(images.repeat_interleave(3, dim=1)[:, [3 * channel for channel in shown]])
+    assert expected.shape == (2, 4, 6, 3)
+    assert (to_pixels(images) == expected).all()
