@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-
 from discs import WEIGHTS, squeezed
 from discs.network import Generator
 

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 import torch
-
 from discs import WEIGHTS
 from discs.network import Generator
 

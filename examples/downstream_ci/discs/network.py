@@ -183,7 +183,7 @@ class SynthesisNetwork(nn.Module):
     """Styles [N, num_ws, w_dim] -> images [N, colours, R, R].
 
     Args:
-        plan: of squeeze_patch, as it stands in a squeezed checkpoint: which blocks are squeezed, and how far; {} = dense.
+        plan: of squeeze_patch, as it stands in a squeezed checkpoint: what is squeezed, how far; {} = dense.
     """
 
     def __init__(self, w_dim: int, resolution: int, colours: int, channels: int, plan: Mapping[str, Any]) -> None:
@@ -212,7 +212,7 @@ class SynthesisNetwork(nn.Module):
 class Generator(nn.Module):
     """Latents [N, z_dim] -> images [N, 3, 16, 16], about -1 to 1; ``plan`` as of `SynthesisNetwork`."""
 
-    def __init__(self, plan: Mapping[str, Any] = {}, *, channels: int = 24, size: int = 16) -> None:  # noqa: B006
+    def __init__(self, plan: Mapping[str, Any] = {}, *, channels: int = 24, size: int = 16) -> None:
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim, self.img_resolution, self.img_channels = 16, 0, 16, size, 3
         self.synthesis = SynthesisNetwork(self.w_dim, size, self.img_channels, channels, plan)
