@@ -122,7 +122,14 @@ class CheckFile(pytest.File):
             names: Sequence[Optional[str]] = generators if check.per_generator and generators else [None]
             for index, name in enumerate(names):
                 title = f"{check.name}[{_plain(name)}]" if name is not None and len(names) > 1 else check.name
-                yield CheckItem.from_parent(self, name=title, check=check, generator=name, others=index == 0)
+                yield CheckItem.from_parent(
+                    self,
+                    name=title,
+                    nodeid=f"{self.nodeid}::{title}",  # as a text, of which pytest 9.2 takes the brackets apart
+                    check=check,
+                    generator=name,
+                    others=index == 0,
+                )
 
     @property
     def held(self) -> _Held:
@@ -162,7 +169,7 @@ class CheckItem(_Item):
             outcomes = self.parent.held.outcomes(self.check.name, self.generator, self.others)
         state = min((outcome.state for outcome in outcomes), key=STATES.index)
         said = [outcome for outcome in outcomes if outcome.state in (STATES[:2] if state in STATES[:2] else state)]
-        lines = [f"{one.name}: {one.message}" if one.subject else one.message for one in said]
+        lines = [f"{one.name}: {one.message}" if len(outcomes) > 1 else one.message for one in said]
         if state == "short":
             pytest.fail("\n".join(lines), pytrace=False)
         if state == "unknown":
@@ -240,7 +247,7 @@ class _Held:
             if generator not in session.context.subjects:
                 made = ", ".join(map(repr, session.context.subjects))
                 raise _module("errors").ConfigError(
-                    f"the baseline has a generator {generator!r} that the configuration does not make (it makes {made}); "
+                    f"the baseline has a generator {generator!r} that the configuration does not make (but {made}); "
                     "where it is meant so, pytest --squeeze-record"
                 )
         return [session.outcome(*job) for job in jobs]
@@ -320,7 +327,7 @@ def _toml(path: Path) -> Dict[str, Any]:
     return found
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _catalogue() -> Sequence[Any]:
     """squeeze_patch.checks.catalogue.CHECKS, without the package around it, which would import torch."""
     package = importlib.util.find_spec("squeeze_patch")
@@ -370,4 +377,3 @@ def _plain_errors(node: pytest.Item) -> Iterator[None]:
         words = _plain(error) if purpose else f"{type(error).__name__}: {_plain(error)}"
         failure = f"could not be run: {words}" if isinstance(node, _Item) else words
         raise pytest.fail.Exception(failure, pytrace=False) from None
-

@@ -28,4 +28,6 @@ def test_mypy(tmp_path: Path) -> None:
     """On the installed layout: adapters/ is squeeze_patch/adapters there."""
     shutil.copytree(ROOT / "squeeze_patch", tmp_path / "squeeze_patch")
     shutil.copytree(ROOT / "adapters", tmp_path / "squeeze_patch" / "adapters")
-    run(tmp_path, "mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "squeeze_patch")
+    shutil.copy(ROOT / "squeeze_patch_pytest.py", tmp_path)
+    names = ("-p", "squeeze_patch", "-m", "squeeze_patch_pytest")
+    run(tmp_path, "mypy", "--config-file", str(ROOT / "pyproject.toml"), *names)

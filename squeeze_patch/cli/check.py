@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Optional, Tuple
 
 import click
 
+from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checks.catalogue import CHECKS, GROUPS
-from squeeze_patch.checks.runner import check as run_checks
-from squeeze_patch.checks.runner import configured, record
+from squeeze_patch.checks.check_page import check_page
+from squeeze_patch.checks.github import ACTIONS, SUMMARY, annotations, step_summary
+from squeeze_patch.checks.junit import junit as junit_xml
+from squeeze_patch.checks.outcome import CheckReport
+from squeeze_patch.checks.runner import configured, record, running
 from squeeze_patch.checks.subjects import relative_to
 from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.cli.options import quiet_option
@@ -33,6 +38,9 @@ _NAMES = click.Choice([*GROUPS, *(check.name for check in CHECKS)])
     flag_value="-",
     help="Write the outcomes as JSON; without FILE or with -, to stdout in place of the table.",
 )
+@click.option("--junit", metavar="FILE", help="Write the outcomes as JUnit XML, too, which CI systems show.")
+@click.option("--html", metavar="FILE", help="Write a page, too: the outcomes, and the images with a slider.")
+@click.option("--github", is_flag=True, help="Annotate the commit and the job as GitHub Actions does; there, it is on.")
 @quiet_option
 def check(
     config: Optional[Path],
@@ -41,6 +49,9 @@ def check(
     skip: Tuple[str, ...],
     listing: bool,
     json_target: Optional[str],
+    junit: Optional[str],
+    html: Optional[str],
+    github: bool,
     quiet: bool,
 ) -> None:
     """Check that a repository's squeezed generator is what it was.
@@ -53,6 +64,7 @@ def check(
       squeeze-patch check --record
       squeeze-patch check
       squeeze-patch check --only structure --only images
+      squeeze-patch check --junit report.xml --html report.html
     """
     if listing:
         click.echo("\n".join(f"{one.group:<10} {one.name:<24} {one.catches}" for one in CHECKS))
@@ -65,12 +77,40 @@ def check(
             names = ", ".join(name or "one generator" for name in baseline.generators)
             click.echo(f"recorded {printable(names)} in {relative_to(found, found.baseline)}; commit it")
         return
-    check_outputs(json_target, sources=[found.path, found.baseline])
-    check_replaceable(json_target)
-    with progress_bar("checking", quiet=quiet) as step:
-        report = run_checks(found, progress=step)
-    emit(printable_table(str(report)), report.to_dict(), json_target, quiet)
+    check_outputs(json_target, junit, html, sources=[found.path, found.baseline])
+    check_replaceable(json_target, junit, html)
+    with progress_bar("checking", quiet=quiet) as step, running(found, step) as session:
+        report = session.run()
+        page = check_page(report, session) if html else ""
+    for target, content in ((junit, junit_xml(report)), (html, page.encode())):
+        if target is not None:
+            with atomic_write(Path(target)) as stream:
+                stream.write(content)
+    written = [f"\n{what:<24} {name}" for what, name in (("junit", junit), ("page", html)) if name is not None]
+    emit(f"{printable_table(str(report))}{''.join(written)}", report.to_dict(), json_target, quiet)
+    if github or os.environ.get(ACTIONS) == "true":
+        _tell_github(report, _in_workspace(found.path), to_stderr=json_target == "-")
     sys.exit(report.exit_code)
+
+
+def _tell_github(report: CheckReport, file: str, to_stderr: bool) -> None:
+    """Annotations where the runner reads them, which are both streams, and the summary in the file that it names."""
+    for line in annotations(report, file):
+        click.echo(line, err=to_stderr)
+    target = os.environ.get(SUMMARY)
+    if target:
+        try:
+            with open(target, "a", encoding="utf-8") as stream:
+                stream.write(step_summary(report, file))
+        except OSError as error:  # what was found is told by the exit code all the same
+            click.echo(f"Warning: {SUMMARY}: {target}: {error.strerror}; the summary is not written", err=True)
+
+
+def _in_workspace(path: Path) -> str:
+    """As the workflow's folder, where it is at its root, says it, with slashes."""
+    workspace = Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd()).resolve()
+    path = path.resolve()
+    return (path.relative_to(workspace) if workspace in path.parents else path).as_posix()
 
 
 def printable_table(text: str) -> str:

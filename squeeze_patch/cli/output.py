@@ -14,11 +14,15 @@ import click
 
 from squeeze_patch.checkpoints.atomic import atomic_write, refuse_special
 from squeeze_patch.checkpoints.targets import check_writable
+from squeeze_patch.checks.junit import BEGIN
 from squeeze_patch.cli.errors import EXIT_ERROR
 from squeeze_patch.errors import MeasurementError
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.progress import Progress
 from squeeze_patch.reporting.page import START
+
+#: beginnings of pages and reports of ours
+OURS = (START.encode(), BEGIN.encode())
 
 
 def emit(text: str, figures: Dict[str, Any], json_target: Optional[str], quiet: bool = False) -> None:
@@ -72,12 +76,12 @@ def check_replaceable(*targets: Optional[str]) -> None:
             raise MeasurementError(f"{target}: two things cannot be written to one file; name another one for each")
         if target.is_file():
             with open(target, "rb") as stream:
-                head = stream.read(len(START))
-            ours = head == START.encode() or head[:8].lstrip().startswith((b"{", b"[", b"\x89PNG"))
+                head = stream.read(max(map(len, OURS)))
+            ours = head.startswith(OURS) or head[:8].lstrip().startswith((b"{", b"[", b"\x89PNG"))
             if head and not ours:
                 raise MeasurementError(
-                    f"{target}: this file holds neither figures (JSON) nor a picture (PNG) nor a page of squeeze-patch "
-                    "(HTML), and would be lost; name another one, or delete it first"
+                    f"{target}: this file holds neither figures (JSON) nor a picture (PNG) nor a report (XML) nor a "
+                    "page of squeeze-patch (HTML), and would be lost; name another one, or delete it first"
                 )
 
 
