@@ -24,7 +24,9 @@ from tests.processes import command_runner, python
 EXAMPLE = ROOT / "examples" / "downstream_ci"
 #: what of this repository squeeze_patch is built from
 SOURCES = ("squeeze_patch", "adapters", "squeeze_patch_pytest.py", "setup.py", "pyproject.toml", "README.md")
-LEFT_OVER = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "squeeze-*.html", "squeeze-*.xml")
+LEFT_OVER = shutil.ignore_patterns(
+    "__pycache__", ".pytest_cache", "*.egg-info", "build", "squeeze-*.html", "squeeze-*.xml"
+)
 #: the command, once for each folder, in processes that need not import torch anew: {folder: arguments} -> exit codes
 SEVERAL = """
 import json, os, sys
