@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Dict, List, Tuple
 
 import pytest
+import torch
 import yaml
 
 from squeeze_patch.cli import main
@@ -83,6 +84,8 @@ class Stranger:
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Stranger:
+    if torch.__version__.startswith("1."):
+        pytest.skip("the example wants torch 2: before it, checkpoints with numbers in them are not read weights_only")
     return Stranger(tmp_path_factory.mktemp("stranger"))
 
 
