@@ -47,9 +47,11 @@ setup(
     extras_require={
         "fid": ["torch-fidelity>=0.4"],
         "safetensors": ["safetensors>=0.4"],
+        "pytest": ["pytest>=7"],  # of squeeze_patch.testing, and of the plug-in
         "docs": DOCS,
         "test": [
             "pytest",
+            "pytest-xdist",  # the plug-in in several processes
             "ruff",
             "mypy",
             "types-requests",
@@ -82,7 +84,7 @@ setup(
     },
     entry_points={
         "console_scripts": ["squeeze-patch = squeeze_patch.cli:main"],
-        "pytest11": ["squeeze-patch = squeeze_patch_pytest"],
+        "pytest11": ["squeeze_patch_pytest = squeeze_patch_pytest"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

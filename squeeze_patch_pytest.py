@@ -57,12 +57,18 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     asked = config.getoption("squeeze") is not None or config.getoption("squeeze_record")
     everything = not config.getoption("file_or_dir") and config.invocation_params.dir == config.rootpath
-    if asked or everything:
+    if (asked or everything) and not _is_walked_over(path, config):
         with contextlib.suppress(ValueError):  # another drive: the path stays absolute
             path = Path(os.path.relpath(path, config.invocation_params.dir))
         config.args.append(str(path))
     if config.getoption("squeeze_record") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Recording(), "squeeze-patch-recording")
+
+
+def _is_walked_over(path: Path, config: pytest.Config) -> bool:
+    """Whether pytest comes across a file by itself, in a folder that it is to look through."""
+    folders = [(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args]
+    return any(folder == path.resolve() or folder in path.resolve().parents for folder in folders)
 
 
 def _configured(config: pytest.Config) -> Optional[Path]:

@@ -45,6 +45,7 @@ def test_contents(wheel: Path) -> None:
     assert wheel.stat().st_size < 2 * 1024 * 1024
     assert "License: MIT" in metadata or "License-Expression: MIT" in metadata
     assert "squeeze-patch = squeeze_patch.cli:main" in scripts
+    assert "squeeze_patch_pytest.py" in names
 
 
 def test_it_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
@@ -72,6 +73,12 @@ def test_it_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     done = subprocess.run(arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "samples.png").is_file()
+    options = [sys.executable, "-X", "importtime", "-m", "pytest", "--help"]  # pytest loads the plug-in, not torch
+    done = subprocess.run(options, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "--squeeze-record" in done.stdout
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "pluggy" in imported
+    assert not {"torch", "squeeze_patch"} & imported
 
 
 def test_it_runs_in_the_source_tree(wheel: Path, tmp_path: Path) -> None:

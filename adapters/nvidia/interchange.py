@@ -7,7 +7,7 @@ blocks compute in float16. A generator that is made here has its host's defaults
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Tuple
 
 import torch
 
@@ -20,6 +20,7 @@ from squeeze_patch.adapters.interchange import (
     resolutions,
     widths,
 )
+from squeeze_patch.adapters.layers import missing_tensors
 from squeeze_patch.adapters.nvidia.hosted import built, channel_options, synthesis_options
 from squeeze_patch.adapters.nvidia.portable import squeeze_block
 from squeeze_patch.adapters.roles import Interchange
@@ -145,13 +146,21 @@ def _check_mapping(mapping: Any) -> None:
         raise UnsupportedModelError(f"latents have {mapping.z_dim} numbers and styles {mapping.w_dim}; others want one")
     for index in range(mapping.num_layers):
         layer = getattr(mapping, f"fc{index}")
+        _check_tensors(layer, ("weight", "bias"), f"mapping layer {index}")
         if tuple(layer.weight.shape) != (mapping.w_dim, mapping.w_dim):
             raise UnsupportedModelError(f"mapping layer {index} has weights of {tuple(layer.weight.shape)}")
         if not math.isclose(layer.weight_gain * math.sqrt(mapping.w_dim), MAPPING_LR, rel_tol=1e-6):
             raise UnsupportedModelError(f"the mapping network learns at another rate than {MAPPING_LR} of the others'")
 
 
+def _check_tensors(layer: Any, wanted: Iterable[str], where: str) -> None:
+    missing = missing_tensors(layer, list(wanted))
+    if missing:
+        raise UnsupportedModelError(f"{where} has no {missing[0]}, which others' layers have")
+
+
 def _check_layer(layer: Any, where: str) -> None:
+    _check_tensors(layer, ("weight", "bias", "affine.weight", "affine.bias"), where)
     if getattr(layer, "activation", "lrelu") != "lrelu":
         raise UnsupportedModelError(f"{where} has the activation {layer.activation}, others have leaky ReLU ({SLOPE})")
     if not getattr(layer, "use_noise", True):

@@ -163,6 +163,8 @@ def _describe_linear(layer: Any, activation: str, lr_multiplier: float) -> None:
     layer.out_features, layer.in_features = layer.weight.shape
     layer.activation, layer.bias_gain = activation, lr_multiplier
     layer.weight_gain = lr_multiplier / math.sqrt(layer.in_features)
+    if "bias" not in layer._parameters:  # hosts build such layers, too
+        layer.register_parameter("bias", None)
 
 
 def _describe_block(block: Any, resolution: int, is_last: bool) -> None:

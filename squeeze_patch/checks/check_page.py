@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from squeeze_patch.adapters import locate
+from squeeze_patch.checks.answers import Context
 from squeeze_patch.checks.baseline import Recorded, shown
-from squeeze_patch.checks.finding import Context
 from squeeze_patch.checks.outcome import CheckReport, Outcome, plain
-from squeeze_patch.checks.runner import Session
+from squeeze_patch.checks.runner import CheckSession
 from squeeze_patch.checks.subjects import Subject
 from squeeze_patch.checks.tracing import CALLS, LATENTS, trace
 from squeeze_patch.progress import own_settings
@@ -23,7 +23,7 @@ STATE = ("holds", "short", "unknown")  # by exit code
 
 
 @own_settings()
-def check_page(report: CheckReport, session: Session) -> str:
+def check_page(report: CheckReport, session: CheckSession) -> str:
     """An HTML document, as of `reporting.page.page`.
 
     Args:

@@ -19,7 +19,7 @@ _TOP = ("generator", "dense", "checks", "baseline", "pictures", "device", "threa
 
 
 @dataclass(frozen=True)
-class Source:
+class Recipe:
     """How a generator is made.
 
     Attributes:
@@ -56,8 +56,8 @@ class CheckConfig:
     """
 
     path: Path
-    generator: Source
-    dense: Optional[Source] = None
+    generator: Recipe
+    dense: Optional[Recipe] = None
     baseline: Path = Path(BASELINE)
     pictures: Path = Path("squeeze-pictures")
     device: str = "cpu"
@@ -69,6 +69,12 @@ class CheckConfig:
     def folder(self) -> Path:
         """Against which paths count, and from which factories are imported."""
         return self.path.resolve().parent
+
+    @classmethod
+    def of(cls, factory: Callable[[], Any]) -> CheckConfig:
+        """Of a function that makes the generator, with the usual checks, and without a baseline."""
+        checks = {check.name: check.settings for check in CHECKS if check.on}
+        return cls(Path(FILE), Recipe(factory), checks=checks)
 
     def only(self, wanted: Iterable[str], unwanted: Iterable[str] = ()) -> CheckConfig:
         """The same with fewer checks: those named, by group or by name, less those unwanted.
@@ -156,11 +162,11 @@ def _config(file: Path, data: Mapping[str, Any]) -> CheckConfig:
     )
 
 
-def _source(data: Any, where: str) -> Source:
+def _source(data: Any, where: str) -> Recipe:
     table = _table(data, where)
-    defaults = vars(Source())
+    defaults = vars(Recipe())
     _known(table, defaults, where)
-    source = Source(**{name: _value(value, defaults[name], f"{where} {name}") for name, value in table.items()})
+    source = Recipe(**{name: _value(value, defaults[name], f"{where} {name}") for name, value in table.items()})
     if not (source.factory or source.checkpoint):
         raise ConfigError(f'{where} needs a factory ("package.module:function") or a checkpoint (a file)')
     if isinstance(source.factory, str) and source.factory and source.factory.count(":") != 1:

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Mapping, Tuple
 import torch
 
 from squeeze_patch.adapters import locate
-from squeeze_patch.checks.finding import Context, Finding, holds, short, skipped
+from squeeze_patch.checks.answers import Answer, Context, holds, short, skipped
 from squeeze_patch.checks.fixed_inputs import fixed_latents
 from squeeze_patch.checks.subjects import Subject, code_is_checked
 from squeeze_patch.sampling import draw, evaluation
@@ -46,7 +46,7 @@ torch.save(answer[0] if isinstance(answer, (tuple, list)) else answer, folder + 
 """
 
 
-def deepcopy(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def deepcopy(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """A copy is squeezed, makes the same images and shares nothing."""
     twin = copy.deepcopy(subject.root)
     own = {tensor.data_ptr() for tensor in subject.root.state_dict().values() if tensor.numel()}
@@ -56,7 +56,7 @@ def deepcopy(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
     return _same(subject, twin, context, "a copy")
 
 
-def state_dict(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def state_dict(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """It loads, strictly, into the generator made anew, whose own weights are gone."""
     other = context.anew(subject).root
     with torch.no_grad():
@@ -76,7 +76,7 @@ def state_dict(subject: Subject, context: Context, settings: Mapping[str, Any]) 
     return _same(subject, other, context, "the generator made anew, with the state dict of this one,")
 
 
-def pickled(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def pickled(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """A pickle is squeezed and makes the same images."""
     stream = io.BytesIO()
     try:
@@ -86,7 +86,7 @@ def pickled(subject: Subject, context: Context, settings: Mapping[str, Any]) -> 
     return _same(subject, pickle.loads(stream.getvalue()), context, "its pickle")
 
 
-def without_squeeze_patch(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def without_squeeze_patch(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """A pickle makes the same images in a process that has the repository, and not squeeze_patch."""
     if subject.found.adapter.pickles is None:
         return skipped(f"files of the family {subject.found.adapter.name} hold state dicts, no pickled generators")
@@ -146,7 +146,7 @@ def _call_of(subject: Subject) -> Tuple[Dict[str, Any], torch.Tensor]:
     return {"args": call["args"], "kwargs": call["kwargs"]}, call["answer"].float().cpu()
 
 
-def _same(subject: Subject, other: torch.nn.Module, context: Context, what: str) -> Finding:
+def _same(subject: Subject, other: torch.nn.Module, context: Context, what: str) -> Answer:
     """``other`` is squeezed as the generator is, and makes its images."""
     found = locate(other)
     mine, its = status_of_part(subject.found), status_of_part(found)

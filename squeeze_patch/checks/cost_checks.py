@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from squeeze_patch.adapters.layers import reference_of
-from squeeze_patch.checks.finding import NOT_RECORDED, RECORD, Context, Finding, holds, short, skipped
+from squeeze_patch.checks.answers import NOT_RECORDED, RECORD, Answer, Context, holds, short, skipped
 from squeeze_patch.checks.subjects import Subject
 from squeeze_patch.errors import UnsupportedModelError
 from squeeze_patch.evaluation.latency import Quartiles, timed_pairs
@@ -27,7 +27,7 @@ CLEARLY_LESS = 0.01
 RECORDED_PAIRS = 30
 
 
-def multiply_adds(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def multiply_adds(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """By the widths of its blocks; what is computed beside them shows in `latency`."""
     now = report(subject.found)
     words = f"{amount(now.multiply_adds_before)} -> {amount(now.multiply_adds_after)} multiply-adds"
@@ -42,13 +42,13 @@ def multiply_adds(subject: Subject, context: Context, settings: Mapping[str, Any
     return holds(words, figures=figures)
 
 
-def latency(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def latency(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """Time of a call over that of the dense generator, pair by pair; short only where it is beyond doubt."""
     limit = _limit("latency", subject, context, settings)
-    if isinstance(limit, Finding):
+    if isinstance(limit, Answer):
         return limit
     dense = _dense(subject, context)
-    if isinstance(dense, Finding):
+    if isinstance(dense, Answer):
         return dense
     verdict = judge(dense, subject.root, limit, settings["batch"], settings["pairs"], context.progress)
     words = (
@@ -65,13 +65,13 @@ def latency(subject: Subject, context: Context, settings: Mapping[str, Any]) -> 
     return holds(f"{words}; {limit:.2f} is allowed", figures=figures)
 
 
-def memory(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def memory(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """Peak of one call, weights included, over that of the dense generator."""
     limit = _limit("memory", subject, context, settings)
-    if isinstance(limit, Finding):
+    if isinstance(limit, Answer):
         return limit
     dense = _dense(subject, context)
-    if isinstance(dense, Finding):
+    if isinstance(dense, Answer):
         return dense
     before, after = memory_of(dense, settings["batch"]), memory_of(subject.root, settings["batch"])
     ratio = after.peak / before.peak
@@ -132,7 +132,7 @@ def _chance(ratios: List[float], limit: float, side: str) -> float:
 def measured_ratios(subject: Subject, context: Context) -> Dict[str, float]:
     """{"latency", "memory": squeezed / dense} for a record; nothing where there is no dense one to measure against."""
     dense = _dense(subject, context)
-    if isinstance(dense, Finding):
+    if isinstance(dense, Answer):
         return {}
     verdict = judge(dense, subject.root, float("inf"), 1, RECORDED_PAIRS, context.progress)
     peaks = [memory_of(G, 1).peak for G in (dense, subject.root)]
@@ -140,7 +140,7 @@ def measured_ratios(subject: Subject, context: Context) -> Dict[str, float]:
 
 
 def _limit(name: str, subject: Subject, context: Context, settings: Mapping[str, Any]) -> Any:
-    """What is allowed: as asked for, or as recorded with the tolerance; a `Finding` where neither is there."""
+    """What is allowed: as asked for, or as recorded with the tolerance; a `Answer` where neither is there."""
     if settings["ratio"]:
         return settings["ratio"]
     recorded = context.recorded(subject)
@@ -152,7 +152,7 @@ def _limit(name: str, subject: Subject, context: Context, settings: Mapping[str,
 
 
 def _dense(subject: Subject, context: Context) -> Any:
-    """The dense generator, trained or made by the same constructor call; a `Finding` where there is none."""
+    """The dense generator, trained or made by the same constructor call; a `Answer` where there is none."""
     trained = context.trained_dense(subject)
     if trained is not None:
         return trained

@@ -10,7 +10,7 @@ from typing import Any, Mapping
 
 import torch
 
-from squeeze_patch.checks.finding import Context, Finding, holds, short
+from squeeze_patch.checks.answers import Answer, Context, holds, short
 from squeeze_patch.checks.fixed_inputs import fixed_latents
 from squeeze_patch.checks.subjects import Subject
 from squeeze_patch.errors import ConfigError, MissingPackageError
@@ -29,7 +29,7 @@ class Images(torch.nn.Module):
         return draw(self.sampler, z, c)
 
 
-def onnx(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def onnx(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """The repository's ONNX file, or one made now, run by onnxruntime."""
     runtime = _package("onnxruntime")
     z, c = fixed_latents(subject.found.sampler(), 1)
@@ -47,7 +47,7 @@ def onnx(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Fin
     return _judged(subject, context, expected, got, "onnxruntime's", place=settings["file"])
 
 
-def compiled(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def compiled(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """torch.compile with the backend of the settings."""
     z, c = fixed_latents(subject.found.sampler(), 1)
     module = Images(subject).eval()
@@ -61,7 +61,7 @@ def compiled(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
 
 def _judged(
     subject: Subject, context: Context, expected: torch.Tensor, got: torch.Tensor, whose: str, place: str = ""
-) -> Finding:
+) -> Answer:
     limit = context.tolerance(subject, 0.0) * float(expected.abs().max())
     apart = float((expected - got).abs().max()) if expected.shape == got.shape else float("inf")
     figures = {"largest_difference": apart, "limit": limit}

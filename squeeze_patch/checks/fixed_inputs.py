@@ -30,6 +30,19 @@ def fixed_styles(n: int, num_ws: int, w_dim: int, seed: int = 0) -> torch.Tensor
 
 
 @dataclass(frozen=True)
+class Amount:
+    """Of images that are worth their time: as many as make ``pixels``, but ``fewest`` to ``most``."""
+
+    pixels: int
+    fewest: int
+    most: int
+
+    def at(self, resolution: int) -> int:
+        """Images of ``resolution`` pixels squared."""
+        return max(self.fewest, min(self.most, self.pixels // resolution**2))
+
+
+@dataclass(frozen=True)
 class Sample:
     """Some numbers of a tensor, at places that its size and ``seed`` decide.
 

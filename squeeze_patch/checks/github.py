@@ -18,7 +18,7 @@ SHOWN = {
 }
 
 
-def annotations(report: CheckReport, file: str) -> List[str]:
+def workflow_commands(report: CheckReport, file: str) -> List[str]:
     """Workflow commands, a line each, for checks that fall short or could not be run.
 
     Args:
@@ -28,7 +28,7 @@ def annotations(report: CheckReport, file: str) -> List[str]:
 
 
 def step_summary(report: CheckReport, file: str) -> str:
-    """A heading, the outcomes as a table, and what they are of, in Markdown; ``file`` as of `annotations`."""
+    """A heading, the outcomes as a table, and what they are of, in Markdown; ``file`` as of `workflow_commands`."""
     rows = [
         f"| {SHOWN[one.state]} | {markdown(one.group)} | {markdown(one.name)} | {markdown(one.message)} |"
         for one in report.outcomes

@@ -8,22 +8,22 @@ from typing import Any, Mapping, Optional
 
 import torch
 
+from squeeze_patch.checks.answers import NOT_RECORDED, RECORD, Answer, Context, holds, short, skipped
 from squeeze_patch.checks.baseline import Recorded, pixels_of
-from squeeze_patch.checks.finding import NOT_RECORDED, RECORD, Context, Finding, holds, short, skipped
-from squeeze_patch.checks.fixed_inputs import Sample, fixed_latents
+from squeeze_patch.checks.fixed_inputs import Amount, Sample, fixed_latents
 from squeeze_patch.checks.pictures import failure_picture
 from squeeze_patch.checks.subjects import Subject, relative_to
 from squeeze_patch.checks.tracing import Trace, trace
-from squeeze_patch.evaluation.compare import compare, default_batch
+from squeeze_patch.evaluation.compare import Comparison, compare, default_batch
 from squeeze_patch.evaluation.pixels import decibels
+from squeeze_patch.progress import Progress
 from squeeze_patch.sampling import draw, evaluation
 
-#: images that `finite` looks at where no number is given: a thousand up to 64x64, above it as many as make as many
-#: pixels, but no fewer than 16
-FINITE_PIXELS, MOST_IMAGES, FEWEST_IMAGES = 2**22, 1000, 16
+#: images that a check looks at where no number is given: as many as make so many pixels, within these bounds
+FINITE, FIDELITY = Amount(2**21, 16, 1000), Amount(2**20, 8, 64)
 
 
-def reproducible(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def reproducible(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """The same images from a second call, and from the generator made anew."""
     first, again = context.trace(subject), trace(subject.found, seed=1)
     other = context.anew(subject)
@@ -42,11 +42,11 @@ def reproducible(subject: Subject, context: Context, settings: Mapping[str, Any]
     return holds("two calls, and two generators made, give the same images")
 
 
-def finite(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def finite(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """No NaN and no infinity, in the images of many latents and in the styles of more."""
     found = subject.found
     sampler = found.sampler()
-    count = settings["samples"] or max(FEWEST_IMAGES, min(MOST_IMAGES, FINITE_PIXELS // sampler.img_resolution**2))
+    count = settings["samples"] or FINITE.at(sampler.img_resolution)
     z, c = fixed_latents(sampler, count, seed=1)
     size = default_batch(sampler.img_resolution)
     broken = found.not_finite()
@@ -73,7 +73,7 @@ def finite(subject: Subject, context: Context, settings: Mapping[str, Any]) -> F
     return holds(f"{count} images and {len(w)} styles are finite", figures={"images": count, "styles": len(w)})
 
 
-def images(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def images(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """The recorded images, up to float error."""
     recorded = context.recorded(subject)
     if recorded is None:
@@ -104,7 +104,7 @@ def images(subject: Subject, context: Context, settings: Mapping[str, Any]) -> F
     )
 
 
-def features(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def features(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """The recorded features between blocks, up to float error."""
     recorded = context.recorded(subject)
     if recorded is None:
@@ -136,25 +136,32 @@ def features(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
     )
 
 
-def fidelity(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def fidelity(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """As near to the dense generator's images as was recorded or asked for."""
     dense = context.trained_dense(subject)
     if dense is None:
         return skipped("there is no [dense] generator in the configuration")
-    found = compare(dense, subject.root, settings["samples"], progress=context.progress)
+    found = compare_with(dense, subject, settings["samples"], context.progress)
     recorded = context.recorded(subject)
     before = recorded.fidelity if recorded else {}
     floor = settings["psnr"] or (before["psnr"] - settings["psnr_margin"] if "psnr" in before else 0.0)
     figures = {"psnr": _finite(found.psnr), "frechet": found.frechet.value, "least_psnr": floor}
     words = f"PSNR {_decibels(found.psnr)}, Fréchet {found.frechet.value:.3g} (random network)"
     if not floor and "frechet" not in before:
-        return Finding("skipped", words, cure=f"{RECORD}, or psnr = ... in [checks] fidelity, sets what it is held to")
+        return Answer("skipped", words, cure=f"{RECORD}, or psnr = ... in [checks] fidelity, sets what it is held to")
     if found.psnr < floor:
         return short(words, wanted=f"{floor:.1f} dB at least", figures=figures)
     most = before["frechet"] * (1 + settings["frechet_margin"]) if "frechet" in before else math.inf
     if found.frechet.value > most:
         return short(words, wanted=f"Fréchet {most:.3g} at most", figures=figures)
     return holds(words, figures=figures)
+
+
+def compare_with(dense: torch.nn.Module, subject: Subject, samples: int, progress: Progress) -> Comparison:
+    """With the dense generator, on so many latents, or, of 0, as many as is usual for its size."""
+    return compare(
+        dense, subject.root, samples or FIDELITY.at(subject.found.sampler().img_resolution), progress=progress
+    )
 
 
 def first_apart(now: Trace, before: Any, share: float) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 
@@ -18,15 +18,14 @@ from squeeze_patch.checks import (
     structure_checks,
     training_checks,
 )
+from squeeze_patch.checks.answers import Answer, Context, Run
 from squeeze_patch.checks.baseline import Baseline, Recorded, TensorRecord, pixels_of, read_baseline, shown, versions
 from squeeze_patch.checks.catalogue import BY_NAME, Check
 from squeeze_patch.checks.config import CheckConfig, find_config, read_config
-from squeeze_patch.checks.finding import Context, Finding, Run
 from squeeze_patch.checks.outcome import CheckReport, Outcome
 from squeeze_patch.checks.subjects import Subject, importable, make_subjects, relative_to
 from squeeze_patch.checks.tracing import CALLS
 from squeeze_patch.errors import ConfigError, SqueezeError
-from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.planning.cost import report
 from squeeze_patch.progress import Progress, own_settings
 from squeeze_patch.surgery.status import status_of_part
@@ -58,7 +57,7 @@ RUNS: Mapping[str, Run] = {
 }
 #: these look at tensors only; all others need a generator that an adapter knows
 _OF_ANY_MODULE = ("names", "weights")
-ConfigLike = Union[str, Path, CheckConfig, None]
+ConfigLike = Union[str, Path, CheckConfig, Callable[[], Any], None]
 
 
 def check(
@@ -71,7 +70,8 @@ def check(
     """Run the checks of a configuration.
 
     Args:
-        config: a ``squeeze.toml`` or ``pyproject.toml``; None = the one in this folder or the nearest above it.
+        config: a ``squeeze.toml`` or ``pyproject.toml``; None = the one in this folder or the nearest above it; or a
+            function that makes the generator, for the checks that need no more.
         only: names or groups of checks; default: those that the configuration has.
         skip: names or groups of checks to leave out.
         progress: called with (check, done, in all).
@@ -84,9 +84,14 @@ def check(
         CheckpointError: of a file that the configuration names.
 
     Example:
-        >>> report = squeeze_patch.check("squeeze.toml")  # in a repository that has one
-        >>> print(report.summary)
-        18 hold, 3 skipped, in 9 s
+        >>> from squeeze_patch.demo import trained_generator
+        >>> def generator():
+        ...     return squeeze_patch.apply(trained_generator(), ratio=2, init="weights")
+        >>> report = squeeze_patch.check(generator, only=["structure", "gradients"])
+        >>> report.holds
+        True
+        >>> report.outcomes[0].message
+        '4 of 4 blocks squeezed, as planned'
     """
     found = configured(config, only, skip)
     with running(found, progress) as session:
@@ -95,22 +100,24 @@ def check(
 
 def configured(config: ConfigLike, only: Sequence[str] = (), skip: Sequence[str] = ()) -> CheckConfig:
     """The configuration that is meant."""
-    if not isinstance(config, CheckConfig):
+    if callable(config):
+        config = CheckConfig.of(config)
+    elif not isinstance(config, CheckConfig):
         config = read_config(find_config(Path.cwd()) if config is None else config)
     return config.only(only, skip)
 
 
 class running:
-    """The generators of a configuration for the length of a block: a `Session`. They are made in the first block;
+    """The generators of a configuration for the length of a block: a `CheckSession`. They are made in the first block;
     further blocks of the same `running` have the same ones. Between blocks, modules are looked for where they were
     before, and torch has its threads back."""
 
     def __init__(self, config: CheckConfig, progress: Optional[Progress] = None) -> None:
         self.config, self.progress = config, progress or (lambda what, done, total: None)
-        self.session: Optional[Session] = None
+        self.session: Optional[CheckSession] = None
         self.block = contextlib.ExitStack()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> CheckSession:
         baseline = read_baseline(self.config.baseline) if self.session is None else None
         with contextlib.ExitStack() as block:
             block.enter_context(importable(self.config))
@@ -118,7 +125,7 @@ class running:
             if self.config.threads:
                 torch.set_num_threads(self.config.threads)
             if self.session is None:
-                self.session = Session(Context(self.config, baseline, make_subjects(self.config), self.progress))
+                self.session = CheckSession(Context(self.config, baseline, make_subjects(self.config), self.progress))
             self.block = block.pop_all()
         return self.session
 
@@ -127,7 +134,7 @@ class running:
 
 
 @dataclass(frozen=True)
-class Session:
+class CheckSession:
     """Generators at hand, and the checks to run on them."""
 
     context: Context
@@ -172,19 +179,19 @@ class Session:
         return CheckReport(tuple(outcomes), str(config.path), baseline, versions())
 
 
-def _not_a_generator(check: Check, subject: Subject) -> Finding:
+def _not_a_generator(check: Check, subject: Subject) -> Answer:
     if check.name == "state":
-        return Finding("short", subject.trouble, wanted="a squeezed generator")
-    return Finding("skipped", "this is no generator that is known; see state")
+        return Answer("short", subject.trouble, wanted="a squeezed generator")
+    return Answer("skipped", "this is no generator that is known; see state")
 
 
-def _ran(check: Check, subject: Subject, context: Context) -> Finding:
+def _ran(check: Check, subject: Subject, context: Context) -> Answer:
     try:
         return RUNS[check.name](subject, context, context.config.checks[check.name])
     except (SqueezeError, OSError) as error:
-        return Finding("unknown", f"{type(error).__name__}: {error}")
+        return Answer("unknown", f"{type(error).__name__}: {error}")
     except Exception as error:  # whatever the repository's code brings about
-        return Finding("short", f"it stops with {type(error).__name__}: {error}", wanted="a generator that runs")
+        return Answer("short", f"it stops with {type(error).__name__}: {error}", wanted="a generator that runs")
 
 
 @own_settings()
@@ -215,15 +222,15 @@ def _refuse(subject: Subject, context: Context) -> None:
     """Raise where a generator cannot be a baseline."""
     settings = {"samples": 0, "styles": 10_000}
     for name in ("state", "finite", "reproducible"):
-        finding = Finding("short", subject.trouble) if subject.located is None else None
-        if finding is None:
+        answer = Answer("short", subject.trouble) if subject.located is None else None
+        if answer is None:
             without = Context(context.config, None, context.subjects, context.progress)
-            finding = RUNS[name](subject, without, settings)
-        if finding.state != "holds":
-            where = f" ({finding.place})" if finding.place else ""
+            answer = RUNS[name](subject, without, settings)
+        if answer.state != "holds":
+            where = f" ({answer.place})" if answer.place else ""
             raise ConfigError(
-                f"{subject.name or 'the generator'} cannot be recorded: {name}: {finding.found}{where}"
-                + (f"; {finding.cure}" if finding.cure else "")
+                f"{subject.name or 'the generator'} cannot be recorded: {name}: {answer.found}{where}"
+                + (f"; {answer.cure}" if answer.cure else "")
             )
 
 
@@ -234,8 +241,8 @@ def _recorded(subject: Subject, context: Context) -> Recorded:
     dense = context.trained_dense(subject)
     fidelity: Dict[str, float] = {}
     if dense is not None:
-        settings = BY_NAME["fidelity"].settings
-        compared = compare(dense, subject.root, int(settings["samples"]), progress=context.progress)
+        samples = int(context.config.checks.get("fidelity", BY_NAME["fidelity"].settings)["samples"])
+        compared = parity_checks.compare_with(dense, subject, samples, context.progress)
         fidelity = {"psnr": compared.psnr, "frechet": compared.frechet.value}
     first = next(iter(CALLS))
     return Recorded(

@@ -8,8 +8,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from squeeze_patch.adapters.located import Located
+from squeeze_patch.checks.answers import NOT_RECORDED, RECORD, Answer, Context, holds, short, skipped
 from squeeze_patch.checks.baseline import TensorRecord
-from squeeze_patch.checks.finding import NOT_RECORDED, RECORD, Context, Finding, holds, short, skipped
 from squeeze_patch.checks.subjects import Subject
 from squeeze_patch.planning.plans import describe_reduction
 from squeeze_patch.surgery.status import status_of_part
@@ -20,7 +20,7 @@ CLEARLY = 0.1
 RELATED = 0.3
 
 
-def state(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def state(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """Squeezed, by the plan on it and the plan recorded, block by block."""
     now = status_of_part(subject.found)
     recorded = context.recorded(subject)
@@ -39,7 +39,7 @@ def state(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Fi
     return holds(f"{now.squeezed_blocks} of {now.blocks} blocks squeezed, as planned")
 
 
-def reduction(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def reduction(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """The share of the parameters that is saved: as promised, or as recorded."""
     now = status_of_part(subject.found)
     saved = 1 - now.parameters_after / now.parameters_before
@@ -52,7 +52,7 @@ def reduction(subject: Subject, context: Context, settings: Mapping[str, Any]) -
     return holds(words, figures=figures)
 
 
-def names(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def names(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """Names, shapes and kinds of numbers of the state dict."""
     recorded = context.recorded(subject)
     if recorded is None:
@@ -81,7 +81,7 @@ def names(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Fi
     )
 
 
-def weights(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def weights(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """Values, tensor by tensor; `names` tells of those that are not there."""
     recorded = context.recorded(subject)
     if recorded is None:
@@ -107,7 +107,7 @@ def weights(subject: Subject, context: Context, settings: Mapping[str, Any]) -> 
     )
 
 
-def channel_order(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def channel_order(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """Every squeezed channel of the moving average has its like at the same number in what it averages."""
     others = [other for name, other in context.subjects.items() if name != subject.name]
     if not others:

@@ -17,7 +17,7 @@ from squeeze_patch.checkpoints.generators import generators, load_generator
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.load import load
 from squeeze_patch.checkpoints.pickles import host_path
-from squeeze_patch.checks.config import CheckConfig, Source
+from squeeze_patch.checks.config import CheckConfig, Recipe
 from squeeze_patch.errors import ConfigError, UnsupportedModelError
 from squeeze_patch.evaluation.devices import device_named
 
@@ -87,7 +87,7 @@ def make_dense(config: CheckConfig, like: Subject) -> Optional[torch.nn.Module]:
     return found[alike[0] if alike else reference_name(found)]
 
 
-def _make(config: CheckConfig, source: Source, where: str) -> Dict[str, torch.nn.Module]:
+def _make(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn.Module]:
     device = device_named(config.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
@@ -95,7 +95,7 @@ def _make(config: CheckConfig, source: Source, where: str) -> Dict[str, torch.nn
     return {name: G.to(device).eval() for name, G in made.items()}
 
 
-def _from_factory(config: CheckConfig, source: Source, where: str) -> Dict[str, torch.nn.Module]:
+def _from_factory(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn.Module]:
     factory = source.factory if callable(source.factory) else _function(source.factory, where)
     made = factory()
     several = made if isinstance(made, Mapping) else {"": made}
@@ -128,7 +128,7 @@ def _function(name: str, where: str) -> Any:
     return found
 
 
-def _from_file(config: CheckConfig, source: Source) -> Dict[str, torch.nn.Module]:
+def _from_file(config: CheckConfig, source: Recipe) -> Dict[str, torch.nn.Module]:
     path = config.folder / source.checkpoint
     if source.key:
         return {source.key: load_generator(path, source.key, trust=source.trust)}

@@ -11,22 +11,22 @@ import torch
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.checks.finding import Context, Finding, holds, short
-from squeeze_patch.checks.fixed_inputs import fixed_latents
+from squeeze_patch.checks.answers import Answer, Context, holds, short
+from squeeze_patch.checks.fixed_inputs import Amount, fixed_latents
 from squeeze_patch.checks.subjects import Subject
 from squeeze_patch.sampling import draw, evaluation
 
-#: images that gradients are taken of
-BATCH = 2
+#: images that gradients are taken of: two up to 64x64, above it one
+BATCH = Amount(2**13, 1, 2)
 #: share of the loss that a step of `step` changes it by, and how far the change may be from that, relatively: float
 #: error in the images, 1e-6 of them, is a thousandth of so large a change, and terms of third order are smaller
 DECREASE, NEAR = 1e-3, 0.1
 
 
-def gradients(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def gradients(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """Every parameter gets a gradient that is finite and not zero, by a loss on images of latents."""
     found = _trainable(subject)
-    (_weighted(_images(found)).sum()).backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(_weighted(_images(found)).sum())
     excused = [pattern.strip() for pattern in settings["without"].split(",") if pattern.strip()]
     none, broken, zero = [], [], []
     for name, parameter in found.generator.named_parameters():
@@ -51,15 +51,15 @@ def gradients(subject: Subject, context: Context, settings: Mapping[str, Any]) -
     return holds(f"all {total} parameters get a finite gradient")
 
 
-def second_derivatives(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def second_derivatives(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """A penalty on the gradient by styles (path length regularisation, Karras et al. 2020, section 3.2) reaches all
     convolutions, those of later blocks through excite: the gradient by the style of the first layer passes them all."""
     found = _trainable(subject)
-    w = found.sample_w(BATCH, seed=0).to(reference_of(found.root).device)
+    w = found.sample_w(BATCH.at(found.sampler().img_resolution), seed=0).to(reference_of(found.root).device)
     ws = w[:, None].repeat([1, found.running.num_ws(found.network), 1]).requires_grad_(True)  # [n, num_ws, w_dim]
     images = found.running.synthesis(found.network, ws, "const")
     (slope,) = torch.autograd.grad(_weighted(images).sum(), ws, create_graph=True)  # [n, num_ws, w_dim]
-    slope[:, 0].square().sum(1).sqrt().mean().backward()
+    torch.autograd.backward(slope[:, 0].square().sum(1).sqrt().mean())
     wrong: List[str] = []
     for name, parameter in found.root.named_parameters():
         slopes = parameter.grad
@@ -78,7 +78,7 @@ def second_derivatives(subject: Subject, context: Context, settings: Mapping[str
     return holds("a path length penalty reaches all convolutions")
 
 
-def step(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def step(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """A small step along the gradient, of a block's parameters or of the others, changes a loss by what the gradient
     says: half the difference of a step down and a step up, which curvature does not enter."""
     found = _trainable(subject)
@@ -124,7 +124,7 @@ def _parts(found: Located) -> Dict[torch.nn.Parameter, str]:
     return parts
 
 
-def average(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Finding:
+def average(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """A moving average has the parameters of what it averages, tensors of its own, and, caught up, the same images."""
     others = {name: other for name, other in context.subjects.items() if name != subject.name}
     pairs = [(other.root, subject.root, name) for name, other in others.items()]
@@ -156,7 +156,7 @@ def _trainable(subject: Subject) -> Located:
 
 def _images(found: Located) -> torch.Tensor:
     sampler = found.sampler()
-    z, c = fixed_latents(sampler, BATCH)
+    z, c = fixed_latents(sampler, BATCH.at(sampler.img_resolution))
     return draw(sampler, z, c)
 
 

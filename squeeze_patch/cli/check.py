@@ -12,7 +12,7 @@ import click
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checks.catalogue import CHECKS, GROUPS
 from squeeze_patch.checks.check_page import check_page
-from squeeze_patch.checks.github import ACTIONS, SUMMARY, annotations, step_summary
+from squeeze_patch.checks.github import ACTIONS, SUMMARY, step_summary, workflow_commands
 from squeeze_patch.checks.junit import junit as junit_xml
 from squeeze_patch.checks.outcome import CheckReport
 from squeeze_patch.checks.runner import configured, record, running
@@ -95,7 +95,7 @@ def check(
 
 def _tell_github(report: CheckReport, file: str, to_stderr: bool) -> None:
     """Annotations where the runner reads them, which are both streams, and the summary in the file that it names."""
-    for line in annotations(report, file):
+    for line in workflow_commands(report, file):
         click.echo(line, err=to_stderr)
     target = os.environ.get(SUMMARY)
     if target:

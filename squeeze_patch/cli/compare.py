@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 import click
 import torch
@@ -86,7 +86,7 @@ def compare(
         with atomic_write(Path(grid)) as stream:
             picture.save(stream, format="PNG")
     if images is not None and html is not None:
-        text = _page({"A": (a, describe(first)), "B": (b, describe(second))}, result, dict(zip("AB", images)))
+        text = _page({"A": (a, describe(first)), "B": (b, describe(second))}, result, images)
         with atomic_write(Path(html)) as stream:
             stream.write(text.encode())
     header = f"A {printable(a)}, {describe(first)}\nB {printable(b)}, {describe(second)}\n"
@@ -94,11 +94,12 @@ def compare(
     emit(f"{header}{result}{''.join(written)}", {"a": a, "b": b, "key": key, **result.to_dict()}, json_target, quiet)
 
 
-def _page(files: Dict[str, Tuple[str, str]], result: Comparison, images: Mapping[str, torch.Tensor]) -> str:
-    """The page of ``files``, {"A" or "B": (name, what is in it)}."""
-    names = (Path(name).name for name, _ in files.values())
+def _page(files: Dict[str, Tuple[str, str]], result: Comparison, images: Tuple[torch.Tensor, torch.Tensor]) -> str:
+    """The page of ``files``, {"A" or "B": (name, what is in it)}, and their images."""
+    names = [Path(name).name for name, _ in files.values()]
+    layers = {f"{which}: {name}": layer for which, name, layer in zip(files, names, images)}
     rows = [Row(which, name, what) for which, (name, what) in files.items()]
     compared = Table("Compared", [*rows, Row("on", result.setting)], ("", "file", "generator"))
     psnr, ssim = (value for _, value, _ in result.rows()[:2])
     summary = "All images are equal." if result.squared_error == 0 else f"PSNR {psnr}, SSIM {ssim}"
-    return page(" and ".join(names), summary, [compared, *comparison_sections(result, images)])
+    return page(" and ".join(names), summary, [compared, *comparison_sections(result, layers)])

@@ -130,7 +130,7 @@ def latency(
 
 
 @dataclass(frozen=True)
-class Pair:
+class TimedPair:
     """Seconds of a dense and a squeezed call that ran one behind the other: by the wall clock, and of the processor
     (equal to them on CUDA, where it waits)."""
 
@@ -138,8 +138,8 @@ class Pair:
     processor: Tuple[float, float]
 
 
-def timed_pairs(dense: Any, squeezed: Any, batch: int = 1) -> Iterator[Pair]:
-    """Pair after pair without end, every second one the other way round. On the CPU in one thread, which other work on
+def timed_pairs(dense: Any, squeezed: Any, batch: int = 1) -> Iterator[TimedPair]:
+    """Pairs without end, every second one the other way round. On the CPU in one thread, which other work on
     the machine disturbs least; calls that take no `SHORTEST` are timed several at a time."""
     actions, synchronize = _calls(dense, squeezed, batch)
     on_cpu = reference_of(dense).device.type == "cpu"
@@ -163,7 +163,7 @@ def timed_pairs(dense: Any, squeezed: Any, batch: int = 1) -> Iterator[Pair]:
             with evaluation(dense), evaluation(squeezed):
                 found = {name: timed(name, times) for name in names}
             wall, processor = ((found["dense"][k], found["squeezed"][k]) for k in (0, 1))
-            yield Pair(wall, processor)
+            yield TimedPair(wall, processor)
 
 
 def _calls(dense: Any, squeezed: Any, batch: int) -> Tuple[Dict[str, Callable[[], Any]], Callable[[], None]]:

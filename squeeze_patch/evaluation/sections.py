@@ -21,13 +21,10 @@ def comparison_sections(found: Comparison, images: Mapping[str, torch.Tensor]) -
     """
     latents = len(next(iter(images.values())))
     note = f"Of the first {latents} of {found.images} latents." if latents < found.images else ""
-    rows = [
-        Row(name, value, f"two halves of A's images: {halves}" if halves else "")
-        for name, value, halves in found.rows()
-    ]
+    rows = [Row(name, value, f"halves {halves}" if halves else "") for name, value, halves in found.rows()]
     sections: List[Section] = [
         Pictures("Images", {name: to_pixels(layer) for name, layer in images.items()}, note),
-        Table("Figures", rows, ("figure", "value", "what chance makes"), HALVES),
+        Table("Figures", rows, ("figure", "value", "what chance makes"), f"{HALVES[0].upper()}{HALVES[1:]}."),
     ]
     features = [(row.resolution, 100 * row.relative) for row in found.features]
     if len(features) > 1:

@@ -12,7 +12,7 @@ Point = Tuple[float, float]
 
 #: of the drawing, in its own units; the page scales it
 WIDTH, HEIGHT = 420, 280
-LEFT, RIGHT, TOP, BOTTOM = 58, 24, 14, 48
+LEFT, RIGHT, TOP, BOTTOM = 66, 24, 14, 48
 #: colours and forms of points that the style sheet and `_marker` have, given out in turns
 FORMS = 6
 #: points of a series above which the line alone is drawn
@@ -121,13 +121,13 @@ class Axis:
 
     @staticmethod
     def of(values: Sequence[float], log: bool, start: float, end: float) -> Axis:
-        """An axis that has room for the values; from 0 where that costs at most half of it."""
+        """An axis that has room for the values; from 0, unless the values lie close together."""
         low, high = min(values), max(values)
         same = high - low <= ALIKE * max(abs(low), abs(high))
         if log:
             wider = 1.3 if same else 1.0
             return Axis(low / wider, high * wider, start, end, log, tuple(sorted(set(values))))
-        if 0 <= low <= high / 2:
+        if 0 <= low <= 0.8 * high:
             low = 0.0
         if same:
             low, high = low - (abs(low) / 2 or 1.0), high + (abs(high) / 2 or 1.0)

@@ -20,6 +20,7 @@ from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.optimizer_state import optimises, parameters_of
 from squeeze_patch.checkpoints.storages import CHUNK, CarefulStream
 from squeeze_patch.checkpoints.tensor_files import load_tensors
+from squeeze_patch.checkpoints.transfer import transfer
 from squeeze_patch.errors import MOST_CHARACTERS, MOST_WORDS
 from squeeze_patch.evaluation.distributions import frechet_distance
 from squeeze_patch.testing import trained
@@ -191,3 +192,14 @@ def test_older_files_are_read_through_careful_streams(tmp_path: Path) -> None:
     (tmp_path / "older.pt").write_bytes(saved(state, zipped=False))
     found = load_tensors(tmp_path / "older.pt")
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
+def test_a_mapping_layer_without_a_bias(full_host: Host, tmp_path: Path) -> None:
+    """Hosts can build such ones; other families have none."""
+    state = trained(full_host.generator(resolution=8)).state_dict()
+    del state["mapping.fc0.bias"]
+    torch.save({"G_ema": state}, tmp_path / "G.pt")
+    G = read(tmp_path / "G.pt", trust=False)["G_ema"]
+    assert G(torch.zeros(1, 32), torch.zeros(1, 0), noise_mode="const").isfinite().all()
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match="mapping layer 0 has no bias"):
+        transfer(tmp_path / "G.pt", tmp_path / "flat.pt", "rosinality")

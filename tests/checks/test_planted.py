@@ -11,10 +11,11 @@ import torch
 
 from squeeze_patch.adapters import locate
 from squeeze_patch.checks.catalogue import BY_NAME
-from squeeze_patch.checks.config import CheckConfig, Source
+from squeeze_patch.checks.config import CheckConfig, Recipe
 from squeeze_patch.checks.runner import check, record
 from tests.helpers import FLAT_HOSTS, HOSTS
-from tests.plants import PLANTS, Plant, make_dense, make_generators
+from tests.planting import make_dense, make_generators
+from tests.plants import PLANTS, Plant
 
 FAMILIES = {"nvidia": HOSTS["draggan"], "rosinality": FLAT_HOSTS["draggan-rosinality"]}
 CASES = [(family, plant) for family in FAMILIES for plant in PLANTS if family in plant.families]
@@ -49,8 +50,8 @@ def configured(family: str, baseline: Path, pair: bool = False, plant: Any = Non
         checks[plant.check] = plant.settings
     return CheckConfig(
         path=baseline.with_name("squeeze.toml"),
-        generator=Source(factory),
-        dense=Source(functools.partial(make_dense, host)),
+        generator=Recipe(factory),
+        dense=Recipe(functools.partial(make_dense, host)),
         baseline=baseline,
         pictures=baseline.with_name("pictures"),
         checks=checks,

@@ -49,7 +49,7 @@ def test_the_page(snapshot: Path, tmp_path: Path) -> None:
     assert len(figures) == 4
     for words in ("dense.pkl and squeezed.pkl", "Of the first 8 of 9 latents", "squeezed: 4 of 4 blocks", *figures):
         assert words in text
-    found = re.findall(r'src="data:image/png;base64,([^"]+)" alt="([AB]), latent (\d)"', text)
+    found = re.findall(r'src="data:image/png;base64,([^"]+)" alt="([AB]): \w+.pkl, latent (\d)"', text)
     assert [(which, int(latent)) for _, which, latent in found] == [(which, n) for which in "AB" for n in range(1, 9)]
     with Image.open(picture) as rows:
         for address, which, latent in found:

@@ -268,11 +268,12 @@ def test_it_fits_windows(browser: Any, path: Path, width: int) -> None:
         assert opened.tab.evaluate(size) == [width, True]
 
 
-def test_it_fits_paper(browser: Any, path: Path) -> None:
-    """A4 within its margins; all images, and no controls."""
-    with Opened(browser, path, viewport={"width": 718, "height": 1000}) as opened:
+@pytest.mark.parametrize("width", [718, 1047])
+def test_it_fits_paper(browser: Any, path: Path, width: int) -> None:
+    """A4 within its margins, upright and across; all images, and no controls."""
+    with Opened(browser, path, viewport={"width": width, "height": 1000}) as opened:
         opened.tab.emulate_media(media="print")
-        assert opened.tab.evaluate("document.documentElement.scrollWidth") == 718
+        assert opened.tab.evaluate("document.documentElement.scrollWidth") == width
         assert not opened.tab.locator(".viewer").first.is_visible()
         assert opened.tab.locator(".strip img").last.is_visible()
 

@@ -17,7 +17,7 @@ RECORD = "squeeze-patch check --record"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Answer:
     """What a check answers: the fields of `outcome.Outcome` that it knows."""
 
     state: str
@@ -29,19 +29,19 @@ class Finding:
     picture: str = ""
 
 
-def holds(found: str, **more: Any) -> Finding:
+def holds(found: str, **more: Any) -> Answer:
     """All is as it should be."""
-    return Finding("holds", found, **more)
+    return Answer("holds", found, **more)
 
 
-def short(found: str, **more: Any) -> Finding:
+def short(found: str, **more: Any) -> Answer:
     """It is not."""
-    return Finding("short", found, **more)
+    return Answer("short", found, **more)
 
 
-def skipped(why: str, cure: str = "") -> Finding:
+def skipped(why: str, cure: str = "") -> Answer:
     """There is nothing to check here."""
-    return Finding("skipped", why, cure=cure)
+    return Answer("skipped", why, cure=cure)
 
 
 @dataclass
@@ -88,6 +88,6 @@ class Context:
 
 
 #: a check of one generator
-Run = Callable[[Subject, Context, Mapping[str, Any]], Finding]
+Run = Callable[[Subject, Context, Mapping[str, Any]], Answer]
 
 NOT_RECORDED = skipped("nothing is recorded to hold it against", f"{RECORD} records it")
