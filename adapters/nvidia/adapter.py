@@ -86,6 +86,8 @@ class NvidiaSurgery(Surgery):
         torgb = block.torgb
         first = block.in_channels == 0
         rgb_style = _affine(torgb.affine)
+        for layer, where in ((block, name), *(() if first else ((block.conv0, f"{name}.conv0"),))):
+            _check_filter(layer, where)
         return DenseBlock(
             spec=_spec(network, name),
             const=value(block.const) if first else None,
@@ -265,6 +267,15 @@ def _affine(layer: Any) -> Affine:
 def _write_affine(layer: Any, style: Affine, gain: float) -> None:
     layer.weight.copy_(style.weight / (layer.weight_gain * gain))
     layer.bias.copy_(style.bias / (layer.bias_gain * gain))
+
+
+def _check_filter(layer: Any, where: str) -> None:
+    shape = tuple(layer.resample_filter.shape)
+    if shape != (4, 4):
+        raise UnsupportedModelError(
+            f"{where} upsamples with a filter of shape {list(shape)}; a trained start knows filters of 4 x 4 taps. "
+            "Use init='random' and train"
+        )
 
 
 def _conv(layer: Any, where: str) -> ConvWeights:

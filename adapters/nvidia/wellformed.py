@@ -59,12 +59,12 @@ SHAPES: Dict[str, Dict[str, str]] = {
         "affine.bias": "in",
         "noise_strength": "",
         "noise_const": "* *",
-        "resample_filter": "f f",
+        "resample_filter": "four four",
     },
     "ToRGBLayer": {"weight": "out in k k", "bias": "out", "affine.weight": "in w", "affine.bias": "in"},
     "Excite": {"weight": "out in one one", "bias": "out"},
-    "SynthesisBlock": {"const": "c * *", "resample_filter": "f f"},
-    "SqueezedBlock": {"const": "c * *", "resample_filter": "f f"},
+    "SynthesisBlock": {"const": "c * *", "resample_filter": "four four"},
+    "SqueezedBlock": {"const": "c * *", "resample_filter": "four four"},
     "MappingNetwork": {"w_avg": "w"},
 }
 #: {class: children that it cannot be without}
@@ -174,7 +174,7 @@ def _is(kind: str, value: Any) -> bool:
 
 def _wrong_tensor(module: Any, name: str) -> str:
     """A tensor of the layer that is missing, of another kind, or of a shape that does not belong to the others'."""
-    known: Dict[str, int] = {"one": 1}
+    known: Dict[str, int] = {"one": 1, "four": 4}
     children = {f"affine.{key}": tensor for key, tensor in own_tensors(getattr(module, "affine", _EMPTY)).items()}
     tensors = {**own_tensors(module), **children}
     for key, tensor in tensors.items():

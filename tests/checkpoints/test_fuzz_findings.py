@@ -203,3 +203,18 @@ def test_a_mapping_layer_without_a_bias(full_host: Host, tmp_path: Path) -> None
     assert G(torch.zeros(1, 32), torch.zeros(1, 0), noise_mode="const").isfinite().all()
     with pytest.raises(squeeze_patch.UnsupportedModelError, match="mapping layer 0 has no bias"):
         transfer(tmp_path / "G.pt", tmp_path / "flat.pt", "rosinality")
+
+
+@pytest.mark.parametrize("layer", ["b8", "b8.conv0"])
+def test_filters_of_other_sizes(layer: str, full_host: Host, tmp_path: Path) -> None:
+    """What runs here, and what trained starts simulate, is StyleGAN2's filter of 4 x 4 taps."""
+    G = trained(full_host.generator(resolution=8))
+    state = G.state_dict()
+    state[f"synthesis.{layer}.resample_filter"] = torch.full([8, 8], 1 / 64)
+    torch.save({"G_ema": state}, tmp_path / "G.pt")
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match=r"resample_filter has shape \[8, 8\]"):
+        read(tmp_path / "G.pt", trust=False)
+    G.get_submodule(f"synthesis.{layer}").resample_filter = torch.full([8, 8], 1 / 64)
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match="4 x 4"):
+        squeeze_patch.apply(G, verify=False)
+    assert squeeze_patch.status(G).state == "dense"
