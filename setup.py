@@ -75,6 +75,10 @@ setup(
             "onnx",
             "onnxruntime",
             "onnxscript",
+            # lint what the example gives to CI systems and to pre-commit, without network
+            "check-jsonschema",
+            "pre-commit",
+            "zizmor",
             *DOCS,  # the tests build the pages
         ],
     },

@@ -104,13 +104,23 @@ def without_squeeze_patch(subject: Subject, context: Context, settings: Mapping[
         )
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
-            return short(f"its pickle does not load: {last}", wanted="a pickle that needs the repository alone")
+            return short(
+                f"its pickle does not load: {last}",
+                wanted="a pickle that needs the repository alone",
+                place=_of_squeeze_patch(subject.root) if "squeeze_patch" in last else "",
+            )
         answer = torch.load(Path(folder) / "answer.pt").float()
     limit = context.tolerance(subject, 0.0) * float(expected.abs().max())
     apart = float((answer - expected).abs().max()) if answer.shape == expected.shape else float("inf")
     if not apart <= limit:
         return short(f"its pickle makes images that differ by {apart:.2g}", wanted=f"{limit:.1g} at most")
     return holds("its pickle loads and makes the same images where squeeze_patch is not installed")
+
+
+def _of_squeeze_patch(root: torch.nn.Module) -> str:
+    """The first layer whose class is squeeze_patch's own."""
+    layers = root.named_modules()
+    return next((name for name, layer in layers if type(layer).__module__.split(".")[0] == "squeeze_patch"), "")
 
 
 def _importable() -> List[str]:

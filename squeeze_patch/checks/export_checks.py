@@ -44,7 +44,7 @@ def onnx(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Ans
         inputs = session.get_inputs()
         feed = {one.name: given[one.name] if one.name in given else z.numpy() for one in inputs}
         got = torch.from_numpy(session.run(None, feed)[0]).float()
-    return _judged(subject, context, expected, got, "onnxruntime's")
+    return _judged(subject, context, expected, got, "onnxruntime's", place=settings["file"])
 
 
 def compiled(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
@@ -59,7 +59,9 @@ def compiled(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
     return _judged(subject, context, expected, got, "the compiled generator's")
 
 
-def _judged(subject: Subject, context: Context, expected: torch.Tensor, got: torch.Tensor, whose: str) -> Answer:
+def _judged(
+    subject: Subject, context: Context, expected: torch.Tensor, got: torch.Tensor, whose: str, place: str = ""
+) -> Answer:
     limit = context.tolerance(subject, 0.0) * float(expected.abs().max())
     apart = float((expected - got).abs().max()) if expected.shape == got.shape else float("inf")
     figures = {"largest_difference": apart, "limit": limit}
@@ -67,6 +69,7 @@ def _judged(subject: Subject, context: Context, expected: torch.Tensor, got: tor
         return short(
             f"{whose} images differ by {apart:.2g}",
             wanted=f"{limit:.1g} at most, which is float error",
+            place=place,
             cure="export it anew",
             figures=figures,
         )

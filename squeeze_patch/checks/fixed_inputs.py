@@ -24,6 +24,11 @@ def fixed_latents(G: Sampler, n: int, seed: int = 0) -> Tuple[torch.Tensor, torc
     return torch.from_numpy(z), c
 
 
+def fixed_styles(n: int, num_ws: int, w_dim: int, seed: int = 0) -> torch.Tensor:
+    """Styles [n, num_ws, w_dim], standard normal, one of its own for every layer; float32, on the CPU."""
+    return torch.from_numpy(np.random.RandomState(seed).randn(n, num_ws, w_dim).astype(np.float32))
+
+
 @dataclass(frozen=True)
 class Amount:
     """Of images that are worth their time: as many as make ``pixels``, but ``fewest`` to ``most``."""

@@ -13,7 +13,7 @@ from squeeze_patch.checks.baseline import Recorded, pixels_of
 from squeeze_patch.checks.fixed_inputs import Amount, Sample, fixed_latents
 from squeeze_patch.checks.pictures import failure_picture
 from squeeze_patch.checks.subjects import Subject, relative_to
-from squeeze_patch.checks.tracing import CALLS, Trace, trace
+from squeeze_patch.checks.tracing import Trace, trace
 from squeeze_patch.evaluation.compare import Comparison, compare, default_batch
 from squeeze_patch.evaluation.pixels import decibels
 from squeeze_patch.progress import Progress
@@ -96,7 +96,7 @@ def images(subject: Subject, context: Context, settings: Mapping[str, Any]) -> A
                 place=first_apart(now, recorded, share),
                 cure=f"where it is meant so, {RECORD}",
                 figures={"largest_difference": apart, "limit": limit, "psnr": psnr if math.isfinite(psnr) else None},
-                picture=_picture(subject, context, recorded, now),
+                picture=_picture(subject, context, recorded, now, call),
             )
     return holds(
         f"differ by {worst:.1g} of the peak at most ({_decibels(lowest)}); {_why(share, settings['tolerance'])}",
@@ -201,11 +201,10 @@ def _first_not_finite(subject: Subject, z: torch.Tensor, c: torch.Tensor) -> str
     return seen[0] if seen else ""
 
 
-def _picture(subject: Subject, context: Context, recorded: Recorded, now: Trace) -> str:
-    """Path of a picture of expected, got and difference."""
+def _picture(subject: Subject, context: Context, recorded: Recorded, now: Trace, call: str) -> str:
+    """Path of a picture of expected, got and difference, "" where the call's images are not among those recorded."""
     name = f"images-{subject.name}.png" if subject.name else "images.png"
     path = context.config.pictures / name
-    call = next(iter(CALLS))
     if call not in recorded.pictures:
         return ""
     failure_picture(recorded.pictures[call], now.images[call], path)

@@ -8,8 +8,10 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import torch
 
+from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.checks.fixed_inputs import Amount, Sample, fixed_latents
+from squeeze_patch.checks.fixed_inputs import Amount, Sample, fixed_latents, fixed_styles
+from squeeze_patch.errors import UnsupportedModelError
 from squeeze_patch.sampling import draw
 from squeeze_patch.surgery.proof import float_error, run
 
@@ -19,6 +21,9 @@ LATENTS = Amount(2**14, 2, 4)
 PIXELS, FEATURES, ANSWERS = 8192, 512, 32
 #: {name: (noise, truncation psi)}
 CALLS: Dict[str, Tuple[str, float]] = {"stored noise": ("const", 1.0), "no noise, truncation 0.7": ("none", 0.7)}
+#: name of one call more, of styles that no latent has: in the others all layers share a style, and one that reads
+#: another layer's makes the same images
+MIXED = "a style for each layer"
 #: unit roundoff of float16 and of TF32, in which generators compute on CUDA
 COARSE = 2.0**-11
 
@@ -30,7 +35,8 @@ class Trace:
     Attributes:
         images: {call: its images [N, C, R, R], float32, on the CPU}.
         features: {block name: what it hands to the next one}, of the first call.
-        answers: {layer: what it answers}, in the order in which layers are done, of the first call.
+        answers: {layer: what it answers}, in the order in which layers are done, of the first call; behind them
+            {"layer (a style for each layer)": the same of that call}.
     """
 
     images: Dict[str, torch.Tensor]
@@ -48,7 +54,8 @@ def trace(found: Located, seed: int = 0) -> Trace:
         UnsupportedModelError: its family cannot be run on latents; whatever the generator itself raises.
     """
     sampler = found.sampler()
-    z, c = fixed_latents(sampler, LATENTS.at(sampler.img_resolution))
+    count = LATENTS.at(sampler.img_resolution)
+    z, c = fixed_latents(sampler, count)
     features: Dict[str, Sample] = {}
     answers: Dict[str, Sample] = {}
     images = {}
@@ -61,10 +68,22 @@ def trace(found: Located, seed: int = 0) -> Trace:
             if index == 0:
                 stack.enter_context(_watched(found, features))
                 stack.enter_context(_heard(found.root, answers))
-            stack.enter_context(torch.random.fork_rng(devices=[]))
-            torch.manual_seed(seed)
-            images[name] = run(found, {name: call}, with_hooks=True)[name].cpu()
+            images[name] = _seeded(found, call, seed)
+    with contextlib.suppress(UnsupportedModelError):  # synthesis wants more than styles
+        ws = fixed_styles(count, found.running.num_ws(found.network), found.specs[0].w_dim)
+        ws = ws.to(reference_of(found.network).device)
+        mixed: Dict[str, Sample] = {}
+        with _heard(found.root, mixed):
+            images[MIXED] = _seeded(found, lambda: found.running.synthesis(found.network, ws, "const"), seed)
+        answers.update({f"{layer} ({MIXED})": answer for layer, answer in mixed.items()})
     return Trace(images, features, answers)
+
+
+def _seeded(found: Located, call: Callable[[], torch.Tensor], seed: int) -> torch.Tensor:
+    """Images of one call, on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return run(found, {"": call}, with_hooks=True)[""].cpu()
 
 
 def tolerance_of(found: Located) -> float:
