@@ -50,7 +50,7 @@ from squeeze_patch.recovery.distillation import Recovery, recover
 from squeeze_patch.surgery.apply import apply, squeezed
 from squeeze_patch.surgery.remove import remove
 from squeeze_patch.surgery.status import Status, kept_channels, status
-from squeeze_patch.version import __version__
+from squeeze_patch.version import __version__ as __version__
 
 if _TYPE_CHECKING:
     from squeeze_patch.checks.outcome import CheckReport, Outcome
@@ -91,7 +91,6 @@ __all__ = [
     "Status",
     "UnprovedWarning",
     "UnsupportedModelError",
-    "__version__",
     "apply",
     "check",
     "compare",
