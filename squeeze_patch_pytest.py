@@ -9,7 +9,6 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import importlib.util
 import json
@@ -18,7 +17,6 @@ import runpy
 import sys
 import traceback
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -55,13 +53,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_PATH] = path
     if path is None:
         return
-    asked = config.getoption("squeeze") is not None or config.getoption("squeeze_record")
+    record = config.getoption("squeeze_record")
+    asked = record or config.getoption("squeeze") is not None
     everything = not config.getoption("file_or_dir") and config.invocation_params.dir == config.rootpath
     if (asked or everything) and not _is_walked_over(path, config):
         with contextlib.suppress(ValueError):  # another drive: the path stays absolute
             path = Path(os.path.relpath(path, config.invocation_params.dir))
         config.args.append(str(path))
-    if config.getoption("squeeze_record") and not hasattr(config, "workerinput"):
+    if record and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Recording(), "squeeze-patch-recording")
 
 
@@ -74,6 +73,7 @@ def _is_walked_over(path: Path, config: pytest.Config) -> bool:
 def _configured(config: pytest.Config) -> Optional[Path]:
     """The configuration whose checks are tests, None = there shall be none."""
     given, ini = config.getoption("squeeze"), str(config.getini("squeeze_config"))
+    path = config.rootpath / FILE
     if given:
         path = config.invocation_params.dir / given
         if not path.is_file() or path.suffix != ".toml":
@@ -86,9 +86,7 @@ def _configured(config: pytest.Config) -> Optional[Path]:
         if not path.is_file():
             raise pytest.UsageError(f"squeeze_config = {ini}: there is no such file in {config.rootpath}")
     elif given is not None or config.getoption("squeeze_record"):
-        path = config.rootpath / FILE
-        if not path.is_file():
-            path = config.rootpath / "pyproject.toml"
+        path = path if path.is_file() else path.with_name("pyproject.toml")
         if not path.is_file():
             raise pytest.UsageError(f"there is no {FILE} in {config.rootpath}; {CONFIGURE} says where it is")
     else:
@@ -100,8 +98,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Optional[p
     path = parent.config.stash.get(_PATH, None)
     if path is None or file_path.name != path.name or not file_path.samefile(path):
         return None
-    found: pytest.Collector = CheckFile.from_parent(parent, path=file_path)
-    return found
+    return CheckFile.from_parent(parent, path=file_path)  # type: ignore[no-any-return]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -117,8 +114,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
 class CheckFile(pytest.File):
     """A configuration; its checks are made of what its text says, without the generators."""
 
-    _held: Optional[_Held] = None
-
     def collect(self) -> Iterator[pytest.Item]:
         if self.config.getoption("squeeze_record"):
             yield RecordItem.from_parent(self, name="record")
@@ -128,24 +123,16 @@ class CheckFile(pytest.File):
             names: Sequence[Optional[str]] = generators if check.per_generator and generators else [None]
             for index, name in enumerate(names):
                 title = f"{check.name}[{_plain(name)}]" if name is not None and len(names) > 1 else check.name
-                yield CheckItem.from_parent(
-                    self,
-                    name=title,
-                    nodeid=f"{self.nodeid}::{title}",  # as a text, of which pytest 9.2 takes the brackets apart
-                    check=check,
-                    generator=name,
-                    others=index == 0,
-                )
+                more = {"check": check, "generator": name, "others": index == 0}
+                # its id as a text, of which pytest 9.2 takes the brackets apart
+                yield CheckItem.from_parent(self, name=title, nodeid=f"{self.nodeid}::{title}", **more)
 
-    @property
-    def held(self) -> _Held:
-        if self._held is None:
-            self._held = _Held(self.path)
-        return self._held
+    def setup(self) -> None:
+        self.held = _Held(self.path)
 
     def teardown(self) -> None:
         """Tests of other files come next, and need the memory."""
-        self._held = None
+        del self.held
 
 
 class _Item(pytest.Item):
@@ -171,27 +158,30 @@ class CheckItem(_Item):
 
     def runtest(self) -> None:
         assert isinstance(self.parent, CheckFile)
-        with _plain_errors(self), _own_warnings():
+        with _guarded(self):
             outcomes = self.parent.held.outcomes(self.check.name, self.generator, self.others)
-        state = min((outcome.state for outcome in outcomes), key=STATES.index)
-        said = [outcome for outcome in outcomes if outcome.state in (STATES[:2] if state in STATES[:2] else state)]
-        lines = [f"{one.name}: {one.message}" if len(outcomes) > 1 else one.message for one in said]
-        if state == "short":
-            pytest.fail("\n".join(lines), pytrace=False)
-        if state == "unknown":
-            pytest.fail("\n".join(f"could not be run: {line}" for line in lines), pytrace=False)
+        state = min((one.state for one in outcomes), key=STATES.index)
+        shown = STATES[:2] if state in STATES[:2] else (state,)
+        text = "\n".join(
+            f"{'could not be run: ' if one.state == 'unknown' else ''}"
+            f"{one.name + ': ' if len(outcomes) > 1 else ''}{one.message}"
+            for one in outcomes
+            if one.state in shown
+        )
+        if state in STATES[:2]:
+            pytest.fail(text, pytrace=False)
         if state == "skipped":
-            skipped = pytest.skip.Exception("; ".join(lines))
+            skipped = pytest.skip.Exception(text)
             setattr(skipped, "_use_item_location", True)  # noqa: B010 - where it is known: the configuration, not here
             raise skipped
-        self.add_report_section("call", "squeeze_patch", "\n".join(lines))
+        self.add_report_section("call", "squeeze_patch", text)
 
 
 class RecordItem(_Item):
     """Writes the baseline; a test, so that it runs in one process of several."""
 
     def runtest(self) -> None:
-        with _plain_errors(self), _own_warnings():
+        with _guarded(self):
             runner = _module("checks.runner")
             config = runner.configured(self.path)
             baseline = runner.record(config)
@@ -242,21 +232,8 @@ class _Held:
             except Exception as error:
                 self.trouble = error
                 raise
-            return self._outcomes(session, check, generator, others)
-
-    def _outcomes(self, session: Any, check: str, generator: Optional[str], others: bool) -> List[Any]:
-        baseline = session.context.baseline
-        recorded = set() if baseline is None else set(baseline.generators)
-        jobs = [job for job in session.jobs() if job[0].name == check]
-        if generator is not None:
-            jobs = [(one, name) for one, name in jobs if name == generator or (others and name not in recorded)]
-            if generator not in session.context.subjects:
-                made = ", ".join(map(repr, session.context.subjects))
-                raise _module("errors").ConfigError(
-                    f"the baseline has a generator {generator!r} that the configuration does not make (but {made}); "
-                    "where it is meant so, pytest --squeeze-record"
-                )
-        return [session.outcome(*job) for job in jobs]
+            found: List[Any] = session.outcomes(check, generator, others)
+            return found
 
 
 @pytest.fixture
@@ -264,8 +241,11 @@ def squeezed_generator(request: pytest.FixtureRequest) -> Any:
     """The reference generator of the configuration (the moving average, or the only one), in evaluation mode; made anew
     for every test, so that no test finds what another one has left."""
     path = _path_for(request, "squeezed_generator")
-    with _plain_errors(request.node), _own_warnings():
-        config, subjects = _module("checks.config").read_config(path), _module("checks.subjects")
+    with _guarded(request.node):
+        config, subjects = (
+            _module("checks.config").read_config(path),
+            _module("checks.subjects"),
+        )
         with subjects.importable(config):
             return next(iter(subjects.make_subjects(config).values())).root
 
@@ -274,7 +254,7 @@ def squeezed_generator(request: pytest.FixtureRequest) -> Any:
 def squeeze_baseline(request: pytest.FixtureRequest) -> Any:
     """The recorded baseline of the configuration: ``squeeze_baseline.generators[name]``, read anew for every test."""
     path = _path_for(request, "squeeze_baseline")
-    with _plain_errors(request.node), _own_warnings():
+    with _guarded(request.node):
         config = _module("checks.config").read_config(path)
         baseline = _module("checks.baseline").read_baseline(config.baseline)
     if baseline is None:
@@ -289,27 +269,20 @@ def _path_for(request: pytest.FixtureRequest, fixture: str) -> Path:
     return path
 
 
-@dataclass(frozen=True)
-class _Listed:
-    """What collecting has to know of a check."""
-
-    name: str
-    group: str
-    per_generator: bool
-
-
-def _listed(path: Path) -> Tuple[List[_Listed], List[str]]:
-    """The checks of a configuration, and the generators in its baseline, without importing torch.
+def _listed(path: Path) -> Tuple[List[Any], List[str]]:
+    """The checks of a configuration (`Check`), and the generators in its baseline, without importing torch.
 
     Raises:
         CollectError: the configuration cannot be used.
     """
+    known = _catalogue()
     try:
-        data = _toml(path)
+        toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+        data = toml.loads(path.read_text(encoding="utf-8"))
         data = data["tool"][TABLE] if path.name == "pyproject.toml" else data
         named = data.get("checks", {})
-        checks = [check for check in _catalogue() if named.get(check.name, check.on) is not False]
-        if set(named) - {check.name for check in _catalogue()}:
+        checks = [check for check in known.values() if named.get(check.name, check.on) is not False]
+        if set(named) - set(known):
             raise KeyError("checks")
         baseline = path.parent / data.get("baseline", BASELINE)
     except Exception:  # squeeze_patch says it better
@@ -318,34 +291,27 @@ def _listed(path: Path) -> Tuple[List[_Listed], List[str]]:
                 config = _module("checks.config").read_config(path)
         except Exception as error:
             raise pytest.Collector.CollectError(_plain(error)) from error
-        known = {check.name: check for check in _catalogue()}
         checks, baseline = [known[name] for name in config.checks], config.baseline
-    listed = [_Listed(check.name, check.group, check.per_generator) for check in checks]
     try:
-        return listed, list(json.loads(baseline.read_text(encoding="utf-8"))["generators"])
+        return checks, list(json.loads(baseline.read_text(encoding="utf-8"))["generators"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return listed, []  # none, or a damaged one, which the checks tell of
-
-
-def _toml(path: Path) -> Dict[str, Any]:
-    toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    found: Dict[str, Any] = toml.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-@functools.cache
-def _catalogue() -> Sequence[Any]:
-    """squeeze_patch.checks.catalogue.CHECKS, without the package around it, which would import torch."""
-    package = importlib.util.find_spec("squeeze_patch")
-    assert package is not None
-    assert package.origin is not None
-    names = runpy.run_path(str(Path(package.origin).parent / "checks" / "catalogue.py"), run_name="_squeeze_catalogue")
-    found: Sequence[Any] = names["CHECKS"]
-    return found
+        return checks, []  # none, or a damaged one, which the checks tell of
 
 
 def _module(name: str) -> Any:
     return importlib.import_module(f"squeeze_patch.{name}")
+
+
+def _folder() -> Path:
+    """Of squeeze_patch, which is not imported for it."""
+    package: Any = importlib.util.find_spec("squeeze_patch")
+    return Path(package.origin).parent
+
+
+def _catalogue() -> Dict[str, Any]:
+    """`squeeze_patch.checks.catalogue.BY_NAME`, without the package around it, which would import torch."""
+    path = _folder() / "checks" / "catalogue.py"
+    return dict(runpy.run_path(str(path), run_name="_squeeze_catalogue")["BY_NAME"])
 
 
 def _plain(words: object) -> str:
@@ -365,21 +331,17 @@ def _own_warnings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _plain_errors(node: pytest.Item) -> Iterator[None]:
-    """Errors in one line; of those that were not raised on purpose, where the repository's code raised them, too."""
+def _guarded(node: pytest.Item) -> Iterator[None]:
+    """Warnings as of `_own_warnings`; errors in one line, and of those that were not raised on purpose, where in the
+    repository's code they were."""
     try:
-        yield
+        with _own_warnings():
+            yield
     except Exception as error:
-        ours = str(Path(_module("errors").__file__).parent) if "squeeze_patch.errors" in sys.modules else ""
-        purpose = bool(ours) and isinstance(error, _module("errors").SqueezeError)
-        if not purpose:
-            frames = [
-                frame
-                for frame in traceback.extract_tb(error.__traceback__)
-                if frame.filename != __file__ and not (ours and frame.filename.startswith(ours))
-            ]
-            phase = "call" if isinstance(node, _Item) else "setup"
-            node.add_report_section(phase, "traceback", "".join(traceback.format_list(frames)))
-        words = _plain(error) if purpose else f"{type(error).__name__}: {_plain(error)}"
-        failure = f"could not be run: {words}" if isinstance(node, _Item) else words
-        raise pytest.fail.Exception(failure, pytrace=False) from None
+        words, check = _plain(error), isinstance(node, _Item)
+        if not any(kind.__module__ == "squeeze_patch.errors" for kind in type(error).__mro__):
+            ours = (__file__, str(_folder()), contextlib.__file__)
+            frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(ours)]
+            node.add_report_section("call" if check else "setup", "traceback", "".join(traceback.format_list(frames)))
+            words = f"{type(error).__name__}: {words}"
+        raise pytest.fail.Exception(f"could not be run: {words}" if check else words, pytrace=False) from None

@@ -153,7 +153,7 @@ def test_no_file_is_long() -> None:
     long = {
         str(path): lines
         for folder in ("squeeze_patch", "adapters", "tests", "benchmarks", "experiments")
-        for path in (ROOT / folder).rglob("*.py")
+        for path in [*(ROOT / folder).rglob("*.py"), ROOT / "squeeze_patch_pytest.py"]
         if "packages" not in path.parts
         for lines in [len(path.read_text(encoding="utf-8").splitlines())]
         if lines > 350

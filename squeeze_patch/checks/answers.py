@@ -59,6 +59,7 @@ class Context:
     baseline: Optional[Baseline]
     subjects: Mapping[str, Subject]
     progress: Progress
+    others: Dict[str, Subject] = field(default_factory=dict)
     traces: Dict[str, Trace] = field(default_factory=dict)
     dense: Dict[str, Optional[torch.nn.Module]] = field(default_factory=dict)
 
@@ -73,8 +74,10 @@ class Context:
         return self.traces[subject.name]
 
     def anew(self, subject: Subject) -> Subject:
-        """The same generator, made once more from the start."""
-        return make_subjects(self.config)[subject.name]
+        """The same generator, made once more from the start; to be left as it is."""
+        if not self.others:
+            self.others.update(make_subjects(self.config))
+        return self.others[subject.name]
 
     def trained_dense(self, subject: Subject) -> Optional[torch.nn.Module]:
         """The dense generator that it came from, None where the configuration names none."""

@@ -53,7 +53,7 @@ CHECKS: Tuple[Check, ...] = (
     ),
     Check("gradients", "training", "a parameter without a finite gradient", {"without": ""}),
     Check("second_derivatives", "training", "path length and gradient penalties that do not train"),
-    Check("step", "training", "gradients that are not the loss's: a step that does not lower it as it should"),
+    Check("step", "training", "gradients that are not the loss's"),
     Check(
         "average", "training", "a moving average that does not follow, or is the generator itself", per_generator=False
     ),

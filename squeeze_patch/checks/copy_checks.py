@@ -58,7 +58,8 @@ def deepcopy(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
 
 def state_dict(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """It loads, strictly, into the generator made anew, whose own weights are gone."""
-    other = context.anew(subject).root
+    fresh = context.anew(subject).root
+    other = copy.deepcopy(fresh)
     with torch.no_grad():
         for tensor in [*other.parameters(), *other.buffers()]:
             if tensor.is_floating_point():
@@ -69,10 +70,9 @@ def state_dict(subject: Subject, context: Context, settings: Mapping[str, Any]) 
         other.load_state_dict(stored, strict=True)
     except RuntimeError as error:
         return short(f"it does not load: {' '.join(str(error).split())}", wanted="the names and shapes of its own")
-    fresh = dict(context.anew(subject).root.named_buffers())
-    for name, buffer in other.named_buffers():
-        if name in kept and name in fresh:  # what a state dict leaves out by design comes from the constructor
-            buffer.copy_(fresh[name])
+    for (name, buffer), (_, made) in zip(other.named_buffers(), fresh.named_buffers()):
+        if name in kept:  # what a state dict leaves out by design comes from the constructor
+            buffer.copy_(made)
     return _same(subject, other, context, "the generator made anew, with the state dict of this one,")
 
 

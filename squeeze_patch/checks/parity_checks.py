@@ -20,7 +20,7 @@ from squeeze_patch.progress import Progress
 from squeeze_patch.sampling import draw, evaluation
 
 #: images that a check looks at where no number is given: as many as make so many pixels, within these bounds
-FINITE, FIDELITY = Amount(2**21, 16, 1000), Amount(2**20, 8, 64)
+FINITE, FIDELITY = Amount(2**20, 16, 1000), Amount(2**19, 8, 64)
 
 
 def reproducible(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:

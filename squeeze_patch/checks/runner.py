@@ -18,7 +18,7 @@ from squeeze_patch.checks import (
     structure_checks,
     training_checks,
 )
-from squeeze_patch.checks.answers import Answer, Context, Run
+from squeeze_patch.checks.answers import RECORD, Answer, Context, Run
 from squeeze_patch.checks.baseline import Baseline, Recorded, TensorRecord, pixels_of, read_baseline, shown, versions
 from squeeze_patch.checks.catalogue import BY_NAME, Check
 from squeeze_patch.checks.config import CheckConfig, find_config, read_config
@@ -148,6 +148,28 @@ class CheckSession:
     def run(self) -> CheckReport:
         """Run everything."""
         return self.report([self.outcome(*one) for one in self.jobs()])
+
+    def outcomes(self, name: str, generator: Optional[str] = None, others: bool = False) -> List[Outcome]:
+        """Run the check of that name.
+
+        Args:
+            generator: on this one alone; None = on all of them.
+            others: on those that the baseline does not have, too.
+
+        Raises:
+            ConfigError: there is no such generator.
+        """
+        subjects, baseline = self.context.subjects, self.context.baseline
+        jobs = [job for job in self.jobs() if job[0].name == name]
+        if generator is not None:
+            if generator not in subjects:
+                raise ConfigError(
+                    f"the configuration makes no generator {generator!r}, which is recorded, but "
+                    f"{', '.join(map(repr, subjects))}; where it is meant so, {RECORD}"
+                )
+            recorded = {} if baseline is None else baseline.generators
+            jobs = [job for job in jobs if job[1] == generator or (others and job[1] not in recorded)]
+        return [self.outcome(*job) for job in jobs]
 
     @own_settings()
     def outcome(self, check: Check, name: str) -> Outcome:

@@ -10,13 +10,13 @@ import torch
 
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.checks.fixed_inputs import Sample, fixed_latents, fixed_styles
+from squeeze_patch.checks.fixed_inputs import Amount, Sample, fixed_latents, fixed_styles
 from squeeze_patch.errors import UnsupportedModelError
 from squeeze_patch.sampling import draw
 from squeeze_patch.surgery.proof import float_error, run
 
-#: latents that images are recorded of
-LATENTS = 4
+#: latents that images are recorded of: four up to 64x64, above it two
+LATENTS = Amount(2**14, 2, 4)
 #: numbers kept of an image, of the features behind a block, and of a layer's answer, each of all latents together
 PIXELS, FEATURES, ANSWERS = 8192, 512, 32
 #: {name: (noise, truncation psi)}
@@ -33,7 +33,7 @@ class Trace:
     """One run.
 
     Attributes:
-        images: {call: its images [LATENTS, C, R, R], float32, on the CPU}.
+        images: {call: its images [N, C, R, R], float32, on the CPU}.
         features: {block name: what it hands to the next one}, of the first call.
         answers: {layer: what it answers}, in the order in which layers are done, of the first call; behind them
             {"layer (a style for each layer)": the same of that call}.
@@ -54,7 +54,7 @@ def trace(found: Located, seed: int = 0) -> Trace:
         UnsupportedModelError: its family cannot be run on latents; whatever the generator itself raises.
     """
     sampler = found.sampler()
-    z, c = fixed_latents(sampler, LATENTS)
+    z, c = fixed_latents(sampler, LATENTS.at(sampler.img_resolution))
     features: Dict[str, Sample] = {}
     answers: Dict[str, Sample] = {}
     images = {}
@@ -69,7 +69,7 @@ def trace(found: Located, seed: int = 0) -> Trace:
                 stack.enter_context(_heard(found.root, answers))
             images[name] = _seeded(found, call, seed)
     with contextlib.suppress(UnsupportedModelError):  # synthesis wants more than styles
-        ws = fixed_styles(LATENTS, found.running.num_ws(found.network), found.specs[0].w_dim)
+        ws = fixed_styles(len(z), found.running.num_ws(found.network), found.specs[0].w_dim)
         ws = ws.to(reference_of(found.network).device)
         mixed: Dict[str, Sample] = {}
         with _heard(found.root, mixed):

@@ -138,7 +138,7 @@ def test_what_keeps_checks_from_running(downstream: Downstream, planted: str) ->
     done.assert_outcomes(**({"passed": 2, "failed": 1} if planted == "renamed" else {"failed": 3}))
     said = {
         "error": "*could not be run: RuntimeError: no \\x1b[[]31mway",
-        "renamed": "*the baseline has a generator 'G' that the configuration does not make (but 'G_ema', 'D')*",
+        "renamed": "*the configuration makes no generator 'G', which is recorded, but 'G_ema', 'D'; *",
     }
     done.stdout.fnmatch_lines([said[planted]])
     text = done.stdout.str()
