@@ -182,9 +182,8 @@ class RecordItem(_Item):
 
     def runtest(self) -> None:
         with _guarded(self):
-            runner = _module("checks.runner")
-            config = runner.configured(self.path)
-            baseline = runner.record(config)
+            config = _module("checks.runner").configured(self.path)
+            baseline = _module("checks.recording").record(config)
         names = ", ".join(_plain(name) or "one generator" for name in baseline.generators)
         where = os.path.relpath(config.baseline, self.path.parent)
         self.user_properties.append((RECORDED, f"recorded {names} in {_plain(where)}; commit it"))

@@ -1,8 +1,10 @@
 """The image squeeze connection for existing StyleGAN2 generators."""
 
+import importlib as _importlib
 import importlib.util as _util
 import sys as _sys
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 
@@ -27,8 +29,6 @@ if not (_Path(__file__).parent / "adapters").is_dir():
 from squeeze_patch.checkpoints.convert import Conversion, convert
 from squeeze_patch.checkpoints.load import load
 from squeeze_patch.checkpoints.scanning import Scan, scan
-from squeeze_patch.checks.outcome import CheckReport, Outcome
-from squeeze_patch.checks.runner import check
 from squeeze_patch.errors import (
     CheckpointError,
     ConfigError,
@@ -51,6 +51,24 @@ from squeeze_patch.surgery.apply import apply, squeezed
 from squeeze_patch.surgery.remove import remove
 from squeeze_patch.surgery.status import Status, kept_channels, status
 from squeeze_patch.version import __version__
+
+if _TYPE_CHECKING:
+    from squeeze_patch.checks.outcome import CheckReport, Outcome
+    from squeeze_patch.checks.runner import check
+
+#: {public name: module} of what imports scipy and Pillow, which squeezing does without: imported when it is asked for
+_LATER = {
+    "CheckReport": "squeeze_patch.checks.outcome",
+    "Outcome": "squeeze_patch.checks.outcome",
+    "check": "squeeze_patch.checks.runner",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_importlib.import_module(_LATER[name]), name)
+
 
 __all__ = [
     "CheckReport",

@@ -93,4 +93,8 @@ class Context:
 #: a check of one generator
 Run = Callable[[Subject, Context, Mapping[str, Any]], Answer]
 
-NOT_RECORDED = skipped("nothing is recorded to hold it against", f"{RECORD} records it")
+
+def not_recorded(context: Context) -> Answer:
+    """A check without a record to hold it against: where the repository has a configuration, it is to have one."""
+    words, cure = "nothing is recorded to hold it against", f"{RECORD} records it; commit the file"
+    return Answer("unknown", words, cure=cure) if context.config.path.is_file() else skipped(words, cure)

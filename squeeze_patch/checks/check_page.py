@@ -15,7 +15,7 @@ from squeeze_patch.checks.baseline import Recorded, shown
 from squeeze_patch.checks.outcome import CheckReport, Outcome, plain
 from squeeze_patch.checks.runner import CheckSession
 from squeeze_patch.checks.subjects import Subject
-from squeeze_patch.checks.tracing import CALLS, LATENTS, trace
+from squeeze_patch.checks.tracing import CALLS, trace
 from squeeze_patch.progress import own_settings
 from squeeze_patch.reporting.page import Curve, Pictures, Row, Section, Table, page
 
@@ -61,22 +61,23 @@ def _looks(subject: Subject, context: Context) -> List[Section]:
     name = f" of {plain(subject.name)}" if subject.name else ""
     recorded = context.recorded(subject)
     call = next(iter(CALLS))
+    count = len(now.images[call])
     layers: Dict[str, NDArray[np.uint8]] = {}
     sections: List[Section] = []
     if recorded is not None:
         sections += _features(recorded, now.features, context.tolerance(subject, 0.0), name)
         if call in recorded.pictures:
-            layers["recorded"] = _apart(recorded.pictures[call])
-    layers["now"] = _apart(shown(now.images[call].nan_to_num(0.0)))
+            layers["recorded"] = _apart(recorded.pictures[call], count)
+    layers["now"] = _apart(shown(now.images[call].nan_to_num(0.0)), count)
     try:
         dense = context.trained_dense(subject)
         if dense is not None:
-            layers["dense"] = _apart(shown(trace(locate(dense)).images[call]))
+            layers["dense"] = _apart(shown(trace(locate(dense)).images[call]), count)
     except Exception:  # of its repository's code, too
         dense = None
     alike = {key: images for key, images in layers.items() if images.shape == layers["now"].shape}
     left_out = [key for key in layers if key not in alike]
-    note = f"Of {LATENTS} fixed latents, no larger than the baseline has them."
+    note = f"Of {count} fixed latents, no larger than the baseline has them."
     note += f" Of another size, and left out: {', '.join(left_out)}." if left_out else ""
     return [Pictures(f"Images{name}", alike, note), *sections]
 
@@ -116,8 +117,8 @@ def _versions(report: CheckReport, context: Context) -> Table:
     return Table("Versions", rows, ("of", "now", "when it was recorded"))
 
 
-def _apart(png: bytes) -> NDArray[np.uint8]:
+def _apart(png: bytes, count: int) -> NDArray[np.uint8]:
     """Images [N, H, W, 3] of a PNG that has the latents' images one beside the other."""
     with Image.open(io.BytesIO(png)) as image:
         pixels = np.asarray(image.convert("RGB"))
-    return np.stack(np.split(pixels, LATENTS, axis=1))
+    return np.stack(np.split(pixels, count, axis=1))

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from squeeze_patch.adapters.layers import reference_of
-from squeeze_patch.checks.answers import NOT_RECORDED, RECORD, Answer, Context, holds, short, skipped
+from squeeze_patch.checks.answers import RECORD, Answer, Context, holds, not_recorded, short, skipped
 from squeeze_patch.checks.subjects import Subject
 from squeeze_patch.errors import UnsupportedModelError
 from squeeze_patch.evaluation.latency import Quartiles, timed_pairs
@@ -34,7 +34,7 @@ def multiply_adds(subject: Subject, context: Context, settings: Mapping[str, Any
     words += f" ({now.multiply_adds_after / now.multiply_adds_before:.2f})"
     recorded = context.recorded(subject)
     if recorded is None:
-        return NOT_RECORDED
+        return not_recorded(context)
     most = recorded.multiply_adds * (1 + settings["tolerance"])
     figures = {"multiply_adds": now.multiply_adds_after, "recorded": recorded.multiply_adds}
     if now.multiply_adds_after > most:
@@ -145,7 +145,7 @@ def _limit(name: str, subject: Subject, context: Context, settings: Mapping[str,
         return settings["ratio"]
     recorded = context.recorded(subject)
     if recorded is None:
-        return NOT_RECORDED
+        return not_recorded(context)
     if name not in recorded.ratios:
         return skipped("there was no dense generator to measure against when it was recorded", "name one as [dense]")
     return recorded.ratios[name] * (1 + settings["tolerance"])

@@ -8,7 +8,7 @@ from typing import Any, Mapping, Optional
 
 import torch
 
-from squeeze_patch.checks.answers import NOT_RECORDED, RECORD, Answer, Context, holds, short, skipped
+from squeeze_patch.checks.answers import RECORD, Answer, Context, holds, not_recorded, short, skipped
 from squeeze_patch.checks.baseline import Recorded, pixels_of
 from squeeze_patch.checks.fixed_inputs import Amount, Sample, fixed_latents
 from squeeze_patch.checks.pictures import failure_picture
@@ -77,7 +77,7 @@ def images(subject: Subject, context: Context, settings: Mapping[str, Any]) -> A
     """The recorded images, up to float error."""
     recorded = context.recorded(subject)
     if recorded is None:
-        return NOT_RECORDED
+        return not_recorded(context)
     now = context.trace(subject)
     samples = pixels_of(now)
     share = context.tolerance(subject, settings["tolerance"])
@@ -108,7 +108,7 @@ def features(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
     """The recorded features between blocks, up to float error."""
     recorded = context.recorded(subject)
     if recorded is None:
-        return NOT_RECORDED
+        return not_recorded(context)
     if not recorded.features:
         return skipped("this family shows no features between blocks")
     now = context.trace(subject)

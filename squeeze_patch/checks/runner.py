@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 
@@ -19,16 +19,13 @@ from squeeze_patch.checks import (
     training_checks,
 )
 from squeeze_patch.checks.answers import RECORD, Answer, Context, Run
-from squeeze_patch.checks.baseline import Baseline, Recorded, TensorRecord, pixels_of, read_baseline, shown, versions
+from squeeze_patch.checks.baseline import Baseline, read_baseline, versions
 from squeeze_patch.checks.catalogue import BY_NAME, Check
 from squeeze_patch.checks.config import CheckConfig, find_config, read_config
 from squeeze_patch.checks.outcome import CheckReport, Outcome
 from squeeze_patch.checks.subjects import Subject, importable, make_subjects, relative_to
-from squeeze_patch.checks.tracing import CALLS
 from squeeze_patch.errors import ConfigError, SqueezeError
-from squeeze_patch.planning.cost import report
 from squeeze_patch.progress import Progress, own_settings
-from squeeze_patch.surgery.status import status_of_part
 
 RUNS: Mapping[str, Run] = {
     "state": structure_checks.state,
@@ -112,13 +109,14 @@ class running:
     further blocks of the same `running` have the same ones. Between blocks, modules are looked for where they were
     before, and torch has its threads back."""
 
-    def __init__(self, config: CheckConfig, progress: Optional[Progress] = None) -> None:
+    def __init__(self, config: CheckConfig, progress: Optional[Progress] = None, *, recording: bool = False) -> None:
         self.config, self.progress = config, progress or (lambda what, done, total: None)
+        self.recording = recording  # a baseline that cannot be read is about to be written anew
         self.session: Optional[CheckSession] = None
         self.block = contextlib.ExitStack()
 
     def __enter__(self) -> CheckSession:
-        baseline = read_baseline(self.config.baseline) if self.session is None else None
+        baseline = self._baseline() if self.session is None else None
         with contextlib.ExitStack() as block:
             block.enter_context(importable(self.config))
             block.callback(torch.set_num_threads, torch.get_num_threads())
@@ -131,6 +129,14 @@ class running:
 
     def __exit__(self, *_: Any) -> None:
         self.block.close()
+
+    def _baseline(self) -> Optional[Baseline]:
+        try:
+            return read_baseline(self.config.baseline)
+        except ConfigError:
+            if not self.recording:
+                raise
+            return None
 
 
 @dataclass(frozen=True)
@@ -214,70 +220,3 @@ def _ran(check: Check, subject: Subject, context: Context) -> Answer:
         return Answer("unknown", f"{type(error).__name__}: {error}")
     except Exception as error:  # whatever the repository's code brings about
         return Answer("short", f"it stops with {type(error).__name__}: {error}", wanted="a generator that runs")
-
-
-@own_settings()
-def record(config: ConfigLike = None, *, progress: Optional[Progress] = None) -> Baseline:
-    """Write the baseline: what the generators of a configuration are now.
-
-    Args:
-        config: as for `check`.
-        progress: called with (what, done, in all).
-
-    Raises:
-        ConfigError: a generator is not squeezed, not finite or not reproducible: nothing to hold later ones against;
-            the earlier baseline stays.
-    """
-    found = configured(config)
-    with running(found, progress) as session:
-        context = session.context
-        for subject in context.subjects.values():
-            _refuse(subject, context)
-        generators = {name: _recorded(subject, context) for name, subject in context.subjects.items()}
-    baseline = Baseline(generators, versions())
-    found.baseline.parent.mkdir(parents=True, exist_ok=True)
-    baseline.write(found.baseline)
-    return baseline
-
-
-def _refuse(subject: Subject, context: Context) -> None:
-    """Raise where a generator cannot be a baseline."""
-    settings = {"samples": 0, "styles": 10_000}
-    for name in ("state", "finite", "reproducible"):
-        answer = Answer("short", subject.trouble) if subject.located is None else None
-        if answer is None:
-            without = Context(context.config, None, context.subjects, context.progress)
-            answer = RUNS[name](subject, without, settings)
-        if answer.state != "holds":
-            where = f" ({answer.place})" if answer.place else ""
-            raise ConfigError(
-                f"{subject.name or 'the generator'} cannot be recorded: {name}: {answer.found}{where}"
-                + (f"; {answer.cure}" if answer.cure else "")
-            )
-
-
-def _recorded(subject: Subject, context: Context) -> Recorded:
-    found, trace = subject.found, context.trace(subject)
-    now = status_of_part(found)
-    assert now.plan is not None
-    dense = context.trained_dense(subject)
-    fidelity: Dict[str, float] = {}
-    if dense is not None:
-        samples = int(context.config.checks.get("fidelity", BY_NAME["fidelity"].settings)["samples"])
-        compared = parity_checks.compare_with(dense, subject, samples, context.progress)
-        fidelity = {"psnr": compared.psnr, "frechet": compared.frechet.value}
-    first = next(iter(CALLS))
-    return Recorded(
-        family=now.family,
-        class_name=type(subject.root).__name__,
-        plan=now.plan,
-        parameters=now.parameters_after,
-        multiply_adds=report(found).multiply_adds_after,
-        tensors={name: TensorRecord.of(tensor) for name, tensor in subject.root.state_dict().items()},
-        images=pixels_of(trace),
-        pictures={first: shown(trace.images[first])},
-        features=trace.features,
-        answers=trace.answers,
-        ratios=cost_checks.measured_ratios(subject, context),
-        fidelity=fidelity,
-    )

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.checks.answers import NOT_RECORDED, RECORD, Answer, Context, holds, short, skipped
+from squeeze_patch.checks.answers import RECORD, Answer, Context, holds, not_recorded, short, skipped
 from squeeze_patch.checks.baseline import TensorRecord
 from squeeze_patch.checks.subjects import Subject
 from squeeze_patch.planning.plans import describe_reduction
@@ -24,6 +24,9 @@ def state(subject: Subject, context: Context, settings: Mapping[str, Any]) -> An
     """Squeezed, by the plan on it and the plan recorded, block by block."""
     now = status_of_part(subject.found)
     recorded = context.recorded(subject)
+    unlike = _unlike_recorded(subject, context)
+    if unlike:
+        return short(unlike, wanted="the recorded generators", cure=f"where it is meant so, {RECORD}")
     plan = now.plan if recorded is None else recorded.plan
     widths = {} if plan is None else {block.name: block.width for block in plan.blocks}
     for spec in subject.found.specs:
@@ -37,6 +40,15 @@ def state(subject: Subject, context: Context, settings: Mapping[str, Any]) -> An
     if recorded is not None and now.family != recorded.family:
         return short(f"of the family {now.family}", wanted=recorded.family)
     return holds(f"{now.squeezed_blocks} of {now.blocks} blocks squeezed, as planned")
+
+
+def _unlike_recorded(subject: Subject, context: Context) -> str:
+    """Which generator the baseline does not have, or has and is not made any more; "" = none."""
+    before = {} if context.baseline is None else context.baseline.generators
+    if before and subject.name not in before:
+        return f"the baseline has no generator {subject.name!r}, but {_some([*map(repr, before)])}"
+    lost = [name for name in before if name not in context.subjects]
+    return f"the generator {lost[0]!r}, which is recorded, is not made any more" if lost else ""
 
 
 def reduction(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
@@ -56,7 +68,7 @@ def names(subject: Subject, context: Context, settings: Mapping[str, Any]) -> An
     """Names, shapes and kinds of numbers of the state dict."""
     recorded = context.recorded(subject)
     if recorded is None:
-        return NOT_RECORDED
+        return not_recorded(context)
     now = {name: _form(tensor) for name, tensor in _tensors(subject.root).items()}
     before = {name: (record.shape, record.dtype) for name, record in recorded.tensors.items()}
     lost = [name for name in before if name not in now]
@@ -85,7 +97,7 @@ def weights(subject: Subject, context: Context, settings: Mapping[str, Any]) -> 
     """Values, tensor by tensor; `names` tells of those that are not there."""
     recorded = context.recorded(subject)
     if recorded is None:
-        return NOT_RECORDED
+        return not_recorded(context)
     apart: Dict[str, float] = {}
     for name, tensor in _tensors(subject.root).items():
         before = recorded.tensors.get(name)

@@ -54,7 +54,8 @@ def trace(found: Located, seed: int = 0) -> Trace:
         UnsupportedModelError: its family cannot be run on latents; whatever the generator itself raises.
     """
     sampler = found.sampler()
-    z, c = fixed_latents(sampler, LATENTS.at(sampler.img_resolution))
+    count = LATENTS.at(sampler.img_resolution)
+    z, c = fixed_latents(sampler, count)
     features: Dict[str, Sample] = {}
     answers: Dict[str, Sample] = {}
     images = {}
@@ -69,7 +70,7 @@ def trace(found: Located, seed: int = 0) -> Trace:
                 stack.enter_context(_heard(found.root, answers))
             images[name] = _seeded(found, call, seed)
     with contextlib.suppress(UnsupportedModelError):  # synthesis wants more than styles
-        ws = fixed_styles(len(z), found.running.num_ws(found.network), found.specs[0].w_dim)
+        ws = fixed_styles(count, found.running.num_ws(found.network), found.specs[0].w_dim)
         ws = ws.to(reference_of(found.network).device)
         mixed: Dict[str, Sample] = {}
         with _heard(found.root, mixed):

@@ -102,7 +102,7 @@ def step(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Ans
     def ratio(chosen: Iterable[str]) -> float:
         """Change made / change promised, by steps of these parts."""
         steps = [(p, step / len(list(chosen))) for name in chosen for p, step in ways[name]]
-        losses = []
+        losses: List[float] = []
         with torch.no_grad():
             for sign in (-1, 2, -1):  # down, up, back
                 for parameter, change in steps:

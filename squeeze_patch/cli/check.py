@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 import click
 
@@ -15,7 +15,8 @@ from squeeze_patch.checks.check_page import check_page
 from squeeze_patch.checks.github import ACTIONS, SUMMARY, step_summary, workflow_commands
 from squeeze_patch.checks.junit import junit as junit_xml
 from squeeze_patch.checks.outcome import CheckReport
-from squeeze_patch.checks.runner import configured, record, running
+from squeeze_patch.checks.recording import record
+from squeeze_patch.checks.runner import configured, running
 from squeeze_patch.checks.subjects import relative_to
 from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.cli.options import quiet_option
@@ -71,10 +72,12 @@ def check(
         return
     found = configured(config, only, skip)
     if recording:
+        changes: List[str] = []
         with progress_bar("recording", quiet=quiet) as step:
-            baseline = record(found, progress=step)
+            baseline = record(found, progress=step, changed=changes.append)
         if not quiet:
             names = ", ".join(name or "one generator" for name in baseline.generators)
+            click.echo("\n".join(f"changed  {printable(line)}" for line in changes), nl=bool(changes))
             click.echo(f"recorded {printable(names)} in {relative_to(found, found.baseline)}; commit it")
         return
     check_outputs(json_target, junit, html, sources=[found.path, found.baseline])

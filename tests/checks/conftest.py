@@ -10,7 +10,7 @@ from typing import Iterator
 import pytest
 
 from squeeze_patch.checks.catalogue import CHECKS
-from squeeze_patch.checks.runner import record
+from squeeze_patch.checks.recording import record
 
 #: its generators; a variable says what is planted in them
 GENERATORS = """

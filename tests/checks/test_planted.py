@@ -12,7 +12,8 @@ import torch
 from squeeze_patch.adapters import locate
 from squeeze_patch.checks.catalogue import BY_NAME
 from squeeze_patch.checks.config import CheckConfig, Recipe
-from squeeze_patch.checks.runner import check, record
+from squeeze_patch.checks.recording import record
+from squeeze_patch.checks.runner import check
 from tests.helpers import FLAT_HOSTS, HOSTS
 from tests.planting import make_dense, make_generators
 from tests.plants import PLANTS, Plant
