@@ -162,7 +162,12 @@ BREAKS: Tuple[Break, ...] = (
         rewritten("style = self.affine(w) * self.weight_gain", "style = self.affine(w).detach() * self.weight_gain"),
         "torgb.affine",
     ),
-    Break("a gradient cut between blocks", "step", rewritten(HAND_ON, HAND_ON.replace("(f)", "(f.detach())")), "b4"),
+    Break(
+        "a gradient cut between blocks",
+        "second_derivatives",
+        rewritten(HAND_ON, HAND_ON.replace("(f)", "(f.detach())")),
+        "synthesis.b4.excite",
+    ),
     Break(
         "noise lost",
         "names",
