@@ -338,9 +338,11 @@ def _guarded(node: pytest.Item) -> Iterator[None]:
             yield
     except Exception as error:
         words, check = _plain(error), isinstance(node, _Item)
-        if not any(kind.__module__ == "squeeze_patch.errors" for kind in type(error).__mro__):
-            ours = (__file__, str(_folder()), contextlib.__file__)
-            frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(ours)]
+        on_purpose = any(kind.__module__ == "squeeze_patch.errors" for kind in type(error).__mro__)
+        origin = error.__cause__ if on_purpose and error.__cause__ is not None else error
+        ours = (__file__, str(_folder()), contextlib.__file__)
+        frames = [one for one in traceback.extract_tb(origin.__traceback__) if not one.filename.startswith(ours)]
+        if frames:
             node.add_report_section("call" if check else "setup", "traceback", "".join(traceback.format_list(frames)))
-            words = f"{type(error).__name__}: {words}"
+        words = words if on_purpose else f"{type(error).__name__}: {words}"
         raise pytest.fail.Exception(f"could not be run: {words}" if check else words, pytrace=False) from None

@@ -97,12 +97,16 @@ def _make(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn
 
 def _from_factory(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn.Module]:
     factory = source.factory if callable(source.factory) else _function(source.factory, where)
-    made = factory()
+    name = source.factory if isinstance(source.factory, str) else getattr(factory, "__name__", "")
+    try:
+        made = factory()
+    except Exception as error:  # of the repository's code
+        raise ConfigError(f"{where} factory {name} stops with {type(error).__name__}: {error}") from error
     several = made if isinstance(made, Mapping) else {"": made}
     wrong = [type(value).__name__ for value in several.values() if not isinstance(value, torch.nn.Module)]
     if wrong or not several:
         raise ConfigError(
-            f"{where} {source.factory} returned {wrong[0] if wrong else 'an empty dict'}; it has to return a generator "
+            f"{where} factory {name} returned {wrong[0] if wrong else 'an empty dict'}; it has to return a generator "
             '(torch.nn.Module), or a dict of some: {"G": ..., "G_ema": ...}'
         )
     if source.checkpoint:

@@ -19,8 +19,9 @@ from squeeze_patch.sampling import draw, evaluation
 #: images that gradients are taken of: two up to 64x64, above it one
 BATCH = Amount(2**13, 1, 2)
 #: share of the loss that a step of `step` changes it by, and how far the change may be from that, relatively: float
-#: error in the images, 1e-6 of them, is a thousandth of so large a change, and terms of third order are smaller
-DECREASE, NEAR = 1e-3, 0.03
+#: error in the images, 1e-6 of them, is a thousandth of so large a change, and terms of third order are smaller; ten
+#: times that
+DECREASE, NEAR = 1e-3, 0.01
 
 
 def gradients(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:

@@ -137,7 +137,7 @@ def test_what_keeps_checks_from_running(downstream: Downstream, planted: str) ->
     done = downstream.run("-k", "state or (weights and G_ema)", planted=planted)
     done.assert_outcomes(failed=3)
     said = {
-        "error": "*could not be run: RuntimeError: no \\x1b[[]31mway",
+        "error": "*could not be run: [[]generator] factory * stops with RuntimeError: no \\x1b[[]31mway",
         "renamed": "*the configuration makes no generator 'G', which is recorded, but 'G_ema', 'D'; *",
     }
     done.stdout.fnmatch_lines([said[planted]])
