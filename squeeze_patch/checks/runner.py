@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ def configured(config: ConfigLike, only: Sequence[str] = (), skip: Sequence[str]
     if callable(config):
         config = CheckConfig.of(config)
     elif not isinstance(config, CheckConfig):
-        config = read_config(find_config(Path.cwd()) if config is None else config)
+        config = read_config(os.path.relpath(find_config(Path.cwd())) if config is None else config)
     return config.only(only, skip)
 
 
