@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     record = config.getoption("squeeze_record")
     asked = record or config.getoption("squeeze") is not None
-    everything = not config.getoption("file_or_dir") and config.invocation_params.dir == config.rootpath
+    everything = not config.getoption("file_or_dir", []) and config.invocation_params.dir == config.rootpath
     if (asked or everything) and not _is_walked_over(path, config):
         with contextlib.suppress(ValueError):  # another drive: the path stays absolute
             path = Path(os.path.relpath(path, config.invocation_params.dir))

@@ -51,7 +51,7 @@ class TensorRecord:
         if self.sha256 == other.sha256:
             return 0.0
         squares = np.square(np.subtract(self.sums, other.sums)).mean()
-        return float(np.sqrt(squares)) / max(self.norm, 1e-30)
+        return float(np.sqrt(squares)) / max(self.norm, other.norm, 1e-30)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def memory(subject: Subject, context: Context, settings: Mapping[str, Any]) -> A
         return dense
     before, after = memory_of(dense, settings["batch"]), memory_of(subject.root, settings["batch"])
     ratio = after.peak / before.peak
-    words = f"{before.peak / 1e6:.1f} -> {after.peak / 1e6:.1f} MB ({ratio:.3f})"
+    words = f"{before.peak / 1e6:.4g} -> {after.peak / 1e6:.4g} MB ({ratio:.3f})"
     figures = {"ratio": ratio, "limit": limit, "before": before.peak, "after": after.peak}
     if ratio > limit:
         return short(words, wanted=f"{limit:.3f} at most", figures=figures)

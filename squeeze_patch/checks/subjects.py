@@ -51,10 +51,10 @@ class Subject:
 
 @contextlib.contextmanager
 def importable(config: CheckConfig) -> Iterator[None]:
-    """The modules of the repository, and of the hosts that the configuration names, for the length of a block."""
-    folders = [str(config.folder)]
-    before = list(sys.path)
-    sys.path[:0] = [folder for folder in folders if folder not in sys.path]
+    """The modules of the repository, and of the hosts that the configuration names, for the length of a block. What the
+    repository's own modules add to the path stays there, as they do themselves."""
+    own = [folder for folder in [str(config.folder)] if folder not in sys.path]
+    sys.path[:0] = own
     hosts = [source.host for source in (config.generator, config.dense) if source is not None and source.host]
     try:
         with contextlib.ExitStack() as stack:
@@ -62,7 +62,9 @@ def importable(config: CheckConfig) -> Iterator[None]:
                 stack.enter_context(host_path(config.folder / host))
             yield
     finally:
-        sys.path[:] = before
+        for folder in own:
+            with contextlib.suppress(ValueError):  # somebody has taken it away
+                sys.path.remove(folder)
 
 
 def make_subjects(config: CheckConfig) -> Dict[str, Subject]:
