@@ -91,7 +91,13 @@ def _make(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn
     device = device_named(config.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        made = _from_factory(config, source, where) if source.factory else _from_file(config, source)
+        try:
+            made = _from_factory(config, source, where) if source.factory else _from_file(config, source)
+        except SystemExit as error:  # the run would end here, with 0 as if all held
+            raise ConfigError(
+                f"{where} {source.factory or source.checkpoint} ends the process (SystemExit: {error}); what a module "
+                'does as a program belongs under if __name__ == "__main__"'
+            ) from error
     return {name: G.to(device).eval() for name, G in made.items()}
 
 

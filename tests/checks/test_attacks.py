@@ -1,0 +1,66 @@
+"""What a repository, a configuration or a baseline may do to the checks: never green when something is wrong."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+import torch
+
+import squeeze_patch
+from squeeze_patch.checks.config import CheckConfig
+from squeeze_patch.checks.recording import record
+from squeeze_patch.checks.runner import check
+from squeeze_patch.demo.network import Generator
+from squeeze_patch.errors import ConfigError
+from squeeze_patch.testing import trained
+from tests.helpers import cli
+
+
+def small(**more: Any) -> Generator:
+    """16x16, squeezed; the same one at every call."""
+    torch.manual_seed(0)
+    widths = {"channel_base": 256, "channel_max": 16}
+    G = trained(Generator(8, 0, 8, 16, 3, mapping_kwargs={"num_layers": 1}, synthesis_kwargs=widths))
+    return squeeze_patch.apply(G, **{"ratio": 2.0, "keep_original": False, "verify": False, **more})
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A repository with a configuration; its factory is `small`, where a test writes no other one."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "from tests.checks.test_attacks import small as make\n")
+    yield tmp_path
+    sys.modules.pop("attacked", None)
+
+
+def write(folder: Path, factory: str, checks: str = "state = true") -> None:
+    (folder / "attacked.py").write_text(factory)
+    (folder / "squeeze.toml").write_text(f'[generator]\nfactory = "attacked:make"\n[checks]\n{checks}\n')
+
+
+@pytest.mark.parametrize("factory", ["import sys\nsys.exit()", "import sys\ndef make():\n    sys.exit(0)"])
+def test_a_factory_that_ends_the_process_is_not_green(folder: Path, factory: str) -> None:
+    write(folder, factory)
+    code, _, errors = cli("check", "--only", "state")
+    assert code == 2
+    assert "attacked:make ends the process" in errors
+
+
+def test_a_generator_that_ends_the_process_falls_short() -> None:
+    def make() -> Any:
+        G = small()
+        G.register_forward_hook(lambda *_: sys.exit(0))
+        return G
+
+    found = check(make, only=["reproducible"])
+    assert found.exit_code == 1
+    assert "SystemExit" in found.outcomes[0].message
+
+
+def test_no_check_at_all_is_not_green(folder: Path) -> None:
+    code, _, errors = cli("check", "--only", "state", "--skip", "structure")
+    assert code == 2
+    assert "no check is left" in errors
