@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.checks.config import CheckConfig
+from squeeze_patch.checks.config import LEAST, CheckConfig
+from squeeze_patch.checks.cost_checks import FALSE_ALARM, LOOKS
 from squeeze_patch.checks.recording import record
 from squeeze_patch.checks.runner import check
 from squeeze_patch.demo.network import Generator
@@ -64,3 +65,41 @@ def test_no_check_at_all_is_not_green(folder: Path) -> None:
     code, _, errors = cli("check", "--only", "state", "--skip", "structure")
     assert code == 2
     assert "no check is left" in errors
+
+
+@pytest.mark.parametrize(
+    ("checks", "words"),
+    [
+        ("multiply_adds = {tolerance = nan}", "tolerance has to be a number"),
+        ("memory = {tolerance = inf}", "tolerance has to be a number"),
+        ("latency = {pairs = 10}", "pairs has to be 16 or more"),
+        ("memory = {batch = 0}", "batch has to be 1 or more"),
+    ],
+)
+def test_settings_that_nothing_falls_short_of_are_refused(folder: Path, checks: str, words: str) -> None:
+    write(folder, "", checks)
+    code, _, errors = cli("check")
+    assert code == 2
+    assert words in errors
+
+
+def test_the_fewest_pairs_suffice_for_an_alarm() -> None:
+    looks = [look for look in LOOKS if look < LEAST["pairs"]] + [LEAST["pairs"]]
+    assert 0.5 ** LEAST["pairs"] < FALSE_ALARM / (2 * len(looks)) < 0.5 ** (LEAST["pairs"] - 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[tool]\nsqueeze-patch = 3", "has to be a table"),
+        ("tool = 3", "no table [tool.squeeze-patch]"),
+        ('[tool.squeeze-patch.generator]\nfactory = ":make"', 'has to be "package.module:function"'),
+        ('[tool.squeeze-patch.generator]\nfactory = ".attacked:make"', 'has to be "package.module:function"'),
+    ],
+)
+def test_a_pyproject_of_wrong_types(folder: Path, text: str, words: str) -> None:
+    (folder / "pyproject.toml").write_text(text)
+    code, _, errors = cli("check", "pyproject.toml")
+    assert code == 2
+    assert words in errors
+    assert "--debug" not in errors
