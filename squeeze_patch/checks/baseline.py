@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import platform
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
@@ -24,6 +25,8 @@ from squeeze_patch.planning.plans import Plan
 from squeeze_patch.version import __version__
 
 SCHEMA = 1
+#: how every baseline begins, one with marks of a merge or cut off, too, and no other file
+BEGIN = re.compile(rb'\s*\{\s*"schema"\s*:')
 #: longest side of the images that the baseline shows; they are shown, and not compared
 SHOWN = 128
 
@@ -161,6 +164,19 @@ def read_baseline(path: Path) -> Optional[Baseline]:
         return Baseline(generators, dict(data["versions"]))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError, PlanError) as error:
         raise ConfigError(f"{path}: this baseline cannot be read ({error}). {cure}") from error
+
+
+def check_target(path: Path) -> None:
+    """Before long work: raise `ConfigError` where a baseline would take the place of something else."""
+    if path.is_dir():
+        raise ConfigError(f"{path}: this is a folder; baseline = ... has to name a file")
+    if path.is_file():
+        with open(path, "rb") as stream:
+            head = stream.read(64)
+        if head.strip() and not BEGIN.match(head):
+            raise ConfigError(
+                f"{path}: this file is no baseline, and would be lost; name another one (baseline = ...), or delete it"
+            )
 
 
 def versions() -> Dict[str, str]:

@@ -6,7 +6,15 @@ from typing import Callable, Dict, Iterator, Optional
 
 from squeeze_patch.checks import cost_checks, parity_checks
 from squeeze_patch.checks.answers import Answer, Context
-from squeeze_patch.checks.baseline import Baseline, Recorded, TensorRecord, pixels_of, shown, versions
+from squeeze_patch.checks.baseline import (
+    Baseline,
+    Recorded,
+    TensorRecord,
+    check_target,
+    pixels_of,
+    shown,
+    versions,
+)
 from squeeze_patch.checks.catalogue import BY_NAME
 from squeeze_patch.checks.runner import RUNS, CheckSession, ConfigLike, configured, running
 from squeeze_patch.checks.subjects import Subject
@@ -36,9 +44,10 @@ def record(
 
     Raises:
         ConfigError: a generator is not squeezed, not finite or not reproducible: nothing to hold later ones against;
-            the earlier baseline stays.
+            the earlier baseline stays. Or the file is no baseline, which stays, too.
     """
     found = configured(config)
+    check_target(found.baseline)
     with running(found, progress, recording=True) as session:
         context = session.context
         for line in _changes(session):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import squeeze_patch
+from squeeze_patch.checks.baseline import check_target, read_baseline
 from squeeze_patch.checks.config import LEAST, CheckConfig
 from squeeze_patch.checks.cost_checks import FALSE_ALARM, LOOKS
 from squeeze_patch.checks.recording import record
@@ -103,3 +104,22 @@ def test_a_pyproject_of_wrong_types(folder: Path, text: str, words: str) -> None
     assert code == 2
     assert words in errors
     assert "--debug" not in errors
+
+
+@pytest.mark.parametrize("name", ["squeeze.toml", "package.json", "folder"])
+def test_recording_replaces_no_other_file(folder: Path, name: str) -> None:
+    (folder / "folder").mkdir()
+    (folder / "package.json").write_text('{"name": "mine"}')
+    toml = folder / "squeeze.toml"
+    toml.write_text(f'baseline = "{name}"\n{toml.read_text()}')
+    before = {file: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    code, _, errors = cli("check", "--record")
+    assert code == 2
+    assert name in errors
+    assert all(file.read_bytes() == content for file, content in before.items())
+
+
+@pytest.mark.parametrize("text", ["", '{\n "schema": 1,\n<<<<<<< ours', '{"schema": 99}'])
+def test_a_damaged_baseline_is_recorded_anew(tmp_path: Path, text: str) -> None:
+    (tmp_path / "b.json").write_text(text)
+    check_target(tmp_path / "b.json")
