@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 import platform
 import re
 from dataclasses import asdict, dataclass, field
@@ -107,19 +108,27 @@ class Recorded:
             for kind in ("images", "features", "answers")
         }
         tensors = {
-            name: TensorRecord(tuple(one["shape"]), one["dtype"], one["sha256"], one["norm"], tuple(one["sums"]))
+            name: TensorRecord(
+                tuple(map(int, one["shape"])),
+                str(one["dtype"]),
+                str(one["sha256"]),
+                _number(one["norm"]),
+                tuple(map(_number, one["sums"])),
+            )
             for name, one in data["tensors"].items()
         }
+        if not (samples["images"] and samples["answers"] and tensors):
+            raise ValueError("a generator has no images, answers or tensors")
         return cls(
-            family=data["family"],
-            class_name=data["class_name"],
+            family=str(data["family"]),
+            class_name=str(data["class_name"]),
             plan=Plan.from_dict(data["plan"]),
-            parameters=data["parameters"],
-            multiply_adds=data["multiply_adds"],
+            parameters=int(data["parameters"]),
+            multiply_adds=int(data["multiply_adds"]),
             tensors=tensors,
             pictures={name: base64.b64decode(png) for name, png in data["pictures"].items()},
-            ratios=data["ratios"],
-            fidelity=data["fidelity"],
+            ratios={name: _number(value) for name, value in data["ratios"].items()},
+            fidelity={name: _number(value) for name, value in data["fidelity"].items()},
             **samples,
         )
 
@@ -162,8 +171,16 @@ def read_baseline(path: Path) -> Optional[Baseline]:
             )
         generators = {name: Recorded.from_dict(one) for name, one in data["generators"].items()}
         return Baseline(generators, dict(data["versions"]))
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, PlanError) as error:
-        raise ConfigError(f"{path}: this baseline cannot be read ({error}). {cure}") from error
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError, PlanError) as error:
+        words = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ConfigError(f"{path}: this baseline cannot be read ({words}). {cure}") from error
+
+
+def _number(value: Any) -> float:
+    """A figure of a record; `ValueError` of NaN: nothing falls short of it."""
+    if math.isnan(float(value)):
+        raise ValueError("a figure is not a number")
+    return float(value)
 
 
 def check_target(path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import sys
+import zlib
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Dict, Iterator
 
 import pytest
 import torch
@@ -123,3 +127,55 @@ def test_recording_replaces_no_other_file(folder: Path, name: str) -> None:
 def test_a_damaged_baseline_is_recorded_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "b.json").write_text(text)
     check_target(tmp_path / "b.json")
+
+
+@pytest.fixture(scope="module")
+def recorded_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recorded")
+    record(settings(folder))
+    return folder / "squeeze-baseline.json"
+
+
+def settings(folder: Path, factory: Any = small, **more: Any) -> CheckConfig:
+    base = CheckConfig.of(factory)
+    paths = {"baseline": folder / "squeeze-baseline.json", "pictures": folder / "pictures"}
+    return replace(base, path=folder / "squeeze.toml", **{**paths, **more})
+
+
+def _bomb(data: Any) -> None:
+    packed = base64.b64encode(zlib.compress(bytes(2**26), 9)).decode()
+    data["images"]["stored noise"]["values"] = packed
+
+
+DAMAGES: Dict[str, Callable[[Any], Any]] = {
+    "no numbers": lambda data: data["images"]["stored noise"].update(values=base64.b64encode(zlib.compress(b"")).decode()),
+    "many numbers": _bomb,
+    "wrong base64": lambda data: data["images"]["stored noise"].update(values="%%"),
+    "a peak of infinity": lambda data: data["images"]["stored noise"].update(peak=float("inf")),
+    "a peak of NaN": lambda data: data["images"]["stored noise"].update(peak=float("nan")),
+    "no images": lambda data: data.update(images={}),
+    "no tensors": lambda data: data.update(tensors={}),
+    "infinite cost": lambda data: data.update(multiply_adds=float("inf")),
+    "NaN for a ratio": lambda data: data.update(ratios={"memory": float("nan")}),
+    "a list for a number": lambda data: data.update(multiply_adds=[1]),
+    "a list for a plan": lambda data: data.update(plan=[1]),
+    "a key lost": lambda data: data.pop("features"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_baseline_is_not_green(recorded_small: Path, tmp_path: Path, damage: str) -> None:
+    data = json.loads(recorded_small.read_text())
+    DAMAGES[damage](data["generators"][""])
+    file = tmp_path / "squeeze-baseline.json"
+    file.write_text(json.dumps(data))
+    with pytest.raises(ConfigError, match=r"this baseline cannot be read .* --record"):
+        read_baseline(file)
+
+
+def test_fewer_numbers_than_there_were_are_not_green(recorded_small: Path, tmp_path: Path) -> None:
+    data = json.loads(recorded_small.read_text())
+    one = data["generators"][""]["images"]["stored noise"]
+    one["values"] = base64.b64encode(zlib.compress(zlib.decompress(base64.b64decode(one["values"]))[:4])).decode()
+    (tmp_path / "squeeze-baseline.json").write_text(json.dumps(data))
+    assert check(settings(tmp_path), only=["images"]).exit_code == 1
