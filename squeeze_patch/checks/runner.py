@@ -217,7 +217,8 @@ def _not_a_generator(check: Check, subject: Subject) -> Answer:
 
 def _ran(check: Check, subject: Subject, context: Context) -> Answer:
     try:
-        return RUNS[check.name](subject, context, context.config.checks[check.name])
+        with torch.enable_grad():  # a factory that is for inference may have turned gradients off
+            return RUNS[check.name](subject, context, context.config.checks[check.name])
     except (SqueezeError, OSError) as error:
         return Answer("unknown", f"{type(error).__name__}: {error}")
     except (Exception, SystemExit) as error:  # whatever the repository's code brings about
