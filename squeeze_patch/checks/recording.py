@@ -17,7 +17,7 @@ from squeeze_patch.checks.baseline import (
 )
 from squeeze_patch.checks.catalogue import BY_NAME
 from squeeze_patch.checks.runner import RUNS, CheckSession, ConfigLike, configured, running
-from squeeze_patch.checks.subjects import Subject
+from squeeze_patch.checks.subjects import Subject, tensors_of
 from squeeze_patch.checks.tracing import CALLS
 from squeeze_patch.errors import ConfigError
 from squeeze_patch.planning.cost import report
@@ -105,7 +105,7 @@ def _recorded(subject: Subject, context: Context) -> Recorded:
         plan=now.plan,
         parameters=now.parameters_after,
         multiply_adds=report(found).multiply_adds_after,
-        tensors={name: TensorRecord.of(tensor) for name, tensor in subject.root.state_dict().items()},
+        tensors={name: TensorRecord.of(tensor) for name, tensor in tensors_of(subject.root).items()},
         images=pixels_of(trace),
         pictures={first: shown(trace.images[first])},
         features=trace.features,

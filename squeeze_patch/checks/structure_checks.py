@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checks.answers import RECORD, Answer, Context, holds, not_recorded, short, skipped
 from squeeze_patch.checks.baseline import TensorRecord
-from squeeze_patch.checks.subjects import Subject
+from squeeze_patch.checks.subjects import Subject, tensors_of
 from squeeze_patch.planning.plans import describe_reduction
 from squeeze_patch.surgery.status import status_of_part
 
@@ -69,7 +69,7 @@ def names(subject: Subject, context: Context, settings: Mapping[str, Any]) -> An
     recorded = context.recorded(subject)
     if recorded is None:
         return not_recorded(context)
-    now = {name: _form(tensor) for name, tensor in _tensors(subject.root).items()}
+    now = {name: _form(tensor) for name, tensor in tensors_of(subject.root).items()}
     before = {name: (record.shape, record.dtype) for name, record in recorded.tensors.items()}
     lost = [name for name in before if name not in now]
     new = [name for name in now if name not in before]
@@ -99,7 +99,7 @@ def weights(subject: Subject, context: Context, settings: Mapping[str, Any]) -> 
     if recorded is None:
         return not_recorded(context)
     apart: Dict[str, float] = {}
-    for name, tensor in _tensors(subject.root).items():
+    for name, tensor in tensors_of(subject.root).items():
         before = recorded.tensors.get(name)
         if before is None or _form(tensor) != (before.shape, before.dtype):
             continue
@@ -171,10 +171,6 @@ def _channels(block: torch.nn.Module, width: int) -> torch.Tensor:
             rows.append(centred / centred.norm().clamp(min=1e-30))
     stacked = torch.cat(rows, dim=1) if rows else torch.eye(width)
     return torch.nn.functional.normalize(stacked, dim=1)
-
-
-def _tensors(root: torch.nn.Module) -> Dict[str, torch.Tensor]:
-    return {name: value for name, value in root.state_dict().items() if isinstance(value, torch.Tensor)}
 
 
 def _form(tensor: torch.Tensor) -> Any:

@@ -151,6 +151,11 @@ def _subject(name: str, G: torch.nn.Module) -> Subject:
         return Subject(name, G, None, str(error))
 
 
+def tensors_of(root: torch.nn.Module) -> Dict[str, torch.Tensor]:
+    """The tensors of its state dict, which may hold other things beside them (`get_extra_state`)."""
+    return {name: value for name, value in root.state_dict().items() if isinstance(value, torch.Tensor)}
+
+
 def code_is_checked(config: CheckConfig) -> bool:
     """Whether the repository's own classes run: a file that is read without trust runs as classes of ours."""
     return bool(config.generator.factory) or config.generator.trust

@@ -179,3 +179,38 @@ def test_fewer_numbers_than_there_were_are_not_green(recorded_small: Path, tmp_p
     one["values"] = base64.b64encode(zlib.compress(zlib.decompress(base64.b64decode(one["values"]))[:4])).decode()
     (tmp_path / "squeeze-baseline.json").write_text(json.dumps(data))
     assert check(settings(tmp_path), only=["images"]).exit_code == 1
+
+
+def test_gradients_that_a_factory_turns_off(tmp_path: Path) -> None:
+    """As a module for inference does, when it is imported."""
+
+    def make() -> Any:
+        torch.set_grad_enabled(False)
+        return small()
+
+    try:
+        found = check(make, only=["gradients", "second_derivatives", "step"])
+    finally:
+        torch.set_grad_enabled(True)
+    assert found.count("holds") == 3
+
+
+class Extra(torch.nn.Identity):
+    def get_extra_state(self) -> Any:
+        return {"format": 1}
+
+    def set_extra_state(self, state: Any) -> None:
+        assert state == {"format": 1}
+
+
+def with_extra_state() -> Any:
+    G = small()
+    G.extra = Extra()
+    return G
+
+
+def test_a_state_dict_that_holds_more_than_tensors(tmp_path: Path) -> None:
+    config = settings(tmp_path, with_extra_state)
+    record(config)
+    found = check(config, only=["names", "weights", "deepcopy", "state_dict"])
+    assert found.count("holds") == 4, str(found)
