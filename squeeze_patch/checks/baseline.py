@@ -34,21 +34,23 @@ SHOWN = 128
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """A tensor of a state dict: shape, dtype, the SHA-256 of its bytes (64 bits of it), norm, `sketch`."""
+    """A tensor of a state dict: shape, dtype, the SHA-256 of its bytes (64 bits of it), norm, `sketch`; whether it is a
+    "parameter", a "frozen" one, which takes no gradient, or a "buffer" ("" = it was not recorded)."""
 
     shape: Tuple[int, ...]
     dtype: str
     sha256: str
     norm: float
     sums: Tuple[float, ...]
+    kind: str = ""
 
     @classmethod
-    def of(cls, tensor: torch.Tensor) -> TensorRecord:
+    def of(cls, tensor: torch.Tensor, kind: str = "") -> TensorRecord:
         held = tensor.detach().cpu().contiguous()
         norm = float(held.double().norm()) if held.numel() else 0.0
         raw = held.reshape(-1).view(torch.uint8).numpy().tobytes() if held.numel() else b""
         digest = hashlib.sha256(raw).hexdigest()[:16]
-        return cls(tuple(held.shape), str(held.dtype).replace("torch.", ""), digest, norm, sketch(held))
+        return cls(tuple(held.shape), str(held.dtype).replace("torch.", ""), digest, norm, sketch(held), kind)
 
     def apart(self, other: TensorRecord) -> float:
         """Distance to another tensor of this shape, a share of the norm; 0 = equal bit by bit."""
@@ -114,6 +116,7 @@ class Recorded:
                 str(one["sha256"]),
                 _number(one["norm"]),
                 tuple(map(_number, one["sums"])),
+                str(one.get("kind", "")),
             )
             for name, one in data["tensors"].items()
         }

@@ -17,7 +17,7 @@ from squeeze_patch.checks.baseline import (
 )
 from squeeze_patch.checks.catalogue import BY_NAME
 from squeeze_patch.checks.runner import RUNS, CheckSession, ConfigLike, configured, running
-from squeeze_patch.checks.subjects import Subject, tensors_of
+from squeeze_patch.checks.subjects import Subject, kinds_of, tensors_of
 from squeeze_patch.checks.tracing import CALLS
 from squeeze_patch.errors import ConfigError
 from squeeze_patch.planning.cost import report
@@ -98,14 +98,14 @@ def _recorded(subject: Subject, context: Context) -> Recorded:
         samples = int(context.config.checks.get("fidelity", BY_NAME["fidelity"].settings)["samples"])
         compared = parity_checks.compare_with(dense, subject, samples, context.progress)
         fidelity = {"psnr": compared.psnr, "frechet": compared.frechet.value}
-    first = next(iter(CALLS))
+    first, kinds = next(iter(CALLS)), kinds_of(subject.root)
     return Recorded(
         family=now.family,
         class_name=type(subject.root).__name__,
         plan=now.plan,
         parameters=now.parameters_after,
         multiply_adds=report(found).multiply_adds_after,
-        tensors={name: TensorRecord.of(tensor) for name, tensor in tensors_of(subject.root).items()},
+        tensors={name: TensorRecord.of(tensor, kinds[name]) for name, tensor in tensors_of(subject.root).items()},
         images=pixels_of(trace),
         pictures={first: shown(trace.images[first])},
         features=trace.features,

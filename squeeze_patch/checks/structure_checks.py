@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checks.answers import RECORD, Answer, Context, holds, not_recorded, short, skipped
 from squeeze_patch.checks.baseline import TensorRecord
-from squeeze_patch.checks.subjects import Subject, tensors_of
+from squeeze_patch.checks.subjects import Subject, kinds_of, tensors_of
 from squeeze_patch.planning.plans import describe_reduction
 from squeeze_patch.surgery.status import status_of_part
 
@@ -74,7 +74,9 @@ def names(subject: Subject, context: Context, settings: Mapping[str, Any]) -> An
     lost = [name for name in before if name not in now]
     new = [name for name in now if name not in before]
     changed = [name for name in now if name in before and now[name] != before[name]]
-    wrong = [*lost, *new, *changed]
+    kinds = kinds_of(subject.root)
+    other = [name for name in now if name in before and _turned(recorded.tensors[name].kind, kinds[name])]
+    wrong = [*lost, *new, *changed, *other]
     if not wrong:
         return holds(f"{len(now)} tensors of the recorded names and shapes")
     words = []
@@ -85,11 +87,16 @@ def names(subject: Subject, context: Context, settings: Mapping[str, Any]) -> An
     if changed:
         first = changed[0]
         words.append(f"{len(changed)} of another form ({first}: {_said(now[first])}, was {_said(before[first])})")
+    if other:
+        learned = kinds[other[0]] != "buffer"
+        words.append(f"{len(other)} turned into {'parameters' if learned else 'buffers, which do not train'}")
     return short(
         ", ".join(words),
-        wanted="the recorded names and shapes: checkpoints of before do not load",
+        wanted="the recorded names and shapes: checkpoints of before do not load"
+        if len(wrong) > len(other)
+        else "parameters and buffers as recorded",
         place=wrong[0],
-        figures={"lost": lost, "new": new, "changed": changed},
+        figures={"lost": lost, "new": new, "changed": changed, "turned": other},
     )
 
 
@@ -171,6 +178,11 @@ def _channels(block: torch.nn.Module, width: int) -> torch.Tensor:
             rows.append(centred / centred.norm().clamp(min=1e-30))
     stacked = torch.cat(rows, dim=1) if rows else torch.eye(width)
     return torch.nn.functional.normalize(stacked, dim=1)
+
+
+def _turned(before: str, now: str) -> bool:
+    """Whether a parameter has become a buffer, or a buffer a parameter."""
+    return bool(before) and (before == "buffer") != (now == "buffer")
 
 
 def _form(tensor: torch.Tensor) -> Any:

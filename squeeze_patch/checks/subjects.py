@@ -156,6 +156,15 @@ def tensors_of(root: torch.nn.Module) -> Dict[str, torch.Tensor]:
     return {name: value for name, value in root.state_dict().items() if isinstance(value, torch.Tensor)}
 
 
+def kinds_of(root: torch.nn.Module) -> Dict[str, str]:
+    """{tensor of its state dict: "parameter", "frozen" (one that takes no gradient) or "buffer"}."""
+    learned = {
+        name: "parameter" if parameter.requires_grad else "frozen"
+        for name, parameter in root.named_parameters(remove_duplicate=False)
+    }
+    return {name: learned.get(name, "buffer") for name in tensors_of(root)}
+
+
 def code_is_checked(config: CheckConfig) -> bool:
     """Whether the repository's own classes run: a file that is read without trust runs as classes of ours."""
     return bool(config.generator.factory) or config.generator.trust

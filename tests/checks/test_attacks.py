@@ -214,3 +214,28 @@ def test_a_state_dict_that_holds_more_than_tensors(tmp_path: Path) -> None:
     record(config)
     found = check(config, only=["names", "weights", "deepcopy", "state_dict"])
     assert found.count("holds") == 4, str(found)
+
+
+def a_buffer() -> Any:
+    """Its state dict stays as it is, and its gradients, of those that are parameters, too."""
+    G = small()
+    G.synthesis.b8.excite.register_buffer("weight", G.synthesis.b8.excite._parameters.pop("weight").detach())
+    return G
+
+
+def frozen() -> Any:
+    G = small()
+    G.synthesis.b8.excite.requires_grad_(False)
+    return G
+
+
+def at_rest() -> Any:
+    return small().requires_grad_(False)
+
+
+@pytest.mark.parametrize(("factory", "name"), [(a_buffer, "names"), (frozen, "gradients"), (at_rest, "")])
+def test_parameters_that_do_not_train_any_more(recorded_small: Path, factory: Any, name: str) -> None:
+    found = check(settings(recorded_small.parent, factory), only=["names", "gradients"])
+    wrong = {outcome.check: outcome.place for outcome in found.outcomes if outcome.state != "holds"}
+    assert set(wrong) == ({name} if name else set()), str(found)
+    assert all("b8.excite.weight" in place or "b8.excite" in place for place in wrong.values())
