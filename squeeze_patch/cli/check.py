@@ -70,6 +70,8 @@ def check(
     if listing:
         click.echo("\n".join(f"{one.group:<10} {one.name:<24} {one.catches}" for one in CHECKS))
         return
+    if recording and (only or skip or json_target or junit or html or github):
+        raise click.UsageError("--record runs no checks and writes the whole baseline; leave the other options out")
     found = configured(config, only, skip)
     if recording:
         changes: List[str] = []

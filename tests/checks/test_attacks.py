@@ -8,7 +8,7 @@ import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 import torch
@@ -239,3 +239,50 @@ def test_parameters_that_do_not_train_any_more(recorded_small: Path, factory: An
     wrong = {outcome.check: outcome.place for outcome in found.outcomes if outcome.state != "holds"}
     assert set(wrong) == ({name} if name else set()), str(found)
     assert all("b8.excite.weight" in place or "b8.excite" in place for place in wrong.values())
+
+
+def shifted() -> Any:
+    G = small()
+    with torch.no_grad():
+        G.synthesis.b8.conv1.bias.add_(1)
+    return G
+
+
+def not_finite() -> Any:
+    G = small()
+    with torch.no_grad():
+        G.synthesis.b8.conv1.bias.fill_(float("nan"))
+    return G
+
+
+def test_a_picture_that_cannot_be_written_hides_nothing(recorded_small: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").write_text("mine")
+    config = settings(recorded_small.parent, shifted, pictures=tmp_path / "pictures")
+    (outcome,) = check(config, only=["images"]).outcomes
+    assert outcome.state == "short"
+    assert "images differ" in outcome.message
+    assert "picture: none" in outcome.message
+    assert (tmp_path / "pictures").read_text() == "mine"
+
+
+def test_names_of_generators_are_no_paths(tmp_path: Path) -> None:
+    name = "a/../../../up"
+    record(settings(tmp_path, lambda: {name: small()}))
+    pictures = tmp_path / "in" / "pictures"
+    found = check(settings(tmp_path, lambda: {name: shifted()}, pictures=pictures), only=["images"])
+    assert found.exit_code == 1
+    assert [file.parent for file in tmp_path.rglob("*.png")] == [pictures]
+
+
+def test_outcomes_are_strict_json(recorded_small: Path) -> None:
+    found = check(settings(recorded_small.parent, not_finite), only=["images", "features", "weights"])
+    assert found.count("short") == 3
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("more", [["--only", "state"], ["--json", "a.json"]])
+def test_options_that_recording_would_ignore(folder: Path, more: List[str]) -> None:
+    code, _, errors = cli("check", "--record", *more)
+    assert code == 2
+    assert "--record runs no checks" in errors
+    assert not (folder / "squeeze-baseline.json").exists()
