@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,8 @@ def make_dense(config: CheckConfig, like: Subject) -> Optional[torch.nn.Module]:
 
 def _make(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn.Module]:
     device = device_named(config.device)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
+        stack.callback(os.chdir, os.getcwd())  # a factory may go elsewhere, and paths that were given count from here
         torch.manual_seed(SEED)
         try:
             made = _from_factory(config, source, where) if source.factory else _from_file(config, source)

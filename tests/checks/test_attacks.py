@@ -286,3 +286,14 @@ def test_options_that_recording_would_ignore(folder: Path, more: List[str]) -> N
     assert code == 2
     assert "--record runs no checks" in errors
     assert not (folder / "squeeze-baseline.json").exists()
+
+
+def test_a_factory_that_prints_and_goes_elsewhere(folder: Path) -> None:
+    (folder / "elsewhere").mkdir()
+    head = "import os\nfrom tests.checks.test_attacks import small\n"
+    write(folder, f"{head}def make():\n    print('loading')\n    os.chdir('elsewhere')\n    return small()\n")
+    code, out, errors = cli("check", "squeeze.toml", "--only", "state", "--json", "-", "--junit", "report.xml")
+    assert code == 0, errors
+    assert json.loads(out)["exit_code"] == 0
+    assert (folder / "report.xml").is_file()
+    assert Path.cwd() == folder
