@@ -100,7 +100,7 @@ class CheckReport:
         return f"{', '.join(counted) or 'no checks'}, in {seconds:.0f} s"
 
     def to_dict(self) -> Dict[str, Any]:
-        """Plain numbers, strings, lists and dicts for JSON, which has neither infinity nor NaN: None stands for them."""
+        """Plain numbers, strings, lists and dicts for JSON, which has no infinity and no NaN: there, None."""
         outcomes = [
             {**asdict(outcome), "figures": _strict(outcome.figures), "name": outcome.name} for outcome in self.outcomes
         ]

@@ -154,7 +154,9 @@ class CheckSession:
     def run(self) -> CheckReport:
         """Run everything; `ConfigError` where that is nothing: a green answer would say nothing."""
         if not self.jobs():
-            raise ConfigError(f"{self.context.config.path}: no check is left to run; turn some on in [checks], or skip fewer")
+            raise ConfigError(
+                f"{self.context.config.path}: no check is left to run; turn some on in [checks], or skip fewer"
+            )
         return self.report([self.outcome(*one) for one in self.jobs()])
 
     def outcomes(self, name: str, generator: Optional[str] = None, others: bool = False) -> List[Outcome]:

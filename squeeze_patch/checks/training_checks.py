@@ -29,7 +29,9 @@ def gradients(subject: Subject, context: Context, settings: Mapping[str, Any]) -
     torch.autograd.backward(_weighted(_images(found)).sum())
     excused = [pattern.strip() for pattern in settings["without"].split(",") if pattern.strip()]
     none, broken, zero = [], [], []
-    frozen = [name for name in _frozen(subject, context) if not any(fnmatch.fnmatch(name, pattern) for pattern in excused)]
+    frozen = [
+        name for name in _frozen(subject, context) if not any(fnmatch.fnmatch(name, pattern) for pattern in excused)
+    ]
     if frozen:
         return short(
             f"{len(frozen)} parameters have requires_grad=False, which had not when they were recorded",
