@@ -6,7 +6,9 @@ import base64
 import hashlib
 import io
 import json
+import math
 import platform
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
@@ -24,27 +26,31 @@ from squeeze_patch.planning.plans import Plan
 from squeeze_patch.version import __version__
 
 SCHEMA = 1
+#: how every baseline begins, one with marks of a merge or cut off, too, and no other file
+BEGIN = re.compile(rb'\s*\{\s*"schema"\s*:')
 #: longest side of the images that the baseline shows; they are shown, and not compared
 SHOWN = 128
 
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """A tensor of a state dict: shape, dtype, the SHA-256 of its bytes (64 bits of it), norm, `sketch`."""
+    """A tensor of a state dict: shape, dtype, the SHA-256 of its bytes (64 bits of it), norm, `sketch`; whether it is a
+    "parameter", a "frozen" one, which takes no gradient, or a "buffer" ("" = it was not recorded)."""
 
     shape: Tuple[int, ...]
     dtype: str
     sha256: str
     norm: float
     sums: Tuple[float, ...]
+    kind: str = ""
 
     @classmethod
-    def of(cls, tensor: torch.Tensor) -> TensorRecord:
+    def of(cls, tensor: torch.Tensor, kind: str = "") -> TensorRecord:
         held = tensor.detach().cpu().contiguous()
         norm = float(held.double().norm()) if held.numel() else 0.0
         raw = held.reshape(-1).view(torch.uint8).numpy().tobytes() if held.numel() else b""
         digest = hashlib.sha256(raw).hexdigest()[:16]
-        return cls(tuple(held.shape), str(held.dtype).replace("torch.", ""), digest, norm, sketch(held))
+        return cls(tuple(held.shape), str(held.dtype).replace("torch.", ""), digest, norm, sketch(held), kind)
 
     def apart(self, other: TensorRecord) -> float:
         """Distance to another tensor of this shape, a share of the norm; 0 = equal bit by bit."""
@@ -104,19 +110,28 @@ class Recorded:
             for kind in ("images", "features", "answers")
         }
         tensors = {
-            name: TensorRecord(tuple(one["shape"]), one["dtype"], one["sha256"], one["norm"], tuple(one["sums"]))
+            name: TensorRecord(
+                tuple(map(int, one["shape"])),
+                str(one["dtype"]),
+                str(one["sha256"]),
+                _number(one["norm"]),
+                tuple(map(_number, one["sums"])),
+                str(one.get("kind", "")),
+            )
             for name, one in data["tensors"].items()
         }
+        if not (samples["images"] and samples["answers"] and tensors):
+            raise ValueError("a generator has no images, answers or tensors")
         return cls(
-            family=data["family"],
-            class_name=data["class_name"],
+            family=str(data["family"]),
+            class_name=str(data["class_name"]),
             plan=Plan.from_dict(data["plan"]),
-            parameters=data["parameters"],
-            multiply_adds=data["multiply_adds"],
+            parameters=int(data["parameters"]),
+            multiply_adds=int(data["multiply_adds"]),
             tensors=tensors,
             pictures={name: base64.b64decode(png) for name, png in data["pictures"].items()},
-            ratios=data["ratios"],
-            fidelity=data["fidelity"],
+            ratios={name: _number(value) for name, value in data["ratios"].items()},
+            fidelity={name: _number(value) for name, value in data["fidelity"].items()},
             **samples,
         )
 
@@ -159,8 +174,29 @@ def read_baseline(path: Path) -> Optional[Baseline]:
             )
         generators = {name: Recorded.from_dict(one) for name, one in data["generators"].items()}
         return Baseline(generators, dict(data["versions"]))
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, PlanError) as error:
-        raise ConfigError(f"{path}: this baseline cannot be read ({error}). {cure}") from error
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError, PlanError) as error:
+        words = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ConfigError(f"{path}: this baseline cannot be read ({words}). {cure}") from error
+
+
+def _number(value: Any) -> float:
+    """A figure of a record; `ValueError` of NaN: nothing falls short of it."""
+    if math.isnan(float(value)):
+        raise ValueError("a figure is not a number")
+    return float(value)
+
+
+def check_target(path: Path) -> None:
+    """Before long work: raise `ConfigError` where a baseline would take the place of something else."""
+    if path.is_dir():
+        raise ConfigError(f"{path}: this is a folder; baseline = ... has to name a file")
+    if path.is_file():
+        with open(path, "rb") as stream:
+            head = stream.read(64)
+        if head.strip() and not BEGIN.match(head):
+            raise ConfigError(
+                f"{path}: this file is no baseline, and would be lost; name another one (baseline = ...), or delete it"
+            )
 
 
 def versions() -> Dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
+import re
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +16,10 @@ from squeeze_patch.errors import ConfigError
 
 FILE, TABLE = "squeeze.toml", "squeeze-patch"
 BASELINE = "squeeze-baseline.json"
+#: "package.module:function"
+FACTORY = re.compile(r"[^:.]+(\.[^:.]+)*:[^:]+")
+#: {setting: the least that makes sense}; fewer pairs would never be beyond doubt, and the check always hold
+LEAST = {"batch": 1, "pairs": 16}
 #: in front of a setting's name, what is wrong with it is said of it
 _TOP = ("generator", "dense", "checks", "baseline", "pictures", "device", "threads")
 
@@ -100,7 +106,7 @@ def find_config(start: Path) -> Path:
         if (folder / FILE).is_file():
             return folder / FILE
         pyproject = folder / "pyproject.toml"
-        if pyproject.is_file() and TABLE in _parse(pyproject).get("tool", {}):
+        if pyproject.is_file() and TABLE in _tools(_parse(pyproject)):
             return pyproject
     raise ConfigError(
         f"{start}: neither here nor in a folder above is there a {FILE} or a pyproject.toml with [tool.{TABLE}]; "
@@ -119,11 +125,11 @@ def read_config(path: Union[str, Path]) -> CheckConfig:
         raise ConfigError(f"{file}: there is no such file; docs/checks.md has one to begin with")
     data = _parse(file)
     if file.name == "pyproject.toml":
-        data = data.get("tool", {}).get(TABLE)
+        data = _tools(data).get(TABLE)
         if data is None:
             raise ConfigError(f"{file}: it has no table [tool.{TABLE}]")
     try:
-        return _config(file, data)
+        return _config(file, _table(data, f"[tool.{TABLE}]"))
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
 
@@ -134,6 +140,12 @@ def _parse(file: Path) -> Dict[str, Any]:
         return toml.loads(file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: this is no TOML: {error}") from error
+
+
+def _tools(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The table [tool] of a pyproject.toml."""
+    tools = data.get("tool")
+    return tools if isinstance(tools, Mapping) else {}
 
 
 def _config(file: Path, data: Mapping[str, Any]) -> CheckConfig:
@@ -169,7 +181,7 @@ def _source(data: Any, where: str) -> Recipe:
     source = Recipe(**{name: _value(value, defaults[name], f"{where} {name}") for name, value in table.items()})
     if not (source.factory or source.checkpoint):
         raise ConfigError(f'{where} needs a factory ("package.module:function") or a checkpoint (a file)')
-    if isinstance(source.factory, str) and source.factory and source.factory.count(":") != 1:
+    if isinstance(source.factory, str) and source.factory and not FACTORY.fullmatch(source.factory):
         raise ConfigError(f'{where} factory has to be "package.module:function", not {source.factory!r}')
     return source
 
@@ -180,9 +192,13 @@ def _settings(check: Check, given: Any) -> Dict[str, Setting]:
     where = f"[checks] {check.name}"
     table = _table(given, where)
     _known(table, check.settings, where)
-    return {
+    found = {
         name: _value(table.get(name, default), default, f"{where} {name}") for name, default in check.settings.items()
     }
+    for name, least in LEAST.items():
+        if name in found and found[name] < least:
+            raise ConfigError(f"{where} {name} has to be {least} or more, not {found[name]}")
+    return found
 
 
 def _table(value: Any, where: str) -> Mapping[str, Any]:
@@ -197,8 +213,8 @@ def _value(value: Any, default: Any, where: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and not isinstance(default, bool)):
         words = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
         raise ConfigError(f"{where} has to be {words[type(default)]}, not {value!r}")
-    if isinstance(value, (int, float)) and value < 0:
-        raise ConfigError(f"{where} has to be 0 or more, not {value}")
+    if isinstance(value, (int, float)) and not 0 <= value < math.inf:  # nothing is larger than NaN
+        raise ConfigError(f"{where} has to be a number of 0 or more, not {value}")
     return value
 
 

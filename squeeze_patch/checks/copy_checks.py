@@ -17,7 +17,7 @@ import torch
 from squeeze_patch.adapters import locate
 from squeeze_patch.checks.answers import Answer, Context, holds, short, skipped
 from squeeze_patch.checks.fixed_inputs import fixed_latents
-from squeeze_patch.checks.subjects import Subject, code_is_checked
+from squeeze_patch.checks.subjects import Subject, code_is_checked, tensors_of
 from squeeze_patch.sampling import draw, evaluation
 from squeeze_patch.surgery.status import status_of_part
 
@@ -39,7 +39,7 @@ with open(folder + "/generator.pkl", "rb") as stream:
     G = pickle.load(stream)
 if isinstance(G, dict):
     G = G[open(folder + "/name.txt").read()]
-call = torch.load(folder + "/call.pt")
+call = torch.load(folder + "/call.pt", map_location="cpu")
 with torch.no_grad():
     answer = G.eval()(*call["args"], **call["kwargs"])
 torch.save(answer[0] if isinstance(answer, (tuple, list)) else answer, folder + "/answer.pt")
@@ -49,8 +49,8 @@ torch.save(answer[0] if isinstance(answer, (tuple, list)) else answer, folder + 
 def deepcopy(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """A copy is squeezed, makes the same images and shares nothing."""
     twin = copy.deepcopy(subject.root)
-    own = {tensor.data_ptr() for tensor in subject.root.state_dict().values() if tensor.numel()}
-    shared = [name for name, tensor in twin.state_dict().items() if tensor.numel() and tensor.data_ptr() in own]
+    own = {tensor.data_ptr() for tensor in tensors_of(subject.root).values() if tensor.numel()}
+    shared = [name for name, tensor in tensors_of(twin).items() if tensor.numel() and tensor.data_ptr() in own]
     if shared:
         return short(f"the copy shares {len(shared)} tensors with it", wanted="none", place=shared[0])
     return _same(subject, twin, context, "a copy")
@@ -64,7 +64,7 @@ def state_dict(subject: Subject, context: Context, settings: Mapping[str, Any]) 
         for tensor in [*other.parameters(), *other.buffers()]:
             if tensor.is_floating_point():
                 tensor.zero_()
-    stored = {name: tensor.clone() for name, tensor in subject.root.state_dict().items()}
+    stored = copy.deepcopy(subject.root.state_dict())
     kept = [name for name, _ in subject.root.named_buffers() if name not in stored]
     try:
         other.load_state_dict(stored, strict=True)
@@ -95,7 +95,7 @@ def without_squeeze_patch(subject: Subject, context: Context, settings: Mapping[
     inputs, expected = _call_of(subject)
     with tempfile.TemporaryDirectory(prefix="squeeze_patch_") as folder:
         with open(Path(folder) / "generator.pkl", "wb") as stream:
-            pickle.dump(subject.root.cpu(), stream, protocol=4)
+            pickle.dump(copy.deepcopy(subject.root).cpu(), stream, protocol=4)
         torch.save(inputs, Path(folder) / "call.pt")
         command = [sys.executable, "-c", ELSEWHERE, folder, *_importable()]
         environment = {**os.environ, "PYTHONPATH": ""}

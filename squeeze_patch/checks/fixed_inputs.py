@@ -4,6 +4,7 @@ stream of `RandomState` stays as it is."""
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Tuple
@@ -42,6 +43,10 @@ class Amount:
         return max(self.fewest, min(self.most, self.pixels // resolution**2))
 
 
+#: no sample has more numbers
+LARGEST = 2**20
+
+
 @dataclass(frozen=True)
 class Sample:
     """Some numbers of a tensor, at places that its size and ``seed`` decide.
@@ -67,7 +72,7 @@ class Sample:
 
     def difference(self, other: Sample) -> float:
         """Largest absolute difference, inf where shapes differ or a number is not finite."""
-        if self.shape != other.shape:
+        if self.shape != other.shape or self.values.shape != other.values.shape:
             return float("inf")
         if not self.values.size:
             return 0.0
@@ -76,7 +81,7 @@ class Sample:
 
     def squared_error(self, other: Sample) -> float:
         """Mean over the sample of the squared differences; inf where shapes differ."""
-        if self.shape != other.shape:
+        if self.shape != other.shape or self.values.shape != other.values.shape:
             return float("inf")
         return float(np.square(self.values.astype(np.float64) - other.values.astype(np.float64)).mean())
 
@@ -89,9 +94,16 @@ class Sample:
     def from_dict(cls, data: Mapping[str, Any]) -> Sample:
         """Inverse of `to_dict`; `ConfigError` where it is damaged."""
         try:
-            raw = zlib.decompress(base64.b64decode(data["values"], validate=True))
+            shape, peak = tuple(int(side) for side in data["shape"]), float(data["peak"])
+            size = math.prod(shape)
+            unpack = zlib.decompressobj()
+            raw = unpack.decompress(base64.b64decode(data["values"], validate=True), 4 * min(size, LARGEST) + 1)
             values = np.frombuffer(raw, dtype="<f4").astype(np.float32)
-            return cls(tuple(int(side) for side in data["shape"]), float(data["peak"]), values)
+            if not unpack.eof or len(values) > size or bool(size) != bool(len(values)):
+                raise ValueError(f"{len(values)} numbers of {size}")
+            if not (0 <= peak < math.inf and np.isfinite(values).all()):  # a limit of infinity lets everything pass
+                raise ValueError("a number is not finite")
+            return cls(shape, peak, values)
         except (AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:
             raise ConfigError(f"a sample in the baseline is damaged ({error})") from error
 

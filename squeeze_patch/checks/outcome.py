@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Mapping, Tuple
 
@@ -99,8 +100,10 @@ class CheckReport:
         return f"{', '.join(counted) or 'no checks'}, in {seconds:.0f} s"
 
     def to_dict(self) -> Dict[str, Any]:
-        """Plain numbers, strings, lists and dicts for JSON."""
-        outcomes = [{**asdict(outcome), "name": outcome.name} for outcome in self.outcomes]
+        """Plain numbers, strings, lists and dicts for JSON, which has no infinity and no NaN: there, None."""
+        outcomes = [
+            {**asdict(outcome), "figures": _strict(outcome.figures), "name": outcome.name} for outcome in self.outcomes
+        ]
         return {
             "outcomes": outcomes,
             "config": self.config,
@@ -119,6 +122,14 @@ class CheckReport:
                 lines.append(group)
             lines.append(f"  {STATES[outcome.state]:<5} {outcome.name:<{width}}  {outcome.message}")
         return "\n".join([*lines, self.summary])
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _strict(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def plain(words: str) -> str:

@@ -6,10 +6,18 @@ from typing import Callable, Dict, Iterator, Optional
 
 from squeeze_patch.checks import cost_checks, parity_checks
 from squeeze_patch.checks.answers import Answer, Context
-from squeeze_patch.checks.baseline import Baseline, Recorded, TensorRecord, pixels_of, shown, versions
+from squeeze_patch.checks.baseline import (
+    Baseline,
+    Recorded,
+    TensorRecord,
+    check_target,
+    pixels_of,
+    shown,
+    versions,
+)
 from squeeze_patch.checks.catalogue import BY_NAME
 from squeeze_patch.checks.runner import RUNS, CheckSession, ConfigLike, configured, running
-from squeeze_patch.checks.subjects import Subject
+from squeeze_patch.checks.subjects import Subject, kinds_of, tensors_of
 from squeeze_patch.checks.tracing import CALLS
 from squeeze_patch.errors import ConfigError
 from squeeze_patch.planning.cost import report
@@ -36,9 +44,10 @@ def record(
 
     Raises:
         ConfigError: a generator is not squeezed, not finite or not reproducible: nothing to hold later ones against;
-            the earlier baseline stays.
+            the earlier baseline stays. Or the file is no baseline, which stays, too.
     """
     found = configured(config)
+    check_target(found.baseline)
     with running(found, progress, recording=True) as session:
         context = session.context
         for line in _changes(session):
@@ -89,14 +98,14 @@ def _recorded(subject: Subject, context: Context) -> Recorded:
         samples = int(context.config.checks.get("fidelity", BY_NAME["fidelity"].settings)["samples"])
         compared = parity_checks.compare_with(dense, subject, samples, context.progress)
         fidelity = {"psnr": compared.psnr, "frechet": compared.frechet.value}
-    first = next(iter(CALLS))
+    first, kinds = next(iter(CALLS)), kinds_of(subject.root)
     return Recorded(
         family=now.family,
         class_name=type(subject.root).__name__,
         plan=now.plan,
         parameters=now.parameters_after,
         multiply_adds=report(found).multiply_adds_after,
-        tensors={name: TensorRecord.of(tensor) for name, tensor in subject.root.state_dict().items()},
+        tensors={name: TensorRecord.of(tensor, kinds[name]) for name, tensor in tensors_of(subject.root).items()},
         images=pixels_of(trace),
         pictures={first: shown(trace.images[first])},
         features=trace.features,

@@ -153,7 +153,11 @@ class CheckSession:
         return [(one, name) for one in names.values() for name in (subjects if one.per_generator else subjects[:1])]
 
     def run(self) -> CheckReport:
-        """Run everything."""
+        """Run everything; `ConfigError` where that is nothing: a green answer would say nothing."""
+        if not self.jobs():
+            raise ConfigError(
+                f"{self.context.config.path}: no check is left to run; turn some on in [checks], or skip fewer"
+            )
         return self.report([self.outcome(*one) for one in self.jobs()])
 
     def outcomes(self, name: str, generator: Optional[str] = None, others: bool = False) -> List[Outcome]:
@@ -216,8 +220,9 @@ def _not_a_generator(check: Check, subject: Subject) -> Answer:
 
 def _ran(check: Check, subject: Subject, context: Context) -> Answer:
     try:
-        return RUNS[check.name](subject, context, context.config.checks[check.name])
+        with torch.enable_grad():  # a factory that is for inference may have turned gradients off
+            return RUNS[check.name](subject, context, context.config.checks[check.name])
     except (SqueezeError, OSError) as error:
         return Answer("unknown", f"{type(error).__name__}: {error}")
-    except Exception as error:  # whatever the repository's code brings about
+    except (Exception, SystemExit) as error:  # whatever the repository's code brings about
         return Answer("short", f"it stops with {type(error).__name__}: {error}", wanted="a generator that runs")

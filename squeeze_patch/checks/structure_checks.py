@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checks.answers import RECORD, Answer, Context, holds, not_recorded, short, skipped
 from squeeze_patch.checks.baseline import TensorRecord
-from squeeze_patch.checks.subjects import Subject
+from squeeze_patch.checks.subjects import Subject, kinds_of, tensors_of
 from squeeze_patch.planning.plans import describe_reduction
 from squeeze_patch.surgery.status import status_of_part
 
@@ -69,12 +69,14 @@ def names(subject: Subject, context: Context, settings: Mapping[str, Any]) -> An
     recorded = context.recorded(subject)
     if recorded is None:
         return not_recorded(context)
-    now = {name: _form(tensor) for name, tensor in _tensors(subject.root).items()}
+    now = {name: _form(tensor) for name, tensor in tensors_of(subject.root).items()}
     before = {name: (record.shape, record.dtype) for name, record in recorded.tensors.items()}
     lost = [name for name in before if name not in now]
     new = [name for name in now if name not in before]
     changed = [name for name in now if name in before and now[name] != before[name]]
-    wrong = [*lost, *new, *changed]
+    kinds = kinds_of(subject.root)
+    other = [name for name in now if name in before and _turned(recorded.tensors[name].kind, kinds[name])]
+    wrong = [*lost, *new, *changed, *other]
     if not wrong:
         return holds(f"{len(now)} tensors of the recorded names and shapes")
     words = []
@@ -85,11 +87,16 @@ def names(subject: Subject, context: Context, settings: Mapping[str, Any]) -> An
     if changed:
         first = changed[0]
         words.append(f"{len(changed)} of another form ({first}: {_said(now[first])}, was {_said(before[first])})")
+    if other:
+        learned = kinds[other[0]] != "buffer"
+        words.append(f"{len(other)} turned into {'parameters' if learned else 'buffers, which do not train'}")
     return short(
         ", ".join(words),
-        wanted="the recorded names and shapes: checkpoints of before do not load",
+        wanted="the recorded names and shapes: checkpoints of before do not load"
+        if len(wrong) > len(other)
+        else "parameters and buffers as recorded",
         place=wrong[0],
-        figures={"lost": lost, "new": new, "changed": changed},
+        figures={"lost": lost, "new": new, "changed": changed, "turned": other},
     )
 
 
@@ -99,7 +106,7 @@ def weights(subject: Subject, context: Context, settings: Mapping[str, Any]) -> 
     if recorded is None:
         return not_recorded(context)
     apart: Dict[str, float] = {}
-    for name, tensor in _tensors(subject.root).items():
+    for name, tensor in tensors_of(subject.root).items():
         before = recorded.tensors.get(name)
         if before is None or _form(tensor) != (before.shape, before.dtype):
             continue
@@ -173,8 +180,9 @@ def _channels(block: torch.nn.Module, width: int) -> torch.Tensor:
     return torch.nn.functional.normalize(stacked, dim=1)
 
 
-def _tensors(root: torch.nn.Module) -> Dict[str, torch.Tensor]:
-    return {name: value for name, value in root.state_dict().items() if isinstance(value, torch.Tensor)}
+def _turned(before: str, now: str) -> bool:
+    """Whether a parameter has become a buffer, or a buffer a parameter."""
+    return bool(before) and (before == "buffer") != (now == "buffer")
 
 
 def _form(tensor: torch.Tensor) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,9 +92,16 @@ def make_dense(config: CheckConfig, like: Subject) -> Optional[torch.nn.Module]:
 
 def _make(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn.Module]:
     device = device_named(config.device)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
+        stack.callback(os.chdir, os.getcwd())  # a factory may go elsewhere, and paths that were given count from here
         torch.manual_seed(SEED)
-        made = _from_factory(config, source, where) if source.factory else _from_file(config, source)
+        try:
+            made = _from_factory(config, source, where) if source.factory else _from_file(config, source)
+        except SystemExit as error:  # the run would end here, with 0 as if all held
+            raise ConfigError(
+                f"{where} {source.factory or source.checkpoint} ends the process (SystemExit: {error}); what a module "
+                'does as a program belongs under if __name__ == "__main__"'
+            ) from error
     return {name: G.to(device).eval() for name, G in made.items()}
 
 
@@ -149,6 +157,20 @@ def _subject(name: str, G: torch.nn.Module) -> Subject:
         return Subject(name, G, locate(G))
     except UnsupportedModelError as error:
         return Subject(name, G, None, str(error))
+
+
+def tensors_of(root: torch.nn.Module) -> Dict[str, torch.Tensor]:
+    """The tensors of its state dict, which may hold other things beside them (`get_extra_state`)."""
+    return {name: value for name, value in root.state_dict().items() if isinstance(value, torch.Tensor)}
+
+
+def kinds_of(root: torch.nn.Module) -> Dict[str, str]:
+    """{tensor of its state dict: "parameter", "frozen" (one that takes no gradient) or "buffer"}."""
+    learned = {
+        name: "parameter" if parameter.requires_grad else "frozen"
+        for name, parameter in root.named_parameters(remove_duplicate=False)
+    }
+    return {name: learned.get(name, "buffer") for name in tensors_of(root)}
 
 
 def code_is_checked(config: CheckConfig) -> bool:

@@ -11,9 +11,9 @@ import torch
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.checks.answers import Answer, Context, holds, short
+from squeeze_patch.checks.answers import RECORD, Answer, Context, holds, short
 from squeeze_patch.checks.fixed_inputs import Amount, fixed_latents
-from squeeze_patch.checks.subjects import Subject
+from squeeze_patch.checks.subjects import Subject, kinds_of
 from squeeze_patch.sampling import draw, evaluation
 
 #: images that gradients are taken of: two up to 64x64, above it one
@@ -30,6 +30,17 @@ def gradients(subject: Subject, context: Context, settings: Mapping[str, Any]) -
     torch.autograd.backward(_weighted(_images(found)).sum())
     excused = [pattern.strip() for pattern in settings["without"].split(",") if pattern.strip()]
     none, broken, zero = [], [], []
+    frozen = [
+        name for name in _frozen(subject, context) if not any(fnmatch.fnmatch(name, pattern) for pattern in excused)
+    ]
+    if frozen:
+        return short(
+            f"{len(frozen)} parameters have requires_grad=False, which had not when they were recorded",
+            wanted="all, or none, of the generator's parameters frozen",
+            place=frozen[0],
+            cure=f'{RECORD} where it is meant so; or [checks] gradients = {{without = "name*, other*"}}',
+            figures={"frozen": frozen},
+        )
     for name, parameter in found.generator.named_parameters():
         if any(fnmatch.fnmatch(name, pattern) for pattern in excused):
             continue
@@ -50,6 +61,15 @@ def gradients(subject: Subject, context: Context, settings: Mapping[str, Any]) -
                 figures={"none": none, "not_finite": broken, "zero": zero},
             )
     return holds(f"all {total} parameters get a finite gradient")
+
+
+def _frozen(subject: Subject, context: Context) -> List[str]:
+    """Parameters that take no gradient any more, where others do; a generator that is frozen whole is one at rest."""
+    recorded, kinds = context.recorded(subject), kinds_of(subject.root)
+    if recorded is None or "parameter" not in kinds.values():
+        return []
+    before = {name: record.kind for name, record in recorded.tensors.items()}
+    return [name for name, kind in kinds.items() if kind == "frozen" and before.get(name) == "parameter"]
 
 
 def second_derivatives(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:

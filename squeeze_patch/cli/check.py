@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Any, ContextManager, List, Optional, Tuple
 
 import click
 
@@ -70,10 +71,12 @@ def check(
     if listing:
         click.echo("\n".join(f"{one.group:<10} {one.name:<24} {one.catches}" for one in CHECKS))
         return
+    if recording and (only or skip or json_target or junit or html or github):
+        raise click.UsageError("--record runs no checks and writes the whole baseline; leave the other options out")
     found = configured(config, only, skip)
     if recording:
         changes: List[str] = []
-        with progress_bar("recording", quiet=quiet) as step:
+        with progress_bar("recording", quiet=quiet) as step, _stdout_kept():
             baseline = record(found, progress=step, changed=changes.append)
         if not quiet:
             names = ", ".join(name or "one generator" for name in baseline.generators)
@@ -82,7 +85,7 @@ def check(
         return
     check_outputs(json_target, junit, html, sources=[found.path, found.baseline])
     check_replaceable(json_target, junit, html)
-    with progress_bar("checking", quiet=quiet) as step, running(found, step) as session:
+    with progress_bar("checking", quiet=quiet) as step, _stdout_kept(), running(found, step) as session:
         report = session.run()
         page = check_page(report, session) if html else ""
     for target, content in ((junit, junit_xml(report)), (html, page.encode())):
@@ -94,6 +97,11 @@ def check(
     if github or os.environ.get(ACTIONS) == "true":
         _tell_github(report, _in_workspace(found.path), to_stderr=json_target == "-")
     sys.exit(report.exit_code)
+
+
+def _stdout_kept() -> ContextManager[Any]:
+    """What the repository's code prints goes to stderr: stdout may be JSON that a program reads."""
+    return contextlib.nullcontext() if sys.stderr is None else contextlib.redirect_stdout(sys.stderr)
 
 
 def _tell_github(report: CheckReport, file: str, to_stderr: bool) -> None:
