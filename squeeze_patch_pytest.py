@@ -240,13 +240,12 @@ def squeezed_generator(request: pytest.FixtureRequest) -> Any:
     """The reference generator of the configuration (the moving average, or the only one), in evaluation mode; made anew
     for every test, so that no test finds what another one has left."""
     path = _path_for(request, "squeezed_generator")
-    with _guarded(request.node):
-        config, subjects = (
-            _module("checks.config").read_config(path),
-            _module("checks.subjects"),
-        )
-        with subjects.importable(config):
-            return next(iter(subjects.make_subjects(config).values())).root
+    with contextlib.ExitStack() as modules:
+        with _guarded(request.node):
+            config, subjects = _module("checks.config").read_config(path), _module("checks.subjects")
+            modules.enter_context(subjects.importable(config))  # until the test ends: it may import when it runs
+            G = next(iter(subjects.make_subjects(config).values())).root
+        yield G
 
 
 @pytest.fixture

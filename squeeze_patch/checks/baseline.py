@@ -22,7 +22,7 @@ from squeeze_patch.checks.fixed_inputs import Sample, sketch
 from squeeze_patch.checks.tracing import PIXELS, Trace
 from squeeze_patch.errors import ConfigError, PlanError
 from squeeze_patch.evaluation.grids import strip
-from squeeze_patch.planning.plans import Plan
+from squeeze_patch.planning.plans import Plan, describe_reduction
 from squeeze_patch.version import __version__
 
 SCHEMA = 1
@@ -89,6 +89,10 @@ class Recorded:
     answers: Mapping[str, Sample]
     ratios: Mapping[str, float] = field(default_factory=dict)
     fidelity: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        near = f", PSNR {self.fidelity['psnr']:.1f} dB to the dense images" if "psnr" in self.fidelity else ""
+        return f"{describe_reduction(self.plan.reduction)}{near}"
 
     def to_dict(self) -> Dict[str, Any]:
         """For JSON."""

@@ -19,9 +19,11 @@ from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.load import load
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.checks.config import CheckConfig, Recipe
-from squeeze_patch.errors import ConfigError, UnsupportedModelError
+from squeeze_patch.errors import CheckpointError, ConfigError, UnsupportedModelError
 from squeeze_patch.evaluation.devices import device_named
 
+#: {option of a command: the same in the configuration}
+_SETTINGS = {"--host DIR": 'host = "DIR"', "--host": "host", "--trust": "trust = true", "--key": "key"}
 #: factories that draw their weights draw the same ones every time
 SEED = 0
 
@@ -97,12 +99,21 @@ def _make(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn
         torch.manual_seed(SEED)
         try:
             made = _from_factory(config, source, where) if source.factory else _from_file(config, source)
+        except CheckpointError as error:
+            raise ConfigError(f"{where} checkpoint: {_in_words_of_files(str(error))}") from error
         except SystemExit as error:  # the run would end here, with 0 as if all held
             raise ConfigError(
                 f"{where} {source.factory or source.checkpoint} ends the process (SystemExit: {error}); what a module "
                 'does as a program belongs under if __name__ == "__main__"'
             ) from error
     return {name: G.to(device).eval() for name, G in made.items()}
+
+
+def _in_words_of_files(message: str) -> str:
+    """A message that names options of commands, as the configuration has them."""
+    for option, setting in _SETTINGS.items():
+        message = message.replace(option, setting)
+    return message
 
 
 def _from_factory(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn.Module]:
@@ -135,8 +146,8 @@ def _function(name: str, where: str) -> Any:
             f"{where} factory {name}: {error}. Modules are looked for in the folder of the configuration and among "
             "what is installed"
         ) from error
-    except AttributeError as error:
-        raise ConfigError(f"{where} factory {name}: {error}") from error
+    except Exception as error:  # of the repository's code, whose modules do what they like when they are imported
+        raise ConfigError(f"{where} factory {name}: importing it stops with {type(error).__name__}: {error}") from error
     if not callable(found):
         raise ConfigError(f"{where} factory {name} is a {type(found).__name__}, no function")
     return found

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Any, ContextManager, List, Optional, Tuple
+from typing import Any, ContextManager, Iterator, List, Optional, Set, Tuple
 
 import click
 
@@ -22,6 +22,7 @@ from squeeze_patch.checks.subjects import relative_to
 from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.cli.options import quiet_option
 from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, progress_bar
+from squeeze_patch.progress import Progress
 
 _NAMES = click.Choice([*GROUPS, *(check.name for check in CHECKS)])
 
@@ -76,16 +77,16 @@ def check(
     found = configured(config, only, skip)
     if recording:
         changes: List[str] = []
-        with progress_bar("recording", quiet=quiet) as step, _stdout_kept():
+        with _progress("recording", quiet) as step, _stdout_kept():
             baseline = record(found, progress=step, changed=changes.append)
         if not quiet:
-            names = ", ".join(name or "one generator" for name in baseline.generators)
+            names = ", ".join(f"{name or 'one generator'} ({one})" for name, one in baseline.generators.items())
             click.echo("\n".join(f"changed  {printable(line)}" for line in changes), nl=bool(changes))
             click.echo(f"recorded {printable(names)} in {relative_to(found, found.baseline)}; commit it")
         return
     check_outputs(json_target, junit, html, sources=[found.path, found.baseline])
     check_replaceable(json_target, junit, html)
-    with progress_bar("checking", quiet=quiet) as step, _stdout_kept(), running(found, step) as session:
+    with _progress("checking", quiet) as step, _stdout_kept(), running(found, step) as session:
         report = session.run()
         page = check_page(report, session) if html else ""
     for target, content in ((junit, junit_xml(report)), (html, page.encode())):
@@ -97,6 +98,21 @@ def check(
     if github or os.environ.get(ACTIONS) == "true":
         _tell_github(report, _in_workspace(found.path), to_stderr=json_target == "-")
     sys.exit(report.exit_code)
+
+
+@contextlib.contextmanager
+def _progress(label: str, quiet: bool) -> Iterator[Progress]:
+    """A bar on a terminal; in a log, a line for every thing that takes long."""
+    with progress_bar(label, quiet=quiet) as bar:
+        said: Set[str] = set()
+
+        def step(what: str, done: int, total: int) -> None:
+            bar(what, done, total)
+            if not (quiet or what in said or sys.stderr is None or sys.stderr.isatty()):
+                said.add(what)
+                click.echo(f"{label}: {what}", err=True)
+
+        yield step
 
 
 def _stdout_kept() -> ContextManager[Any]:
