@@ -125,9 +125,9 @@ def read_config(path: Union[str, Path]) -> CheckConfig:
         raise ConfigError(f"{file}: there is no such file; docs/checks.md has one to begin with")
     data = _parse(file)
     if file.name == "pyproject.toml":
-        data = _tools(data).get(TABLE)
-        if data is None:
+        if TABLE not in _tools(data):
             raise ConfigError(f"{file}: it has no table [tool.{TABLE}]")
+        data = _tools(data)[TABLE]
     try:
         return _config(file, _table(data, f"[tool.{TABLE}]"))
     except ConfigError as error:
