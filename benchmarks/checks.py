@@ -174,7 +174,9 @@ def main(out: Path, python: str, plants: str, workers: int, wanted: Any, minutes
         found = others_checks(other_torch)
         results.setdefault("other_torch", {})[found["torch"]] = found
         keep()
-        click.echo("\n".join([f"torch {found['torch']}: {found['summary']}", *found["alarms"]]))
+        states = list(found["states"].values())
+        click.echo(f"torch {found['torch']}: {states.count('holds')} hold, {states.count('skipped')} skipped")
+        click.echo("\n".join(found["alarms"] or ["no alarm"]))
     else:
         names = plants.split("|") if plants else [plant.name for plant in PLANTS]
         results["planted"] = planted(python, names, workers)
