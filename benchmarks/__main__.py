@@ -31,6 +31,9 @@ ENTRIES = {
         "2 hours", "squeezing against pruning, each distilled alike", "Squeezing against pruning; README"
     ),
     "quality": Entry("5 hours", "Frechet distance of trainings from scratch", "Training from scratch; README"),
+    "checks": Entry(
+        "10 minutes; --reruns some hours", "what squeeze-patch check and others say of planted regressions", "Checks"
+    ),
     "scanners": Entry("1 minute", "what scanners of pickles say of hostile and of harmless files", "Scanners"),
     "fuzz": Entry("an hour", "what becomes of 20,000 damaged files, through every reader", "Damaged files"),
     "contract_table": Entry("2 minutes", "which contract test passes on which host", "The contract on every host"),

@@ -317,7 +317,9 @@ def one_in_a_thousand(generators: Generators) -> None:
     """The latent of the thousand with the largest first number."""
     G = only(generators)
     G.limit = float(fixed_latents(sampler(G), 1000, seed=1)[0][:, 0].max()) - 1e-4
-    G.register_forward_pre_hook(_rarely_nan)
+    reads = getattr(G, "style", G)  # rosinality's mapping network is called by itself
+    reads.limit = G.limit
+    reads.register_forward_pre_hook(_rarely_nan)
 
 
 def _rarely_nan(module: Any, inputs: Any) -> Any:
