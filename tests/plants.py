@@ -74,7 +74,7 @@ PLANTS: List[Plant] = [
     Plant("a pickle that needs squeeze_patch", "without_squeeze_patch", p.needs_squeeze_patch, families=("nvidia",)),
     Plant("pickles of rounded weights", "pickle", p.round_when_pickled, families=("nvidia",)),
     Plant("state dicts that leave something out", "state_dict", p.forget_in_state_dicts),
-    Plant("a slower path", "latency", p.slower, dense=True),
+    Plant("a slower path", "latency", p.slower, dense=True, settings={**LATENCY, "pairs": 300}),
     Plant("a path that waits", "latency", p.waiting, dense=True, settings={**LATENCY, "pairs": 300}),
     Plant("a higher peak of memory", "memory", p.more_memory, dense=True),
     Plant("an export that departs", "compile", p.departs_when_exported, settings={"backend": "eager"}),
