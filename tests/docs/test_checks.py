@@ -76,7 +76,8 @@ def test_in_pytest(repository: Path) -> None:
     done = run_pytest(*recording)
     assert done.returncode == 0, done.stdout
     assert "recorded one generator" in done.stdout
-    for arguments, passed in ((everything, 15), (some, 2), (chosen, 4)):
+    choices = ((some, 2), (chosen, 4)) if os.environ.get("SQUEEZE_SLOW") else ()
+    for arguments, passed in ((everything, 15), *choices):
         done = run_pytest(*arguments)
         assert done.returncode == 0, done.stdout
         found = re.search(r"(\d+) passed", done.stdout)
