@@ -37,8 +37,6 @@ import torch
 folder = sys.argv[1]
 with open(folder + "/generator.pkl", "rb") as stream:
     G = pickle.load(stream)
-if isinstance(G, dict):
-    G = G[open(folder + "/name.txt").read()]
 call = torch.load(folder + "/call.pt", map_location="cpu")
 with torch.no_grad():
     answer = G.eval()(*call["args"], **call["kwargs"])

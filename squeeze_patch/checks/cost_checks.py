@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 import torch
 from scipy import stats
@@ -44,12 +44,10 @@ def multiply_adds(subject: Subject, context: Context, settings: Mapping[str, Any
 
 def latency(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """Time of a call over that of the dense generator, pair by pair; short only where it is beyond doubt."""
-    limit = _limit("latency", subject, context, settings)
-    if isinstance(limit, Answer):
-        return limit
-    dense = _dense(subject, context)
-    if isinstance(dense, Answer):
-        return dense
+    measured = _limit_and_dense("latency", subject, context, settings)
+    if isinstance(measured, Answer):
+        return measured
+    limit, dense = measured
     verdict = judge(dense, subject.root, limit, settings["batch"], settings["pairs"], context.progress)
     words = (
         f"{verdict.ratio} of the dense generator's {verdict.clock} time, median (quartiles) of {verdict.pairs} pairs"
@@ -67,12 +65,10 @@ def latency(subject: Subject, context: Context, settings: Mapping[str, Any]) -> 
 
 def memory(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """Peak of one call, weights included, over that of the dense generator."""
-    limit = _limit("memory", subject, context, settings)
-    if isinstance(limit, Answer):
-        return limit
-    dense = _dense(subject, context)
-    if isinstance(dense, Answer):
-        return dense
+    measured = _limit_and_dense("memory", subject, context, settings)
+    if isinstance(measured, Answer):
+        return measured
+    limit, dense = measured
     before, after = memory_of(dense, settings["batch"]), memory_of(subject.root, settings["batch"])
     ratio = after.peak / before.peak
     words = f"{before.peak / 1e6:.4g} -> {after.peak / 1e6:.4g} MB ({ratio:.3f})"
@@ -137,6 +133,15 @@ def measured_ratios(subject: Subject, context: Context) -> Dict[str, float]:
     verdict = judge(dense, subject.root, float("inf"), 1, RECORDED_PAIRS, context.progress)
     peaks = [memory_of(G, 1).peak for G in (dense, subject.root)]
     return {"latency": verdict.ratio.median, "memory": peaks[1] / peaks[0]}
+
+
+def _limit_and_dense(
+    name: str, subject: Subject, context: Context, settings: Mapping[str, Any]
+) -> Union[Answer, Tuple[float, torch.nn.Module]]:
+    """What is allowed, and the generator to measure against; or why there is neither."""
+    limit = _limit(name, subject, context, settings)
+    dense = limit if isinstance(limit, Answer) else _dense(subject, context)
+    return dense if isinstance(dense, Answer) else (limit, dense)
 
 
 def _limit(name: str, subject: Subject, context: Context, settings: Mapping[str, Any]) -> Any:

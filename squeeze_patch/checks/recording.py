@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Callable, Dict, Iterator, Optional
 
 from squeeze_patch.checks import cost_checks, parity_checks
@@ -75,10 +77,10 @@ def _changes(session: CheckSession) -> Iterator[str]:
 def _refuse(subject: Subject, context: Context) -> None:
     """Raise where a generator cannot be a baseline."""
     settings = {"samples": 0, "styles": 10_000}
+    without = replace(context, baseline=None)  # what was run is not run again
     for name in ("state", "finite", "reproducible"):
         answer = Answer("short", subject.trouble) if subject.located is None else None
         if answer is None:
-            without = Context(context.config, None, context.subjects, context.progress)
             answer = RUNS[name](subject, without, settings)
         if answer.state != "holds":
             where = f" ({answer.place})" if answer.place else ""
@@ -98,6 +100,8 @@ def _recorded(subject: Subject, context: Context) -> Recorded:
         samples = int(context.config.checks.get("fidelity", BY_NAME["fidelity"].settings)["samples"])
         compared = parity_checks.compare_with(dense, subject, samples, context.progress)
         fidelity = {"psnr": compared.psnr, "frechet": compared.frechet.value}
+        # of equal images the PSNR is infinite, which JSON does not hold
+        fidelity = {name: value for name, value in fidelity.items() if math.isfinite(value)}
     first, kinds = next(iter(CALLS)), kinds_of(subject.root)
     return Recorded(
         family=now.family,

@@ -21,6 +21,7 @@ from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.checks.config import CheckConfig, Recipe
 from squeeze_patch.errors import CheckpointError, ConfigError, UnsupportedModelError
 from squeeze_patch.evaluation.devices import device_named
+from squeeze_patch.surgery.status import status
 
 #: {option of a command: the same in the configuration}
 _SETTINGS = {"--host DIR": 'host = "DIR"', "--host": "host", "--trust": "trust = true", "--key": "key"}
@@ -89,7 +90,11 @@ def make_dense(config: CheckConfig, like: Subject) -> Optional[torch.nn.Module]:
         return None
     found = _make(config, config.dense, "[dense]")
     alike = [name for name in found if name == like.name or (role_of(name) and role_of(name) == role_of(like.name))]
-    return found[alike[0] if alike else reference_name(found)]
+    dense = found[alike[0] if alike else reference_name(found)]
+    now = status(dense)
+    if now.state != "dense":
+        raise ConfigError(f"[dense] makes a generator that is {now}; it has to be the one before squeezing")
+    return dense
 
 
 def _make(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn.Module]:

@@ -19,6 +19,7 @@ from squeeze_patch.checks.config import LEAST, CheckConfig, Recipe
 from squeeze_patch.checks.cost_checks import FALSE_ALARM, LOOKS
 from squeeze_patch.checks.recording import record
 from squeeze_patch.checks.runner import check
+from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.errors import ConfigError
 from squeeze_patch.testing import trained
@@ -316,3 +317,30 @@ def test_fidelity_within_float_error_is_no_alarm(tmp_path: Path) -> None:
     (outcome,) = check(config).outcomes
     assert outcome.state == "holds", outcome.message
     assert "float error" in outcome.message
+
+
+def test_a_dense_generator_that_is_squeezed(tmp_path: Path) -> None:
+    """Held against itself, no generator would ever be slower."""
+
+    def squeezed() -> Any:
+        return squeeze_patch.apply(trained_generator(), ratio=2, init="weights", keep_original=False)
+
+    paths = {"path": tmp_path / "squeeze.toml", "baseline": tmp_path / "baseline.json"}
+    config = replace(CheckConfig.of(squeezed), **paths, dense=Recipe(squeezed))
+    with pytest.raises(ConfigError, match=r"\[dense\] makes a generator that is squeezed"):
+        record(config)
+    assert not config.baseline.exists()
+    found = check(config, only=["fidelity"])
+    assert found.exit_code == 2
+
+
+def test_a_generator_that_makes_the_dense_images(tmp_path: Path) -> None:
+    """Their PSNR is infinite, or almost: what is recorded of it can be read again."""
+
+    def nothing_lost() -> Any:
+        return squeeze_patch.apply(trained_generator(), ratio=1, init="weights", keep_original=False)
+
+    paths = {"path": tmp_path / "squeeze.toml", "baseline": tmp_path / "baseline.json"}
+    config = replace(CheckConfig.of(nothing_lost), **paths, dense=Recipe(trained_generator))
+    record(config)
+    assert check(config, only=["fidelity"]).holds
