@@ -21,6 +21,18 @@ def _with(command: Decorated, options: Sequence[Any]) -> Decorated:
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
 
+def json_option(what: str) -> Decorated:
+    """Of commands that print a table; the command gets the file, or "-", as ``json_target``."""
+    return click.option(
+        "--json",
+        "json_target",
+        metavar="[FILE]",
+        is_flag=False,
+        flag_value="-",
+        help=f"Write the {what} as JSON; without FILE or with -, to stdout in place of the table.",
+    )
+
+
 def file_options(command: Decorated) -> Decorated:
     """Of commands that load files; `source_options` are among them."""
     return _with(
@@ -121,14 +133,7 @@ def measuring_options(command: Decorated) -> Decorated:
             click.option(
                 "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...; auto = cuda if any."
             ),
-            click.option(
-                "--json",
-                "json_target",
-                metavar="[FILE]",
-                is_flag=False,
-                flag_value="-",
-                help="Write the figures as JSON; without FILE or with -, to stdout in place of the table.",
-            ),
+            json_option("figures"),
         ],
     )
 

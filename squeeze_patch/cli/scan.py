@@ -10,7 +10,7 @@ from squeeze_patch.checkpoints.scanning import Scan
 from squeeze_patch.checkpoints.scanning import scan as scan_file
 from squeeze_patch.checkpoints.scanning_findings import Finding
 from squeeze_patch.cli.errors import EXIT_ERROR, Command, printable
-from squeeze_patch.cli.options import quiet_option, source_options
+from squeeze_patch.cli.options import json_option, quiet_option, source_options
 from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, progress_bar
 from squeeze_patch.cli.sources import Sources
 
@@ -21,14 +21,7 @@ ROWS = 60
 
 @click.command(cls=Command, short_help="Say what loading a file would import, call and run.")
 @click.argument("file", metavar="FILE")
-@click.option(
-    "--json",
-    "json_target",
-    metavar="[FILE]",
-    is_flag=False,
-    flag_value="-",
-    help="Write the findings as JSON; without FILE or with -, to stdout in place of the table.",
-)
+@json_option("findings")
 @source_options
 @quiet_option
 def scan(file: str, json_target: Optional[str], sources: Sources, quiet: bool) -> None:
