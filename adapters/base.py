@@ -15,7 +15,7 @@ from typing import Any, Callable, Collection, Dict, List, Mapping, Optional
 import torch
 
 from squeeze_patch.adapters.content import BlockSpec, DenseBlock, SqueezedStart
-from squeeze_patch.adapters.roles import Interchange, Pickles, Running, Scripts, StateDicts, TrainingWrapper
+from squeeze_patch.adapters.roles import Fusing, Interchange, Pickles, Running, Scripts, StateDicts, TrainingWrapper
 from squeeze_patch.errors import UnsupportedModelError
 
 Module = torch.nn.Module
@@ -127,4 +127,5 @@ class Adapter:
     pickles: Optional[Pickles] = None
     wrapper: Optional[TrainingWrapper] = None
     scripts: Optional[Scripts] = None
+    fusing: Optional[Fusing] = None
     entries: Mapping[str, str] = field(default_factory=dict)

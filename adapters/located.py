@@ -10,7 +10,7 @@ import torch
 
 from squeeze_patch.adapters.base import Adapter, Surgery
 from squeeze_patch.adapters.content import BlockSpec, DenseBlock, Sampler
-from squeeze_patch.adapters.roles import Interchange, Running, TrainingWrapper
+from squeeze_patch.adapters.roles import Fusing, Interchange, Running, TrainingWrapper
 from squeeze_patch.errors import UnsupportedModelError
 
 Module = torch.nn.Module
@@ -67,6 +67,14 @@ class Located:
                 f"squeeze_patch does not know how to run generators of the family {self.adapter.name}"
             )
         return self.adapter.running
+
+    @property
+    def fusing(self) -> Fusing:
+        if self.adapter.fusing is None:
+            raise UnsupportedModelError(
+                f"squeeze_patch does not know how to fuse generators of the family {self.adapter.name}"
+            )
+        return self.adapter.fusing
 
     @property
     def interchange(self) -> Interchange:

@@ -52,6 +52,20 @@ class Running(abc.ABC):
         return {name: parameter for name, parameter in root.named_parameters() if id(parameter) not in within}
 
 
+class Fusing(abc.ABC):
+    """How squeezed blocks run where nothing is trained: by `squeeze_patch.fused_convolution`, which squeeze_patch.fuse
+    switches on. Parameters, their names and modules stay what they are."""
+
+    @abc.abstractmethod
+    def fused(self, network: Module, name: str) -> bool:
+        """Whether the squeezed block ``name`` is set to run fused."""
+
+    @abc.abstractmethod
+    def set_fused(self, network: Module, name: str, fused: bool, defers: bool) -> None:
+        """Set whether the squeezed block ``name`` runs fused, and whether its features are handed on as
+        `fused_convolution.Deferred`, for what reads them to fold excite into itself."""
+
+
 class StateDicts(abc.ABC):
     """For families whose files hold state dicts (torch.save) rather than whole generators."""
 

@@ -48,6 +48,7 @@ from squeeze_patch.planning.planner import plan
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.recovery.distillation import Recovery, recover
 from squeeze_patch.surgery.apply import apply, squeezed
+from squeeze_patch.surgery.fuse import fuse, unfuse
 from squeeze_patch.surgery.remove import remove
 from squeeze_patch.surgery.status import Status, kept_channels, status
 from squeeze_patch.version import __version__ as __version__
@@ -95,6 +96,7 @@ __all__ = [
     "check",
     "compare",
     "convert",
+    "fuse",
     "kept_channels",
     "load",
     "plan",
@@ -103,4 +105,5 @@ __all__ = [
     "scan",
     "squeezed",
     "status",
+    "unfuse",
 ]

@@ -15,7 +15,7 @@ from tests.helpers import ROOT
 #: rooms from the ground up; a module may import what is on a lower floor, and what is in its own room
 FLOORS = (
     {"errors", "version"},
-    {"connection", "progress", "reporting"},
+    {"connection", "fused_convolution", "progress", "reporting"},
     {"adapters"},
     {"sampling", "initialization"},
     {"planning"},

@@ -36,6 +36,7 @@ from squeeze_patch.adapters.layers import (
     value,
 )
 from squeeze_patch.adapters.nvidia.body import BODIES, dense_body_like
+from squeeze_patch.adapters.nvidia.fusing import NvidiaFusing
 from squeeze_patch.adapters.nvidia.interchange import NvidiaInterchange
 from squeeze_patch.adapters.nvidia.portable import module_of, persistence_tables, rebuildable_source, squeeze_block
 from squeeze_patch.adapters.nvidia.running import NvidiaRunning, sample_styles
@@ -310,4 +311,5 @@ NVIDIA_ADAPTER = Adapter(
     interchange=NvidiaInterchange(),
     pickles=NvidiaPickles(),
     entries=types.MappingProxyType({"G": "G", "G_ema": "G_ema"}),
+    fusing=NvidiaFusing(),
 )

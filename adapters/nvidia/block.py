@@ -1,8 +1,8 @@
 """The squeezed block of the NVIDIA family, built from the layers of the host's own dense block.
 
 Hosts with ``torch_utils.persistence`` store the source of a persistent class's module inside their pickles, where it
-has to run without squeeze_patch. So this file imports torch, the standard library and `squeeze_patch.connection` only,
-and uses no ``__future__`` import; `portable` says what is stored.
+has to run without squeeze_patch. So this file imports torch, the standard library and two such files only, and uses no
+``__future__`` import; `portable` says what is stored.
 """
 
 import inspect
@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Optional, Tuple, Type
 import torch
 
 from squeeze_patch.connection import Excite, upsample2d
+from squeeze_patch.fused_convolution import Finish, Handed, fused_layer, fused_rgb, hand_on, is_plain_run, read
 
 
 class SqueezedBlock(torch.nn.Module):
@@ -33,6 +34,10 @@ class SqueezedBlock(torch.nn.Module):
         fp16_on_cpu: hosts differ in whether float16 blocks stay float16 on a CPU.
         fused_modconv_default: what ``fused_modconv=None`` means: a bool, "inference_only", or None for the rule
             "not training, and float32 or batch size 1".
+
+    Attributes:
+        fused: where nothing is trained the block runs by `squeeze_patch.fused_convolution`; see `squeeze_patch.fuse`.
+        defers: its excite is then left to the block that reads its features.
     """
 
     const: Any
@@ -71,6 +76,8 @@ class SqueezedBlock(torch.nn.Module):
         self.fused_modconv_default = fused_modconv_default
         self.num_conv = 1 if in_channels == 0 else 2
         self.num_torgb = 1
+        self.fused = False
+        self.defers = False
 
     def forward(
         self,
@@ -107,21 +114,24 @@ class SqueezedBlock(torch.nn.Module):
         force_fp32 = force_fp32 or not (self.fp16_on_cpu or ws.device.type == "cuda")
         dtype = torch.float16 if self.use_fp16 and not force_fp32 else torch.float32
         memory_format = torch.channels_last if self.channels_last and not force_fp32 else torch.contiguous_format
-        fused = self._fused(fused_modconv, dtype, ws.shape[0])
+        layer_kwargs["fused_modconv"] = self._fused(fused_modconv, dtype, ws.shape[0])
+        fast = self.fused and not self.training and is_plain_run(self, x, ws)
 
         if self.in_channels == 0:
             h = self.const.to(dtype=dtype, memory_format=memory_format)
             h = h.unsqueeze(0).repeat([ws.shape[0], 1, 1, 1])  # [N, c, 4, 4]
         else:
             assert x is not None
-            h = x.to(dtype=dtype, memory_format=memory_format)
-            h = self.conv0(h, next(w), fused_modconv=fused, **layer_kwargs)  # [N, c, R, R]
-        f = self.conv1(h, next(w), fused_modconv=fused, **layer_kwargs)  # [N, q, R, R]
+            h = x.recast(dtype) if isinstance(x, Handed) else x.to(dtype=dtype, memory_format=memory_format)
+            h = _run_layer(self.conv0, h, next(w), fast, layer_kwargs)  # [N, c, R, R]
+        f = _run_layer(self.conv1, h, next(w), fast, layer_kwargs)  # [N, q, R, R]
 
-        rgb = self.torgb(f, next(w), fused_modconv=fused)  # [N, img_channels, R, R]
+        rgb = _run_torgb(self.torgb, f, next(w), fast, layer_kwargs["fused_modconv"])  # [N, img_channels, R, R]
         rgb = rgb.to(dtype=torch.float32, memory_format=torch.contiguous_format)
         img = rgb if img is None else self._upsample(img).add_(rgb)
-        return (h if self.is_last else self.excite(f)), img  # [N, c, R, R], [N, img_channels, R, R]
+        if self.is_last:
+            return h, img  # [N, c, R, R], [N, img_channels, R, R]
+        return (hand_on(self, f) if fast and self.defers else self.excite(f)), img
 
     def _fused(self, requested: Any, dtype: torch.dtype, batch_size: Any) -> bool:
         fused = self.fused_modconv_default if requested is None else requested
@@ -131,13 +141,60 @@ class SqueezedBlock(torch.nn.Module):
 
     def _upsample(self, img: torch.Tensor) -> torch.Tensor:
         """Image at twice the size: by the host's own operation (its CUDA kernel) where its layers have one."""
-        host_ops = type(self.conv1).forward.__globals__.get("upfirdn2d")
+        host_ops = _filters_of(self.conv1)
         if hasattr(host_ops, "upsample2d"):
             return host_ops.upsample2d(img, self.resample_filter)
         return upsample2d(img, self.resample_filter)
 
     def extra_repr(self) -> str:
         return f"resolution={self.resolution:d}, channels={self.out_channels:d}, squeezed={self.squeezed_channels:d}"
+
+
+#: activations that a gain can be taken through, by their slope below zero
+_SLOPES = {"linear": 1.0, "lrelu": 0.2, "relu": 0.0}
+
+
+def _filters_of(layer: Any) -> Any:
+    """The host's module of resampling operations, None where it has none."""
+    return type(layer).forward.__globals__.get("upfirdn2d")
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether nobody listens to a host's layer, or has changed its call."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
+    return not any(hooks) and "forward" not in vars(layer) and set(layer._modules) == {"affine"}
+
+
+def _run_layer(layer: Any, x: Any, w: torch.Tensor, fast: bool, kwargs: Dict[str, Any]) -> torch.Tensor:
+    """A convolution layer of the host's, or what it computes by `fused_layer`: [N, in, h, w] -> [N, out, H, W]."""
+    mode, others = kwargs.get("noise_mode", "random"), set(kwargs) - {"noise_mode", "fused_modconv", "gain"}
+    known = _is_plain(layer) and layer.activation in _SLOPES and mode in ("random", "const", "none")
+    if not (fast and known) or others:
+        return layer(read(x), w, **kwargs)
+    noise, gain = None, kwargs.get("gain", 1)
+    if layer.use_noise and mode == "random":
+        noise = torch.randn([len(w), 1, *layer.noise_const.shape], device=w.device) * layer.noise_strength
+    elif layer.use_noise and mode == "const":
+        noise = (layer.noise_const * layer.noise_strength)[None, None]  # [1, 1, R, R]
+    clamp = None if layer.conv_clamp is None else layer.conv_clamp * gain
+    finish = Finish(layer.bias, noise, layer.act_gain * gain, _SLOPES[layer.activation], clamp)
+    if layer.up == 1:
+        return fused_layer(x, layer.weight, layer.affine(w), finish)
+    filters, resample = _filters_of(layer), None
+    if w.is_cuda and hasattr(filters, "upfirdn2d"):
+
+        def resample(y: torch.Tensor) -> torch.Tensor:
+            return filters.upfirdn2d(y, layer.resample_filter, padding=[1, 1, 1, 1], gain=4)
+
+    return fused_layer(x, layer.weight, layer.affine(w), finish, layer.resample_filter, resample)
+
+
+def _run_torgb(layer: Any, f: torch.Tensor, w: torch.Tensor, fast: bool, fused_modconv: bool) -> torch.Tensor:
+    """The host's toRGB, or what it computes by `fused_rgb`: [N, q, R, R] -> [N, img_channels, R, R]."""
+    if not fast or f.is_cuda or not _is_plain(layer):
+        return layer(f, w, fused_modconv=fused_modconv)
+    clamp = getattr(layer, "conv_clamp", None)
+    return fused_rgb(f, layer.weight, layer.affine(w) * layer.weight_gain, layer.bias, clamp)
 
 
 def squeeze_block(block: Any, width: int) -> Any:

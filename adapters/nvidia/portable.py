@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 from typing import Any
 
-from squeeze_patch import connection
+from squeeze_patch import connection, fused_convolution
 from squeeze_patch.adapters.nvidia import block as block_module
 
-#: the one line of block.py that would need squeeze_patch; the text of connection.py stands in its place
-_IMPORT = "from squeeze_patch.connection import Excite, upsample2d\n"
+#: the modules whose text stands in front of block.py's, in the place of its lines that import from them
+_PARTS = (connection, fused_convolution)
+_IMPORT = re.compile(r"^from squeeze_patch\.\w+ import .*\n", re.MULTILINE)
 
 
 @functools.cache
 def portable_source() -> str:
-    """connection.py and block.py as one module, which imports torch and the standard library only."""
-    above, below = inspect.getsource(block_module).split(_IMPORT)
-    return f"{inspect.getsource(connection)}\n\n{above}{below}"
+    """connection.py, fused_convolution.py and block.py as one module, which imports torch and the standard library
+    only."""
+    return "\n\n".join([*map(inspect.getsource, _PARTS), _IMPORT.sub("", inspect.getsource(block_module))])
 
 
 @functools.cache

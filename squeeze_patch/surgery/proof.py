@@ -106,7 +106,7 @@ def prove(found: Located, twins: Mapping[str, torch.nn.Module]) -> Optional[Tria
         return None
     try:
         trial = trial_of(found)
-    except _CannotRun as error:
+    except CannotRun as error:
         _warn(f"no proof was made that {name_of(found)} can be squeezed: {error}")
         return None
     dense = {name: found.get_block(name) for name in twins}
@@ -137,27 +137,27 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}{': ' if str(error) else ''}{error} ({Path(frame.filename).name}:{frame.lineno})"
 
 
-class _CannotRun(Exception):
+class CannotRun(Exception):
     """Why a generator cannot be tried."""
 
 
 def trial_of(found: Located) -> Trial:
     """Run the dense generator."""
     if any(parameter.is_meta for parameter in found.root.parameters()):
-        raise _CannotRun("its parameters are on the meta device, without values")
+        raise CannotRun("its parameters are on the meta device, without values")
     broken = found.not_finite()
     if broken:
-        raise _CannotRun(f"{broken} holds values that are not finite: it has diverged")
+        raise CannotRun(f"{broken} holds values that are not finite: it has diverged")
     try:
         calls, images, as_whole = ways(found)
     except Exception as error:
-        raise _CannotRun(f"it does not run on latents or styles alone, {_told(error)}") from error
+        raise CannotRun(f"it does not run on latents or styles alone, {_told(error)}") from error
     if not all(isinstance(image, torch.Tensor) and image.isfinite().all() for image in images.values()):
-        raise _CannotRun("its images hold values that are not finite")
+        raise CannotRun("its images hold values that are not finite")
     tolerance = float_error(found, images)
     peak = max(float(image.abs().max()) for image in images.values())
     if tolerance > COARSEST * peak:
-        raise _CannotRun(f"float error is {tolerance:.1g} in images up to {peak:.1g}")
+        raise CannotRun(f"float error is {tolerance:.1g} in images up to {peak:.1g}")
     if not as_whole and _holds_more(found):
         _warn(
             f"of {name_of(found)} only {found.place} was run to prove that it can be squeezed: "

@@ -10,6 +10,7 @@ from squeeze_patch.adapters import search
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import StateError
 from squeeze_patch.surgery.fingerprint import Fingerprint
+from squeeze_patch.surgery.fuse import unfuse_part
 from squeeze_patch.surgery.originals import KEPT, put_back
 from squeeze_patch.surgery.status import status_of_part
 
@@ -37,6 +38,7 @@ def remove(G: Module) -> Module:
     for part in squeezed_now:
         _check_removable(part)
     for part in squeezed_now:
+        unfuse_part(part)
         put_back(part)
     if target.wrapper is not None and squeezed_now:
         target.wrapper.refresh_optimiser(G)

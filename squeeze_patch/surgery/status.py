@@ -28,6 +28,7 @@ class Status:
         squeezed_blocks: how many of them are squeezed.
         detail: what is irregular, else "".
         place: where in the module that was passed the generator is, "" = it is the generator.
+        fused_blocks: how many of the squeezed blocks run fused where nothing is trained; see `squeeze_patch.fuse`.
     """
 
     state: str
@@ -39,6 +40,7 @@ class Status:
     squeezed_blocks: int
     detail: str = ""
     place: str = ""
+    fused_blocks: int = 0
 
     def __str__(self) -> str:
         where = f", in {self.place}" if self.place else ""
@@ -49,7 +51,8 @@ class Status:
         fewer = describe_reduction(1 - self.parameters_after / self.parameters_before)
         return (
             f"squeezed: {self.squeezed_blocks} of {self.blocks} blocks, "
-            f"{self.parameters_before:,} -> {self.parameters_after:,} parameters ({fewer}){where}"
+            f"{self.parameters_before:,} -> {self.parameters_after:,} parameters ({fewer})"
+            f"{', fused' if self.fused_blocks else ''}{where}"
         )
 
 
@@ -133,6 +136,8 @@ def status_of_part(found: Located) -> Status:
         detail = f"its plan squeezes {len(plan.blocks)} blocks, in other widths or places"
     state = "irregular" if detail else "squeezed" if squeezed_now else "dense"
     before = dense_parameters(found.generator, found.specs)
+    fusing = found.adapter.fusing
+    fused = 0 if fusing is None else sum(fusing.fused(found.network, name) for name in squeezed_now)
     return Status(
-        state, found.adapter.name, plan, before, after, len(found.specs), len(squeezed_now), detail, found.place
+        state, found.adapter.name, plan, before, after, len(found.specs), len(squeezed_now), detail, found.place, fused
     )

@@ -1,0 +1,317 @@
+"""Modulated convolutions for inference, which can read the squeezed features of the block before.
+
+excite is linear, and so is the convolution that reads it, up to the style s that stands between them. For one image
+the two are one convolution with q instead of c inputs, of weight ``W diag(s) E`` (W of the reader, E of excite), and of
+one input of ones more, by which excite's bias arrives: where the reader pads with zeros, that bias is missing, too.
+
+This file imports torch and the standard library only, uses no relative import and no ``__future__`` import: its text
+stands inside pickles (`squeeze_patch.adapters.nvidia.portable`), where it has to run without squeeze_patch.
+"""
+
+from typing import Any, Callable, List, NamedTuple, Optional
+
+import torch
+from torch.nn import functional
+
+#: tensor cores want as many inputs as a multiple of this in half precision, and the channel of ones comes on top
+_ALIGNED = 8
+_EPSILON = 1e-8
+
+
+class Handed:
+    """What a squeezed block hands on in the place of its features excite(f) [N, c, H, W]: f [N, q, H, W] and excite.
+
+    Args:
+        squeezed: f.
+        excite: q -> c.
+    """
+
+    squeezed: torch.Tensor
+    excite: Any
+    _computed: List[torch.Tensor]
+
+    def __init__(self, squeezed: torch.Tensor, excite: Any) -> None:
+        self.squeezed, self.excite, self._computed = squeezed, excite, []
+
+    @property
+    def was_read(self) -> bool:
+        """Whether somebody has seen, and perhaps changed, the features."""
+        return len(self._computed) > 0
+
+    def features(self) -> torch.Tensor:
+        """excite(f), one tensor however often it is asked for."""
+        if not self._computed:
+            self._computed.append(self.excite(self.squeezed))
+        return self._computed[0]
+
+    def recast(self, dtype: torch.dtype) -> Any:
+        """The same in another dtype."""
+        if self.was_read:
+            return self.features().to(dtype)
+        return self if dtype == self.squeezed.dtype else type(self)(self.squeezed.to(dtype), self.excite)
+
+
+class Deferred(Handed, torch.Tensor):
+    """The same as a tensor [N, c, H, W] for everybody else: its values are computed when somebody reads them, a hook or
+    a host that hands features out."""
+
+    @staticmethod
+    def __new__(cls, squeezed: torch.Tensor, excite: Any) -> Any:
+        n, _, height, width = squeezed.shape
+        shape = (n, excite.out_channels, height, width)
+        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls, shape, dtype=squeezed.dtype, device=squeezed.device, layout=squeezed.layout, requires_grad=False
+        )
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        def opened(value: Any) -> Any:
+            return type(value)(map(opened, value)) if type(value) in (list, tuple) else read(value)
+
+        return function(*opened(args), **{name: opened(value) for name, value in (kwargs or {}).items()})
+
+
+def _of_features(name: str) -> Callable[..., Any]:
+    return lambda self, *args, **kwargs: getattr(self.features(), name)(*args, **kwargs)
+
+
+# These reach for a tensor's memory, of which this one has none, without being dispatched.
+for _name in ("numpy", "tolist", "data_ptr", "storage", "untyped_storage", "share_memory_", "__array__"):
+    setattr(Deferred, _name, _of_features(_name))
+for _name in ("__deepcopy__", "__reduce_ex__", "__repr__", "__dlpack__", "__dlpack_device__"):
+    setattr(Deferred, _name, _of_features(_name))
+
+
+def hand_on(block: Any, squeezed: torch.Tensor) -> Any:
+    """What ``block`` hands on instead of its features, for the block that reads them to fold its excite into itself."""
+    if not _is_compiling():
+        return Deferred(squeezed, block.excite)
+    # torch.compile cannot make such a tensor; nobody but hooks reads what passes between the blocks of one graph.
+    return block.excite(squeezed) if block._forward_hooks else Handed(squeezed, block.excite)
+
+
+def read(x: Any) -> Any:
+    """Features, however they were handed on."""
+    return x.features() if isinstance(x, Handed) else x
+
+
+def _is_compiling() -> bool:
+    compiler = getattr(torch, "compiler", None)
+    return compiler is not None and hasattr(compiler, "is_compiling") and bool(compiler.is_compiling())
+
+
+def is_plain_run(module: torch.nn.Module, *inputs: Optional[torch.Tensor]) -> bool:
+    """Whether a module runs for its values alone: no gradient is asked for, and no autocast chooses dtypes."""
+    tensors = (*(x for x in inputs if x is not None), *module.parameters())
+    if hasattr(torch, "get_autocast_dtype"):  # since torch 2.4
+        autocast = torch.is_autocast_enabled(tensors[0].device.type)
+    else:
+        autocast = torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+    return not autocast and not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
+
+
+class Finish(NamedTuple):
+    """What follows the convolution of a layer: ``clamp(leaky_relu(gain * (y + noise + bias), slope))``.
+
+    Attributes:
+        bias: [O].
+        noise: [1 or N, 1, R, R].
+        gain: of the activation.
+        slope: of the leaky ReLU; 1 = no activation.
+        clamp: of the output; None = no clamping.
+    """
+
+    bias: Optional[torch.Tensor] = None
+    noise: Optional[torch.Tensor] = None
+    gain: float = 1.0
+    slope: float = 1.0
+    clamp: Optional[float] = None
+
+
+def pays(weight: torch.Tensor, squeezed: int, pixels: int) -> bool:
+    """Whether folding excite into its reader, of weight [O, I, k, k], saves multiply-adds for an image of which it
+    reads ``pixels`` positions."""
+    channels, taps = weight.shape[1], weight[:, 0].numel()
+    return pixels * (taps * (channels - squeezed) + channels * squeezed) > taps * channels * squeezed
+
+
+def fused_layer(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    style: torch.Tensor,
+    finish: Finish,
+    fir: Optional[torch.Tensor] = None,
+    resample: Optional[Callable[[torch.Tensor], torch.Tensor]] = None,
+    weight_gain: float = 1.0,
+) -> torch.Tensor:
+    """One layer of a synthesis network: a modulated, demodulated convolution and its `Finish`, without gradients.
+
+    Args:
+        x: features [N, I, H, W], or `Handed` on, in float32, float16 or bfloat16.
+        weight: [O, I, k, k], float32.
+        style: [N, I], float32: multiplies the inputs (Karras et al. 2020, equations 1 and 3).
+        finish: what follows.
+        fir: [4, 4], of sum 1: the layer upsamples by two, by a transposed convolution and this filter.
+        resample: that filter by an operation of the host's, [N, O, 2H + 1, 2W + 1] -> [N, O, 2H, 2W].
+        weight_gain: multiplies the weights.
+
+    Returns:
+        [N, O, R, R], in the dtype of ``x``.
+    """
+    filtered = None if fir is None else resample or _plain_filter(fir)
+    x, excite = _opened(x, weight)
+    power = _power(weight, style)  # [N, O]
+    scale = (power * weight_gain**2 + _EPSILON).rsqrt() * (weight_gain * finish.gain)  # [N, O]
+    if excite is None and _reads_few_pixels(x, weight):
+        y = _convolve_modulated(x, weight, style, scale, filtered)
+        return _finished(y, finish)
+    if excite is None:
+        weights = weight * style[:, None, :, None, None]  # [N, O, I, k, k]
+    else:
+        x = _with_ones(x, excite.shape[1])  # [N, q + 1 and more, H, W]
+        weights = _folded(weight, style, excite)  # [N, O, q + 1 and more, k, k]
+    weights = weights.mul_(scale[:, :, None, None, None]).to(x.dtype)
+    if x.device.type == "cpu":  # image by image: each one's features stay in the caches, and groups are slow there
+        pairs = zip(torch.split(x, 1), torch.split(weights, 1))
+        images = [_finished(_convolve(*pair, filtered), _of(finish, n)) for n, pair in enumerate(pairs)]
+        return images[0] if len(images) == 1 else torch.cat(images)
+    return _finished(_convolve(x, weights, filtered), finish)
+
+
+def _opened(x: Any, weight: torch.Tensor) -> Any:
+    """(features to read, None), or (squeezed features f, excite's matrix and bias [c, q + 1]) where that pays."""
+    if not isinstance(x, Handed):
+        return _formatted(x), None
+    f, excite = x.squeezed, x.excite
+    if x.was_read or _is_open(f) or not pays(weight, f.shape[1], f.shape[2] * f.shape[3]):
+        return _formatted(x.features()), None
+    matrix = excite.weight[:, :, 0, 0].float() * excite.weight_gain  # [c, q]
+    return _formatted(f), torch.cat([matrix, excite.bias.float()[:, None]], dim=1)
+
+
+def _formatted(x: torch.Tensor) -> torch.Tensor:
+    """Channels last on a CPU, where convolutions of large features take half the time in it."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
+def _is_open(x: torch.Tensor) -> bool:
+    """Whether the number of images is left open, in a graph that is exported: each cannot have its own weights then."""
+    return type(x.shape[0]) is not int
+
+
+def _reads_few_pixels(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether there is less to multiply in the features than in the weights."""
+    return _is_open(x) or x.shape[1:].numel() * 2 < weight.numel()
+
+
+def _power(weight: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+    """Sum of the squared modulated weights of each output: [N, O]."""
+    return style.square() @ weight.square().sum(dim=[2, 3]).t()
+
+
+def _folded(weight: torch.Tensor, style: torch.Tensor, excite: torch.Tensor) -> torch.Tensor:
+    """W diag(s) E of each image: [N, O, q + 1, k, k]."""
+    outputs, inputs, size, _ = weight.shape
+    columns = excite.t()[None] * style[:, None, :]  # [N, q + 1, c]
+    table = weight.permute(1, 2, 3, 0).reshape(inputs, -1)  # [c, k * k * O]
+    product = columns.flatten(0, 1) @ table  # [N * (q + 1), k * k * O]
+    return product.reshape(style.shape[0], -1, size, size, outputs).permute(0, 4, 1, 2, 3)
+
+
+def _with_ones(x: torch.Tensor, channels: int) -> torch.Tensor:
+    """``x`` with a channel of ones: [N, q, H, W] -> [N, channels, H, W]."""
+    n, squeezed, height, width = x.shape
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    y = torch.empty(
+        (n, channels, height, width),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last if last else torch.contiguous_format,
+    )
+    y[:, :squeezed] = x
+    y[:, squeezed:] = 1
+    return y
+
+
+def _convolve(x: torch.Tensor, weights: torch.Tensor, filtered: Any) -> torch.Tensor:
+    """Each image by its own weights [N, O, I, k, k], as groups of one convolution."""
+    n, outputs, inputs, size, _ = weights.shape
+    grouped = x if n == 1 else x.reshape(1, n * inputs, *x.shape[2:])
+    if filtered is None:
+        y = functional.conv2d(grouped, weights.flatten(0, 1), padding=size // 2, groups=n)
+    else:
+        y = functional.conv_transpose2d(grouped, weights.transpose(1, 2).flatten(0, 1), stride=2, groups=n)
+    y = y if n == 1 else y.reshape(n, outputs, *y.shape[2:])
+    return y if filtered is None else filtered(y)
+
+
+def _convolve_modulated(
+    x: torch.Tensor, weight: torch.Tensor, style: torch.Tensor, scale: torch.Tensor, filtered: Any
+) -> torch.Tensor:
+    """The features modulated instead of the weights: one convolution for all images."""
+    if x.dtype == torch.float16:  # neither products nor sums may leave its range
+        largest, peak = style.abs().amax(dim=1, keepdim=True), weight.abs().amax() * weight[0].numel() ** 0.5
+        style, weight, scale = style / largest, weight / peak, scale * largest * peak
+    weight, size = weight.to(x.dtype), weight.shape[2]
+    x = x * style.to(x.dtype)[:, :, None, None]
+    if filtered is None:
+        y = functional.conv2d(x, weight, padding=size // 2)
+    else:
+        y = functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    y = y.mul_(scale.to(x.dtype)[:, :, None, None])
+    return y if filtered is None else filtered(y)
+
+
+def _plain_filter(fir: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    def filtered(y: torch.Tensor) -> torch.Tensor:
+        kernel = (fir.flip([0, 1]) * 4).to(y.dtype).expand(y.shape[1], 1, -1, -1)
+        return functional.conv2d(y, kernel, padding=1, groups=y.shape[1])
+
+    return filtered
+
+
+def _finished(y: torch.Tensor, finish: Finish) -> torch.Tensor:
+    """In place; ``y`` has its gain already."""
+    if finish.bias is not None:
+        y = y.add_((finish.bias * finish.gain).to(y.dtype)[None, :, None, None])
+    if finish.noise is not None:
+        y = y.add_((finish.noise * finish.gain).to(y.dtype))
+    if finish.slope != 1:
+        y = functional.leaky_relu_(y, finish.slope)
+    return y if finish.clamp is None else y.clamp_(-finish.clamp, finish.clamp)
+
+
+def _of(finish: Finish, n: int) -> Finish:
+    """What follows for image ``n``."""
+    noise = finish.noise
+    return finish if noise is None or len(noise) == 1 else finish._replace(noise=noise[n : n + 1])
+
+
+def fused_rgb(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    style: torch.Tensor,
+    bias: torch.Tensor,
+    clamp: Optional[float] = None,
+) -> torch.Tensor:
+    """A toRGB layer, which does not demodulate, without gradients.
+
+    Args:
+        x: features [N, I, H, W].
+        weight: [C, I, 1, 1].
+        style: [N, I], float32, with the layer's gain.
+        bias: [C].
+        clamp: of the output.
+
+    Returns:
+        [N, C, H, W], in the dtype of ``x``.
+    """
+    weights = (weight[None, :, :, 0, 0] * style[:, None]).to(x.dtype)  # [N, C, I]
+    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [N, HW, I]
+    y = torch.baddbmm(bias.to(x.dtype)[None, None], pixels, weights.transpose(1, 2))  # [N, HW, C]
+    y = y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
+    return y if clamp is None else y.clamp_(-clamp, clamp)

@@ -1,0 +1,155 @@
+"""fuse, unfuse: squeezed generators that sample faster, by the same parameters."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Dict, List, Set, TypeVar
+
+import torch
+
+from squeeze_patch.adapters import search
+from squeeze_patch.adapters.located import Located
+from squeeze_patch.errors import ProofError, StateError, UnprovedWarning
+from squeeze_patch.sampling import draw, evaluation, latents
+from squeeze_patch.surgery.proof import SEED, CannotRun, name_of, trial_of
+from squeeze_patch.surgery.status import status_of_part
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+#: images whose features say how close they come to being clamped, and how close they may come where excite is folded
+#: into what reads them, which leaves that clamp out
+LOOKED_AT, HEADROOM = 8, 0.5
+
+
+def fuse(G: Module, *, verify: bool = True) -> Module:
+    """Let a squeezed generator sample faster: the same parameters, and the same images but for float error.
+
+    excite is folded into the up-convolution that reads its features (where that saves more than it costs), and the
+    layers of squeezed blocks compute their convolutions in the faster one of the possible ways. Only inference changes:
+    in training mode, under autocast, or where a gradient is asked for, the blocks run as they did. State dicts stay
+    what they are, and hooks see c channels. Copies are fused, too, and so are pickles, of the NVIDIA family also
+    without squeeze_patch.
+
+    Args:
+        G: a squeezed generator in evaluation mode, or what `apply` takes.
+        verify: run G before and after; its images have to stay the same.
+
+    Returns:
+        G itself.
+
+    Warns:
+        UnprovedWarning: G could not be run to verify it.
+
+    Raises:
+        StateError: G is dense, half squeezed, or in training mode.
+        ProofError: its images are others than before. G is as it was.
+        UnsupportedModelError: no adapter knows the generator, or how to fuse its family.
+
+    Example:
+        >>> from squeeze_patch.demo import trained_generator
+        >>> G = squeeze_patch.fuse(squeeze_patch.apply(trained_generator(), init="weights").eval())
+        >>> squeeze_patch.status(G).fused_blocks
+        4
+    """
+    parts = search(G).parts
+    for found in parts:
+        _check_fusible(found)
+    done: List[Located] = []
+    try:
+        for found in parts:
+            done.append(found)
+            _fuse_part(found, verify)
+    except BaseException:
+        for found in done:
+            unfuse_part(found)
+        raise
+    return G
+
+
+def unfuse(G: Module) -> Module:
+    """Let a generator run as it did before `fuse`.
+
+    Returns:
+        G itself; as it is where it is not fused.
+
+    Raises:
+        UnsupportedModelError: no adapter knows the generator.
+    """
+    for found in search(G).parts:
+        unfuse_part(found)
+    return G
+
+
+def unfuse_part(found: Located) -> None:
+    """As `unfuse`, of one generator."""
+    fusing = found.adapter.fusing
+    for name in _squeezed_blocks(found) if fusing is not None else []:
+        found.fusing.set_fused(found.network, name, False, False)
+
+
+def _squeezed_blocks(found: Located) -> List[str]:
+    return [spec.name for spec in found.again().specs if spec.width is not None]
+
+
+def _check_fusible(found: Located) -> None:
+    now = status_of_part(found)
+    if now.state == "irregular":
+        raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
+    if now.state == "dense":
+        raise StateError("fuse is for squeezed generators; this one is dense: call squeeze_patch.apply(G) first")
+    training = next((path for path, module in found.network.named_modules() if module.training), None)
+    if training is not None:
+        where = f" ({training})" if training else ""
+        raise StateError(
+            f"{name_of(found)} is in training mode{where}, in which nothing runs fused; call G.eval() first"
+        )
+    found.fusing  # noqa: B018  raises where the family has no such role
+
+
+def _fuse_part(found: Located, verify: bool) -> None:
+    names = _squeezed_blocks(found)
+    trial = None
+    if verify:
+        try:
+            trial = trial_of(found)
+        except CannotRun as error:
+            words = f"no proof was made that {name_of(found)} makes the same images when it is fused: {error}"
+            warnings.warn(words, UnprovedWarning, stacklevel=4)
+    clamped = _close_to_clamp(found, names)
+    order = [spec.name for spec in found.specs]
+    for name in names:
+        behind = order[order.index(name) + 1 :][:1]
+        found.fusing.set_fused(found.network, name, True, behind != [] and behind[0] in names and name not in clamped)
+    fault = "" if trial is None else trial.fault()
+    if fault:
+        raise ProofError(
+            f"{name_of(found)} cannot be fused: {fault}. Its layers compute something else than StyleGAN2's. The "
+            "generator is as it was"
+        )
+
+
+def _close_to_clamp(found: Located, names: List[str]) -> Set[str]:
+    """Blocks whose excite comes close to its clamp in some images, or of which that cannot be told."""
+    excites: Dict[str, Any] = {name: getattr(found.get_block(name), "excite", None) for name in names}
+    clamps = {name: float(excite.conv_clamp) for name, excite in excites.items() if getattr(excite, "conv_clamp", None)}
+    largest: Dict[str, float] = {}
+
+    def watch(name: str) -> Any:
+        def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+            largest[name] = max(largest.get(name, 0.0), float(output.abs().max()))
+
+        return excites[name].register_forward_hook(hook)
+
+    handles = [watch(name) for name in clamps]
+    try:
+        if clamps:
+            source = found.sampler()
+            z, c = latents(source, LOOKED_AT, SEED)
+            with evaluation(found.root):
+                for pair in zip(torch.split(z, 1), torch.split(c, 1)):
+                    draw(source, *pair)
+    except Exception:  # a generator that wants more than latents keeps its clamps
+        return set(clamps)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name for name, clamp in clamps.items() if not largest.get(name, clamp) < HEADROOM * clamp}
