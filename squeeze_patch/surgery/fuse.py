@@ -73,6 +73,12 @@ def unfuse(G: Module) -> Module:
 
     Raises:
         UnsupportedModelError: no adapter knows the generator.
+
+    Example:
+        >>> from squeeze_patch.demo import trained_generator
+        >>> G = squeeze_patch.fuse(squeeze_patch.apply(trained_generator(), init="weights").eval())
+        >>> squeeze_patch.status(squeeze_patch.unfuse(G)).fused_blocks
+        0
     """
     for found in search(G).parts:
         unfuse_part(found)
