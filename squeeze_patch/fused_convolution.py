@@ -106,7 +106,7 @@ def _is_compiling() -> bool:
 
 def is_plain_run(module: torch.nn.Module, *inputs: Optional[torch.Tensor]) -> bool:
     """Whether a module runs for its values alone: no gradient is asked for, and no autocast chooses dtypes."""
-    tensors = (*(x for x in inputs if x is not None), *module.parameters())
+    tensors = (*(x for x in inputs if x is not None), *module.parameters(), *module.buffers())
     if hasattr(torch, "get_autocast_dtype"):  # since torch 2.4
         autocast = torch.is_autocast_enabled(tensors[0].device.type)
     else:
@@ -162,6 +162,7 @@ def fused_layer(
     Returns:
         [N, O, R, R], in the dtype of ``x``.
     """
+    weight, style = _single(weight), _single(style)
     filtered = None if fir is None else resample or _plain_filter(fir)
     x, excite = _opened(x, weight)
     power = _power(weight, style)  # [N, O]
@@ -182,6 +183,11 @@ def fused_layer(
     return _finished(_convolve(x, weights, filtered), finish)
 
 
+def _single(x: torch.Tensor) -> torch.Tensor:
+    """Not in half precision: sums of squares leave its range."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def _opened(x: Any, weight: torch.Tensor) -> Any:
     """(features to read, None), or (squeezed features f, excite's matrix and bias [c, q + 1]) where that pays."""
     if not isinstance(x, Handed):
@@ -189,8 +195,8 @@ def _opened(x: Any, weight: torch.Tensor) -> Any:
     f, excite = x.squeezed, x.excite
     if x.was_read or _is_open(f) or not pays(weight, f.shape[1], f.shape[2] * f.shape[3]):
         return _formatted(x.features()), None
-    matrix = excite.weight[:, :, 0, 0].float() * excite.weight_gain  # [c, q]
-    return _formatted(f), torch.cat([matrix, excite.bias.float()[:, None]], dim=1)
+    matrix = _single(excite.weight)[:, :, 0, 0] * excite.weight_gain  # [c, q]
+    return _formatted(f), torch.cat([matrix, _single(excite.bias)[:, None]], dim=1)
 
 
 def _formatted(x: torch.Tensor) -> torch.Tensor:
