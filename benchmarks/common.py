@@ -1,9 +1,11 @@
-"""What the benchmarks share: a real host's generator, seeded random layers, and the machine's name."""
+"""What the benchmarks share: a real host's generator, seeded random layers, clocks, and the machine's name."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator, Optional
 
 import click
 import torch
@@ -38,5 +40,42 @@ def random_layers(seed: int) -> Iterator[None]:
         yield
 
 
-def machine() -> str:
-    return device_name(torch.device("cpu"))
+def machine(device: torch.device = torch.device("cpu")) -> str:  # noqa: B008  a constant
+    return device_name(device)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What tells the seconds, and what it is called in a table."""
+
+    seconds: Callable[[], float]
+    name: str
+
+    @classmethod
+    def of(cls, processor_time: bool, threads: Optional[int], device: torch.device) -> Clock:
+        """Of the options of a command; sets torch's threads."""
+        if processor_time and (device.type != "cpu" or threads != 1):
+            raise click.UsageError("--processor-time tells how long calls take on one CPU thread: add --threads 1")
+        if threads:
+            torch.set_num_threads(threads)
+        return cls(time.process_time, "processor time") if processor_time else cls(time.perf_counter, "time")
+
+
+def waiting(device: torch.device) -> Callable[[], None]:
+    """What waits until a device has done all that it was given."""
+    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None
+
+
+def device_of(name: str) -> torch.device:
+    """Of the option --device."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError("--device cuda: torch sees no GPU here")
+    return torch.device(name)
+
+
+def reason_of(error: Exception) -> str:
+    """The beginning of an error, for a table."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:160]
+
+
+device_option = click.option("--device", "device_name_", type=click.Choice(["cpu", "cuda"]), default="cpu")

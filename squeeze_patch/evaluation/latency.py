@@ -72,6 +72,7 @@ def interleaved(
     warm_up: int = 1,
     synchronize: Callable[[], None] = lambda: None,
     progress: Optional[Progress] = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Dict[str, List[float]]:
     """Seconds of each action, run in turns, so that a noisy machine disturbs all of them alike.
 
@@ -83,6 +84,7 @@ def interleaved(
         warm_up: rounds before, not measured: allocators, kernels and caches settle.
         synchronize: waits until the device is done; called before the clock is read.
         progress: called with ("rounds", done, in all).
+        clock: what tells the seconds; `time.process_time` leaves out what other processes take.
     """
     seconds: Dict[str, List[float]] = {name: [] for name in actions}
     for index in range(warm_up + repeats):
@@ -90,11 +92,11 @@ def interleaved(
         for name in names:
             gc.collect()
             synchronize()
-            start = time.perf_counter()
+            start = clock()
             actions[name]()
             synchronize()
             if index >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
         if progress is not None:
             progress("rounds", index + 1, warm_up + repeats)
     return seconds
