@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 import click
 import torch
 
+import squeeze_patch
 from squeeze_patch.evaluation.devices import device_name
+from squeeze_patch.testing import trained
 from tests.hosts import Host, nvidia_hosts
 
+CPU = torch.device("cpu")
 #: resolution, channel_base, mapping layers of the sizes that papers and hosts use (z = w = 512, 3 channels), and of one
 #: to see whether a benchmark runs
 SIZES = {"cifar": (32, 32768, 2), "paper256": (256, 16384, 8), "config-f": (1024, 32768, 8), "tiny": (16, 256, 2)}
@@ -22,6 +26,20 @@ def generator(host: Host, size: str, **synthesis: Any) -> Any:
     resolution, base, layers = SIZES[size]
     G = host.generator(resolution, w_dim=512, layers=layers, channel_base=base, channel_max=512, **synthesis)
     return G.eval().requires_grad_(False)
+
+
+#: the ratio at which benchmarks squeeze
+RATIO = 1.5
+
+
+def generators(host: Host, size: str, device: torch.device = CPU, **synthesis: Any) -> Dict[str, Any]:
+    """{"dense", "squeezed", "fused": generator}, looking trained, by one seed; the host is active."""
+    dense = trained(generator(host, size, **synthesis)).to(device)
+    squeezed = copy.deepcopy(dense)
+    squeeze_patch.apply(squeezed, ratio=RATIO, init="random", keep_original=False, verify=False)
+    squeezed = trained(squeezed).requires_grad_(False)
+    fused = squeeze_patch.fuse(copy.deepcopy(squeezed), verify=False)
+    return {"dense": dense, "squeezed": squeezed, "fused": fused}
 
 
 def find(name: str) -> Host:
@@ -40,7 +58,7 @@ def random_layers(seed: int) -> Iterator[None]:
         yield
 
 
-def machine(device: torch.device = torch.device("cpu")) -> str:  # noqa: B008  a constant
+def machine(device: torch.device = CPU) -> str:
     return device_name(device)
 
 
@@ -59,11 +77,6 @@ class Clock:
         if threads:
             torch.set_num_threads(threads)
         return cls(time.process_time, "processor time") if processor_time else cls(time.perf_counter, "time")
-
-
-def waiting(device: torch.device) -> Callable[[], None]:
-    """What waits until a device has done all that it was given."""
-    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None
 
 
 def device_of(name: str) -> torch.device:

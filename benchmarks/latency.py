@@ -17,7 +17,6 @@ ratios that other processes disturb less.
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,12 +25,10 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import click
 import torch
 
-import squeeze_patch
-from benchmarks.common import Clock, device_of, device_option, find, generator, machine, reason_of, waiting
+from benchmarks.common import RATIO, Clock, device_of, device_option, find, generators, machine, reason_of
 from benchmarks.kernels import with_same_kernels
 from benchmarks.ways import captured, compiled
-from squeeze_patch.evaluation.latency import Quartiles, interleaved, paired_ratio
-from squeeze_patch.testing import trained
+from squeeze_patch.evaluation.latency import Quartiles, interleaved, paired_ratio, waiting_for
 from tests.hosts import Host
 
 FLAGS: Dict[str, Dict[str, Any]] = {
@@ -45,7 +42,6 @@ DTYPES: Dict[str, Dict[str, Any]] = {
     "mixed": {"num_fp16_res": 4, "conv_clamp": 256},
     "float16": {"num_fp16_res": 99, "conv_clamp": 256},
 }
-RATIO = 1.5
 Way = Tuple[str, str]  # generator, how it is called
 
 
@@ -59,16 +55,6 @@ class Setting:
     clock: Clock
     backend: Optional[str]
     graphs: bool
-
-
-def generators(host: Host, size: str, setting: Setting) -> Dict[str, Any]:
-    """{name: generator} on the device, looking trained; the host is active."""
-    dense = trained(generator(host, size, **DTYPES[setting.dtype])).to(setting.device)
-    squeezed = copy.deepcopy(dense)
-    squeeze_patch.apply(squeezed, ratio=RATIO, init="random", keep_original=False, verify=False)
-    squeezed = trained(squeezed).requires_grad_(False)
-    fused = squeeze_patch.fuse(copy.deepcopy(squeezed), verify=False)
-    return {"dense": dense, "same kernels": with_same_kernels(dense), "squeezed": squeezed, "fused": fused}
 
 
 def calls(networks: Dict[str, Any], ws: torch.Tensor, setting: Setting) -> Tuple[Dict[Way, Any], Dict[Way, str]]:
@@ -101,13 +87,14 @@ def calls(networks: Dict[str, Any], ws: torch.Tensor, setting: Setting) -> Tuple
 
 def measure(host: Host, size: str, batch: int, setting: Setting) -> Dict[str, Any]:
     """All rows of one size and batch; the host is active."""
-    networks = generators(host, size, setting)
+    networks = generators(host, size, setting.device, **DTYPES[setting.dtype])
+    networks["same kernels"] = with_same_kernels(networks["dense"])
     ws = torch.randn([batch, networks["dense"].num_ws, 512], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():  # torch.compile does not know inference_mode
         actions, skipped = calls(networks, ws.to(setting.device), setting)
         images = {way: run().float().cpu().clone() for way, run in actions.items()}
-        synchronize = waiting(setting.device)
-        seconds: Any = interleaved(actions, setting.repeats, 1, synchronize, None, setting.clock.seconds)  # type: ignore[arg-type]
+        synchronize, clock = waiting_for(setting.device), setting.clock.seconds
+        seconds: Any = interleaved(actions, setting.repeats, 1, synchronize, clock=clock)  # type: ignore[arg-type]
     times = {way: Quartiles.of(values) for way, values in seconds.items()}
     best = min((way for way in times if way[0] == "dense" and way[1] in FLAGS), key=lambda way: times[way].median)
     rows = []
@@ -144,8 +131,8 @@ def _difference(images: torch.Tensor, reference: torch.Tensor) -> float:
 def lines(result: Dict[str, Any]) -> List[str]:
     """The table of one `measure`."""
     head = f"{result['size']}, batch {result['batch']}, {result['dtype']}; dense is fastest with {result['best']}"
-    columns = f"  {'generator':<13} {'called':<17} {'ms':>26} {'/ fastest dense':>20} {'/ dense, so called':>20} {'off by':>8}"
-    found = [head, columns]
+    columns = f"  {'generator':<13} {'called':<17} {'ms':>26} {'/ fastest dense':>20} {'/ dense, so called':>20}"
+    found = [head, f"{columns} {'off by':>8}"]
     for row in result["rows"]:
         ms, same = row["milliseconds"], row["to the same"]
         cells = f"{ms.median:.1f} ({ms.lower:.1f} to {ms.upper:.1f})"
