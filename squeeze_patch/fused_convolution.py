@@ -106,12 +106,17 @@ def _is_compiling() -> bool:
 
 def is_plain_run(module: torch.nn.Module, *inputs: Optional[torch.Tensor]) -> bool:
     """Whether a module runs for its values alone: no gradient is asked for, and no autocast chooses dtypes."""
-    tensors = (*(x for x in inputs if x is not None), *module.parameters())
+    tensors = (*(x for x in inputs if x is not None), *module.parameters(), *module.buffers())
     if hasattr(torch, "get_autocast_dtype"):  # since torch 2.4
         autocast = torch.is_autocast_enabled(tensors[0].device.type)
     else:
         autocast = torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
     return not autocast and not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
+
+
+def on_gpu(x: torch.Tensor) -> bool:
+    """Whether it is not the CPU that computes: other ways are faster there."""
+    return x.device.type != "cpu"
 
 
 class Finish(NamedTuple):
@@ -162,11 +167,12 @@ def fused_layer(
     Returns:
         [N, O, R, R], in the dtype of ``x``.
     """
+    weight, style = _single(weight), _single(style)
     filtered = None if fir is None else resample or _plain_filter(fir)
     x, excite = _opened(x, weight)
     power = _power(weight, style)  # [N, O]
     scale = (power * weight_gain**2 + _EPSILON).rsqrt() * (weight_gain * finish.gain)  # [N, O]
-    if excite is None and _reads_few_pixels(x, weight):
+    if excite is None and _modulates_inputs(x, weight):
         y = _convolve_modulated(x, weight, style, scale, filtered)
         return _finished(y, finish)
     if excite is None:
@@ -175,11 +181,16 @@ def fused_layer(
         x = _with_ones(x, excite.shape[1])  # [N, q + 1 and more, H, W]
         weights = _folded(weight, style, excite)  # [N, O, q + 1 and more, k, k]
     weights = weights.mul_(scale[:, :, None, None, None]).to(x.dtype)
-    if x.device.type == "cpu":  # image by image: each one's features stay in the caches, and groups are slow there
+    if not on_gpu(x):  # image by image: each one's features stay in the caches, and groups are slow there
         pairs = zip(torch.split(x, 1), torch.split(weights, 1))
         images = [_finished(_convolve(*pair, filtered), _of(finish, n)) for n, pair in enumerate(pairs)]
         return images[0] if len(images) == 1 else torch.cat(images)
     return _finished(_convolve(x, weights, filtered), finish)
+
+
+def _single(x: torch.Tensor) -> torch.Tensor:
+    """Not in half precision: sums of squares leave its range."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _opened(x: Any, weight: torch.Tensor) -> Any:
@@ -187,15 +198,16 @@ def _opened(x: Any, weight: torch.Tensor) -> Any:
     if not isinstance(x, Handed):
         return _formatted(x), None
     f, excite = x.squeezed, x.excite
-    if x.was_read or _is_open(f) or not pays(weight, f.shape[1], f.shape[2] * f.shape[3]):
+    # On a GPU (measured on an H100) folding costs more time than the arithmetic that it saves.
+    if x.was_read or on_gpu(f) or _is_open(f) or not pays(weight, f.shape[1], f.shape[2] * f.shape[3]):
         return _formatted(x.features()), None
-    matrix = excite.weight[:, :, 0, 0].float() * excite.weight_gain  # [c, q]
-    return _formatted(f), torch.cat([matrix, excite.bias.float()[:, None]], dim=1)
+    matrix = _single(excite.weight)[:, :, 0, 0] * excite.weight_gain  # [c, q]
+    return _formatted(f), torch.cat([matrix, _single(excite.bias)[:, None]], dim=1)
 
 
 def _formatted(x: torch.Tensor) -> torch.Tensor:
     """Channels last on a CPU, where convolutions of large features take half the time in it."""
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+    return x if on_gpu(x) else x.contiguous(memory_format=torch.channels_last)
 
 
 def _is_open(x: torch.Tensor) -> bool:
@@ -203,9 +215,10 @@ def _is_open(x: torch.Tensor) -> bool:
     return type(x.shape[0]) is not int
 
 
-def _reads_few_pixels(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether there is less to multiply in the features than in the weights."""
-    return _is_open(x) or x.shape[1:].numel() * 2 < weight.numel()
+def _modulates_inputs(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether the features are multiplied instead of the weights: there are fewer of them, or it spares a GPU a
+    convolution of as many groups as images, which is slow there."""
+    return _is_open(x) or (on_gpu(x) and x.shape[0] > 1) or x.shape[1:].numel() * 2 < weight.numel()
 
 
 def _power(weight: torch.Tensor, style: torch.Tensor) -> torch.Tensor:

@@ -5,13 +5,14 @@ has to run without squeeze_patch. So this file imports torch, the standard libra
 ``__future__`` import; `portable` says what is stored.
 """
 
+import functools
 import inspect
 from typing import Any, Callable, Dict, Optional, Tuple, Type
 
 import torch
 
 from squeeze_patch.connection import Excite, upsample2d
-from squeeze_patch.fused_convolution import Finish, Handed, fused_layer, fused_rgb, hand_on, is_plain_run, read
+from squeeze_patch.fused_convolution import Finish, Handed, fused_layer, fused_rgb, hand_on, is_plain_run, on_gpu, read
 
 
 class SqueezedBlock(torch.nn.Module):
@@ -141,7 +142,7 @@ class SqueezedBlock(torch.nn.Module):
 
     def _upsample(self, img: torch.Tensor) -> torch.Tensor:
         """Image at twice the size: by the host's own operation (its CUDA kernel) where its layers have one."""
-        host_ops = _filters_of(self.conv1)
+        host_ops: Any = _ops_of(self.conv1).get("upfirdn2d")
         if hasattr(host_ops, "upsample2d"):
             return host_ops.upsample2d(img, self.resample_filter)
         return upsample2d(img, self.resample_filter)
@@ -154,9 +155,9 @@ class SqueezedBlock(torch.nn.Module):
 _SLOPES = {"linear": 1.0, "lrelu": 0.2, "relu": 0.0}
 
 
-def _filters_of(layer: Any) -> Any:
-    """The host's module of resampling operations, None where it has none."""
-    return type(layer).forward.__globals__.get("upfirdn2d")
+def _ops_of(layer: Any) -> Dict[str, Any]:
+    """What the host's layer finds by name: among others its modules of operations with kernels of their own."""
+    return type(layer).forward.__globals__
 
 
 def _is_plain(layer: Any) -> bool:
@@ -172,26 +173,30 @@ def _run_layer(layer: Any, x: Any, w: torch.Tensor, fast: bool, kwargs: Dict[str
     if not (fast and known) or others:
         return layer(read(x), w, **kwargs)
     noise, gain = None, kwargs.get("gain", 1)
+    clamp = None if layer.conv_clamp is None else layer.conv_clamp * gain
     if layer.use_noise and mode == "random":
         noise = torch.randn([len(w), 1, *layer.noise_const.shape], device=w.device) * layer.noise_strength
     elif layer.use_noise and mode == "const":
         noise = (layer.noise_const * layer.noise_strength)[None, None]  # [1, 1, R, R]
-    clamp = None if layer.conv_clamp is None else layer.conv_clamp * gain
-    finish = Finish(layer.bias, noise, layer.act_gain * gain, _SLOPES[layer.activation], clamp)
-    if layer.up == 1:
-        return fused_layer(x, layer.weight, layer.affine(w), finish)
-    filters, resample = _filters_of(layer), None
-    if w.is_cuda and hasattr(filters, "upfirdn2d"):
+    gain = layer.act_gain * gain
+    finish = Finish(layer.bias, noise, gain, _SLOPES[layer.activation], clamp)
+    ops, resample, activate = _ops_of(layer), None, None
+    if on_gpu(w) and hasattr(ops.get("upfirdn2d"), "upfirdn2d"):  # the host's own kernels, where it could build them
 
         def resample(y: torch.Tensor) -> torch.Tensor:
-            return filters.upfirdn2d(y, layer.resample_filter, padding=[1, 1, 1, 1], gain=4)
+            return ops["upfirdn2d"].upfirdn2d(y, layer.resample_filter, padding=[1, 1, 1, 1], gain=4)
 
-    return fused_layer(x, layer.weight, layer.affine(w), finish, layer.resample_filter, resample)
+    if on_gpu(w) and hasattr(ops.get("bias_act"), "bias_act"):
+        finish = Finish(noise=noise)
+        activate = functools.partial(ops["bias_act"].bias_act, act=layer.activation, gain=gain, clamp=clamp)
+    fir = None if layer.up == 1 else layer.resample_filter
+    y = fused_layer(x, layer.weight, layer.affine(w), finish, fir, resample)
+    return y if activate is None else activate(y, layer.bias.to(y.dtype))
 
 
 def _run_torgb(layer: Any, f: torch.Tensor, w: torch.Tensor, fast: bool, fused_modconv: bool) -> torch.Tensor:
     """The host's toRGB, or what it computes by `fused_rgb`: [N, q, R, R] -> [N, img_channels, R, R]."""
-    if not fast or f.is_cuda or not _is_plain(layer):
+    if not fast or on_gpu(f) or not _is_plain(layer):
         return layer(f, w, fused_modconv=fused_modconv)
     clamp = getattr(layer, "conv_clamp", None)
     return fused_rgb(f, layer.weight, layer.affine(w) * layer.weight_gain, layer.bias, clamp)

@@ -10,6 +10,7 @@ import torch
 
 from squeeze_patch.adapters import reference_name
 from squeeze_patch.adapters.located import Located
+from squeeze_patch.checkpoints.fused_files import check_holds_whole
 from squeeze_patch.checkpoints.generators import dense_generators, plan_in_file, refuse_diverged
 from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.nested import warn_of_nested
@@ -27,6 +28,7 @@ from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress, own_settings
 from squeeze_patch.surgery.apply import kept_like, relative, squeeze
+from squeeze_patch.surgery.fuse import fuse_part
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def convert(
     verify: bool = True,
     force: bool = False,
     form: Optional[str] = None,
+    fuse: bool = False,
     progress: Optional[Progress] = None,
 ) -> Conversion:
     """Squeeze every generator in a checkpoint file and write the result, which the untouched host loads.
@@ -100,6 +103,8 @@ def convert(
         force: overwrite ``target`` where it exists.
         form: "safetensors" or "pt" = write the generator alone (the moving average, or the only one) as a state dict in
             a file of that kind; default: the whole file, as it came.
+        fuse: let the squeezed generators sample faster wherever the file is loaded, as `squeeze_patch.fuse` does; for
+            files that hold whole generators.
         progress: called with (what, steps done, steps in all).
 
     Raises:
@@ -126,7 +131,7 @@ def convert(
         other = plan_in_file(like, trust=trust) if isinstance(like, (str, Path)) else relative(like)
     request = Request(reduction, ratio, widths, plan, allocate, other)
     how: Dict[str, Any] = {"trust": trust, "host": host, "seed": seed, "verify": verify, "force": force, "form": form}
-    return convert_file(source, target, request, init, progress=progress, **how)
+    return convert_file(source, target, request, init, fuse=fuse, progress=progress, **how)
 
 
 @own_settings()
@@ -142,6 +147,7 @@ def convert_file(
     verify: bool = True,
     force: bool = False,
     form: Optional[str] = None,
+    fuse: bool = False,
     progress: Optional[Progress] = None,
 ) -> Conversion:
     """As `convert`."""
@@ -159,6 +165,8 @@ def convert_file(
             data.check_writable(source)
         check_space(source, target)
         found = dense_generators(source, data)
+        if fuse:
+            check_holds_whole(source, data, found, form)
         reference = reference_name(found)
         order = [reference, *(name for name in found if name != reference)]
         refuse_diverged(source, found)
@@ -179,6 +187,8 @@ def convert_file(
                 f"{source}: its generator holds values that cannot be computed with ({type(error).__name__}: {error})"
             ) from error
         refuse_diverged(source, {name: G.again() for name, G in found.items()})
+        for G in found.values() if fuse else ():
+            fuse_part(G.again(), verify)
         optimisers = follow_all(data, found, dense, kept)
         save(data if form is None else alone(found[reference].again(), form), target, force=force)
     names = list(data) if isinstance(data, dict) else []

@@ -12,6 +12,7 @@ import click
 
 from squeeze_patch.checkpoints.addresses import is_url
 from squeeze_patch.checkpoints.convert import Conversion, convert_file
+from squeeze_patch.checkpoints.fused_files import FusedFile, fuse_file, holds_squeezed
 from squeeze_patch.checkpoints.generators import plan_in_file
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.checkpoints.safe_tensors import FORMATS
@@ -60,6 +61,12 @@ from squeeze_patch.planning.request import Request
     "squeeze_patch.load.  [default: the whole file, as it came]",
 )
 @click.option(
+    "--fuse",
+    "fused",
+    is_flag=True,
+    help="Let the squeezed generators sample faster where the file is loaded; also of a SRC that is squeezed already.",
+)
+@click.option(
     "--no-verify",
     is_flag=True,
     help="Do not run each generator first, with equal blocks in the places of its own, to see that its images stay the "
@@ -78,6 +85,7 @@ def convert(
     to: Optional[str],
     like: Optional[str],
     form: Optional[str],
+    fused: bool,
     no_verify: bool,
     trust: bool,
     host: Optional[str],
@@ -109,9 +117,9 @@ def convert(
         refuse_relative(relative[0], target)
         request = like_file(relative[0], trust, host)
     if to is not None:
-        if not request.is_default or init != DEFAULT_INIT or form is not None:
+        if not request.is_default or init != DEFAULT_INIT or form is not None or fused:
             raise PlanError(
-                "--to carries generators over as they are; squeeze them in a step of its own, before or after"
+                "--to carries generators over as they are; squeeze and fuse them in a step of its own, before or after"
             )
         carried = transfer(path, target, to, trust=trust, host=host, force=force)
         if as_json:
@@ -119,10 +127,18 @@ def convert(
         elif not quiet:
             print_transfer(carried)
         return
+    how: Dict[str, Any] = {"trust": trust, "host": host, "verify": not no_verify, "force": force}
+    if fused and request.is_default and form is None and holds_squeezed(path, trust=trust, host=host):
+        with clean_termination():
+            only_fused = fuse_file(path, target, **how)
+        if as_json:
+            click.echo(json.dumps(figures_of(only_fused), indent=2))
+        elif not quiet:
+            say(f"fused       {', '.join(name or 'the generator' for name in only_fused.generators)}")
+            say(f"written     {only_fused.target}")
+        return
     with clean_termination(), progress_bar(quiet=quiet) as step:
-        how: Dict[str, Any] = {"trust": trust, "host": host, "verify": not no_verify, "force": force}
-        how["form"] = form
-        done = convert_file(path, target, request, init, progress=step, **how)
+        done = convert_file(path, target, request, init, form=form, fuse=fused, progress=step, **how)
     warn_of_growth(done.plan)
     if as_json:
         click.echo(json.dumps(figures_of(done), indent=2))
@@ -153,7 +169,7 @@ def print_transfer(done: Transfer) -> None:
     say(f"written      {done.target}")
 
 
-def figures_of(done: Union[Conversion, Transfer]) -> Dict[str, Any]:
+def figures_of(done: Union[Conversion, FusedFile, Transfer]) -> Dict[str, Any]:
     """Plain numbers, strings, lists and dicts."""
     return {**asdict(done), "source": str(done.source), "target": str(done.target)}
 

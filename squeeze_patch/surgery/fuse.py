@@ -57,7 +57,7 @@ def fuse(G: Module, *, verify: bool = True) -> Module:
     try:
         for found in parts:
             done.append(found)
-            _fuse_part(found, verify)
+            fuse_part(found, verify)
     except BaseException:
         for found in done:
             unfuse_part(found)
@@ -111,7 +111,8 @@ def _check_fusible(found: Located) -> None:
     found.fusing  # noqa: B018  raises where the family has no such role
 
 
-def _fuse_part(found: Located, verify: bool) -> None:
+def fuse_part(found: Located, verify: bool = True) -> None:
+    """As `fuse`, of one squeezed generator, in whatever mode it is."""
     names = _squeezed_blocks(found)
     trial = None
     if verify:
