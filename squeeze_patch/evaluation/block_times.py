@@ -13,6 +13,7 @@ import torch
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.evaluation.latency import waiting_for
+from squeeze_patch.fused_convolution import on_gpu
 from squeeze_patch.planning.cost import fused_multiply_adds, multiply_adds
 from squeeze_patch.progress import Progress
 from squeeze_patch.sampling import draw, evaluation, latents
@@ -151,12 +152,17 @@ def _is_fused(found: Located) -> bool:
     return fusing is not None and any(fusing.fused(found.network, s.name) for s in found.specs if s.width is not None)
 
 
+def fused_counts(found: Located) -> List[int]:
+    """Multiply-adds of the blocks of a fused generator where it is."""
+    widths = {spec.name: spec.width for spec in found.specs}
+    return fused_multiply_adds(found.specs, widths, folds=not on_gpu(reference_of(found.network)))
+
+
 def _summary(found: Located, watch: _Stopwatch, batch: int) -> Optional[Tuple[BlockTime, ...]]:
     if any(len(watch.blocks.get(spec.name, [])) != len(watch.calls) for spec in found.specs):
         return None
-    widths = {spec.name: spec.width for spec in found.specs}
     fused = _is_fused(found)
-    counts = fused_multiply_adds(found.specs, widths) if fused else [multiply_adds(s, s.width) for s in found.specs]
+    counts = fused_counts(found) if fused else [multiply_adds(spec, spec.width) for spec in found.specs]
     call = statistics.median(watch.calls)
     rows = []
     for spec, count in zip(found.specs, counts):

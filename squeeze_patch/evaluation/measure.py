@@ -13,10 +13,10 @@ from squeeze_patch.adapters import locate, sampler
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import MeasurementError, StateError
-from squeeze_patch.evaluation.block_times import BlockTimes, block_times, table_of
+from squeeze_patch.evaluation.block_times import BlockTimes, block_times, fused_counts, table_of
 from squeeze_patch.evaluation.latency import REPEATS, Latency, Quartiles, latency, verdict_on
 from squeeze_patch.evaluation.memory import Memory, memory
-from squeeze_patch.planning.cost import Report, amount, fused_multiply_adds, report, table
+from squeeze_patch.planning.cost import Report, amount, report, table
 from squeeze_patch.planning.plans import Plan, describe_reduction
 from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress
@@ -164,8 +164,7 @@ def _figures_of(fused: Any, squeezed: Any, batch: int) -> FusedFigures:
         with evaluation(G):
             images.append(draw(source, *latents(source, batch, seed=0)))
     difference = (images[1] - images[0]).abs().max() / images[0].abs().max()
-    widths = {spec.name: spec.width for spec in found.specs}
-    return FusedFigures(sum(fused_multiply_adds(found.specs, widths)), memory(fused, batch), float(difference))
+    return FusedFigures(sum(fused_counts(found)), memory(fused, batch), float(difference))
 
 
 def pair(

@@ -69,7 +69,7 @@ def multiply_adds(spec: BlockSpec, width: Optional[int]) -> int:
     return total
 
 
-def fused_multiply_adds(specs: Sequence[BlockSpec], widths: Dict[str, Optional[int]]) -> List[int]:
+def fused_multiply_adds(specs: Sequence[BlockSpec], widths: Dict[str, Optional[int]], folds: bool = True) -> List[int]:
     """Multiply-adds of each block for one image, by `CONVENTION`, where the squeezed blocks run fused
     (`squeeze_patch.fuse`).
 
@@ -79,6 +79,7 @@ def fused_multiply_adds(specs: Sequence[BlockSpec], widths: Dict[str, Optional[i
     Args:
         specs: the blocks in the order in which they run.
         widths: {block name: q, or None = dense}.
+        folds: False = excite is never folded, as on a GPU.
     """
     counts = [multiply_adds(spec, widths.get(spec.name)) for spec in specs]
     for k, (before, spec) in enumerate(zip(specs, specs[1:]), start=1):
@@ -89,7 +90,7 @@ def fused_multiply_adds(specs: Sequence[BlockSpec], widths: Dict[str, Optional[i
         weight = torch.empty([spec.channels, inputs, size, size], device="meta")
         excite = pixels * inputs * q
         counts[k - 1] -= excite
-        if pays(weight, q, pixels):
+        if folds and pays(weight, q, pixels):
             counts[k] += size**2 * spec.channels * (pixels * (q + 1 - inputs) + inputs * (q + 1))
         else:
             counts[k] += excite
