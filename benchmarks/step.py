@@ -6,8 +6,8 @@
 Phases as in the hosts' loop: G and D, each with and without its regularisation (path length every 4th step, R1 every
 16th); "whole step" is their average over 16 steps. Dense and squeezed run in turns, so that a noisy machine disturbs
 both alike. On CUDA (--device cuda) the device is waited for before and behind each phase. Memory, on the CPU only:
-growth of a process's resident memory, at its peak, over all phases, one process each. glibc is told to give tensors back
-at once (MALLOC_MMAP_THRESHOLD_): with its defaults, holes in its heap decide the figure.
+growth of a process's resident memory, at its peak, over all phases, one process each. glibc is told to give tensors
+back at once (MALLOC_MMAP_THRESHOLD_): with its defaults, holes in its heap decide the figure.
 """
 
 from __future__ import annotations
