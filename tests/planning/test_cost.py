@@ -103,7 +103,7 @@ def test_fused_multiply_adds_are_those_that_torch_counts(draggan: Host) -> None:
 
     G = squeeze_patch.fuse(squeeze_patch.apply(draggan.generator().eval(), ratio=2, init="random"))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        G(torch.randn(1, 32), torch.zeros(1, 0), noise_mode="const")
+        G.synthesis(torch.randn(1, G.num_ws, 32), noise_mode="const")
     operations = {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
     operations.pop("aten.addmm")
     found = locate(G)
