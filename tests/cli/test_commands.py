@@ -128,6 +128,10 @@ def test_report(snapshot: Path, tmp_path: Path) -> None:
         data = json.loads(out)
         assert data["cost"]["parameters_after"] == json.loads(plan.read_text())["parameters_after"]
         assert data["memory_after"]["weights"] < data["memory_before"]["weights"]
+    data = json.loads(cli("report", squeezed, "--trust", "--repeats", "2", "--fuse", "--json")[1])
+    assert data["latency"]["fused_ratio"]["median"] > 0
+    assert data["fused"]["difference"] < 1e-5
+    assert set(data["block_times"]) == {"dense", "squeezed", "fused"}
     for wish in (["--ratio", "2"], ["--allocate", "spectral"]):
         code, _, err = cli("report", squeezed, "--trust", *wish)
         assert code == 2

@@ -12,6 +12,8 @@ import torch
 
 from tests.hosts import Host
 
+CPU = torch.device("cpu")
+
 
 def need_second_derivatives(host: Host) -> None:
     """Skip the test where torch 1 cannot differentiate the active host's dense generator twice.
@@ -28,8 +30,8 @@ def need_second_derivatives(host: Host) -> None:
         pytest.skip(f"torch {torch.__version__} does not differentiate {host.name}'s dense generator twice: {error}")
 
 
-def loss_of(host: Host, G: Any, D: Any, **settings: Any) -> Any:
-    """The host's loss on the CPU; GGDR's reads features up to the image's own resolution. The host is active."""
+def loss_of(host: Host, G: Any, D: Any, device: torch.device = CPU, **settings: Any) -> Any:
+    """The host's loss; GGDR's reads features up to the image's own resolution. The host is active."""
     ggdr = host.name == "ggdr"
     module = importlib.import_module("training.loss_ggdr" if ggdr else "training.loss")
     if host.name == "draggan":  # its loss is newer than its conv2d_gradfix: the context takes no argument yet
@@ -38,8 +40,8 @@ def loss_of(host: Host, G: Any, D: Any, **settings: Any) -> Any:
     names = inspect.signature(loss).parameters
     settings.update({"ggdr_res": G.img_resolution} if "ggdr_res" in names else {})
     if "G_mapping" in names:
-        return loss(torch.device("cpu"), G.mapping, G.synthesis, D, **settings)
-    return loss(torch.device("cpu"), G, D, **settings)
+        return loss(device, G.mapping, G.synthesis, D, **settings)
+    return loss(device, G, D, **settings)
 
 
 def accumulate(loss: Any, phase: str, real: torch.Tensor, z: torch.Tensor, gain: float = 1, nimg: int = 0) -> None:
@@ -47,7 +49,7 @@ def accumulate(loss: Any, phase: str, real: torch.Tensor, z: torch.Tensor, gain:
     names = inspect.signature(loss.accumulate_gradients).parameters
     extra: Dict[str, Any] = {"sync": True} if "sync" in names else {}
     extra.update({"cur_nimg": nimg} if "cur_nimg" in names else {})
-    no_labels = torch.zeros([len(z), 0])
+    no_labels = torch.zeros([len(z), 0], device=z.device)
     loss.accumulate_gradients(
         phase=phase, real_img=real, real_c=no_labels, gen_z=z, gen_c=no_labels, gain=gain, **extra
     )
