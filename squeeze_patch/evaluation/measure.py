@@ -101,11 +101,11 @@ class Measurement:
         cost, time = self.cost, self.latency
         before, after = cost.multiply_adds_before, cost.multiply_adds_after
         if self.runs_fused:
-            yield _verdict("squeezed generator, which is fused,", time.ratio, "")
+            yield _verdict("squeezed and fused", time.ratio, "")
         else:
-            yield _verdict("squeezed generator", time.ratio, _saved(before, after))
+            yield _verdict("squeezed", time.ratio, _saved(before, after))
         if self.fused is not None and time.fused_ratio is not None:
-            yield _verdict("fused generator", time.fused_ratio, _saved(before, self.fused.multiply_adds))
+            yield _verdict("fused", time.fused_ratio, _saved(before, self.fused.multiply_adds))
 
 
 def measure(
@@ -235,10 +235,10 @@ def _check_pair(dense: Located, squeezed: Located) -> None:
 def _verdict(which: str, ratio: Quartiles, saved: str) -> str:
     found = verdict_on(ratio)
     if found == "faster":
-        return f"The {which} is faster here: {1 - ratio.median:.0%} less time.".replace("%", " %")
+        return f"The {which} generator is faster here: {1 - ratio.median:.0%} less time.".replace("%", " %")
     if found == "slower":
-        return f"The {which} is NOT faster here, but slower{saved}."
-    return f"The {which} is NOT faster here beyond the spread of the timings{saved}."
+        return f"The {which} generator is NOT faster here, but slower{saved}."
+    return f"The {which} generator is NOT faster here beyond the spread of the timings{saved}."
 
 
 def _saved(before: int, after: int) -> str:

@@ -190,7 +190,7 @@ def test_fused_figures(was_fused: bool, monkeypatch: pytest.MonkeyPatch) -> None
         squeeze_patch.fuse(squeezed)
     plain = measure(dense, squeezed, repeats=2)
     assert plain.runs_fused == was_fused
-    assert ("The squeezed generator, which is fused, is" in str(plain)) == was_fused
+    assert ("The squeezed and fused generator is" in str(plain)) == was_fused
     assert (plain.fused, plain.to_dict()["fused_verdict"]) == (None, None)
     before = layers
     found = measure(dense, squeezed, batch=2, repeats=2, fuse=True)
