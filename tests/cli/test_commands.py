@@ -231,8 +231,8 @@ def test_convert_in_a_process_of_its_own(host: Host, tmp_path: Path) -> None:
     done = command("convert", "dense.pkl", "squeezed.pkl", "--trust", "--host", str(host.folder))
     assert done.returncode == 0, done.stderr
     assert "with the same channels" in done.stdout
-    done = command("info", "squeezed.pkl", "--trust", "--host", str(host.folder))
-    assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in done.stdout
+    out = cli("info", tmp_path / "squeezed.pkl", "--trust", "--host", host.folder)[1]
+    assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in out
 
 
 def test_the_list_of_commands_is_not_cut_off() -> None:
