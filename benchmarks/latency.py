@@ -6,9 +6,10 @@ Rows: the dense generator and the squeezed one (ratio 1.5) with the host's defau
 fused_modconv; the squeezed one fused; the dense one with the same kernels as the fused one, which tells what of its
 gain is the convolutions' and what the connection's; with --compile, what torch.compile makes of dense and fused; on
 CUDA, what replaying a captured CUDA graph takes. Columns: milliseconds of one call of the synthesis network, the ratio
-to the fastest flags of the dense one, and to the dense one called the same way, each median (quartiles) of pairs; and
-the largest difference of the images, relative to the largest pixel: of fused ones and of other flags, compiled and
-replayed ones to the same generator's by default flags, of the same kernels to the dense generator's.
+to the fastest flags of the dense one (of graphs: to its fastest graph), and to the dense one called the same way, each
+median (quartiles) of pairs; and the largest difference of the images, relative to the largest pixel: of fused ones and
+of other flags, compiled and replayed ones to the same generator's by default flags, of the same kernels to the dense
+generator's.
 
 --dtype mixed: the last four resolutions in float16, as the hosts train; float16: all of them. No host of this family
 has blocks in bfloat16, and on a CPU the hosts compute in float32. On a busy machine, --threads 1 --processor-time tells
@@ -20,7 +21,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 import click
 import torch
@@ -42,6 +43,8 @@ DTYPES: Dict[str, Dict[str, Any]] = {
     "mixed": {"num_fp16_res": 4, "conv_clamp": 256},
     "float16": {"num_fp16_res": 99, "conv_clamp": 256},
 }
+#: {flags: how they are called as a captured graph}
+_GRAPHS = {"default": "graph", "fused_modconv": "graph, fused", "no fused_modconv": "graph, unfused"}
 Way = Tuple[str, str]  # generator, how it is called
 
 
@@ -80,8 +83,8 @@ def calls(networks: Dict[str, Any], ws: torch.Tensor, setting: Setting) -> Tuple
 
     for name in ("dense", "fused") if setting.backend else ():
         add((name, "compiled"), lambda name=name: call(compiled(networks[name].synthesis, setting.backend), {}))
-    for name in networks if setting.graphs else ():
-        add((name, "graph"), lambda name=name: captured(found[name, "default"], setting.device))
+    for way in [way for way in found if way[1] in FLAGS] if setting.graphs else ():
+        add((way[0], _GRAPHS[way[1]]), lambda way=way: captured(found[way], setting.device))
     return found, skipped
 
 
@@ -96,19 +99,20 @@ def measure(host: Host, size: str, batch: int, setting: Setting) -> Dict[str, An
         synchronize, clock = waiting_for(setting.device), setting.clock.seconds
         seconds: Any = interleaved(actions, setting.repeats, 1, synchronize, clock=clock)  # type: ignore[arg-type]
     times = {way: Quartiles.of(values) for way, values in seconds.items()}
-    best = min((way for way in times if way[0] == "dense" and way[1] in FLAGS), key=lambda way: times[way].median)
+    best = _fastest_dense(times, FLAGS)
+    best_graph = _fastest_dense(times, _GRAPHS.values()) or best
     rows = []
     for way, time in times.items():
         name, how = way
         reference = ("dense" if name == "same kernels" else "squeezed" if name == "fused" else name, "default")
-        reference = (name, "default") if how in ("compiled", "graph") else reference
+        reference = (name, "default") if how not in FLAGS else reference
         same = ("dense", how)
         rows.append(
             {
                 "generator": name,
                 "called": how,
                 "milliseconds": Quartiles(*(1000 * x for x in (time.median, time.lower, time.upper))),
-                "to best": paired_ratio(seconds[way], seconds[best]),
+                "to best": paired_ratio(seconds[way], seconds[best_graph if how in _GRAPHS.values() else best]),
                 "to the same": paired_ratio(seconds[way], seconds[same]) if same in seconds else None,
                 "difference": _difference(images[way], images[reference]),
             }
@@ -122,6 +126,12 @@ def measure(host: Host, size: str, batch: int, setting: Setting) -> Dict[str, An
         "rows": rows,
         "skipped": [{"generator": name, "called": how, "why": why} for (name, how), why in skipped.items()],
     }
+
+
+def _fastest_dense(times: Dict[Way, Quartiles], hows: Iterable[str]) -> Any:
+    """The fastest way of those to call the dense generator, None where there is none."""
+    ways = [("dense", how) for how in hows if ("dense", how) in times]
+    return min(ways, key=lambda way: times[way].median, default=None)
 
 
 def _difference(images: torch.Tensor, reference: torch.Tensor) -> float:

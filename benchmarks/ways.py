@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Callable, Tuple
+from typing import Any, Callable
 
 import torch
 
@@ -23,9 +23,8 @@ def compiled(network: Any, backend: str) -> Any:
     return torch.compile(network, backend=backend)
 
 
-def captured(run: Call, device: torch.device) -> Tuple[Call, Any]:
-    """(what replays the CUDA graph of ``run`` and returns its images, the graph); torch's errors where it cannot be
-    captured."""
+def captured(run: Call, device: torch.device) -> Call:
+    """What replays the CUDA graph of ``run`` and returns its images; torch's errors where it cannot be captured."""
     stream, now = torch.cuda.Stream(device), torch.cuda.current_stream(device)
     stream.wait_stream(now)
     with torch.cuda.stream(stream), warnings.catch_warnings():
@@ -41,4 +40,4 @@ def captured(run: Call, device: torch.device) -> Tuple[Call, Any]:
         graph.replay()
         return images
 
-    return replay, graph
+    return replay
