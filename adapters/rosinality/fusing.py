@@ -134,8 +134,11 @@ def excite_contiguous_input(layer: Any, inputs: Tuple[Any, ...]) -> Tuple[Any, .
 
 
 def _runs_fused(layer: Any, x: Any, style: Any, noise: Optional[torch.Tensor] = None) -> bool:
-    features = x.squeezed if isinstance(x, Handed) else x
-    return "forward" not in vars(layer) and _is_known(layer) and _is_plain_float(layer, features, style, noise)
+    return "forward" not in vars(layer) and _is_known(layer) and _is_plain_float(layer, _tensor_of(x), style, noise)
+
+
+def _tensor_of(x: Any) -> Any:
+    return x.squeezed if isinstance(x, Handed) else x
 
 
 def _is_plain_float(layer: Any, x: Any, style: Any, noise: Optional[torch.Tensor] = None) -> bool:
@@ -174,8 +177,8 @@ def _run(layer: Any, x: Any, w: torch.Tensor, noise: Optional[torch.Tensor]) -> 
     modulated, activate = getattr(layer, layout.modulated), layer.activate
     blur = blur_of(modulated)
     upsamples = blur is not None or getattr(modulated, "sample_mode", None) == "upsample"
-    height, width = (side * (2 if upsamples else 1) for side in x.shape[2:])
-    noise = _scaled_noise(layer, noise, [x.shape[0], 1, height, width])
+    n, _, *sides = _tensor_of(x).shape
+    noise = _scaled_noise(layer, noise, [n, 1, *(side * (2 if upsamples else 1) for side in sides)])
     bias = get(layer, layout.bias).flatten()
     gain = float(getattr(activate, "scale", math.sqrt(2)))
     if layout.plain_upsampling:  # leaky ReLU commutes with its gain, which these hosts have ahead of noise and bias
