@@ -77,6 +77,12 @@ def reference_of(module: torch.nn.Module) -> torch.Tensor:
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
 
+def is_plain(module: torch.nn.Module) -> bool:
+    """Whether nobody listens to a module, and its forward is its class's: it need not be called for what it does."""
+    hooked = any(getattr(module, hooks, None) for hooks in HOOKS)
+    return not hooked and "forward" not in vars(module)
+
+
 def refuse_hooks(layer: torch.nn.Module, name: str) -> None:
     """Raise `StateError` where hooks hang on ``layer`` or inside it: its replacement would not have them."""
     for path, module in layer.named_modules():

@@ -47,6 +47,7 @@ from squeeze_patch.adapters.layers import (
     value,
 )
 from squeeze_patch.adapters.lucidrains.block import NARROWED, SqueezedGeneratorBlock, dense_block_like, squeeze_block
+from squeeze_patch.adapters.lucidrains.fusing import LucidrainsFusing
 from squeeze_patch.adapters.lucidrains.running import LucidrainsRunning, sample_styles
 from squeeze_patch.adapters.lucidrains.standin import LucidrainsStates
 from squeeze_patch.adapters.lucidrains.wrapper import LucidrainsWrapper
@@ -240,5 +241,6 @@ LUCIDRAINS_ADAPTER = Adapter(
     running=LucidrainsRunning(),
     states=LucidrainsStates(),
     wrapper=LucidrainsWrapper(),
+    fusing=LucidrainsFusing(),
     entries=MappingProxyType({"GAN.G": "G", "GAN.GE": "G_ema"}),
 )

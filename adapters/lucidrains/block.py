@@ -9,9 +9,10 @@ from typing import Any, Dict, Optional, Tuple
 import torch
 
 from squeeze_patch.adapters.content import BlockSpec
-from squeeze_patch.adapters.layers import HOOKS, copy_flags
+from squeeze_patch.adapters.layers import HOOKS, copy_flags, is_plain
 from squeeze_patch.adapters.lucidrains.layers import Block
 from squeeze_patch.connection import Excite
+from squeeze_patch.fused_convolution import Finish, Handed, fused_layer, hand_on, is_plain_run, on_gpu, pays, read
 
 #: {child: {parameter: the dimension along which the squeezed channels lie}}; the other children are the dense block's
 NARROWED: Dict[str, Dict[str, int]] = {
@@ -30,11 +31,17 @@ class SqueezedGeneratorBlock(torch.nn.Module):
     reads.
 
     The host's toRGB has no bias, so ``rgb_bias`` [img_channels, 1, 1] makes good the mean of what is no longer there.
+
+    Attributes:
+        fused: where nothing is trained the block runs by `squeeze_patch.fused_convolution`; see `squeeze_patch.fuse`.
+        defers: its excite is then left to the block that reads its features.
     """
 
     def __init__(self, img_channels: int) -> None:
         super().__init__()
         self.rgb_bias = torch.nn.Parameter(torch.zeros([img_channels, 1, 1]))
+        self.fused = False
+        self.defers = False
 
     upsample: Any
     to_style1: Any
@@ -61,17 +68,58 @@ class SqueezedGeneratorBlock(torch.nn.Module):
         Returns:
             features [N, c, R, R], image [N, img_channels, 2R, 2R], or [N, img_channels, R, R] from the last block.
         """
-        if self.upsample is not None:
-            x = self.upsample(x)
-        noise = inoise[:, : x.shape[2], : x.shape[3]]  # [N, R, R, 1]
-        h = self.conv1(x, self.to_style1(istyle)) + self.to_noise1(noise).permute(0, 3, 2, 1)
-        h = self.activation(h)  # [N, c, R, R]
-        f = self.conv2(h, self.to_style2(istyle)) + self.to_noise2(noise).permute(0, 3, 2, 1)
-        f = self.activation(f)  # [N, q, R, R]
+        fast = self.fused and not self.training and _is_plain_float(self, x, istyle, inoise)
+        x = _upsampled(self.upsample, x, self.conv1, fast)
+        height, width = _tensor_of(x).shape[2:]
+        noise = inoise[:, :height, :width]  # [N, R, R, 1]
+        noise1 = self.to_noise1(noise).permute(0, 3, 2, 1)  # [N, c, R, R]
+        h = _run_layer(self.conv1, x, self.to_style1(istyle), noise1, self.activation, fast)  # [N, c, R, R]
+        noise2 = self.to_noise2(noise).permute(0, 3, 2, 1)  # [N, q, R, R]
+        f = _run_layer(self.conv2, h, self.to_style2(istyle), noise2, self.activation, fast)  # [N, q, R, R]
         # The image so far is the one input of the host's toRGB that a bias can come in by.
         below = self.rgb_bias.expand(len(x), -1, -1, -1) if prev_rgb is None else prev_rgb + self.rgb_bias
         rgb = self.to_rgb(f, below, istyle)
-        return (self.excite(f) if hasattr(self, "excite") else h), rgb
+        if not hasattr(self, "excite"):
+            return h, rgb
+        return (hand_on(self, f) if fast and self.defers and is_plain(self.excite) else self.excite(f)), rgb
+
+
+def _tensor_of(x: Any) -> Any:
+    return x.squeezed if isinstance(x, Handed) else x
+
+
+def _is_plain_float(block: torch.nn.Module, x: Any, *others: torch.Tensor) -> bool:
+    """Whether a block runs for its values alone, in float32 on a CPU."""
+    tensors = (_tensor_of(x), *others)
+    single = all(tensor.dtype == torch.float32 for tensor in (*tensors, *block.parameters()))
+    return single and not on_gpu(tensors[0]) and is_plain_run(block, *tensors)
+
+
+def _upsampled(upsample: Any, x: Any, reader: Any, fast: bool) -> Any:
+    """``x``, or squeezed features that are handed on, at twice the size, None = as it is. That commutes with excite: both
+    are linear, and weights of bilinear interpolation sum to one."""
+    if upsample is None:
+        return x
+    bilinear = isinstance(upsample, torch.nn.Upsample) and upsample.mode == "bilinear" and is_plain(upsample)
+    if fast and bilinear and isinstance(x, Handed) and not x.was_read and _is_known(reader):
+        f = x.squeezed
+        if pays(reader.weight, f.shape[1], 4 * f.shape[2] * f.shape[3]):
+            return Handed(upsample(f), x.excite)
+    return upsample(read(x))
+
+
+def _run_layer(conv: Any, x: Any, style: torch.Tensor, noise: torch.Tensor, activation: Any, fast: bool) -> Any:
+    """A convolution of the host's with what follows it, or the same by `fused_layer`: [N, in, R, R] -> [N, out, R, R]."""
+    leaky = isinstance(activation, torch.nn.LeakyReLU) and is_plain(activation)
+    if not (fast and leaky and _is_known(conv)):
+        return activation(conv(read(x), style) + noise)
+    return fused_layer(x, conv.weight, style + 1, Finish(None, noise, slope=activation.negative_slope))
+
+
+def _is_known(conv: Any) -> bool:
+    """Whether nobody listens to a convolution, and it is one of 3x3 of StyleGAN2's."""
+    plain = (getattr(conv, name, usual) == usual for name, usual in (("eps", 1e-8), ("stride", 1), ("dilation", 1)))
+    return bool(conv.demod) and is_plain(conv) and not conv._modules and all(plain)
 
 
 def squeeze_block(block: Any, width: int, is_last: bool) -> SqueezedGeneratorBlock:

@@ -46,6 +46,7 @@ from squeeze_patch.adapters.layers import (
     refuse_hooks,
     value,
 )
+from squeeze_patch.adapters.rosinality.fusing import RosinalityFusing
 from squeeze_patch.adapters.rosinality.interchange import RosinalityInterchange
 from squeeze_patch.adapters.rosinality.layers import conv_channels, narrow_conv, narrow_torgb
 from squeeze_patch.adapters.rosinality.layout import (
@@ -156,8 +157,10 @@ class RosinalitySurgery(Surgery):
         """Made without the generator's constructor: the layers' classes build full ones as they build narrow ones."""
         layout = known_layout(network)
         dense: torch.nn.Module = copy.deepcopy(network)
+        fusing = RosinalityFusing()
         for paths, spec in zip(_layer_paths(network), self.specs(network)):
             if spec.width is not None:
+                fusing.set_fused(dense, spec.name, False, False)
                 conv1 = narrow_conv(get(dense, paths.conv1), layout, spec.channels, paths.conv1)
                 del conv1.squeezed
                 torgb = narrow_torgb(get(dense, paths.torgb), layout, spec.channels, paths.torgb)
@@ -278,5 +281,6 @@ ROSINALITY_ADAPTER = Adapter(
     running=RosinalityRunning(),
     states=RosinalityStates(),
     interchange=RosinalityInterchange(),
+    fusing=RosinalityFusing(),
     entries=MappingProxyType({"g": "G", "g_ema": "G_ema", "params": "G", "params_ema": "G_ema"}),
 )

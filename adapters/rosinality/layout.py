@@ -205,9 +205,13 @@ def get(root: Any, path: str) -> Any:
 
 def filter_of(up: Any, layout: Layout) -> Optional[torch.Tensor]:
     """The filter behind an up-convolution, its gain of four included; None where it has none."""
-    modulated = getattr(up, layout.modulated)
-    kernel = getattr(getattr(modulated, "blur", getattr(modulated, "smooth", None)), "kernel", None)
+    kernel = getattr(blur_of(getattr(up, layout.modulated)), "kernel", None)
     return value(kernel) if isinstance(kernel, torch.Tensor) else None
+
+
+def blur_of(modulated: Any) -> Any:
+    """The module that filters what a modulated convolution has upsampled, None where there is none."""
+    return getattr(modulated, "blur", getattr(modulated, "smooth", None))
 
 
 def find_layer_paths(network: torch.nn.Module, name: str) -> LayerPaths:

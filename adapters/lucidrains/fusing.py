@@ -1,0 +1,18 @@
+"""Fused inference of the lucidrains family: a switch on each squeezed block, which travels with copies and in pickles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from squeeze_patch.adapters.roles import Fusing
+
+
+class LucidrainsFusing(Fusing):
+    """The role of fused inference; ``network`` is the Generator."""
+
+    def fused(self, network: Any, name: str) -> bool:
+        return bool(network.get_submodule(name).fused)
+
+    def set_fused(self, network: Any, name: str, fused: bool, defers: bool) -> None:
+        block = network.get_submodule(name)
+        block.fused, block.defers = fused, defers
