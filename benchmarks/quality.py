@@ -19,7 +19,7 @@ import json
 import math
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, List, Mapping, Sequence
 
@@ -29,6 +29,7 @@ import torch
 from benchmarks.common import find
 from benchmarks.curves import reached, report, slug
 from benchmarks.data import Data, kept_classifier, load
+from benchmarks.graphs import use_stream
 from benchmarks.pretrained import Pretrained
 from benchmarks.side_by_side import SideBySide, until
 from benchmarks.training import EVALUATION_SEED, Evaluation, Run, Settings, generated, train
@@ -65,6 +66,7 @@ OPTIONS = (
     click.option("--against", default="dense", show_default=True, help="The variant that others are divided by."),
     click.option("--report", "only_report", is_flag=True, help="Train nothing."),
     click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
+    click.option("--graphs", is_flag=True, help="Replay the kernels of a step as CUDA graphs; needs --device cuda."),
     click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Trainings at once."),
     click.option(
         "--minutes",
@@ -94,6 +96,7 @@ class Job:
     settings: Settings
     device: str
     files: Path
+    graphs: bool
 
     @property
     def state(self) -> Path:
@@ -102,21 +105,23 @@ class Job:
     def run(self, host: Host, data: Data) -> Run:
         """As it begins; the host is active."""
         variant = importlib.import_module(self.module).KNOWN[self.name]
-        return Run(host, self.settings, variant, data, self.seed)
+        return Run(host, self.settings, variant, data, self.seed, self.graphs)
 
 
-def prepare(device: torch.device) -> None:
+def prepare(device: torch.device, graphs: bool) -> None:
     """Float32 is float32, and one core a training."""
     torch.set_num_threads(1)  # networks this small gain nothing from a second one: run two trainings instead
     torch.set_flush_denormal(True)
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = True  # shapes stay as they are
+    if graphs:
+        use_stream()
 
 
 def do(job: Job, send: Callable[[Mapping[str, float]], None], stopped: Callable[[], bool]) -> None:
     """Train, in a process of its own: the parameters are reported first, then every evaluation."""
-    prepare(torch.device(job.device))
+    prepare(torch.device(job.device), job.graphs)
     if not stopped():
         found = load_tensors(job.files / "data.pt")
         train_job(job, Data(**found), send, stopped)
@@ -149,7 +154,11 @@ def train_all(wanted: Sequence[Job], data: Data, data_name: str, at_once: int, e
     click.echo(f"{device_name(device)}; {len(data.images)} {data_name}; the classifier knows {known:.1%} of them")
     if at_once > 1:
         torch.save({name: getattr(data, name) for name in ("images", "labels", "classes")}, first.files / "data.pt")
-        return SideBySide(do, at_once, end).run(wanted, show)
+        failed = SideBySide(do, at_once, end).run(wanted, show)
+        if failed and first.graphs:
+            click.echo(f"{len(failed)} trainings failed; again without --graphs")
+            failed = SideBySide(do, at_once, end).run([replace(job, graphs=False) for job in failed], show)
+        return failed
     with until(end) as stopped:
         for job in wanted:
             if not stopped():
@@ -193,19 +202,22 @@ def training_command(module: str, default: Sequence[str], stem: str) -> click.Co
         jobs: int,
         minutes: float,
         device: str,
+        graphs: bool,
         **training: Any,
     ) -> None:
         end = time.time() + 60 * minutes
         names = names_of(variants, importlib.import_module(module).KNOWN)
         where = usable(device)
+        if graphs and where.type != "cuda":
+            raise click.UsageError("--graphs needs --device cuda")
         out.mkdir(parents=True, exist_ok=True)
         failed: Sequence[Job] = []
         with tempfile.TemporaryDirectory() as files:
-            common = (kimg, every, training["host_name"], module, settings_of(**training), device, Path(files))
+            common = (kimg, every, training["host_name"], module, settings_of(**training), device, Path(files), graphs)
             pairs = itertools.product((int(seed) for seed in seeds.split(",")), names)
             wanted = [Job(out, name, seed, *common) for seed, name in pairs]
             if kid or not only_report:
-                prepare(where)
+                prepare(where, graphs)
                 data = load(training["data_name"], int(training["resolution"]))
             if not only_report:
                 failed = train_all(wanted, data, training["data_name"], jobs, end)

@@ -7,6 +7,7 @@ Phases, lazy regularisation, Adam's corrections for it and the averaging of weig
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from typing import Any, Callable, Dict, List, Tuple
 import torch
 
 from benchmarks.data import Classifier, Data
+from benchmarks.graphs import Graphed
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.evaluation.distributions import frechet_distance, precision_recall, sliced_wasserstein
@@ -25,6 +27,8 @@ from tests.hosts.training import accumulate, compile_nothing, loss_of
 
 #: seed of the latents that every evaluation of every run uses
 EVALUATION_SEED = 12345
+#: steps that the GPU may be behind
+IN_FLIGHT = 32
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,21 @@ class Settings:
 class Run:
     """A training that can be stopped and goes on where it was: networks, optimisers, averages and random state."""
 
-    def __init__(self, host: Host, settings: Settings, build: Callable[[Any], Any], data: Data, seed: int) -> None:
+    def __init__(
+        self,
+        host: Host,
+        settings: Settings,
+        build: Callable[[Any], Any],
+        data: Data,
+        seed: int,
+        graphs: bool = False,
+    ) -> None:
         """``build`` turns the host's dense generator into the one to train. The host is active. It trains where the
-        data is, from weights that are drawn on the CPU."""
+        data is, from weights that are drawn on the CPU; with ``graphs`` by `Graphed` phases, off the default stream.
+        """
         self.settings, self.data, self.seed = settings, data, seed
         self.device = data.images.device
+        self.graphs = graphs and not settings.style_mixing  # whose place the hosts wait for
         if self.device.type == "cuda":
             compile_nothing()
         channels = {"img_channels": data.images.shape[1]}
@@ -90,6 +104,7 @@ class Run:
         self.nimg = 0
         self.seconds = 0.0
         self._finite = torch.ones([], dtype=torch.bool, device=self.device)
+        self._phases: Dict[str, Callable[[torch.Tensor, torch.Tensor], None]] = {}
         self._epoch: Tuple[int, torch.Tensor] = (-1, torch.empty([0]))
 
     def _dense(self, host: Host, sizes: Dict[str, Any], channels: Dict[str, int]) -> Any:
@@ -100,7 +115,7 @@ class Run:
         interval = self.intervals.get(name)
         share = interval / (interval + 1) if interval else 1.0
         network = getattr(self, name)
-        faster: Dict[str, Any] = {"fused": True} if self.device.type == "cuda" else {}
+        faster: Dict[str, Any] = {"fused": True, "capturable": self.graphs} if self.device.type == "cuda" else {}
         return torch.optim.Adam(
             network.parameters(), lr=self.settings.lr * share, betas=(0.0, 0.99**share), eps=1e-8, **faster
         )
@@ -118,12 +133,20 @@ class Run:
         self.nimg += len(real)
         self._average()
         self.seconds += time.perf_counter() - began
+        if (index + 1) % IN_FLIGHT == 0:
+            self.require_finite()
 
     def _phase(self, name: str, kind: str, real: torch.Tensor, gain: int) -> None:
+        if name + kind not in self._phases:
+            accumulated = functools.partial(self._descend, name, kind, gain)
+            self._phases[name + kind] = Graphed(accumulated) if self.graphs else accumulated
+        z = torch.randn([len(real), self.settings.dim]).to(self.device)  # drawn on the CPU: alike for all variants
+        self._phases[name + kind](real, z)
+
+    def _descend(self, name: str, kind: str, gain: int, real: torch.Tensor, z: torch.Tensor) -> None:
         network, optimizer = getattr(self, name), self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         network.requires_grad_(True)
-        z = torch.randn([len(real), self.settings.dim]).to(self.device)  # drawn on the CPU: alike for all variants
         accumulate(self.loss, name + kind, real, z, gain, self.nimg)
         network.requires_grad_(False)
         self._look_at([p.grad for p in network.parameters() if p.grad is not None], name + kind)
@@ -138,7 +161,11 @@ class Run:
             raise FloatingPointError(f"{phase} at image {self.nimg}: gradients are not finite")
 
     def require_finite(self) -> None:
-        if not bool(self._finite):
+        """Raises FloatingPointError where a gradient was not; waits for the GPU, which counts as training."""
+        began = time.perf_counter()
+        finite = bool(self._finite)
+        self.seconds += time.perf_counter() - began
+        if not finite:
             raise FloatingPointError(f"before image {self.nimg}: gradients were not finite")
 
     def _order(self, index: int) -> torch.Tensor:
@@ -188,7 +215,8 @@ class Run:
             getattr(self, name).load_state_dict(values, strict=True)
         for name, values in state["optimizers"].items():
             for group, present in zip(values["param_groups"], self.optimizers[name].param_groups):
-                group["fused"] = present.get("fused")  # how to compute is the device's, not the file's
+                for how in ("fused", "capturable"):  # the device's, not the file's
+                    group[how] = present.get(how)
             self.optimizers[name].load_state_dict(values)
         vars(self.loss).update({name: value.to(self.device) for name, value in state["loss"].items()})
         vars(self).update(state["place"])

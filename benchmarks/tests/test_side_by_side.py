@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List
@@ -19,6 +18,7 @@ from benchmarks.__main__ import main
 from benchmarks.data import Data
 from benchmarks.quality import settings_of
 from benchmarks.side_by_side import SideBySide, until
+from benchmarks.tests.stubs import fail_at_two, work_until_stopped
 from tests.processes import command_runner
 
 OPTIONS = (
@@ -112,19 +112,6 @@ def test_a_device_that_is_not_there(quality_command: Callable[..., Result], tmp_
     assert not (tmp_path / "out").exists()
 
 
-def fail_at_two(job: int, send: Callable[[Any], None], stopped: Callable[[], bool]) -> None:
-    if job == 2:
-        raise ValueError("two")
-    send(10 * job)
-
-
-def wait_for_the_end(job: int, send: Callable[[Any], None], stopped: Callable[[], bool]) -> None:
-    send("begun")
-    while not stopped():
-        time.sleep(0.01)
-    send("stopped")
-
-
 def test_others_go_on_where_one_fails(capfd: pytest.CaptureFixture[str]) -> None:
     seen: Dict[int, int] = {}
     failed = SideBySide(fail_at_two, 2, float("inf")).run([1, 2, 3], lambda job, found: seen.update({job: found}))
@@ -143,7 +130,7 @@ def test_interrupt_lets_all_end() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    assert SideBySide(wait_for_the_end, 2, float("inf")).run([1, 2, 3], show) == []
+    assert SideBySide(work_until_stopped, 2, float("inf")).run([1, 2, 3], show) == []
     assert seen == ["begun", "begun", "stopped", "stopped"]
     assert signal.getsignal(signal.SIGINT) is before
 
