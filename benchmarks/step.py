@@ -47,7 +47,7 @@ def phases(
     if variant == "squeezed":
         squeeze_patch.apply(G, init="random", keep_original=False)
     G, D = G.train().requires_grad_(False).to(device), D.to(device)
-    loss = loss_of(host, G, D, device, r1_gamma=1.0, pl_weight=2.0, style_mixing_prob=0.0)
+    loss = loss_of(host, G, D, r1_gamma=1.0, pl_weight=2.0, style_mixing_prob=0.0)
     real, z = torch.rand([batch, 3, resolution, resolution]) * 2 - 1, torch.randn([batch, 512])
     real, z = real.to(device), z.to(device)
     networks = {"G": G, "D": D}

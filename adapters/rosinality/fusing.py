@@ -107,7 +107,7 @@ class FusedProjection(FusedLayer):
         return fused_rgb(x, layer.weight[0], style, style.new_zeros(layer.weight.shape[1])).contiguous()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _fused_class(mixin: Type[FusedLayer], host: Type[torch.nn.Module], layout: Layout) -> Any:
     names = {"__module__": host.__module__, "__qualname__": host.__qualname__}
     return type(host.__name__, (mixin, host), {"host_class": host, "lineage": layout, **names})

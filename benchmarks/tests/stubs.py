@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Callable, Dict
 
 
 class Clean:
@@ -45,3 +45,16 @@ class Broken:
 
     def __init__(self, folder: Path) -> None:
         raise OSError(folder)
+
+
+def fail_at_two(job: int, send: Callable[[Any], None], stopped: Callable[[], bool]) -> None:
+    if job == 2:
+        raise ValueError("two")
+    send(10 * job)
+
+
+def work_until_stopped(job: int, send: Callable[[Any], None], stopped: Callable[[], bool]) -> None:
+    send("begun")
+    while not stopped():
+        time.sleep(0.01)
+    send("stopped")

@@ -34,7 +34,7 @@ def squeezed_generator(host: Host, init: str = "random", **request: Any) -> Any:
     G = squeeze_patch.apply(G, init=init, **(request or {"ratio": 2}))
     random = torch.Generator().manual_seed(3)
     for name, parameter in G.named_parameters():
-        if "excite" in name and name.endswith("bias") or "rgb_bias" in name:
+        if ("excite" in name and name.endswith("bias")) or "rgb_bias" in name:
             parameter.copy_(torch.randn(parameter.shape, generator=random))
         elif not parameter.any():
             parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.1)

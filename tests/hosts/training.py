@@ -12,8 +12,6 @@ import torch
 
 from tests.hosts import Host
 
-CPU = torch.device("cpu")
-
 
 def need_second_derivatives(host: Host) -> None:
     """Skip the test where torch 1 cannot differentiate the active host's dense generator twice.
@@ -30,8 +28,9 @@ def need_second_derivatives(host: Host) -> None:
         pytest.skip(f"torch {torch.__version__} does not differentiate {host.name}'s dense generator twice: {error}")
 
 
-def loss_of(host: Host, G: Any, D: Any, device: torch.device = CPU, **settings: Any) -> Any:
-    """The host's loss; GGDR's reads features up to the image's own resolution. The host is active."""
+def loss_of(host: Host, G: Any, D: Any, **settings: Any) -> Any:
+    """The host's loss where G is; GGDR's reads features up to the image's own resolution. The host is active."""
+    device = next(G.parameters()).device
     ggdr = host.name == "ggdr"
     module = importlib.import_module("training.loss_ggdr" if ggdr else "training.loss")
     if host.name == "draggan":  # its loss is newer than its conv2d_gradfix: the context takes no argument yet
@@ -42,6 +41,18 @@ def loss_of(host: Host, G: Any, D: Any, device: torch.device = CPU, **settings: 
     if "G_mapping" in names:
         return loss(device, G.mapping, G.synthesis, D, **settings)
     return loss(device, G, D, **settings)
+
+
+def compile_nothing() -> None:
+    """Let the active host of NVIDIA's family compute on a GPU by torch's own operations, and keep no statistics.
+
+    Its operations look for their compiled form at every call otherwise, which takes a CUDA compiler, and where there is
+    none, milliseconds and a warning each time.
+    """
+    for name in ("bias_act", "upfirdn2d", "filtered_lrelu"):
+        with contextlib.suppress(ModuleNotFoundError):  # not every host has all of them
+            importlib.import_module(f"torch_utils.ops.{name}")._init = lambda: False  # type: ignore[attr-defined]
+    importlib.import_module("torch_utils.training_stats").report = lambda _name, value: value  # type: ignore[attr-defined]
 
 
 def accumulate(loss: Any, phase: str, real: torch.Tensor, z: torch.Tensor, gain: float = 1, nimg: int = 0) -> None:
