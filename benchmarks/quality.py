@@ -155,7 +155,7 @@ def train_all(wanted: Sequence[Job], data: Data, data_name: str, at_once: int, e
     if at_once > 1:
         torch.save({name: getattr(data, name) for name in ("images", "labels", "classes")}, first.files / "data.pt")
         failed = SideBySide(do, at_once, end).run(wanted, show)
-        if failed and first.graphs:
+        if failed and first.graphs and time.time() < end:
             click.echo(f"{len(failed)} trainings failed; again without --graphs")
             failed = SideBySide(do, at_once, end).run([replace(job, graphs=False) for job in failed], show)
         return failed
