@@ -154,3 +154,11 @@ def test_fused_onnx() -> None:
             time = "1" if name == "dense" else quartiles(row["to dense"])
             off = f"{row['difference']:.0e}"
             assert f"| {label} | {name} | {time} | {row['bytes'] / 1e6:.1f} | {off} |" in PAGE.text
+
+
+def test_training_step() -> None:
+    found = results("step-256.json")["paper256"]
+    assert f"| {quartiles(found['whole step'])} | `python -m benchmarks step --sizes paper256" in PAGE.text
+    medians = {phase: f"{found[phase]['median']:.2f}" for phase in ("Gmain", "Greg", "Dmain", "Dreg")}
+    text = "phases take {Gmain} (images) and {Greg} (path lengths); the discriminator's, {Dmain} and {Dreg},"
+    assert text.format(**medians) in " ".join(PAGE.text.split())
