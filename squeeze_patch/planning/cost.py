@@ -74,7 +74,7 @@ def fused_multiply_adds(specs: Sequence[BlockSpec], widths: Dict[str, Optional[i
     (`squeeze_patch.fuse`).
 
     excite then counts in the block that reads its features, if that is squeezed, too: folded into conv0 where that
-    saves more than folding costs, which is counted. Behind bilinear upsampling nothing is folded.
+    saves more than folding costs, which is counted.
 
     Args:
         specs: the blocks in the order in which they run.
@@ -84,14 +84,15 @@ def fused_multiply_adds(specs: Sequence[BlockSpec], widths: Dict[str, Optional[i
     counts = [multiply_adds(spec, widths.get(spec.name)) for spec in specs]
     for k, (before, spec) in enumerate(zip(specs, specs[1:]), start=1):
         q = widths.get(before.name)
-        if q is None or widths.get(spec.name) is None or spec.upsampling == "bilinear":
+        if q is None or widths.get(spec.name) is None:
             continue
-        inputs, pixels, size = spec.in_channels, before.positions, spec.kernel_size
-        weight = torch.empty([spec.channels, inputs, size, size], device="meta")
-        excite = pixels * inputs * q
+        inputs, size, bilinear = spec.in_channels, spec.kernel_size, spec.upsampling == "bilinear"
+        pixels = spec.positions if bilinear else before.positions  # that conv0 reads
+        excite = before.positions * inputs * q
         counts[k - 1] -= excite
-        if folds and pays(weight, q, pixels):
+        if folds and pays(torch.empty([spec.channels, inputs, size, size], device="meta"), q, pixels):
             counts[k] += size**2 * spec.channels * (pixels * (q + 1 - inputs) + inputs * (q + 1))
+            counts[k] += pixels * BILINEAR_TAPS * (q - inputs) if bilinear else 0
         else:
             counts[k] += excite
     return counts

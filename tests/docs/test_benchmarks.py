@@ -122,29 +122,30 @@ def quartiles(found: Dict[str, float]) -> str:
 
 
 def test_fused_latency() -> None:
-    """Rows of both batches, and what of them is the connection's."""
-    one, eight = (
-        {(row["generator"], row["called"]): row for row in found["rows"]}
-        for found in results("latency-256.json")["results"]
-    )
+    """Rows of all sizes and batches, and what of them is the connection's."""
+    found = [*results("latency-256.json")["results"], *results("latency-1024.json")["results"]]
+    sizes = [{(row["generator"], row["called"]): row for row in each["rows"]} for each in found]
 
     def fastest(rows: Dict[Any, Any], name: str) -> Any:
         return min((row for way, row in rows.items() if way[0] == name), key=lambda row: row["milliseconds"]["median"])
 
-    for label, pair in {
-        "dense, default flags": [rows["dense", "default"] for rows in (one, eight)],
-        "squeezed, default flags": [rows["squeezed", "default"] for rows in (one, eight)],
-        "squeezed, its fastest flags": [fastest(rows, "squeezed") for rows in (one, eight)],
-        "dense with the kernels of fused ones": [rows["same kernels", "default"] for rows in (one, eight)],
-        "fused": [rows["fused", "default"] for rows in (one, eight)],
+    for label, cells in {
+        "dense, default flags": [rows["dense", "default"] for rows in sizes],
+        "squeezed, default flags": [rows["squeezed", "default"] for rows in sizes],
+        "squeezed, its fastest flags": [fastest(rows, "squeezed") for rows in sizes],
+        "dense with the kernels of fused ones": [rows["same kernels", "default"] for rows in sizes],
+        "fused": [rows["fused", "default"] for rows in sizes],
     }.items():
-        assert f"| {label} | {' | '.join(quartiles(row['to best']) for row in pair)} |" in PAGE.text
-        assert all(row["difference"] < 2.5e-6 for row in pair)
-    shares = [
-        rows["fused", "default"]["milliseconds"]["median"] / rows["same kernels", "default"]["milliseconds"]["median"]
-        for rows in (one, eight)
+        off = [f"{each([row['difference'] for row in cells]):.0e}" for each in (min, max)]
+        said = "" if label.startswith(("dense, ", "squeezed, ")) else f"{' to '.join(off)} "
+        assert f"| {label} | {' | '.join(quartiles(row['to best']) for row in cells)} | {said}|" in PAGE.text
+    medians = [
+        [rows[name, "default"]["milliseconds"]["median"] for name in ("fused", "same kernels")] for rows in sizes
     ]
-    assert "{:.2f} at batch 1 and {:.2f} at batch 8 (by the medians)".format(*shares) in PAGE.text
+    text = " ".join(PAGE.text.split())
+    one, eight, large = (f"{fused / same:.2f}" for fused, same in medians)
+    assert f"by the medians: {one} at batch 1 and {eight} at batch 8" in text
+    assert f"and {large} at 1024x1024" in text
 
 
 def test_fused_onnx() -> None:
@@ -153,3 +154,11 @@ def test_fused_onnx() -> None:
             time = "1" if name == "dense" else quartiles(row["to dense"])
             off = f"{row['difference']:.0e}"
             assert f"| {label} | {name} | {time} | {row['bytes'] / 1e6:.1f} | {off} |" in PAGE.text
+
+
+def test_training_step() -> None:
+    found = results("step-256.json")["paper256"]
+    assert f"| {quartiles(found['whole step'])} | `python -m benchmarks step --sizes paper256" in PAGE.text
+    medians = {phase: f"{found[phase]['median']:.2f}" for phase in ("Gmain", "Greg", "Dmain", "Dreg")}
+    text = "phases take {Gmain} (images) and {Greg} (path lengths); the discriminator's, {Dmain} and {Dreg},"
+    assert text.format(**medians) in " ".join(PAGE.text.split())

@@ -39,6 +39,15 @@ def test_blocks_of_every_host(any_host: Host) -> None:
         assert 0 < sum(time.share for time in times) < 1.2  # shares are of medians, which do not add up
 
 
+def test_fused_blocks_of_every_host(any_host: Host) -> None:
+    """Where blocks are modules; layers with hooks would not run fused."""
+    G = squeeze_patch.apply(any_host.generator(resolution=8).eval(), ratio=2, init="random", verify=False)
+    found, before = locate(squeeze_patch.fuse(G, verify=False)), hooks_of(G)
+    times = block_times({"fused": found}, batch=1, rounds=1)["fused"]
+    assert hooks_of(G) == before
+    assert (times is None) == (found.adapter.name == "rosinality")
+
+
 def test_an_excite_is_timed_in_its_own_block(rosinality: Host) -> None:
     """Of flat layers, too, where it runs in front of the reader: between the marks of its block, not of the next."""
     squeezed = squeeze_patch.apply(rosinality.generator(resolution=8).eval(), ratio=2, init="random", verify=False)

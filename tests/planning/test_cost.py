@@ -7,6 +7,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate
+from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.planning.cost import amount, fused_multiply_adds, multiply_adds, report, table
@@ -35,6 +36,20 @@ def test_multiply_adds_of_official_sizes_fused(size: tuple[int, int], share: flo
     assert fused_multiply_adds(specs, {specs[3].name: 64}) == [
         multiply_adds(spec, 64 if spec is specs[3] else None) for spec in specs
     ]
+
+
+def test_bilinear_upsampling_is_of_what_is_folded() -> None:
+    """conv0 reads, and upsampling makes, 64 + 1 and 64 instead of 128 channels; folding costs 9 x 128 x 128 x 65."""
+    sizes = {"channels": 128, "w_dim": 512, "img_channels": 3, "kernel_size": 3, "upsampling": "bilinear"}
+    specs = [
+        BlockSpec("a", 32, 0, width=64, is_last=False, **sizes),  # type: ignore[arg-type]
+        BlockSpec("b", 64, 128, width=64, is_last=True, **sizes),  # type: ignore[arg-type]
+    ]
+    plain = [multiply_adds(spec, 64) for spec in specs]
+    first, second = fused_multiply_adds(specs, {"a": 64, "b": 64})
+    assert plain[0] - first == 32 * 32 * 128 * 64
+    assert plain[1] - second == 64 * 64 * (9 * 128 * 63 + 4 * 64) - 9 * 128 * 128 * 65
+    assert sum(fused_multiply_adds(specs, {"a": 64, "b": 64}, folds=False)) == sum(plain)
 
 
 @pytest.mark.parametrize("ratio", [None, 1.5])
