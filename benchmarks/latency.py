@@ -31,6 +31,7 @@ from benchmarks.kernels import with_same_kernels
 from benchmarks.ways import captured, compiled
 from squeeze_patch.evaluation.latency import Quartiles, interleaved, paired_ratio, waiting_for
 from tests.hosts import Host
+from tests.hosts.training import compile_nothing
 
 FLAGS: Dict[str, Dict[str, Any]] = {
     "default": {},
@@ -199,6 +200,8 @@ def main(
     results: List[Dict[str, Any]] = []
     click.echo(f"ratio {RATIO}, {clock.name}, median (quartiles) of {repeats} pairs; {host.name}, {machine(device)}")
     with host.active():
+        if device.type == "cuda":
+            compile_nothing()  # what of the hosts' kernels a current torch still loads differs from host to host
         for size in sizes.split(","):
             for batch in (int(b) for b in batches.split(",")):
                 results.append(measure(host, size, batch, setting))

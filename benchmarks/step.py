@@ -28,7 +28,7 @@ import squeeze_patch
 from benchmarks.common import CPU, SIZES, Clock, device_of, device_option, find, machine
 from squeeze_patch.evaluation.latency import interleaved, paired_ratio, waiting_for
 from tests.hosts import Host
-from tests.hosts.training import accumulate, loss_of
+from tests.hosts.training import accumulate, compile_nothing, loss_of
 
 #: phases and how often a training runs each of them
 PHASES = {"Gmain": 1.0, "Greg": 1 / 4, "Dmain": 1.0, "Dreg": 1 / 16}
@@ -67,6 +67,8 @@ def phases(
 def time_of(host: Host, size: str, batch: int, repeats: int, clock: Clock, device: torch.device) -> Dict[str, Any]:
     """Quartiles of seconds, squeezed / dense, of every phase and of the whole step; and the dense one's median."""
     with host.active():
+        if device.type == "cuda":
+            compile_nothing()
         both = {variant: phases(host, size, batch, variant, device) for variant in VARIANTS}
         turns = {f"{v} {phase}": both[v][phase] for phase in PHASES for v in VARIANTS}
         seconds = interleaved(turns, repeats, 1, waiting_for(device), clock=clock.seconds)

@@ -162,6 +162,11 @@ def _ops_of(layer: Any) -> Dict[str, Any]:
     return type(layer).forward.__globals__
 
 
+def _has_kernels(ops: Any) -> bool:
+    """Whether the host could build the kernels of a module of its operations; torch's do more with less otherwise."""
+    return getattr(ops, "_plugin", None) is not None
+
+
 def _is_plain(layer: Any) -> bool:
     """Whether nobody listens to a host's layer, or has changed its call."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
@@ -183,12 +188,12 @@ def _run_layer(layer: Any, x: Any, w: torch.Tensor, fast: bool, kwargs: Dict[str
     gain = layer.act_gain * gain
     finish = Finish(layer.bias, noise, gain, _SLOPES[layer.activation], clamp)
     ops, resample, activate = _ops_of(layer), None, None
-    if on_gpu(w) and hasattr(ops.get("upfirdn2d"), "upfirdn2d"):  # the host's own kernels, where it could build them
+    if on_gpu(w) and _has_kernels(ops.get("upfirdn2d")):
 
         def resample(y: torch.Tensor) -> torch.Tensor:
             return ops["upfirdn2d"].upfirdn2d(y, layer.resample_filter, padding=[1, 1, 1, 1], gain=4)
 
-    if on_gpu(w) and hasattr(ops.get("bias_act"), "bias_act"):
+    if on_gpu(w) and _has_kernels(ops.get("bias_act")):
         finish = Finish(noise=noise)
         activate = functools.partial(ops["bias_act"].bias_act, act=layer.activation, gain=gain, clamp=clamp)
     fir = None if layer.up == 1 else layer.resample_filter

@@ -17,7 +17,7 @@ def trained(G: Module, seed: int = 1) -> Module:
     with torch.no_grad():
         for name, parameter in G.named_parameters():
             strength = 0.3 if "bias" in name or "noise" in name else 0.1
-            parameter.add_(torch.randn(parameter.shape, generator=random) * strength)
+            parameter.add_((torch.randn(parameter.shape, generator=random) * strength).to(parameter.device))
         for name, buffer in G.named_buffers():
             if name.endswith("w_avg"):
                 buffer.copy_(torch.randn(buffer.shape, generator=random) * 0.1)

@@ -374,13 +374,15 @@ def test_float16_stays_in_range() -> None:
     assert expected.isfinite().all()
 
 
+@pytest.mark.parametrize("kernels", [False, True])
 @pytest.mark.parametrize("n", [1, 3])
-def test_what_a_gpu_runs(n: int, G: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_gpu_runs(n: int, kernels: bool, G: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ways that are chosen on a GPU, with the hosts' operations for filters and activations, here on a CPU."""
     expected = {mode: images(G, n, *mode) for mode in MODES}
     squeeze_patch.fuse(G)
     for module in (fused_convolution, block_module):
         monkeypatch.setattr(module, "on_gpu", lambda x: True)
+    monkeypatch.setattr(block_module, "_has_kernels", lambda ops: kernels and ops is not None)
     folds = count(monkeypatch, fused_convolution, "_folded")
     for mode in MODES:
         assert_same(images(G, n, *mode), expected[mode], G)
