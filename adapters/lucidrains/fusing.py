@@ -1,4 +1,4 @@
-"""Fused inference of the lucidrains family: a switch on each squeezed block, which travels with copies and in pickles."""
+"""Fused inference of the lucidrains family: a switch on each squeezed block, which travels with copies."""
 
 from __future__ import annotations
 
