@@ -41,7 +41,7 @@ setup(
         "platformdirs",
         "filelock>=3.8",
         "Pillow",
-        "scipy>=1.7",  # binomtest
+        "scipy>=1.7",
         "tomli; python_version < '3.11'",
     ],
     extras_require={

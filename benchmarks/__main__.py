@@ -11,7 +11,10 @@ its figures; README: they are in README.md, too]. `python -m benchmarks NAME --h
 """
 
 ENTRIES = {
-    "latency": Entry("5 minutes", "time of one call, squeezed / dense, by host flags", "Size and time; README"),
+    "latency": Entry(
+        "20 minutes", "time of one call, dense, squeezed and fused, by host flags and device", "Size and time; README"
+    ),
+    "onnx": Entry("5 minutes", "time and size of exported generators, dense, squeezed and fused", "Size and time"),
     "step": Entry(
         "an hour; --memory 10 minutes", "time or peak memory of a training step, squeezed / dense", "Size and time"
     ),

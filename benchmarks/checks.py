@@ -1,7 +1,7 @@
 """squeeze-patch check on planted regressions, beside what a repository would use instead; false alarms; other torches.
 
     python -m benchmarks checks --out benchmarks/results/checks.json [--python FOLDER/bin/python]
-    python -m benchmarks checks --out benchmarks/results/checks.json --reruns 200 [--minutes 60]
+    python -m benchmarks checks --out benchmarks/results/checks.json --reruns 200 [--workers 14] [--minutes 60]
     python -m benchmarks checks --out benchmarks/results/checks.json --other-torch FOLDER/bin/python
 
 The first plants each regression of tests/plants.py, runs the checks on it, and torch.testing.assert_close,
@@ -9,28 +9,28 @@ pytest-regressions and syrupy on images of four latents and on the state dict. F
 the latter two: `pip install pytest-regressions syrupy numpy`; those that are not there are left out, and that is said.
 
 The second counts alarms of clean generators at 16x16, of either family in turn, while as many other processes as there
-are cores keep them busy. The last has another Python, with another torch and the package's dependencies, check
-examples/downstream_ci as it was recorded. Each keeps in FILE what the others have found; reruns go on from there.
+are cores keep them busy; workers check at once, each against baselines that it has recorded. The last has another
+Python, with another torch and the package's dependencies, check examples/downstream_ci as it was recorded. Each keeps
+in FILE what the others have found; reruns go on from there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
-import os
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import click
 import torch
 
 from benchmarks.checks_reruns import others_checks, reruns
 from benchmarks.checks_rivals import ASSERT_CLOSE, Case, arrays_of, assert_close, rivals
-from benchmarks.common import machine
 from squeeze_patch.checkpoints.io import atomic_write
 from squeeze_patch.checks.outcome import CheckReport
 from squeeze_patch.checks.recording import record
@@ -151,11 +151,13 @@ def _said(caught: bool) -> str:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File for all answers.")
 @click.option("--python", default=sys.executable, help="Of the environment with the rivals.")
 @click.option("--plants", default="", help="Names of those to plant, with | between them; default: all.")
-@click.option("--workers", default=2, help="Processes, a family each.")
+@click.option("--workers", type=int, help="Processes at once; default: 2, a family each, and 1 with --reruns.")
 @click.option("--reruns", "wanted", type=int, help="Instead: so many clean runs in all.")
-@click.option("--minutes", default=600.0, help="No rerun begins after so long.")
+@click.option("--minutes", default=600.0, help="After so long no rerun is at work any more.")
 @click.option("--other-torch", help="Instead: a Python whose torch is to check what is recorded.")
-def main(out: Path, python: str, plants: str, workers: int, wanted: Any, minutes: float, other_torch: Any) -> None:
+def main(
+    out: Path, python: str, plants: str, workers: Optional[int], wanted: Any, minutes: float, other_torch: Any
+) -> None:
     results: Dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
 
     def keep() -> None:
@@ -163,10 +165,11 @@ def main(out: Path, python: str, plants: str, workers: int, wanted: Any, minutes
             stream.write((json.dumps(results, indent=1) + "\n").encode())
 
     if wanted is not None:
-        runs = results.setdefault("reruns", {"machine": f"{machine()}, {os.cpu_count()} cores", "runs": []})["runs"]
-        for run in reruns(wanted - len(runs), minutes, start=len(runs)):
-            runs.append(run)
-            keep()
+        runs = results.setdefault("reruns", {"runs": []})["runs"]
+        with contextlib.closing(reruns(wanted - len(runs), minutes, len(runs), workers or 1)) as ended:
+            for run in ended:
+                runs.append(run)
+                keep()
         alarms = [name for run in runs for name in run["alarms"]]
         longest = max((run["seconds"] for run in runs), default=0)
         click.echo(f"{len(runs)} clean runs, {len(alarms)} alarms, {longest:.0f} s at most; {sorted(set(alarms))}")
@@ -179,7 +182,7 @@ def main(out: Path, python: str, plants: str, workers: int, wanted: Any, minutes
         click.echo("\n".join(found["alarms"] or ["no alarm"]))
     else:
         names = plants.split("|") if plants else [plant.name for plant in PLANTS]
-        results["planted"] = planted(python, names, workers)
+        results["planted"] = planted(python, names, workers or 2)
         keep()
         click.echo("\n".join(table(results["planted"])))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,8 @@ import click
 import torch
 
 import squeeze_patch
+from benchmarks.common import machine
+from benchmarks.crew import Prepare, crew
 from squeeze_patch.checks.config import CheckConfig, Recipe
 from squeeze_patch.checks.outcome import CheckReport
 from squeeze_patch.checks.recording import record
@@ -60,25 +64,46 @@ def small(family: str, baseline: Path) -> CheckConfig:
     return replace(configured(family, baseline), generator=Recipe(squeezed), dense=Recipe(dense))
 
 
-def reruns(count: int, minutes: float, start: int = 0) -> Iterator[Dict[str, Any]]:
-    """Of each clean run the family, its alarms, their messages, and seconds; families take turns. The baselines are
-    recorded before the cores are busy."""
-    end = time.monotonic() + 60 * minutes
-    with tempfile.TemporaryDirectory() as name:
-        configs = {family: small(family, Path(name) / f"{family}.json") for family in FAMILIES}
-        for family, config in configs.items():
+class Clean:
+    """A clean generator of each family, with baselines in ``folder``. A call checks that of a family.
+
+    Returns:
+        The family, seconds, how many checks hold, the names of those that give an alarm, their messages, and the
+        machine and the versions that it was on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        torch.set_num_threads(1)
+        self.configs = {family: small(family, folder / f"{family}.json") for family in FAMILIES}
+        for family, config in self.configs.items():
             with FAMILIES[family].active():
                 record(config)
-        with busy_cores():
-            for index in range(start, start + count):
-                if time.monotonic() > end:
-                    return
-                family = list(FAMILIES)[index % len(FAMILIES)]
-                begun = time.monotonic()
-                with FAMILIES[family].active():
-                    found = check(configs[family])
-                seconds = round(time.monotonic() - begun, 1)
-                yield {"family": family, "seconds": seconds, "holds": found.count("holds"), **_alarms(found)}
+        gc.freeze()  # the clock's check collects garbage between two pairs; what is there by now is none
+
+    def __call__(self, family: str) -> Dict[str, Any]:
+        begun = time.monotonic()
+        with FAMILIES[family].active():
+            found = check(self.configs[family])
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        seconds = round(time.monotonic() - begun, 1)
+        return {
+            "family": family,
+            "seconds": seconds,
+            "holds": found.count("holds"),
+            **_alarms(found),
+            **versions,
+            "machine": f"{machine()}, {os.cpu_count()} cores",
+        }
+
+
+def reruns(
+    count: int, minutes: float, start: int = 0, workers: int = 1, clean: Prepare = Clean
+) -> Iterator[Dict[str, Any]]:
+    """What ``clean`` says of each run, in the order in which they end; families take turns. The baselines are recorded
+    before the cores are busy."""
+    families = [list(FAMILIES)[index % len(FAMILIES)] for index in range(start, start + count)]
+    with tempfile.TemporaryDirectory() as name:
+        yield from crew(clean, families, Path(name), workers=workers, seconds=60 * minutes, meanwhile=busy_cores)
 
 
 def _alarms(found: CheckReport) -> Dict[str, Any]:

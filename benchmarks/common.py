@@ -1,16 +1,22 @@
-"""What the benchmarks share: a real host's generator, seeded random layers, and the machine's name."""
+"""What the benchmarks share: a real host's generator, seeded random layers, clocks, and the machine's name."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator
+import copy
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, Optional
 
 import click
 import torch
 
+import squeeze_patch
 from squeeze_patch.evaluation.devices import device_name
+from squeeze_patch.testing import trained
 from tests.hosts import Host, nvidia_hosts
 
+CPU = torch.device("cpu")
 #: resolution, channel_base, mapping layers of the sizes that papers and hosts use (z = w = 512, 3 channels), and of one
 #: to see whether a benchmark runs
 SIZES = {"cifar": (32, 32768, 2), "paper256": (256, 16384, 8), "config-f": (1024, 32768, 8), "tiny": (16, 256, 2)}
@@ -20,6 +26,20 @@ def generator(host: Host, size: str, **synthesis: Any) -> Any:
     resolution, base, layers = SIZES[size]
     G = host.generator(resolution, w_dim=512, layers=layers, channel_base=base, channel_max=512, **synthesis)
     return G.eval().requires_grad_(False)
+
+
+#: the ratio at which benchmarks squeeze
+RATIO = 1.5
+
+
+def generators(host: Host, size: str, device: torch.device = CPU, **synthesis: Any) -> Dict[str, Any]:
+    """{"dense", "squeezed", "fused": generator}, looking trained, by one seed; the host is active."""
+    dense = trained(generator(host, size, **synthesis)).to(device)
+    squeezed = copy.deepcopy(dense)
+    squeeze_patch.apply(squeezed, ratio=RATIO, init="random", keep_original=False, verify=False)
+    squeezed = trained(squeezed).requires_grad_(False)
+    fused = squeeze_patch.fuse(copy.deepcopy(squeezed), verify=False)
+    return {"dense": dense, "squeezed": squeezed, "fused": fused}
 
 
 def find(name: str) -> Host:
@@ -38,5 +58,37 @@ def random_layers(seed: int) -> Iterator[None]:
         yield
 
 
-def machine() -> str:
-    return device_name(torch.device("cpu"))
+def machine(device: torch.device = CPU) -> str:
+    return device_name(device)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What tells the seconds, and what it is called in a table."""
+
+    seconds: Callable[[], float]
+    name: str
+
+    @classmethod
+    def of(cls, processor_time: bool, threads: Optional[int], device: torch.device) -> Clock:
+        """Of the options of a command; sets torch's threads."""
+        if processor_time and (device.type != "cpu" or threads != 1):
+            raise click.UsageError("--processor-time tells how long calls take on one CPU thread: add --threads 1")
+        if threads:
+            torch.set_num_threads(threads)
+        return cls(time.process_time, "processor time") if processor_time else cls(time.perf_counter, "time")
+
+
+def device_of(name: str) -> torch.device:
+    """Of the option --device."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError("--device cuda: torch sees no GPU here")
+    return torch.device(name)
+
+
+def reason_of(error: Exception) -> str:
+    """The beginning of an error, for a table."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:160]
+
+
+device_option = click.option("--device", "device_name_", type=click.Choice(["cpu", "cuda"]), default="cpu")

@@ -7,12 +7,11 @@ import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Mapping, Sequence
+from typing import Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import click
 from scipy import stats
 
-from benchmarks.common import machine
 from squeeze_patch.checkpoints.atomic import atomic_write
 
 #: a dict of kimg, seconds and figures for every evaluation
@@ -70,15 +69,25 @@ def collect(out: Path, names: Sequence[str], kimg: float) -> Dict[str, Dict[int,
     """{variant: {seed: curve up to kimg}} of the trainings in ``out`` that have come that far."""
     found: Dict[str, Dict[int, Curve]] = {}
     for name in names:
-        for file in sorted(out.glob(f"{slug(name)}-seed*.json")):
-            if file.name.endswith(".kid.json"):
-                continue
-            curve = json.loads(file.read_text())
-            if curve and curve[-1]["kimg"] >= kimg:
+        for file, curve in curves_of(out, name):
+            if curve[-1]["kimg"] >= kimg:
                 add_kid(curve, file.with_suffix(".kid.json"))
                 seed = int(file.stem.rsplit("seed", 1)[1])
                 found.setdefault(name, {})[seed] = [point for point in curve if point["kimg"] <= kimg + 0.1]
     return found
+
+
+def curves_of(out: Path, name: str) -> Iterator[Tuple[Path, Curve]]:
+    """(file, curve) of a variant's trainings in ``out`` that have been evaluated."""
+    for file in sorted(out.glob(f"{slug(name)}-seed*.json")):
+        curve = [] if file.name.endswith(".kid.json") else json.loads(file.read_text())
+        if curve:
+            yield file, curve
+
+
+def reached(out: Path, names: Sequence[str]) -> float:
+    """kimg that all trainings in ``out`` have come to that have been evaluated; 0 where none has."""
+    return min((curve[-1]["kimg"] for name in names for _, curve in curves_of(out, name)), default=0.0)
 
 
 def add_kid(curve: Curve, file: Path) -> None:
@@ -133,7 +142,7 @@ def plot(found: Mapping[str, Mapping[int, Curve]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def report(out: Path, names: Sequence[str], kimg: float, stem: str, against: str = "dense") -> None:
+def report(out: Path, names: Sequence[str], kimg: float, stem: str, against: str, machine: str) -> None:
     """Print the table of the trainings in ``out``; write it with the curves to stem.json, their picture to stem.png."""
     found = collect(out, names, kimg)
     if not found:
@@ -143,5 +152,5 @@ def report(out: Path, names: Sequence[str], kimg: float, stem: str, against: str
     click.echo("\n".join(lines))
     plot(found, out / f"{stem}.png")
     with atomic_write(out / f"{stem}.json") as stream:
-        stream.write(json.dumps({"machine": machine(), "table": lines, "curves": found}, indent=1).encode())
+        stream.write(json.dumps({"machine": machine, "table": lines, "curves": found}, indent=1).encode())
     click.echo(f"{out / stem}.png, {out / stem}.json")

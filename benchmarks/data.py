@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import zipfile
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ import click
 import numpy as np
 import torch
 from PIL import Image
+
+from squeeze_patch.checkpoints.atomic import atomic_write
+from squeeze_patch.checkpoints.tensor_files import load_tensors
 
 #: of the classifier's last hidden layer
 FEATURES = 64
@@ -26,6 +30,16 @@ class Data:
     images: torch.Tensor
     labels: torch.Tensor
     classes: int
+
+    def to(self, device: torch.device) -> Data:
+        return Data(self.images.to(device), self.labels.to(device), self.classes)
+
+    def digest(self) -> str:
+        """Of all images and labels."""
+        found = hashlib.sha256()
+        for values in (self.images, self.labels):
+            found.update(values.cpu().contiguous().numpy().data)
+        return found.hexdigest()
 
 
 def load(name: str, resolution: int) -> Data:
@@ -124,18 +138,23 @@ class Classifier(torch.nn.Module):
 
     @torch.no_grad()
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """[n, C, R, R] in [-1, 1] -> [n, FEATURES]."""
-        return torch.cat([self.body(chunk) for chunk in images.split(500)])
+        """[n, C, R, R] in [-1, 1], on any device -> [n, FEATURES], on the classifier's."""
+        device = self.head.weight.device
+        return torch.cat([self.body(chunk.to(device)) for chunk in images.split(500)])
 
 
 def train_classifier(data: Data, epochs: int = 6) -> Tuple[Classifier, float]:
-    """A classifier and the share of the training images that it knows; the same one every time."""
+    """A classifier where the data is, and the share of the training images that it knows.
+
+    The same one every time on a CPU; on a GPU, whose sums have no fixed order, nearly so.
+    """
+    device = data.images.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Classifier(data.images.shape[1], data.images.shape[-1], data.classes)
+        model = Classifier(data.images.shape[1], data.images.shape[-1], data.classes).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
         for _ in range(epochs):
-            for batch in torch.randperm(len(data.images)).split(64):
+            for batch in torch.randperm(len(data.images)).to(device).split(64):
                 optimizer.zero_grad(set_to_none=True)
                 torch.nn.functional.cross_entropy(model(data.images[batch]), data.labels[batch]).backward()
                 optimizer.step()
@@ -143,3 +162,17 @@ def train_classifier(data: Data, epochs: int = 6) -> Tuple[Classifier, float]:
     with torch.no_grad():
         known = (model(data.images).argmax(dim=1) == data.labels).float().mean()
     return model, float(known)
+
+
+def kept_classifier(folder: Path, data: Data) -> Tuple[Classifier, float]:
+    """The classifier of the data that is in ``folder``, whichever device it was trained on; else a new one is."""
+    file = folder / f"classifier-{data.digest()[:12]}.pt"
+    if file.is_file():
+        state = load_tensors(file)
+        model = Classifier(data.images.shape[1], data.images.shape[-1], data.classes)
+        model.load_state_dict(state["model"])
+        return model.to(data.images.device).eval().requires_grad_(False), state["known"]
+    model, known = train_classifier(data)
+    with atomic_write(file) as stream:
+        torch.save({"model": {name: value.cpu() for name, value in model.state_dict().items()}, "known": known}, stream)
+    return model, known

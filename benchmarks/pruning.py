@@ -81,11 +81,15 @@ def by_activation_energy(G: Any) -> Scores:
 def pruned_to(G: Any, parameters: int, score: Callable[[Any], Scores]) -> Pruned:
     """The uniformly pruned generator whose number of parameters is nearest to ``parameters``."""
     scores = score(G)
-    shares = [step / 200 for step in range(100, 201)]
-    return min(
-        (prune(G, scores, share) for share in shares),
-        key=lambda found: abs(count(found.G) - parameters),
-    )
+    low, high = 100, 200  # two hundredths of the channels; more of them are never fewer parameters
+    while high - low > 1:
+        middle = (low + high) // 2
+        if count(prune(G, scores, middle / 200).G) < parameters:
+            low = middle
+        else:
+            high = middle
+    nearest = (prune(G, scores, step / 200) for step in (low, high))
+    return min(nearest, key=lambda found: abs(count(found.G) - parameters))
 
 
 def prune(G: Any, scores: Scores, share: float) -> Pruned:

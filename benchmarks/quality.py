@@ -5,28 +5,39 @@
 
 A host's own networks and loss on real images; within a seed all variants see the same images in the same order, and the
 discriminator starts from the same weights. Every evaluation is saved with the training's whole state: the same command
-goes on where it was stopped. Two commands with different --seeds or --variants can share a folder.
+goes on where it was stopped. Two commands with different --seeds or --variants can share a folder. Many trainings at
+once on one GPU, for four minutes:
+
+    python -m benchmarks quality --out quality --device cuda --jobs 14 --seeds 0,1,2,3,4 --minutes 4
 """
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
+import math
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, List, Mapping, Sequence
+from typing import Any, Callable, List, Mapping, Sequence
 
 import click
 import torch
 
-from benchmarks.common import find, machine
-from benchmarks.curves import report, slug
-from benchmarks.data import load, train_classifier
+from benchmarks.common import find
+from benchmarks.curves import reached, report, slug
+from benchmarks.data import Data, kept_classifier, load
+from benchmarks.graphs import use_stream
 from benchmarks.pretrained import Pretrained
+from benchmarks.side_by_side import SideBySide, until
 from benchmarks.training import EVALUATION_SEED, Evaluation, Run, Settings, generated, train
 from benchmarks.variants import VARIANTS, Variant, count
 from squeeze_patch.checkpoints.atomic import atomic_write
+from squeeze_patch.checkpoints.tensor_files import load_tensors
+from squeeze_patch.errors import MeasurementError
+from squeeze_patch.evaluation.devices import device_name, device_named
 from squeeze_patch.evaluation.distributions import kernel_distance
 from tests.hosts import Host
 
@@ -54,55 +65,129 @@ OPTIONS = (
     click.option("--style-mixing", default=Settings.style_mixing, show_default=True, help="Its probability."),
     click.option("--against", default="dense", show_default=True, help="The variant that others are divided by."),
     click.option("--report", "only_report", is_flag=True, help="Train nothing."),
+    click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
+    click.option("--graphs", is_flag=True, help="Replay the kernels of a step as CUDA graphs; needs --device cuda."),
+    click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Trainings at once."),
+    click.option(
+        "--minutes",
+        type=click.FloatRange(0),
+        default=math.inf,
+        help="Stop then, states saved, and report how far all have come.  [default: as long as it takes]",
+    ),
     click.option("--kid", is_flag=True, help="Measure KID on EfficientNet-Lite's features, too: minutes a training."),
 )
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Trainings to be had in the folder ``out``: every variant with every seed, to ``kimg``."""
+class Job:
+    """One training in the folder ``out``; ``module`` is that of the command, whose KNOWN has the variant.
+
+    Attributes:
+        files: a folder with the data, which is then not read again by every process.
+    """
 
     out: Path
-    variants: Mapping[str, Variant]
-    seeds: Sequence[int]
+    name: str
+    seed: int
     kimg: float
     every: float
+    host_name: str
+    module: str
+    settings: Settings
+    device: str
+    files: Path
+    graphs: bool
 
-    def train(self, host: Host, data_name: str, settings: Settings) -> None:
-        """Train what is missing."""
-        data = load(data_name, settings.resolution)
-        classifier, known = train_classifier(data)
-        click.echo(f"{machine()}; {len(data.images)} {data_name}; the classifier knows {known:.1%} of them")
-        evaluate = Evaluation(data, classifier, settings.samples)
-        for seed in self.seeds:
-            for name, build in self.variants.items():
-                with host.active():
-                    run = Run(host, settings, build, data, seed)
-                    remember_size(self.out, name, count(run.G))
-                    state = self.out / f"{slug(name)}-seed{seed}.pt"
-                    train(run, evaluate, self.kimg, self.every, state, lambda point, at=(name, seed): show(*at, point))
+    @property
+    def state(self) -> Path:
+        return self.out / f"{slug(self.name)}-seed{self.seed}.pt"
 
-    def compare_features(self, host: Host, data_name: str, settings: Settings) -> None:
-        """KID of every training that is there, as it stands, beside it as .kid.json."""
-        data, network = load(data_name, settings.resolution), Pretrained()
-        random = torch.Generator().manual_seed(EVALUATION_SEED)
-        real = network.features(data.images[torch.randperm(len(data.images), generator=random)[:KID_IMAGES]])
-        for seed, (name, build) in itertools.product(self.seeds, self.variants.items()):
-            state = self.out / f"{slug(name)}-seed{seed}.pt"
-            if not state.is_file():
-                continue
-            with host.active():
-                run = Run(host, settings, build, data, seed)
-                run.load(state)
-                found = kernel_distance(real, network.features(generated(run.G_ema, KID_IMAGES)))
-            point = {"kimg": run.nimg / 1000, "kid": found}
-            with atomic_write(state.with_suffix(".kid.json")) as stream:
-                stream.write(json.dumps(point).encode())
-            show(name, seed, {**point, "seconds": run.seconds})
+    def run(self, host: Host, data: Data) -> Run:
+        """As it begins; the host is active."""
+        variant = importlib.import_module(self.module).KNOWN[self.name]
+        return Run(host, self.settings, variant, data, self.seed, self.graphs)
 
 
-def training_command(known: Mapping[str, Variant], default: Sequence[str], stem: str) -> click.Command:
-    """A command that trains some of the ``known`` variants; its table and picture are stem.json and stem.png."""
+def prepare(device: torch.device, graphs: bool) -> None:
+    """Float32 is float32, and one core a training."""
+    torch.set_num_threads(1)  # networks this small gain nothing from a second one: run two trainings instead
+    torch.set_flush_denormal(True)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True  # shapes stay as they are
+    if graphs:
+        use_stream()
+
+
+def do(job: Job, send: Callable[[Mapping[str, float]], None], stopped: Callable[[], bool]) -> None:
+    """Train, in a process of its own: the parameters are reported first, then every evaluation."""
+    prepare(torch.device(job.device), job.graphs)
+    if not stopped():
+        found = load_tensors(job.files / "data.pt")
+        train_job(job, Data(**found), send, stopped)
+
+
+def train_job(job: Job, data: Data, send: Callable[[Mapping[str, float]], None], stopped: Callable[[], bool]) -> None:
+    host, data = find(job.host_name), data.to(torch.device(job.device))
+    evaluate = Evaluation(data, kept_classifier(job.out, data)[0], job.settings.samples)
+    with host.active():
+        run = job.run(host, data)
+        send({"parameters": count(run.G)})
+        train(run, evaluate, job.kimg, job.every, job.state, send, stopped)
+
+
+def show(job: Job, point: Mapping[str, float]) -> None:
+    """What a job reports: remembered, or a line."""
+    if "parameters" in point:
+        return remember_size(job.out, job.name, int(point["parameters"]))
+    figures = "  ".join(f"{key} {value:.3f}" for key, value in point.items() if key not in ("kimg", "seconds"))
+    rate = 1000 * point["kimg"] / point["seconds"]
+    now = time.strftime("%H:%M:%S")
+    click.echo(f"{now} {job.name} seed {job.seed}: {point['kimg']:g} kimg  {figures}  {rate:.0f} img/s")
+
+
+def train_all(wanted: Sequence[Job], data: Data, data_name: str, at_once: int, end: float) -> List[Job]:
+    """Train what is missing, until the ``end``; the trainings that failed."""
+    first = wanted[0]
+    device = torch.device(first.device)
+    known = kept_classifier(first.out, data.to(device))[1]
+    click.echo(f"{device_name(device)}; {len(data.images)} {data_name}; the classifier knows {known:.1%} of them")
+    if at_once > 1:
+        torch.save({name: getattr(data, name) for name in ("images", "labels", "classes")}, first.files / "data.pt")
+        failed = SideBySide(do, at_once, end).run(wanted, show)
+        if failed and first.graphs and time.time() < end:
+            click.echo(f"{len(failed)} trainings failed; again without --graphs")
+            failed = SideBySide(do, at_once, end).run([replace(job, graphs=False) for job in failed], show)
+        return failed
+    with until(end) as stopped:
+        for job in wanted:
+            if not stopped():
+                train_job(job, data, lambda point, job=job: show(job, point), stopped)
+    return []
+
+
+def compare_features(wanted: Sequence[Job], data: Data) -> None:
+    """KID of every training that is there, as it stands, beside it as .kid.json."""
+    network = Pretrained()
+    random = torch.Generator().manual_seed(EVALUATION_SEED)
+    real = network.features(data.images[torch.randperm(len(data.images), generator=random)[:KID_IMAGES]])
+    for job in wanted:
+        if not job.state.is_file():
+            continue
+        host = find(job.host_name)
+        with host.active():
+            run = job.run(host, data)
+            run.load(job.state)
+            found = kernel_distance(real, network.features(generated(run.G_ema, KID_IMAGES)))
+        point = {"kimg": run.nimg / 1000, "kid": found}
+        with atomic_write(job.state.with_suffix(".kid.json")) as stream:
+            stream.write(json.dumps(point).encode())
+        show(job, {**point, "seconds": run.seconds})
+
+
+def training_command(module: str, default: Sequence[str], stem: str) -> click.Command:
+    """A command that trains some of the variants in KNOWN of its ``module``; its table and picture are stem.json and
+    stem.png."""
 
     @click.option("--variants", default=",".join(default), show_default=True, help="Comma-separated.")
     def main(
@@ -114,21 +199,49 @@ def training_command(known: Mapping[str, Variant], default: Sequence[str], stem:
         against: str,
         only_report: bool,
         kid: bool,
+        jobs: int,
+        minutes: float,
+        device: str,
+        graphs: bool,
         **training: Any,
     ) -> None:
-        names = names_of(variants, known)
+        end = time.time() + 60 * minutes
+        names = names_of(variants, importlib.import_module(module).KNOWN)
+        where = usable(device)
+        if graphs and where.type != "cuda":
+            raise click.UsageError("--graphs needs --device cuda")
         out.mkdir(parents=True, exist_ok=True)
-        chosen = {name: known[name] for name in names}
-        wanted = Wanted(out, chosen, [int(seed) for seed in seeds.split(",")], kimg, every)
-        for work in [wanted.train] * (not only_report) + [wanted.compare_features] * kid:
-            torch.set_num_threads(1)  # networks this small gain nothing from a second one: run two commands instead
-            torch.set_flush_denormal(True)
-            work(find(training["host_name"]), training["data_name"], settings_of(**training))
-        report(out, names, kimg, stem, against)
+        failed: Sequence[Job] = []
+        with tempfile.TemporaryDirectory() as files:
+            common = (kimg, every, training["host_name"], module, settings_of(**training), device, Path(files), graphs)
+            pairs = itertools.product((int(seed) for seed in seeds.split(",")), names)
+            wanted = [Job(out, name, seed, *common) for seed, name in pairs]
+            if kid or not only_report:
+                prepare(where, graphs)
+                data = load(training["data_name"], int(training["resolution"]))
+            if not only_report:
+                failed = train_all(wanted, data, training["data_name"], jobs, end)
+            if kid:
+                compare_features(wanted, data)
+        if math.isfinite(minutes) and not only_report:
+            kimg = min(kimg, reached(out, names))
+        if kimg > 0:
+            report(out, names, kimg, stem, against, device_name(where))
+        else:
+            click.echo("the time was over before the first evaluation; the same command goes on from there")
+        if failed:
+            raise click.ClickException(f"{len(failed)} trainings failed; why stands above")
 
     for option in reversed(OPTIONS):
         main = option(main)
     return click.command(help="Train what is missing, then print the table and draw the curves.")(main)
+
+
+def usable(device: str) -> torch.device:
+    try:
+        return device_named(device)
+    except MeasurementError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def names_of(variants: str, known: Mapping[str, Variant]) -> List[str]:
@@ -161,10 +274,5 @@ def remember_size(out: Path, name: str, size: int) -> None:
         stream.write(json.dumps({**sizes, name: size}, indent=1).encode())
 
 
-def show(name: str, seed: int, point: Mapping[str, float]) -> None:
-    figures = "  ".join(f"{key} {value:.3f}" for key, value in point.items() if key not in ("kimg", "seconds"))
-    rate = 1000 * point["kimg"] / point["seconds"]
-    click.echo(f"{time.strftime('%H:%M:%S')} {name} seed {seed}: {point['kimg']:g} kimg  {figures}  {rate:.0f} img/s")
-
-
-main = training_command(VARIANTS, list(VARIANTS), "curves")
+KNOWN = VARIANTS
+main = training_command(__name__, list(KNOWN), "curves")

@@ -1,11 +1,13 @@
 """Time and peak memory of one training step with a host's own networks and loss, squeezed / dense.
 
     python -m benchmarks step [--host draggan] [--sizes cifar,paper256] [--batch 8] [--repeats 5] [--memory]
+    python -m benchmarks step --sizes paper256 --batch 2 --repeats 3 --threads 1 --processor-time
 
 Phases as in the hosts' loop: G and D, each with and without its regularisation (path length every 4th step, R1 every
 16th); "whole step" is their average over 16 steps. Dense and squeezed run in turns, so that a noisy machine disturbs
-both alike. Memory: growth of a process's resident memory, at its peak, over all phases, one process each. glibc is told
-to give tensors back at once (MALLOC_MMAP_THRESHOLD_): with its defaults, holes in its heap decide the figure.
+both alike. On CUDA (--device cuda) the device is waited for before and behind each phase. Memory, on the CPU only:
+growth of a process's resident memory, at its peak, over all phases, one process each. glibc is told to give tensors
+back at once (MALLOC_MMAP_THRESHOLD_): with its defaults, holes in its heap decide the figure.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ import click
 import torch
 
 import squeeze_patch
-from benchmarks.common import SIZES, find, machine
-from squeeze_patch.evaluation.latency import interleaved, paired_ratio
+from benchmarks.common import CPU, SIZES, Clock, device_of, device_option, find, machine
+from squeeze_patch.evaluation.latency import interleaved, paired_ratio, waiting_for
 from tests.hosts import Host
 from tests.hosts.training import accumulate, loss_of
 
@@ -33,7 +35,9 @@ PHASES = {"Gmain": 1.0, "Greg": 1 / 4, "Dmain": 1.0, "Dreg": 1 / 16}
 VARIANTS = ("dense", "squeezed")
 
 
-def phases(host: Host, size: str, batch: int, variant: str) -> Dict[str, Callable[[], None]]:
+def phases(
+    host: Host, size: str, batch: int, variant: str, device: torch.device = CPU
+) -> Dict[str, Callable[[], None]]:
     """Actions that each do one phase: gradients and the optimiser's step. The host is active."""
     resolution, base, layers = SIZES[size]
     torch.manual_seed(0)
@@ -42,9 +46,10 @@ def phases(host: Host, size: str, batch: int, variant: str) -> Dict[str, Callabl
     G = host.generator(resolution, w_dim=512, layers=layers, **sizes)
     if variant == "squeezed":
         squeeze_patch.apply(G, init="random", keep_original=False)
-    G.train().requires_grad_(False)
+    G, D = G.train().requires_grad_(False).to(device), D.to(device)
     loss = loss_of(host, G, D, r1_gamma=1.0, pl_weight=2.0, style_mixing_prob=0.0)
     real, z = torch.rand([batch, 3, resolution, resolution]) * 2 - 1, torch.randn([batch, 512])
+    real, z = real.to(device), z.to(device)
     networks = {"G": G, "D": D}
     optimizers = {name: torch.optim.Adam(network.parameters(), lr=1e-5) for name, network in networks.items()}
 
@@ -59,12 +64,12 @@ def phases(host: Host, size: str, batch: int, variant: str) -> Dict[str, Callabl
     return {phase: lambda phase=phase: act(phase) for phase in PHASES}
 
 
-def time_of(host: Host, size: str, batch: int, repeats: int) -> Dict[str, Any]:
+def time_of(host: Host, size: str, batch: int, repeats: int, clock: Clock, device: torch.device) -> Dict[str, Any]:
     """Quartiles of seconds, squeezed / dense, of every phase and of the whole step; and the dense one's median."""
     with host.active():
-        both = {variant: phases(host, size, batch, variant) for variant in VARIANTS}
+        both = {variant: phases(host, size, batch, variant, device) for variant in VARIANTS}
         turns = {f"{v} {phase}": both[v][phase] for phase in PHASES for v in VARIANTS}
-        seconds = interleaved(turns, repeats)
+        seconds = interleaved(turns, repeats, 1, waiting_for(device), clock=clock.seconds)
     whole: Dict[str, List[float]] = {
         v: [sum(share * seconds[f"{v} {phase}"][i] for phase, share in PHASES.items()) for i in range(repeats)]
         for v in VARIANTS
@@ -106,23 +111,39 @@ def memory_of(host_name: str, size: str, batch: int) -> Dict[str, int]:
 @click.option("--sizes", default="cifar,paper256", show_default=True)
 @click.option("--batch", default=8, show_default=True)
 @click.option("--repeats", default=5, show_default=True)
+@device_option
+@click.option("--threads", type=int, help="CPU threads.  [default: torch's]")
+@click.option("--processor-time", is_flag=True, help="Of one thread, instead of the wall clock's.")
 @click.option("--memory", is_flag=True, help="Measure memory, not time.")
 @click.option("--peak-of", "child", type=click.Choice(VARIANTS), hidden=True)
-def main(host_name: str, sizes: str, batch: int, repeats: int, memory: bool, child: Optional[str]) -> None:
+def main(
+    host_name: str,
+    sizes: str,
+    batch: int,
+    repeats: int,
+    device_name_: str,
+    threads: Optional[int],
+    processor_time: bool,
+    memory: bool,
+    child: Optional[str],
+) -> None:
     """Measure and print; the last line is JSON."""
-    host = find(host_name)
+    host, device = find(host_name), device_of(device_name_)
+    clock = Clock.of(processor_time, threads, device)
     if child:
         click.echo(peak_of(host, sizes, batch, child))
         return
+    if memory and device.type != "cpu":
+        raise click.UsageError("--memory is the process's own: leave --device out")
     results: Dict[str, Any] = {}
-    click.echo(f"{machine()}, {host_name}, batch {batch}; squeezed / dense, median (quartiles)")
+    click.echo(f"{machine(device)}, {host_name}, batch {batch}; squeezed / dense, {clock.name}, median (quartiles)")
     for size in sizes.split(","):
         if memory:
             peaks = results[size] = memory_of(host_name, size, batch)
             dense, squeezed = (peaks[variant] for variant in VARIANTS)
             click.echo(f"{size:>10}  peak memory {squeezed / dense:.2f} ({squeezed >> 20} of {dense >> 20} MiB)")
         else:
-            results[size] = time_of(host, size, batch, repeats)
+            results[size] = time_of(host, size, batch, repeats, clock, device)
             for phase in (*PHASES, "whole step"):
                 click.echo(f"{size:>10}  {phase:<10}  {results[size][phase]}")
     click.echo(json.dumps(results, default=asdict))

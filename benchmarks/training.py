@@ -7,24 +7,28 @@ Phases, lazy regularisation, Adam's corrections for it and the averaging of weig
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Tuple
 
 import torch
 
 from benchmarks.data import Classifier, Data
+from benchmarks.graphs import Graphed
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.evaluation.distributions import frechet_distance, precision_recall, sliced_wasserstein
 from squeeze_patch.sampling import sample
 from tests.hosts import Host
-from tests.hosts.training import accumulate, loss_of
+from tests.hosts.training import accumulate, compile_nothing, loss_of
 
 #: seed of the latents that every evaluation of every run uses
 EVALUATION_SEED = 12345
+#: steps that the GPU may be behind
+IN_FLIGHT = 32
 
 
 @dataclass(frozen=True)
@@ -60,14 +64,29 @@ class Settings:
 class Run:
     """A training that can be stopped and goes on where it was: networks, optimisers, averages and random state."""
 
-    def __init__(self, host: Host, settings: Settings, build: Callable[[Any], Any], data: Data, seed: int) -> None:
-        """``build`` turns the host's dense generator into the one to train. The host is active."""
+    def __init__(
+        self,
+        host: Host,
+        settings: Settings,
+        build: Callable[[Any], Any],
+        data: Data,
+        seed: int,
+        graphs: bool = False,
+    ) -> None:
+        """``build`` turns the host's dense generator into the one to train. The host is active. It trains where the
+        data is, from weights that are drawn on the CPU; with ``graphs`` by `Graphed` phases, off the default stream.
+        """
         self.settings, self.data, self.seed = settings, data, seed
+        self.device = data.images.device
+        self.graphs = graphs and not settings.style_mixing  # whose place the hosts wait for
+        if self.device.type == "cuda":
+            compile_nothing()
         channels = {"img_channels": data.images.shape[1]}
         sizes = {"channel_base": settings.channel_base, "channel_max": settings.channels}
         torch.manual_seed(seed)
         d_sizes = {"channel_base": settings.d_channels // 2 * settings.resolution, "channel_max": settings.d_channels}
-        self.D = host.discriminator(settings.resolution, **d_sizes, **channels).train().requires_grad_(False)
+        D = host.discriminator(settings.resolution, **d_sizes, **channels)
+        self.D = D.to(self.device).train().requires_grad_(False)
         torch.manual_seed(seed)
         self.G = build(lambda **changes: self._dense(host, {**sizes, **changes}, channels))
         for block in self.G.synthesis.children():
@@ -75,7 +94,7 @@ class Run:
                 block.fused_modconv_default = (
                     False  # the hosts' training scripts fuse neither: on a CPU it takes longer
                 )
-        self.G.train().requires_grad_(False)
+        self.G.to(self.device).train().requires_grad_(False)
         self.G_ema = copy.deepcopy(self.G).eval()
         torch.manual_seed(seed)
         regularisation = {"style_mixing_prob": settings.style_mixing, "pl_weight": settings.pl_weight}
@@ -84,6 +103,9 @@ class Run:
         self.optimizers = {name: self._adam(name) for name in ("G", "D")}
         self.nimg = 0
         self.seconds = 0.0
+        self._finite = torch.ones([], dtype=torch.bool, device=self.device)
+        self._phases: Dict[str, Callable[[torch.Tensor, torch.Tensor], None]] = {}
+        self._epoch: Tuple[int, torch.Tensor] = (-1, torch.empty([0]))
 
     def _dense(self, host: Host, sizes: Dict[str, Any], channels: Dict[str, int]) -> Any:
         s = self.settings
@@ -93,7 +115,10 @@ class Run:
         interval = self.intervals.get(name)
         share = interval / (interval + 1) if interval else 1.0
         network = getattr(self, name)
-        return torch.optim.Adam(network.parameters(), lr=self.settings.lr * share, betas=(0.0, 0.99**share), eps=1e-8)
+        faster: Dict[str, Any] = {"fused": True, "capturable": self.graphs} if self.device.type == "cuda" else {}
+        return torch.optim.Adam(
+            network.parameters(), lr=self.settings.lr * share, betas=(0.0, 0.99**share), eps=1e-8, **faster
+        )
 
     def step(self) -> None:
         """One batch through the main phases, and through those regularisation phases whose turn it is."""
@@ -108,48 +133,78 @@ class Run:
         self.nimg += len(real)
         self._average()
         self.seconds += time.perf_counter() - began
+        if (index + 1) % IN_FLIGHT == 0:
+            self.require_finite()
 
     def _phase(self, name: str, kind: str, real: torch.Tensor, gain: int) -> None:
+        if name + kind not in self._phases:
+            accumulated = functools.partial(self._descend, name, kind, gain)
+            self._phases[name + kind] = Graphed(accumulated) if self.graphs else accumulated
+        z = torch.randn([len(real), self.settings.dim]).to(self.device)  # drawn on the CPU: alike for all variants
+        self._phases[name + kind](real, z)
+
+    def _descend(self, name: str, kind: str, gain: int, real: torch.Tensor, z: torch.Tensor) -> None:
         network, optimizer = getattr(self, name), self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         network.requires_grad_(True)
-        z = torch.randn([len(real), self.settings.dim])
         accumulate(self.loss, name + kind, real, z, gain, self.nimg)
         network.requires_grad_(False)
-        gradients = [p.grad for p in network.parameters() if p.grad is not None]
-        if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
-            raise FloatingPointError(f"{name}{kind} at image {self.nimg}: gradients are not finite")
+        self._look_at([p.grad for p in network.parameters() if p.grad is not None], name + kind)
         optimizer.step()
+
+    def _look_at(self, gradients: List[torch.Tensor], phase: str) -> None:
+        """Raises FloatingPointError where one is not finite; on a GPU `require_finite` does, as asking is to wait."""
+        if self.device.type == "cuda":
+            norms = torch.stack(torch._foreach_norm(gradients))
+            self._finite.logical_and_(torch.isfinite(norms).all())
+        elif not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            raise FloatingPointError(f"{phase} at image {self.nimg}: gradients are not finite")
+
+    def require_finite(self) -> None:
+        """Raises FloatingPointError where a gradient was not; waits for the GPU, which counts as training."""
+        began = time.perf_counter()
+        finite = bool(self._finite)
+        self.seconds += time.perf_counter() - began
+        if not finite:
+            raise FloatingPointError(f"before image {self.nimg}: gradients were not finite")
 
     def _order(self, index: int) -> torch.Tensor:
         """Places of the ``index``-th batch: shuffled anew every epoch, the same for every variant of a seed."""
         per_epoch = len(self.data.images) // self.settings.batch
-        random = torch.Generator().manual_seed(self.seed * 100_003 + index // per_epoch)
-        order = torch.randperm(len(self.data.images), generator=random)
-        start = index % per_epoch * self.settings.batch
-        return order[start : start + self.settings.batch]
+        epoch, start = index // per_epoch, index % per_epoch * self.settings.batch
+        if epoch != self._epoch[0]:
+            random = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+            self._epoch = epoch, torch.randperm(len(self.data.images), generator=random).to(self.device)
+        return self._epoch[1][start : start + self.settings.batch]
 
     @torch.no_grad()
     def _average(self) -> None:
         half_life = min(self.settings.ema_nimg, self.nimg * 0.05)
         beta = 0.5 ** (self.settings.batch / max(half_life, 1e-8))
+        if self.device.type == "cuda":  # all parameters at once
+            torch._foreach_lerp_([*self.G_ema.parameters()], [*self.G.parameters()], 1 - beta)
+            torch._foreach_copy_([*self.G_ema.buffers()], [*self.G.buffers()])
+            return
         for average, now in zip(self.G_ema.parameters(), self.G.parameters()):
             average.copy_(now.lerp(average, beta))
         for average, now in zip(self.G_ema.buffers(), self.G.buffers()):
             average.copy_(now)
 
     def save(self, path: Path, curve: List[Dict[str, float]]) -> None:
+        """Everything, on the CPU, so that `load` goes on from it on any device."""
+        self.require_finite()
         state = {
             "networks": {name: getattr(self, name).state_dict() for name in ("G", "D", "G_ema")},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "loss": {name: value for name, value in vars(self.loss).items() if name == "pl_mean"},
             "random": torch.get_rng_state(),
+            **({"random_cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}),
             "place": {"nimg": self.nimg, "seconds": self.seconds},
             "settings": asdict(self.settings),
             "curve": curve,
         }
         with atomic_write(path) as stream:
-            torch.save(state, stream)
+            torch.save(on_cpu(state), stream)
 
     def load(self, path: Path) -> List[Dict[str, float]]:
         """Go on from a file of `save`; returns the curve so far."""
@@ -159,16 +214,31 @@ class Run:
         for name, values in state["networks"].items():
             getattr(self, name).load_state_dict(values, strict=True)
         for name, values in state["optimizers"].items():
+            for group, present in zip(values["param_groups"], self.optimizers[name].param_groups):
+                for how in ("fused", "capturable"):  # the device's, not the file's
+                    group[how] = present.get(how)
             self.optimizers[name].load_state_dict(values)
-        vars(self.loss).update(state["loss"])
+        vars(self.loss).update({name: value.to(self.device) for name, value in state["loss"].items()})
         vars(self).update(state["place"])
         torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and "random_cuda" in state:
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
         return list(state["curve"])
 
 
+def on_cpu(state: Any) -> Any:
+    """The same dicts and lists, with all tensors on the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return type(state)((key, on_cpu(value)) for key, value in state.items())
+    return [on_cpu(value) for value in state] if isinstance(state, list) else state
+
+
 def generated(G: Any, count: int) -> torch.Tensor:
-    """[count, C, R, R] in [-1, 1]: of the same latents and noise every time."""
-    with torch.random.fork_rng(devices=[]):
+    """[count, C, R, R] in [-1, 1], on the CPU: of the same latents and noise every time on a device."""
+    device = next(G.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(EVALUATION_SEED)  # of the noise inputs
         return sample(G, count, EVALUATION_SEED, noise_mode="random", batch=100).clamp(-1, 1)
 
@@ -178,14 +248,15 @@ class Evaluation:
 
     def __init__(self, data: Data, classifier: Classifier, samples: int) -> None:
         self.classifier, self.samples = classifier, samples
-        self.real = classifier.features(data.images)
+        self.real = classifier.features(data.images).cpu()
         random = torch.Generator().manual_seed(EVALUATION_SEED)
         # every pair is compared for precision, recall and the sliced distance: as many real images as generated ones
         self.part = self.real[torch.randperm(len(self.real), generator=random)[:samples]]
 
     def __call__(self, G: Any) -> Dict[str, float]:
-        features = self.classifier.features(generated(G, self.samples))
-        precision, recall = precision_recall(self.part, features)
+        there = self.classifier.features(generated(G, self.samples))
+        precision, recall = precision_recall(self.part.to(there.device), there)  # all pairs: where that is fast
+        features = there.cpu()
         return {
             "frechet": frechet_distance(self.real, features),
             "sliced_wasserstein": sliced_wasserstein(self.part, features),
@@ -201,19 +272,29 @@ def train(
     every: float,
     state: Path,
     report: Callable[[Dict[str, float]], None] = lambda _: None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> List[Dict[str, float]]:
     """Train to ``kimg`` thousand images, evaluating and saving ``every`` so many; goes on from ``state`` if it exists.
+
+    ``stopped`` is asked before every step: the training then ends, its state saved.
 
     Returns:
         the curve: one dict of kimg, seconds and figures an evaluation. It is also at ``state`` with suffix .json.
     """
     curve = run.load(state) if state.exists() else []
+    saved = run.nimg
     while run.nimg < kimg * 1000:
+        if stopped():
+            if run.nimg > saved:
+                run.save(state, curve)
+            break
         run.step()
         if run.nimg // (every * 1000) > (run.nimg - run.settings.batch) // (every * 1000):
+            run.require_finite()
             point = {"kimg": run.nimg / 1000, "seconds": run.seconds, **evaluate(run.G_ema)}
             curve.append(point)
             run.save(state, curve)
+            saved = run.nimg
             with atomic_write(state.with_suffix(".json")) as stream:
                 stream.write(json.dumps(curve, indent=1).encode())
             report(point)

@@ -12,4 +12,5 @@ from benchmarks.quality import training_command
 from benchmarks.variants import VARIANTS
 from experiments.readings import READINGS
 
-main = training_command({**VARIANTS, **READINGS}, ["dense", "squeezed", *READINGS], "ablation")
+KNOWN = {**VARIANTS, **READINGS}
+main = training_command(__name__, ["dense", "squeezed", *READINGS], "ablation")

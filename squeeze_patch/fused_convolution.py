@@ -104,9 +104,9 @@ def _is_compiling() -> bool:
     return compiler is not None and hasattr(compiler, "is_compiling") and bool(compiler.is_compiling())
 
 
-def is_plain_run(module: torch.nn.Module, *inputs: Optional[torch.Tensor]) -> bool:
+def is_plain_run(module: torch.nn.Module, *inputs: Any) -> bool:
     """Whether a module runs for its values alone: no gradient is asked for, and no autocast chooses dtypes."""
-    tensors = (*(x for x in inputs if x is not None), *module.parameters(), *module.buffers())
+    tensors = (*(x for x in inputs if isinstance(x, torch.Tensor)), *module.parameters(), *module.buffers())
     if hasattr(torch, "get_autocast_dtype"):  # since torch 2.4
         autocast = torch.is_autocast_enabled(tensors[0].device.type)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from pathlib import Path
 from typing import Iterator
@@ -20,6 +21,13 @@ from tests.servers import FileServer, TestClock, file_server
 # A machine with CUDA's compiler and no GPU: torch would say so in every process, on stderr, which tests read
 os.environ.update(CUDA_HOME="", CUDA_PATH="")
 torch.set_num_threads(1)  # networks this small gain nothing from more; on a busy machine more of them cost tenfold
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now is never garbage: whatever times calls collects it before each, half a second in a
+    process as large as this one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=[*HOSTS, *FORKS, *FLAT_HOSTS, LUCIDRAINS.name])

@@ -97,7 +97,7 @@ def write_checkpoint(host: Host, path: Path, **kwargs: Any) -> Dict[str, Any]:
     data: Dict[str, Any] = {"training_set_kwargs": {"path": "somewhere"}, "augment_pipe": None}
     for name, module in (
         ("G", trained(host.generator(**kwargs), seed=1)),
-        ("D", host.discriminator()),
+        ("D", host.discriminator() if host.discriminator_kwargs is not None else torch.nn.Linear(1, 1)),
         ("G_ema", trained(host.generator(**kwargs), seed=2)),
     ):
         data[name] = module.eval().requires_grad_(False)

@@ -41,6 +41,8 @@ class SqueezedBlock(torch.nn.Module):
         defers: its excite is then left to the block that reads its features.
     """
 
+    fused = False  # also of blocks that are read from files of before
+    defers = False
     const: Any
     conv0: Any
     conv1: Any

@@ -5,17 +5,23 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, List
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import conversion, distillation, fidelity, quality, step
+from benchmarks import conversion, distillation, fidelity, kernels, latency, onnx, quality, step, ways
 from benchmarks.__main__ import ENTRIES, main
+from benchmarks.common import generators
 from benchmarks.data import Data
 from benchmarks.quality import settings_of
+from squeeze_patch.adapters.nvidia import block
+from squeeze_patch.fused_convolution import fused_layer
+from squeeze_patch.testing import float_error
 from tests.hosts import Host
 from tests.hosts.training import need_second_derivatives
 
@@ -37,10 +43,94 @@ def test_the_list_is_complete() -> None:
         assert line.split() == [name, *entry.takes.split(), *entry.measures.split(), *f"[{entry.figures}]".split()]
 
 
-def test_latency() -> None:
-    header, _, line = run("latency", "--sizes", "tiny", "--batches", "1", "--repeats", "2").splitlines()
-    assert header.startswith("squeezed / dense at ratio 1.5")
-    assert line.split()[:2] == ["tiny", "1"]
+def test_latency(tmp_path: Path) -> None:
+    """Fused ones and the same kernels make the images of the others; what cannot be captured is left out, with why."""
+    target = tmp_path / "figures.json"
+    options = ["--sizes", "tiny", "--batches", "2", "--repeats", "2", "--threads", "1", "--processor-time", "--graphs"]
+    header, title, _, *lines = run("latency", *options, "--json", str(target)).splitlines()
+    assert header.startswith("ratio 1.5, processor time")
+    assert title.startswith("tiny, batch 2, float32; dense is fastest with ")
+    (result,) = json.loads(target.read_text())["results"]
+    rows = {(row["generator"], row["called"]): row for row in result["rows"]}
+    flags = [(name, flag) for name in ("dense", "squeezed") for flag in latency.FLAGS]
+    assert set(rows) == {*flags, ("same kernels", "default"), ("fused", "default")}
+    # float32 with room: of 4 layers that sum 9 x 16 products
+    assert all(row["difference"] < 1e-5 for row in rows.values())
+    assert min(row["difference"] for (name, _), row in rows.items() if name in ("same kernels", "fused")) > 0
+    assert rows["dense", result["best"]]["to best"] == {"median": 1, "lower": 1, "upper": 1}
+    assert rows["fused", "default"]["to the same"]["median"] > 0
+    if not torch.cuda.is_available():
+        graphs = ["graph", "graph, fused", "graph, unfused"]
+        assert [row["called"] for row in result["skipped"]] == [*graphs, *graphs, "graph", "graph"]
+        assert " left out: " in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--dtype", "mixed"], "on a CPU the hosts compute in float32"),
+        (["--processor-time"], "add --threads 1"),
+        (["--processor-time", "--threads", "1", "--device", "cuda"], "one CPU thread|sees no GPU"),
+    ],
+)
+def test_what_latency_cannot_measure(options: List[str], words: str) -> None:
+    done = CliRunner().invoke(main, ["latency", *options])
+    assert done.exit_code == 2
+    assert re.search(words, done.output)
+
+
+def test_networks_of_every_dtype(draggan: Host) -> None:
+    """As many blocks in float16 as it says, of each generator alike."""
+    counts = {
+        dtype: [
+            sum(getattr(module, "use_fp16", False) for module in G.modules())
+            for G in generators(draggan, "tiny", **options).values()
+        ]
+        for dtype, options in latency.DTYPES.items()
+    }
+    assert counts == {"float32": [0] * 3, "mixed": [2] * 3, "float16": [2] * 3}
+
+
+def test_the_same_kernels_run(draggan: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every convolution of the dense generator by `fused_layer`, none by the host's layers."""
+    layers = 0
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        nonlocal layers
+        layers += 1
+        return fused_layer(*arguments)
+
+    monkeypatch.setattr(block, "fused_layer", counted)
+    dense = generators(draggan, "tiny")["dense"]
+    G = kernels.with_same_kernels(dense)
+    ws = torch.randn(1, G.num_ws, 512)
+    with torch.no_grad():
+        images, expected = (network.synthesis(ws, noise_mode="const") for network in (G, dense))
+    assert layers == 2 * 3 - 1  # 4x4 has one
+    assert (images - expected).abs().max() <= float_error(dense, expected)
+    assert [x.shape for x in G.parameters()] == [x.shape for x in dense.parameters()]
+
+
+@pytest.mark.skipif(torch.__version__.startswith("1."), reason="torch.compile came with torch 2.0")
+def test_compiled() -> None:
+    layer = torch.nn.Linear(3, 2).requires_grad_(False)
+    x = torch.randn(4, 3)
+    assert torch.allclose(ways.compiled(layer, "eager")(x), layer(x))
+
+
+@pytest.mark.skipif(
+    torch.__version__ < "2.9", reason="the exporter that is tested is the default from torch 2.9 onwards"
+)
+@pytest.mark.filterwarnings("ignore")
+def test_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the fused generator alone, each export takes seconds."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnx, "generators", lambda *_: {"dense": generators(*_)["fused"]})
+    options = ["--sizes", "tiny", "--repeats", "2", "--threads", "1", "--processor-time"]
+    figures = json.loads(run("onnx", *options).splitlines()[-1])["tiny"]["dense"]
+    assert figures["bytes"] > 4 * 64 * 512  # a mapping layer's weights, say
+    assert figures["difference"] < 1e-5
+    assert figures["milliseconds"]["median"] > 0
 
 
 def test_proof() -> None:
@@ -53,7 +143,8 @@ def test_proof() -> None:
 @pytest.mark.skipif(not os.environ.get("SQUEEZE_SLOW"), reason="half a minute; SQUEEZE_SLOW=1 runs it")
 def test_a_training_step(draggan: Host) -> None:
     need_second_derivatives(draggan)
-    found = json.loads(run("step", "--sizes", "tiny", "--batch", "2", "--repeats", "2").splitlines()[-1])["tiny"]
+    options = ["--sizes", "tiny", "--batch", "2", "--threads", "1", "--processor-time"]
+    found = json.loads(run("step", *options, "--repeats", "2").splitlines()[-1])["tiny"]
     assert found["seconds, dense"] > 0
     assert all(0 < found[phase]["lower"] <= found[phase]["median"] for phase in (*step.PHASES, "whole step"))
 

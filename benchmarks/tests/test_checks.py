@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Dict, List
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from click.testing import CliRunner
 
 from benchmarks import checks, checks_reruns, checks_rivals
 from benchmarks.__main__ import main
+from benchmarks.tests import stubs
 from squeeze_patch.checks.config import CheckConfig
 from tests.helpers import ROOT
 
@@ -63,21 +67,65 @@ def test_case(case, request):
     assert found["answers"] == {"nvidia-alone-clean": False, "nvidia-alone-1-2-a-plant": True}
 
 
-def test_reruns_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = checks_reruns.small
+def rerun(out: Path, clean: Any, *options: str) -> Any:
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr(checks, "reruns", functools.partial(checks_reruns.reruns, clean=clean))
+        patching.setattr(checks_reruns, "BUSY", "")
+        return CliRunner().invoke(main, ["checks", "--out", str(out), *options])
 
-    def few(family: str, baseline: Path) -> CheckConfig:
-        return quick(whole(family, baseline))
 
-    monkeypatch.setattr(checks_reruns, "small", few)
+def stored_runs(out: Path) -> List[Dict[str, Any]]:
+    runs: List[Dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))["reruns"]["runs"]
+    return runs
+
+
+def test_reruns_go_on(tmp_path: Path) -> None:
+    """From those in the file, in two processes, and an alarm of each of them, at its second run, is kept and said."""
     out = tmp_path / "checks.json"
-    for count in ("1", "2"):
-        options = ["--out", str(out), "--reruns", count]
-        done = CliRunner().invoke(main, ["checks", *options], catch_exceptions=False)
-        assert done.output.startswith(f"{count} clean runs, 0 alarms, ")
-    runs = json.loads(out.read_text(encoding="utf-8"))["reruns"]["runs"]
-    assert [run["family"] for run in runs] == ["nvidia", "rosinality"]
-    assert all(run["holds"] == 2 for run in runs)
+    assert rerun(out, stubs.Clean, "--reruns", "1").output == "1 clean runs, 0 alarms, 0 s at most; []\n"
+    done = rerun(out, stubs.Clean, "--reruns", "5", "--workers", "2")
+    assert done.exit_code == 0
+    runs = stored_runs(out)
+    assert sorted(run["family"] for run in runs) == 3 * ["nvidia"] + 2 * ["rosinality"]
+    alarms = [message for run in runs for message in run["messages"]]
+    assert done.output.endswith(f"5 clean runs, {len(alarms)} alarms, 0 s at most; ['latency']\n")
+    assert {"0 is slow", "1 is slow"} >= set(alarms) != set()
+    assert [run["alarms"] for run in runs if run["messages"]] == [["latency"]] * len(alarms)
+    again = rerun(out, stubs.Clean, "--reruns", "5")
+    assert again.output == done.output.splitlines(keepends=True)[-1]
+    assert stored_runs(out) == runs
+
+
+def test_reruns_end_in_time(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    done = rerun(tmp_path / "checks.json", stubs.Endless, "--reruns", "3", "--minutes", "0.1")
+    assert time.monotonic() - begun < 60  # the job that is left out would take 600 s
+    assert done.exit_code == 0
+    assert "1 left out: still at work when the time was over" in done.output
+    assert [run["family"] for run in stored_runs(tmp_path / "checks.json")] == ["nvidia"]
+
+
+def test_reruns_without_processes(tmp_path: Path) -> None:
+    """What was found before the last of them ended is kept."""
+    out = tmp_path / "checks.json"
+    done = rerun(out, stubs.Killed, "--reruns", "4")
+    assert done.exit_code == 1
+    assert "Error: no process is left for 2 jobs" in done.output
+    assert len(stored_runs(out)) == 1
+    done = rerun(out, stubs.Broken, "--reruns", "4")
+    assert done.exit_code == 1
+    assert "Error: no process was prepared" in done.output
+
+
+def test_a_rerun_checks_clean_generators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a baseline that is recorded first; the versions are kept with what is found."""
+    monkeypatch.setattr(checks_reruns, "FAMILIES", {"rosinality": checks_reruns.FAMILIES["rosinality"]})
+    whole = checks_reruns.small
+    monkeypatch.setattr(checks_reruns, "small", lambda *which: quick(whole(*which)))
+    run = checks_reruns.Clean(tmp_path)("rosinality")
+    assert (run["family"], run["holds"], run["alarms"], run["messages"]) == ("rosinality", 2, [], [])
+    assert run["torch"] == torch.__version__
+    assert f"torch {torch.__version__}" in run["machine"]
 
 
 def test_figures_of_the_page() -> None:
@@ -85,8 +133,14 @@ def test_figures_of_the_page() -> None:
     stored = json.loads((ROOT / "benchmarks" / "results" / "checks.json").read_text(encoding="utf-8"))
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert "\n".join(checks.table(stored["planted"])) in page
-    runs = stored["reruns"]["runs"]
-    assert f"{len(runs)} clean runs" in page
-    assert f"{max(run['seconds'] for run in runs):.0f} s" in page
+    runs = stored.get("reruns", {"runs": []})["runs"]
+    assert ("Clean runs on busy cores are to come" in page) == (not runs)
+    if runs:
+        alarms = [name for run in runs for name in run["alarms"]]
+        assert f"{len(runs)} clean runs" in page
+        assert f"{len(alarms) or 'no'} alarm" in page
+        assert f"{max(run['seconds'] for run in runs):.0f} s" in page
+        for torch_version in {run["torch"] for run in runs}:
+            assert f"torch {torch_version.split('+')[0]}" in page
     for torch_version in stored["other_torch"]:
         assert torch_version.split("+")[0] in page

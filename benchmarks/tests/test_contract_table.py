@@ -6,8 +6,13 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any, List
 
+import pytest
+
+from benchmarks import contract_table
 from benchmarks.contract_table import Collector, table
+from tests.processes import command_runner
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -28,9 +33,19 @@ def test_it_runs_the_contract() -> None:
         "| it is found | 1 | 1 |",
         "| flags carry over | 1 | 1 |",
     ]
-    done = subprocess.run([*command, "no_such_test"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "deselected" in done.stderr
+
+
+def test_nothing_was_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pytest says then is said, and that is no success."""
+
+    def run(arguments: List[str], plugins: List[Any]) -> pytest.ExitCode:
+        print("1 deselected")
+        return pytest.ExitCode.NO_TESTS_COLLECTED
+
+    monkeypatch.setattr(pytest, "main", run)
+    done = command_runner().invoke(contract_table.main, ["-k", "no_such_test"])
+    assert done.exit_code == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert (done.stdout, done.stderr) == ("", "1 deselected\n\n")
 
 
 def test_cells() -> None:

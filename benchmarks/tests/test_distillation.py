@@ -17,13 +17,20 @@ from squeeze_patch.planning.cost import report
 from squeeze_patch.planning.solver import DEFAULT_REDUCTION
 
 
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    """Of the dense generator."""
+    found: torch.Tensor = images_of(trained_generator())
+    return found
+
+
 @pytest.mark.parametrize("score", PRUNED.values(), ids=PRUNED)
-def test_pruning(score) -> None:  # type: ignore[no-untyped-def]
+def test_pruning(score, images: torch.Tensor) -> None:  # type: ignore[no-untyped-def]
     """All channels kept is the generator itself; fewer are as many parameters as asked for, the best ones."""
     dense = trained_generator()
     scores = score(dense)
     whole = prune(dense, scores, 1.0)
-    assert torch.equal(images_of(whole.G), images_of(dense))
+    assert torch.equal(images_of(whole.G), images)
     target = squeeze_patch.plan(dense).parameters_after
     pruned = pruned_to(dense, target, score)
     assert abs(count(pruned.G) - target) / target < 0.02  # a channel of each layer is 3 % of the convolutions here
@@ -46,10 +53,10 @@ def test_scores_by_hand() -> None:
 
 
 @pytest.mark.parametrize("row", ["squeezed, random", *PRUNED])
-def test_poor_starts_learn_in_three_steps(row: str) -> None:
+def test_poor_starts_learn_in_three_steps(row: str, images: torch.Tensor) -> None:
     dense = trained_generator()
     G, pair = student_of(row, dense, 0.25, seed=0)
-    before, images = images_of(G), images_of(dense)
+    before = images_of(G)
     distil(pair, steps=3, seed=0)
     assert psnr(images, images_of(G)) > psnr(images, before)
     assert locate(dense)  # the dense one is as it was

@@ -22,7 +22,7 @@ from squeeze_patch.testing import trained
 from tests.hosts import Host
 
 #: a seventh of a second of CPU time each
-FILES = 72
+FILES = 48
 
 
 @pytest.fixture(scope="module")

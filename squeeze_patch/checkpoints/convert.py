@@ -188,7 +188,7 @@ def convert_file(
             ) from error
         refuse_diverged(source, {name: G.again() for name, G in found.items()})
         for G in found.values() if fuse else ():
-            fuse_part(G.again(), verify)
+            fuse_part(G.again(), verify, progress)
         optimisers = follow_all(data, found, dense, kept)
         save(data if form is None else alone(found[reference].again(), form), target, force=force)
     names = list(data) if isinstance(data, dict) else []

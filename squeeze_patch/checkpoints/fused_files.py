@@ -14,6 +14,7 @@ from squeeze_patch.checkpoints.safe_tensors import TensorFile
 from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.errors import CheckpointError, StateError
+from squeeze_patch.progress import Progress
 from squeeze_patch.surgery.fuse import fuse_part
 from squeeze_patch.surgery.status import status_of_part
 
@@ -46,6 +47,7 @@ def fuse_file(
     host: Optional[PathLike] = None,
     verify: bool = True,
     force: bool = False,
+    progress: Optional[Progress] = None,
 ) -> FusedFile:
     """Write a file of squeezed generators once more, to run fused where it is loaded; see `squeeze_patch.fuse`.
 
@@ -65,7 +67,7 @@ def fuse_file(
             if now.state != "squeezed":
                 raise StateError(f"{source}: {name or 'the generator'} is {now}; only squeezed generators run fused")
         for G in found.values():
-            fuse_part(G, verify)
+            fuse_part(G, verify, progress)
         save(data, target, force=force)
     return FusedFile(source, target, tuple(found))
 

@@ -129,8 +129,8 @@ def convert(
         return
     how: Dict[str, Any] = {"trust": trust, "host": host, "verify": not no_verify, "force": force}
     if fused and request.is_default and form is None and holds_squeezed(path, trust=trust, host=host):
-        with clean_termination():
-            only_fused = fuse_file(path, target, **how)
+        with clean_termination(), progress_bar("fusing", quiet=quiet) as step:
+            only_fused = fuse_file(path, target, progress=step, **how)
         if as_json:
             click.echo(json.dumps(figures_of(only_fused), indent=2))
         elif not quiet:

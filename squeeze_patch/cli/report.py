@@ -25,7 +25,8 @@ from squeeze_patch.planning.request import Request
 @click.option("--against", metavar="DENSE", help="The dense file of a squeezed FILE.  [default: FILE's constructor]")
 @request_options()
 @click.option("--batch", default=1, show_default=True, help="Images a call.")
-@click.option("--repeats", default=REPEATS, show_default=True, help="Timed pairs of calls.")
+@click.option("--repeats", default=REPEATS, show_default=True, help="Timed rounds of calls.")
+@click.option("--fuse", is_flag=True, help="Measure the squeezed generator fused, too.")
 @measuring_options
 @file_options
 @quiet_option
@@ -36,6 +37,7 @@ def report(
     plan_file: Optional[Path],
     batch: int,
     repeats: int,
+    fuse: bool,
     key: Optional[str],
     device: str,
     json_target: Optional[str],
@@ -44,7 +46,7 @@ def report(
     sources: Sources,
     quiet: bool,
 ) -> None:
-    """Measure dense against squeezed: cost, latency, memory.
+    """Measure dense against squeezed: cost, latency, memory, block by block.
 
     A dense FILE is measured against what squeezing would make of it, a squeezed one against its dense counterpart.
 
@@ -52,6 +54,7 @@ def report(
     Examples:
       squeeze-patch report dense.pkl --ratio 2 --batch 8
       squeeze-patch report squeezed.pkl --against dense.pkl
+      squeeze-patch report squeezed.pkl --fuse
     """
     where = device_named(device)
     files = sources.local(file, against, quiet=quiet)
@@ -61,6 +64,6 @@ def report(
         G, *other = (load_generator(path, key, trust=trust).to(where) for path in files)
         dense, squeezed = pair_for(G, request, *other)
         with progress_bar("measuring", quiet=quiet) as step:
-            result = measure(dense, squeezed, batch, repeats, progress=step)
+            result = measure(dense, squeezed, batch, repeats, step, fuse=fuse)
     names = {"file": redacted(file), "against": None if against is None else redacted(against)}
     emit(str(result), {**names, "key": key, **result.to_dict()}, json_target, quiet)

@@ -47,10 +47,12 @@ class Latency:
 
     Attributes:
         dense, squeezed: seconds a batch.
-        ratio: squeezed / dense of the two calls of a pair, which ran one behind the other.
+        ratio: squeezed / dense of the two calls of a pair, which ran in one round.
         batch: images a call.
-        repeats: pairs that were measured.
+        repeats: rounds that were measured, of a call of each.
         device: what it ran on, with threads and torch's version.
+        fused: seconds a batch of the squeezed generator, fused; None = not measured.
+        fused_ratio, fused_to_squeezed: fused / dense and fused / squeezed of calls of one round.
     """
 
     dense: Quartiles
@@ -59,11 +61,19 @@ class Latency:
     batch: int
     repeats: int
     device: str
+    fused: Optional[Quartiles] = None
+    fused_ratio: Optional[Quartiles] = None
+    fused_to_squeezed: Optional[Quartiles] = None
 
     @property
     def verdict(self) -> str:
-        """ "faster" or "slower" where three quarters of the pairs agree, else "neither"."""
-        return "faster" if self.ratio.upper < 1 else "slower" if self.ratio.lower > 1 else "neither"
+        """Of squeezed against dense; see `verdict_on`."""
+        return verdict_on(self.ratio)
+
+
+def verdict_on(ratio: Quartiles) -> str:
+    """ "faster" or "slower" where three quarters of the pairs agree, else "neither"."""
+    return "faster" if ratio.upper < 1 else "slower" if ratio.lower > 1 else "neither"
 
 
 def interleaved(
@@ -72,6 +82,7 @@ def interleaved(
     warm_up: int = 1,
     synchronize: Callable[[], None] = lambda: None,
     progress: Optional[Progress] = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Dict[str, List[float]]:
     """Seconds of each action, run in turns, so that a noisy machine disturbs all of them alike.
 
@@ -83,6 +94,7 @@ def interleaved(
         warm_up: rounds before, not measured: allocators, kernels and caches settle.
         synchronize: waits until the device is done; called before the clock is read.
         progress: called with ("rounds", done, in all).
+        clock: what tells the seconds; `time.process_time` leaves out what other processes take.
     """
     seconds: Dict[str, List[float]] = {name: [] for name in actions}
     for index in range(warm_up + repeats):
@@ -90,11 +102,11 @@ def interleaved(
         for name in names:
             gc.collect()
             synchronize()
-            start = time.perf_counter()
+            start = clock()
             actions[name]()
             synchronize()
             if index >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
         if progress is not None:
             progress("rounds", index + 1, warm_up + repeats)
     return seconds
@@ -106,26 +118,41 @@ def paired_ratio(over: Sequence[float], under: Sequence[float]) -> Quartiles:
 
 
 def latency(
-    dense: Any, squeezed: Any, batch: int = 1, repeats: int = REPEATS, progress: Optional[Progress] = None
+    dense: Any,
+    squeezed: Any,
+    batch: int = 1,
+    repeats: int = REPEATS,
+    progress: Optional[Progress] = None,
+    fused: Optional[Any] = None,
 ) -> Latency:
-    """Time two generators of equal z_dim and c_dim on one device, in evaluation mode, with constant noise.
+    """Time generators of equal z_dim and c_dim on one device, in evaluation mode, with constant noise.
 
     Args:
         dense, squeezed: generators.
         batch: images a call.
-        repeats: pairs, 2 or more; `WARM_UP` further ones come first. CUDA is waited for before and after each call.
+        repeats: rounds, 2 or more; `WARM_UP` further ones come first. CUDA is waited for before and after each call.
+        progress: called with (what, done, in all).
+        fused: a third one, measured in the same rounds.
     """
     device = reference_of(dense).device
-    actions, synchronize = _calls(dense, squeezed, batch)
-    with evaluation(dense), evaluation(squeezed), torch.inference_mode():
+    generators = {"dense": dense, "squeezed": squeezed, **({} if fused is None else {"fused": fused})}
+    actions, synchronize = _calls(generators, batch)
+    with contextlib.ExitStack() as stack:
+        for G in generators.values():
+            stack.enter_context(evaluation(G))
+        stack.enter_context(torch.inference_mode())
         seconds = interleaved(actions, repeats, WARM_UP, synchronize, progress)
+    times = {name: Quartiles.of(values) for name, values in seconds.items()}
     return Latency(
-        dense=Quartiles.of(seconds["dense"]),
-        squeezed=Quartiles.of(seconds["squeezed"]),
+        dense=times["dense"],
+        squeezed=times["squeezed"],
         ratio=paired_ratio(seconds["squeezed"], seconds["dense"]),
         batch=batch,
         repeats=repeats,
         device=device_name(device),
+        fused=times.get("fused"),
+        fused_ratio=None if fused is None else paired_ratio(seconds["fused"], seconds["dense"]),
+        fused_to_squeezed=None if fused is None else paired_ratio(seconds["fused"], seconds["squeezed"]),
     )
 
 
@@ -141,7 +168,7 @@ class TimedPair:
 def timed_pairs(dense: Any, squeezed: Any, batch: int = 1) -> Iterator[TimedPair]:
     """Pairs without end, every second one the other way round. On the CPU in one thread, which other work on
     the machine disturbs least; calls that take no `SHORTEST` are timed several at a time."""
-    actions, synchronize = _calls(dense, squeezed, batch)
+    actions, synchronize = _calls({"dense": dense, "squeezed": squeezed}, batch)
     on_cpu = reference_of(dense).device.type == "cpu"
 
     def timed(name: str, times: int) -> Tuple[float, float]:
@@ -166,14 +193,18 @@ def timed_pairs(dense: Any, squeezed: Any, batch: int = 1) -> Iterator[TimedPair
             yield TimedPair(wall, processor)
 
 
-def _calls(dense: Any, squeezed: Any, batch: int) -> Tuple[Dict[str, Callable[[], Any]], Callable[[], None]]:
-    """A call of each, and what waits for their device."""
-    device = reference_of(dense).device
-    sources = (sampler(dense), sampler(squeezed))
-    z, c = (x.to(device) for x in latents(sources[0], batch, seed=0))
+def _calls(generators: Mapping[str, Any], batch: int) -> Tuple[Dict[str, Callable[[], Any]], Callable[[], None]]:
+    """A call of each, on the same latents, and what waits for their device."""
+    sources = {name: sampler(G) for name, G in generators.items()}
+    device = reference_of(next(iter(generators.values()))).device
+    z, c = (x.to(device) for x in latents(next(iter(sources.values())), batch, seed=0))
 
-    def synchronize() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+    def call(name: str) -> Callable[[], Any]:
+        return lambda: draw(sources[name], z, c)
 
-    return {"dense": lambda: draw(sources[0], z, c), "squeezed": lambda: draw(sources[1], z, c)}, synchronize
+    return {name: call(name) for name in sources}, waiting_for(device)
+
+
+def waiting_for(device: torch.device) -> Callable[[], None]:
+    """What waits until the device has done all that it was given."""
+    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None

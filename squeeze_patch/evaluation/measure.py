@@ -1,40 +1,74 @@
-"""A dense generator and its squeezed counterpart, measured: cost, latency, memory."""
+"""A dense generator and its squeezed counterpart, also fused, measured: cost, latency, memory, blocks."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from dataclasses import asdict, dataclass
-from typing import Any, Dict, Optional, Tuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters import locate
+from squeeze_patch.adapters import locate, sampler
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import MeasurementError, StateError
-from squeeze_patch.evaluation.latency import REPEATS, Latency, Quartiles, latency
+from squeeze_patch.evaluation.block_times import BlockTimes, block_times, fused_counts, table_of
+from squeeze_patch.evaluation.latency import REPEATS, Latency, Quartiles, latency, verdict_on
 from squeeze_patch.evaluation.memory import Memory, memory
 from squeeze_patch.planning.cost import Report, amount, report, table
 from squeeze_patch.planning.plans import Plan, describe_reduction
 from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress
+from squeeze_patch.sampling import draw, evaluation, latents
+from squeeze_patch.surgery import fuse as fusing
 from squeeze_patch.surgery.apply import apply_request
 from squeeze_patch.surgery.status import status_of_part
 
 
 @dataclass(frozen=True)
+class FusedFigures:
+    """The squeezed generator, fused; its time is in `Latency`.
+
+    Attributes:
+        multiply_adds: of one image, see `planning.cost.fused_multiply_adds`.
+        memory: of one call.
+        difference: largest one of its images to the squeezed generator's, relative to their largest pixel.
+    """
+
+    multiply_adds: int
+    memory: Memory
+    difference: float
+
+
+@dataclass(frozen=True)
 class Measurement:
-    """Before (dense) and after (squeezed); prints as a table."""
+    """Before (dense) and after (squeezed, and fused where that was asked for); prints as a table.
+
+    Attributes:
+        fused: None = not measured.
+        runs_fused: whether the squeezed generator itself was fused when it was measured.
+        block_times: of calls of their own.
+        block_rounds: how many those were.
+    """
 
     cost: Report
     latency: Latency
     memory_before: Memory
     memory_after: Memory
+    fused: Optional[FusedFigures] = None
+    runs_fused: bool = False
+    block_times: BlockTimes = field(default_factory=dict)
+    block_rounds: int = 0
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain numbers, strings, lists and dicts; seconds and bytes."""
-        return {**asdict(self), "verdict": self.latency.verdict}
+        ratio = self.latency.fused_ratio
+        return {
+            **asdict(self),
+            "verdict": self.latency.verdict,
+            "fused_verdict": None if ratio is None else verdict_on(ratio),
+        }
 
     def __str__(self) -> str:
         cost, time = self.cost, self.latency
@@ -47,37 +81,90 @@ class Measurement:
             f"             squeezed / dense {time.ratio} in {time.repeats} pairs; {time.device}",
             f"memory       {_megabytes(self.memory_before)} -> {_megabytes(self.memory_after)}",
             f"             ({self.memory_after.method})",
-            _verdict(cost, time),
+            *self._lines_of_fused(),
+            *([table_of(self.block_times, self.block_rounds)] if self.block_times else []),
+            *self._verdicts(),
         ]
         return "\n".join(lines)
 
+    def _lines_of_fused(self) -> Iterator[str]:
+        time = self.latency
+        if self.fused is not None and time.fused is not None:
+            yield f"fused        {_milliseconds(time.fused)} ms, {_megabytes(self.fused.memory)}"
+            yield f"             fused / dense {time.fused_ratio}, fused / squeezed {time.fused_to_squeezed}"
+            yield (
+                f"             {amount(self.fused.multiply_adds)} multiply-adds; largest difference to the squeezed "
+                f"generator's images {self.fused.difference:.1e} of their peak"
+            )
+
+    def _verdicts(self) -> Iterator[str]:
+        cost, time = self.cost, self.latency
+        before, after = cost.multiply_adds_before, cost.multiply_adds_after
+        if self.runs_fused:
+            yield _verdict("squeezed and fused", time.ratio, "")
+        else:
+            yield _verdict("squeezed", time.ratio, _saved(before, after))
+        if self.fused is not None and time.fused_ratio is not None:
+            yield _verdict("fused", time.fused_ratio, _saved(before, self.fused.multiply_adds))
+
 
 def measure(
-    dense: Any, squeezed: Any, batch: int = 1, repeats: int = REPEATS, progress: Optional[Progress] = None
+    dense: Any,
+    squeezed: Any,
+    batch: int = 1,
+    repeats: int = REPEATS,
+    progress: Optional[Progress] = None,
+    *,
+    fuse: bool = False,
 ) -> Measurement:
     """Measure two generators of one shape, one of them squeezed, on the device where they are.
 
     Args:
-        dense, squeezed: generators; see `pair`.
+        dense, squeezed: generators; see `pair`. Neither is changed.
         batch: images a call.
-        repeats: timed pairs of calls, 2 or more.
+        repeats: timed rounds of calls, 2 or more.
         progress: called with (what, done, in all).
+        fuse: measure a copy of the squeezed generator, too, that is fused (`squeeze_patch.fuse`); one that is fused
+            already is then measured both ways.
 
     Raises:
         MeasurementError: an argument is out of range, or the two are not of one shape.
         StateError: ``dense`` is not dense, or ``squeezed`` not squeezed.
-        UnsupportedModelError: no adapter knows the generators.
+        ProofError: the fused generator makes other images.
+        UnsupportedModelError: no adapter knows the generators, or how to fuse them.
     """
     if batch < 1 or repeats < 2:
         raise MeasurementError(f"batch has to be 1 or more and repeats 2 or more, not {batch} and {repeats}")
+    _check_pair(locate(dense), locate(squeezed))
+    fused = None
+    if fuse:
+        fused = fusing.fuse(copy.deepcopy(squeezed).eval())
+        if status_of_part(locate(squeezed)).fused_blocks:
+            squeezed = fusing.unfuse(copy.deepcopy(squeezed))
     found = locate(squeezed)
-    _check_pair(locate(dense), found)
+    measured = {"dense": locate(dense), "squeezed": found, **({"fused": locate(fused)} if fused is not None else {})}
+    rounds = max(2, repeats // 2)
     return Measurement(
         cost=report(found),
-        latency=latency(dense, squeezed, batch, repeats, progress),
+        latency=latency(dense, squeezed, batch, repeats, progress, fused),
         memory_before=memory(dense, batch),
         memory_after=memory(squeezed, batch),
+        fused=None if fused is None else _figures_of(fused, squeezed, batch),
+        runs_fused=status_of_part(found).fused_blocks > 0,
+        block_times=block_times(measured, batch, rounds, progress),
+        block_rounds=rounds,
     )
+
+
+def _figures_of(fused: Any, squeezed: Any, batch: int) -> FusedFigures:
+    found = locate(fused)
+    images = []
+    for G in (squeezed, fused):
+        source = sampler(G)
+        with evaluation(G):
+            images.append(draw(source, *latents(source, batch, seed=0)))
+    difference = (images[1] - images[0]).abs().max() / images[0].abs().max()
+    return FusedFigures(sum(fused_counts(found)), memory(fused, batch), float(difference))
 
 
 def pair(
@@ -145,13 +232,17 @@ def _check_pair(dense: Located, squeezed: Located) -> None:
         )
 
 
-def _verdict(cost: Report, time: Latency) -> str:
-    if time.verdict == "faster":
-        return f"The squeezed generator is faster here: {1 - time.ratio.median:.0%} less time.".replace("%", " %")
-    saved = f"although it needs {amount(cost.multiply_adds_after)} instead of {amount(cost.multiply_adds_before)} "
-    if time.verdict == "slower":
-        return f"The squeezed generator is NOT faster here, but slower, {saved}multiply-adds."
-    return f"The squeezed generator is NOT faster here beyond the spread of the timings, {saved}multiply-adds."
+def _verdict(which: str, ratio: Quartiles, saved: str) -> str:
+    found = verdict_on(ratio)
+    if found == "faster":
+        return f"The {which} generator is faster here: {1 - ratio.median:.0%} less time.".replace("%", " %")
+    if found == "slower":
+        return f"The {which} generator is NOT faster here, but slower{saved}."
+    return f"The {which} generator is NOT faster here beyond the spread of the timings{saved}."
+
+
+def _saved(before: int, after: int) -> str:
+    return f", although it needs {amount(after)} instead of {amount(before)} multiply-adds"
 
 
 def _milliseconds(time: Quartiles) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import torch
 
 from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.adapters.located import Located
+from squeeze_patch.fused_convolution import pays
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.solver import dense_parameters, saved_parameters
 
@@ -64,6 +67,34 @@ def multiply_adds(spec: BlockSpec, width: Optional[int]) -> int:
     if width is not None and not spec.is_last:
         total += pixels * spec.channels * q  # excite
     return total
+
+
+def fused_multiply_adds(specs: Sequence[BlockSpec], widths: Dict[str, Optional[int]], folds: bool = True) -> List[int]:
+    """Multiply-adds of each block for one image, by `CONVENTION`, where the squeezed blocks run fused
+    (`squeeze_patch.fuse`).
+
+    excite then counts in the block that reads its features, if that is squeezed, too: folded into conv0 where that
+    saves more than folding costs, which is counted. Behind bilinear upsampling nothing is folded.
+
+    Args:
+        specs: the blocks in the order in which they run.
+        widths: {block name: q, or None = dense}.
+        folds: False = excite is never folded, as on a GPU.
+    """
+    counts = [multiply_adds(spec, widths.get(spec.name)) for spec in specs]
+    for k, (before, spec) in enumerate(zip(specs, specs[1:]), start=1):
+        q = widths.get(before.name)
+        if q is None or widths.get(spec.name) is None or spec.upsampling == "bilinear":
+            continue
+        inputs, pixels, size = spec.in_channels, before.positions, spec.kernel_size
+        weight = torch.empty([spec.channels, inputs, size, size], device="meta")
+        excite = pixels * inputs * q
+        counts[k - 1] -= excite
+        if folds and pays(weight, q, pixels):
+            counts[k] += size**2 * spec.channels * (pixels * (q + 1 - inputs) + inputs * (q + 1))
+        else:
+            counts[k] += excite
+    return counts
 
 
 def report(found: Located, plan: Optional[Plan] = None) -> Report:

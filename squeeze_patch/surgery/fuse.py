@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from typing import Any, Dict, List, Set, TypeVar
+from typing import Any, Callable, Dict, List, Optional, Set, TypeVar
 
 import torch
 
 from squeeze_patch.adapters import search
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import ProofError, StateError, UnprovedWarning
+from squeeze_patch.progress import Progress
 from squeeze_patch.sampling import draw, evaluation, latents
 from squeeze_patch.surgery.proof import SEED, CannotRun, name_of, trial_of
 from squeeze_patch.surgery.status import status_of_part
@@ -20,7 +22,7 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 LOOKED_AT, HEADROOM = 8, 0.5
 
 
-def fuse(G: Module, *, verify: bool = True) -> Module:
+def fuse(G: Module, *, verify: bool = True, progress: Optional[Progress] = None) -> Module:
     """Let a squeezed generator sample faster: the same parameters, and the same images but for float error.
 
     excite is folded into the up-convolution that reads its features (where that saves more than it costs), and the
@@ -32,6 +34,7 @@ def fuse(G: Module, *, verify: bool = True) -> Module:
     Args:
         G: a squeezed generator in evaluation mode, or what `apply` takes.
         verify: run G before and after; its images have to stay the same.
+        progress: called with (what, steps done, steps in all).
 
     Returns:
         G itself.
@@ -57,7 +60,7 @@ def fuse(G: Module, *, verify: bool = True) -> Module:
     try:
         for found in parts:
             done.append(found)
-            fuse_part(found, verify)
+            fuse_part(found, verify, progress)
     except BaseException:
         for found in done:
             unfuse_part(found)
@@ -111,8 +114,11 @@ def _check_fusible(found: Located) -> None:
     found.fusing  # noqa: B018  raises where the family has no such role
 
 
-def fuse_part(found: Located, verify: bool = True) -> None:
+def fuse_part(found: Located, verify: bool = True, progress: Optional[Progress] = None) -> None:
     """As `fuse`, of one squeezed generator, in whatever mode it is."""
+    step = functools.partial(progress or _silent, "fuse")
+    total = LOOKED_AT + 2
+    step(0, total)
     names = _squeezed_blocks(found)
     trial = None
     if verify:
@@ -121,12 +127,14 @@ def fuse_part(found: Located, verify: bool = True) -> None:
         except CannotRun as error:
             words = f"no proof was made that {name_of(found)} makes the same images when it is fused: {error}"
             warnings.warn(words, UnprovedWarning, stacklevel=4)
-    clamped = _close_to_clamp(found, names)
+    step(1, total)
+    clamped = _close_to_clamp(found, names, lambda done: step(1 + done, total))
     order = [spec.name for spec in found.specs]
     for name in names:
         behind = order[order.index(name) + 1 :][:1]
         found.fusing.set_fused(found.network, name, True, behind != [] and behind[0] in names and name not in clamped)
     fault = "" if trial is None else trial.fault()
+    step(total, total)
     if fault:
         raise ProofError(
             f"{name_of(found)} cannot be fused: {fault}. Its layers compute something else than StyleGAN2's. The "
@@ -134,7 +142,11 @@ def fuse_part(found: Located, verify: bool = True) -> None:
         )
 
 
-def _close_to_clamp(found: Located, names: List[str]) -> Set[str]:
+def _silent(_what: str, _done: int, _total: int) -> None:
+    pass
+
+
+def _close_to_clamp(found: Located, names: List[str], step: Callable[[int], None]) -> Set[str]:
     """Blocks whose excite comes close to its clamp in some images, or of which that cannot be told."""
     excites: Dict[str, Any] = {name: getattr(found.get_block(name), "excite", None) for name in names}
     clamps = {name: float(excite.conv_clamp) for name, excite in excites.items() if getattr(excite, "conv_clamp", None)}
@@ -152,8 +164,9 @@ def _close_to_clamp(found: Located, names: List[str]) -> Set[str]:
             source = found.sampler()
             z, c = latents(source, LOOKED_AT, SEED)
             with evaluation(found.root):
-                for pair in zip(torch.split(z, 1), torch.split(c, 1)):
+                for done, pair in enumerate(zip(torch.split(z, 1), torch.split(c, 1)), start=1):
                     draw(source, *pair)
+                    step(done)
     except Exception:  # a generator that wants more than latents keeps its clamps
         return set(clamps)
     finally:

@@ -128,6 +128,10 @@ def test_report(snapshot: Path, tmp_path: Path) -> None:
         data = json.loads(out)
         assert data["cost"]["parameters_after"] == json.loads(plan.read_text())["parameters_after"]
         assert data["memory_after"]["weights"] < data["memory_before"]["weights"]
+    data = json.loads(cli("report", squeezed, "--trust", "--repeats", "2", "--fuse", "--json")[1])
+    assert data["latency"]["fused_ratio"]["median"] > 0
+    assert data["fused"]["difference"] < 1e-5
+    assert set(data["block_times"]) == {"dense", "squeezed", "fused"}
     for wish in (["--ratio", "2"], ["--allocate", "spectral"]):
         code, _, err = cli("report", squeezed, "--trust", *wish)
         assert code == 2
@@ -227,8 +231,8 @@ def test_convert_in_a_process_of_its_own(host: Host, tmp_path: Path) -> None:
     done = command("convert", "dense.pkl", "squeezed.pkl", "--trust", "--host", str(host.folder))
     assert done.returncode == 0, done.stderr
     assert "with the same channels" in done.stdout
-    done = command("info", "squeezed.pkl", "--trust", "--host", str(host.folder))
-    assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in done.stdout
+    out = cli("info", tmp_path / "squeezed.pkl", "--trust", "--host", host.folder)[1]
+    assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in out
 
 
 def test_the_list_of_commands_is_not_cut_off() -> None:

@@ -7,7 +7,6 @@ A block that runs has a name, in a comment in front of it: ``<!-- run: name -->`
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import shlex
@@ -96,11 +95,7 @@ def commands(text: str) -> str:
         name, *arguments = shlex.split(line)
         assert name == "squeeze-patch", line
         target = arguments.pop() if ">" in arguments else ""
-        gc.freeze()  # report collects garbage before every call that it times: what is there already is none
-        try:
-            done = CliRunner().invoke(main, arguments[:-1] if target else arguments)
-        finally:
-            gc.unfreeze()
+        done = CliRunner().invoke(main, arguments[:-1] if target else arguments)
         assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception!r}"
         if target:
             Path(target).write_text(done.stdout, encoding="utf-8")

@@ -115,3 +115,41 @@ def test_training_from_scratch(name: str) -> None:
         assert distance.split()[0] in README.text
         assert (ratio or "") in PAGE.text
         assert (ratio or "").replace("(", "(95 % interval ") in README.text or (ratio or "") in README.text
+
+
+def quartiles(found: Dict[str, float]) -> str:
+    return "{median:.2f} ({lower:.2f} to {upper:.2f})".format(**found)
+
+
+def test_fused_latency() -> None:
+    """Rows of both batches, and what of them is the connection's."""
+    one, eight = (
+        {(row["generator"], row["called"]): row for row in found["rows"]}
+        for found in results("latency-256.json")["results"]
+    )
+
+    def fastest(rows: Dict[Any, Any], name: str) -> Any:
+        return min((row for way, row in rows.items() if way[0] == name), key=lambda row: row["milliseconds"]["median"])
+
+    for label, pair in {
+        "dense, default flags": [rows["dense", "default"] for rows in (one, eight)],
+        "squeezed, default flags": [rows["squeezed", "default"] for rows in (one, eight)],
+        "squeezed, its fastest flags": [fastest(rows, "squeezed") for rows in (one, eight)],
+        "dense with the kernels of fused ones": [rows["same kernels", "default"] for rows in (one, eight)],
+        "fused": [rows["fused", "default"] for rows in (one, eight)],
+    }.items():
+        assert f"| {label} | {' | '.join(quartiles(row['to best']) for row in pair)} |" in PAGE.text
+        assert all(row["difference"] < 2.5e-6 for row in pair)
+    shares = [
+        rows["fused", "default"]["milliseconds"]["median"] / rows["same kernels", "default"]["milliseconds"]["median"]
+        for rows in (one, eight)
+    ]
+    assert "{:.2f} at batch 1 and {:.2f} at batch 8 (by the medians)".format(*shares) in PAGE.text
+
+
+def test_fused_onnx() -> None:
+    for size, label in (("cifar", "32x32"), ("paper256", "256x256")):
+        for name, row in results("onnx.json")[size].items():
+            time = "1" if name == "dense" else quartiles(row["to dense"])
+            off = f"{row['difference']:.0e}"
+            assert f"| {label} | {name} | {time} | {row['bytes'] / 1e6:.1f} | {off} |" in PAGE.text

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import squeeze_patch
+from squeeze_patch.demo import trained_generator
 from tests.docs.pages import Page, commands, python
 
 PAGE = Page("docs/compare-and-report.md")
@@ -16,6 +17,8 @@ def test_measure(workspace: Path) -> None:
     printed = commands(PAGE["measure"])
     assert "PSNR" in printed
     assert "The squeezed generator is" in printed
+    assert printed.count("The fused generator is") == 1
+    assert printed.count("where the time goes") == 2
     assert (workspace / "side_by_side.png").is_file()
     assert "<h1>network.pkl and squeezed.pkl</h1>" in (workspace / "compared.html").read_text(encoding="utf-8")
 
@@ -26,3 +29,10 @@ def test_in_python(capsys: Any) -> None:
     assert printed.startswith("64 latents (seed 0)")
     for figure in ("PSNR", "SSIM", "features 4x4", "Frechet, random network", "sliced Wasserstein 32", "halves"):
         assert figure in printed
+
+
+def test_report_in_python(capsys: Any) -> None:
+    python(PAGE["report"], dense=trained_generator())
+    printed = capsys.readouterr().out
+    assert "fused / dense" in printed
+    assert "GMAC/s" in printed

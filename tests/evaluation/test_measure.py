@@ -5,18 +5,23 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from dataclasses import replace
 from typing import Any, Callable, List
 
 import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.adapters import locate
+from squeeze_patch.adapters import locate, sampler
+from squeeze_patch.adapters.nvidia import block
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.errors import MeasurementError, StateError, UnsupportedModelError
 from squeeze_patch.evaluation.latency import Latency, Quartiles, interleaved, latency, paired_ratio
 from squeeze_patch.evaluation.measure import Measurement, measure, pair
 from squeeze_patch.evaluation.memory import LiveTensors, memory
+from squeeze_patch.fused_convolution import fused_layer
+from squeeze_patch.sampling import draw, latents
+from squeeze_patch.testing import float_error
 from tests.hosts import Host
 
 
@@ -165,3 +170,60 @@ def test_what_cannot_be_measured() -> None:
     narrow = type(dense)(64, 0, 64, 32, 1, synthesis_kwargs={"channel_base": 512, "channel_max": 64})
     with pytest.raises(MeasurementError, match="not of one shape"):
         pair(squeezed, narrow)
+
+
+@pytest.mark.parametrize("was_fused", [False, True])
+def test_fused_figures(was_fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured beside the others, the caller's generators as they were; and fused layers really ran, in the pass over
+    the blocks, too, which hangs hooks on them."""
+    layers = 0
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        nonlocal layers
+        layers += 1
+        return fused_layer(*arguments)
+
+    monkeypatch.setattr(block, "fused_layer", counted)
+    dense = trained_generator()
+    squeezed = squeeze_patch.apply(copy.deepcopy(dense), ratio=2, init="weights").eval()
+    if was_fused:
+        squeeze_patch.fuse(squeezed)
+    plain = measure(dense, squeezed, repeats=2)
+    assert plain.runs_fused == was_fused
+    assert ("The squeezed and fused generator is" in str(plain)) == was_fused
+    assert (plain.fused, plain.to_dict()["fused_verdict"]) == (None, None)
+    before = layers
+    found = measure(dense, squeezed, batch=2, repeats=2, fuse=True)
+    assert layers > before
+    assert not found.runs_fused
+    assert squeeze_patch.status(squeezed).fused_blocks == (4 if was_fused else 0)
+    assert found.fused is not None
+    source = sampler(squeeze_patch.unfuse(copy.deepcopy(squeezed)))
+    images = draw(source, *latents(source, 2, seed=0)).detach()
+    assert found.fused.difference <= float_error(dense, images) / float(images.abs().max())
+    assert found.cost.multiply_adds_after > found.fused.multiply_adds
+    text = str(found)
+    for words in (
+        "fused / dense",
+        "fused / squeezed",
+        "of their peak",
+        "The squeezed generator is",
+        "The fused generator",
+    ):
+        assert words in text
+    data = json.loads(json.dumps(found.to_dict()))
+    assert data["latency"]["fused"]["median"] > 0
+    assert data["fused"]["memory"]["weights"] == data["memory_after"]["weights"]
+    assert data["fused_verdict"] in ("faster", "slower", "neither")
+
+
+@pytest.mark.parametrize(("upper", "words"), [(0.95, "The fused generator is faster here: 10 % less"), (1.1, "NOT")])
+def test_the_verdict_is_of_what_was_measured(upper: float, words: str) -> None:
+    dense, squeezed = pair(trained_generator())
+    measured = measure(dense, squeezed, repeats=2, fuse=True)
+    ones, ratio = Quartiles(1, 1, 1), Quartiles(0.9, 0.85, upper)
+    time = Latency(ones, ones, Quartiles(1.2, 1.1, 1.3), 1, 20, "a device", ones, ratio, ones)
+    found = replace(measured, latency=time)
+    assert str(found).splitlines()[-2].startswith("The squeezed generator is NOT faster here, but slower")
+    assert words in str(found).splitlines()[-1]
+    assert found.to_dict()["verdict"] == "slower"

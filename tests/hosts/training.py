@@ -29,7 +29,8 @@ def need_second_derivatives(host: Host) -> None:
 
 
 def loss_of(host: Host, G: Any, D: Any, **settings: Any) -> Any:
-    """The host's loss on the CPU; GGDR's reads features up to the image's own resolution. The host is active."""
+    """The host's loss where G is; GGDR's reads features up to the image's own resolution. The host is active."""
+    device = next(G.parameters()).device
     ggdr = host.name == "ggdr"
     module = importlib.import_module("training.loss_ggdr" if ggdr else "training.loss")
     if host.name == "draggan":  # its loss is newer than its conv2d_gradfix: the context takes no argument yet
@@ -38,8 +39,20 @@ def loss_of(host: Host, G: Any, D: Any, **settings: Any) -> Any:
     names = inspect.signature(loss).parameters
     settings.update({"ggdr_res": G.img_resolution} if "ggdr_res" in names else {})
     if "G_mapping" in names:
-        return loss(torch.device("cpu"), G.mapping, G.synthesis, D, **settings)
-    return loss(torch.device("cpu"), G, D, **settings)
+        return loss(device, G.mapping, G.synthesis, D, **settings)
+    return loss(device, G, D, **settings)
+
+
+def compile_nothing() -> None:
+    """Let the active host of NVIDIA's family compute on a GPU by torch's own operations, and keep no statistics.
+
+    Its operations look for their compiled form at every call otherwise, which takes a CUDA compiler, and where there is
+    none, milliseconds and a warning each time.
+    """
+    for name in ("bias_act", "upfirdn2d", "filtered_lrelu"):
+        with contextlib.suppress(ModuleNotFoundError):  # not every host has all of them
+            importlib.import_module(f"torch_utils.ops.{name}")._init = lambda: False  # type: ignore[attr-defined]
+    importlib.import_module("torch_utils.training_stats").report = lambda _name, value: value  # type: ignore[attr-defined]
 
 
 def accumulate(loss: Any, phase: str, real: torch.Tensor, z: torch.Tensor, gain: float = 1, nimg: int = 0) -> None:
@@ -47,7 +60,7 @@ def accumulate(loss: Any, phase: str, real: torch.Tensor, z: torch.Tensor, gain:
     names = inspect.signature(loss.accumulate_gradients).parameters
     extra: Dict[str, Any] = {"sync": True} if "sync" in names else {}
     extra.update({"cur_nimg": nimg} if "cur_nimg" in names else {})
-    no_labels = torch.zeros([len(z), 0])
+    no_labels = torch.zeros([len(z), 0], device=z.device)
     loss.accumulate_gradients(
         phase=phase, real_img=real, real_c=no_labels, gen_z=z, gen_c=no_labels, gain=gain, **extra
     )

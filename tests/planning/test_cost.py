@@ -9,7 +9,7 @@ import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
-from squeeze_patch.planning.cost import amount, report, table
+from squeeze_patch.planning.cost import amount, fused_multiply_adds, multiply_adds, report, table
 from tests.hosts import Host
 
 #: resolution, channel_base: multiply-adds of the squeezed generator (ratio 1.5) as a share of the dense one
@@ -22,6 +22,19 @@ def test_multiply_adds_of_official_sizes(size: tuple[int, int]) -> None:
     G = Generator(512, 0, 512, resolution, 3, synthesis_kwargs={"channel_base": base})
     result = report(locate(G), squeeze_patch.plan(G, ratio=1.5))
     assert round(result.multiply_adds_after / result.multiply_adds_before, 2) == SHARES[size]
+
+
+@pytest.mark.parametrize(("size", "share"), [((256, 16384), 0.72), ((1024, 32768), 0.69)])
+def test_multiply_adds_of_official_sizes_fused(size: tuple[int, int], share: float) -> None:
+    resolution, base = size
+    specs = locate(Generator(512, 0, 512, resolution, 3, synthesis_kwargs={"channel_base": base})).specs
+    widths = {spec.name: round(spec.channels / 1.5) for spec in specs}
+    dense = sum(multiply_adds(spec, None) for spec in specs)
+    assert round(sum(fused_multiply_adds(specs, widths)) / dense, 2) == share
+    # a dense reader, or a dense block in front of it, leaves both as they are
+    assert fused_multiply_adds(specs, {specs[3].name: 64}) == [
+        multiply_adds(spec, 64 if spec is specs[3] else None) for spec in specs
+    ]
 
 
 @pytest.mark.parametrize("ratio", [None, 1.5])
@@ -81,3 +94,20 @@ def test_multiply_adds_are_those_that_torch_counts(ratio: float | None, host: Ho
         operations = {str(operator): count for operator, count in counts[where].items()}
         styles = operations.get("aten.addmm", 0)
         assert (sum(operations.values()) - styles) // 2 == row.multiply_adds_after, operations
+
+
+@pytest.mark.skipif(torch.__version__.startswith("1."), reason="torch 1.13 has no flop counter")
+def test_fused_multiply_adds_are_those_that_torch_counts(draggan: Host) -> None:
+    """But for styles (addmm), and the sums of squares of demodulation, inputs x outputs of each convolution."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    G = squeeze_patch.fuse(squeeze_patch.apply(draggan.generator().eval(), ratio=2, init="random"))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        G.synthesis(torch.randn(1, G.num_ws, 32), noise_mode="const")
+    operations = {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
+    operations.pop("aten.addmm")
+    found = locate(G)
+    layers = [layer for name, layer in G.named_modules() if name.endswith(("conv0", "conv1"))]
+    squares = sum(layer.weight[:, :, 0, 0].numel() for layer in layers)  # type: ignore[operator, index, union-attr]
+    counted = sum(fused_multiply_adds(found.specs, {spec.name: spec.width for spec in found.specs}))
+    assert sum(operations.values()) // 2 == counted + squares, operations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import threading
@@ -61,8 +62,9 @@ def test_an_interruption_at_any_line(full_host: Host) -> None:
     lines = lines_of(squeeze)
     squeeze_patch.remove(G)
     assert len(lines) > 150
+    chosen = sorted(lines)[:: 1 if os.environ.get("SQUEEZE_SLOW") else 3]
     stopped = 0
-    for line in sorted(lines):
+    for line in chosen:
         try:
             lines_of(squeeze, line)
         except _Stop:
@@ -73,7 +75,7 @@ def test_an_interruption_at_any_line(full_host: Host) -> None:
         assert torch.equal(full_host.images(G, z, c), images), line
         assert "squeeze_plan" not in vars(G.synthesis), line
         assert pickle.loads(pickle.dumps(G)) is not None, line
-    assert stopped > 150
+    assert stopped > 150 * len(chosen) / len(lines)
 
 
 def test_threads(draggan: Host) -> None:

