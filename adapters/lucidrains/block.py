@@ -40,9 +40,9 @@ class SqueezedGeneratorBlock(torch.nn.Module):
     def __init__(self, img_channels: int) -> None:
         super().__init__()
         self.rgb_bias = torch.nn.Parameter(torch.zeros([img_channels, 1, 1]))
-        self.fused = False
-        self.defers = False
 
+    fused = False  # also of blocks that are read from files of before
+    defers = False
     upsample: Any
     to_style1: Any
     to_noise1: Any

@@ -15,4 +15,7 @@ class LucidrainsFusing(Fusing):
 
     def set_fused(self, network: Any, name: str, fused: bool, defers: bool) -> None:
         block = network.get_submodule(name)
-        block.fused, block.defers = fused, defers
+        for switch, on in (("fused", fused), ("defers", defers)):
+            vars(block).pop(switch, None)
+            if on:
+                setattr(block, switch, on)
