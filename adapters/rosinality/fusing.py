@@ -57,7 +57,7 @@ class RosinalityFusing(Fusing):
         projection = get(network, f"{paths.torgb}.{layout.modulated}")
         layers = [(FusedConv, get(network, path)) for path in (paths.up, paths.conv1) if path is not None]
         for mixin, layer in (*layers, (FusedProjection, projection)):
-            host = layer.host_class if isinstance(layer, FusedLayer) else type(layer)
+            host: Any = layer.host_class if isinstance(layer, FusedLayer) else type(layer)
             layer.__class__ = _fused_class(mixin, host, layout) if fused else host
         if paths.reader is not None:
             hook = excite_input if not fused else defer_excite if defers else excite_contiguous_input
