@@ -40,9 +40,9 @@ class SqueezedGeneratorBlock(torch.nn.Module):
     def __init__(self, img_channels: int) -> None:
         super().__init__()
         self.rgb_bias = torch.nn.Parameter(torch.zeros([img_channels, 1, 1]))
-        self.fused = False
-        self.defers = False
 
+    fused = False  # also of blocks that are read from files of before
+    defers = False
     upsample: Any
     to_style1: Any
     to_noise1: Any
@@ -96,8 +96,8 @@ def _is_plain_float(block: torch.nn.Module, x: Any, *others: torch.Tensor) -> bo
 
 
 def _upsampled(upsample: Any, x: Any, reader: Any, fast: bool) -> Any:
-    """``x``, or squeezed features that are handed on, at twice the size, None = as it is. That commutes with excite: both
-    are linear, and weights of bilinear interpolation sum to one."""
+    """``x``, or squeezed features that are handed on, at twice the size. It commutes with excite: both are linear, and
+    weights of bilinear interpolation sum to one."""
     if upsample is None:
         return x
     bilinear = isinstance(upsample, torch.nn.Upsample) and upsample.mode == "bilinear" and is_plain(upsample)
@@ -109,7 +109,7 @@ def _upsampled(upsample: Any, x: Any, reader: Any, fast: bool) -> Any:
 
 
 def _run_layer(conv: Any, x: Any, style: torch.Tensor, noise: torch.Tensor, activation: Any, fast: bool) -> Any:
-    """A convolution of the host's with what follows it, or the same by `fused_layer`: [N, in, R, R] -> [N, out, R, R]."""
+    """A convolution of the host's and what follows, or the same by `fused_layer`: [N, in, R, R] -> [N, out, R, R]."""
     leaky = isinstance(activation, torch.nn.LeakyReLU) and is_plain(activation)
     if not (fast and leaky and _is_known(conv)):
         return activation(conv(read(x), style) + noise)

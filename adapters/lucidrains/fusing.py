@@ -1,4 +1,4 @@
-"""Fused inference of the lucidrains family: a switch on each squeezed block, which travels with copies and in pickles."""
+"""Fused inference of the lucidrains family: a switch on each squeezed block, which travels with copies."""
 
 from __future__ import annotations
 
@@ -15,4 +15,7 @@ class LucidrainsFusing(Fusing):
 
     def set_fused(self, network: Any, name: str, fused: bool, defers: bool) -> None:
         block = network.get_submodule(name)
-        block.fused, block.defers = fused, defers
+        for switch, on in (("fused", fused), ("defers", defers)):
+            vars(block).pop(switch, None)
+            if on:
+                setattr(block, switch, on)

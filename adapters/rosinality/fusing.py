@@ -57,7 +57,7 @@ class RosinalityFusing(Fusing):
         projection = get(network, f"{paths.torgb}.{layout.modulated}")
         layers = [(FusedConv, get(network, path)) for path in (paths.up, paths.conv1) if path is not None]
         for mixin, layer in (*layers, (FusedProjection, projection)):
-            host = layer.host_class if isinstance(layer, FusedLayer) else type(layer)
+            host: Any = layer.host_class if isinstance(layer, FusedLayer) else type(layer)
             layer.__class__ = _fused_class(mixin, host, layout) if fused else host
         if paths.reader is not None:
             hook = excite_input if not fused else defer_excite if defers else excite_contiguous_input
@@ -77,9 +77,9 @@ class FusedLayer:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Of a class that is in no module."""
-        _, _, *state = super().__reduce_ex__(protocol)
+        reduced: Any = super().__reduce_ex__(protocol)  # of the class, and what an instance of it is filled with
         mixin = next(cls for cls in (FusedConv, FusedProjection) if isinstance(self, cls))
-        return (_instance, (mixin, self.host_class, self.lineage), *state)
+        return (_instance, (mixin, self.host_class, self.lineage), *reduced[2:])
 
 
 class FusedConv(FusedLayer):
@@ -108,12 +108,12 @@ class FusedProjection(FusedLayer):
 
 
 @functools.cache
-def _fused_class(mixin: Type[FusedLayer], host: Type[torch.nn.Module], layout: Layout) -> Any:
+def _fused_class(mixin: Any, host: Any, layout: Layout) -> Any:
     names = {"__module__": host.__module__, "__qualname__": host.__qualname__}
     return type(host.__name__, (mixin, host), {"host_class": host, "lineage": layout, **names})
 
 
-def _instance(mixin: Type[FusedLayer], host: Type[torch.nn.Module], layout: Layout) -> Any:
+def _instance(mixin: Any, host: Any, layout: Layout) -> Any:
     """An empty fused layer, for unpickling to fill."""
     fused = _fused_class(mixin, host, layout)
     return fused.__new__(fused)
@@ -121,8 +121,8 @@ def _instance(mixin: Type[FusedLayer], host: Type[torch.nn.Module], layout: Layo
 
 def defer_excite(layer: Any, inputs: Tuple[Any, ...]) -> Tuple[Any, ...]:
     """In the place of `layout.excite_input`: the layer that reads excite's features folds it into itself."""
-    folds = len(inputs) > 1 and isinstance(layer, FusedConv) and is_plain(layer.excite)
-    if not folds or not _runs_fused(layer, inputs[0], inputs[1]):
+    fused = issubclass(type(layer), FusedConv)
+    if not (fused and len(inputs) > 1 and is_plain(layer.excite)) or not _runs_fused(layer, inputs[0], inputs[1]):
         return excite_contiguous_input(layer, inputs)
     watched = len(layer._forward_pre_hooks) > 1
     return (hand_on(layer, inputs[0].contiguous() if watched else inputs[0]), *inputs[1:])

@@ -13,32 +13,22 @@ import squeeze_patch
 from squeeze_patch import fused_convolution
 from squeeze_patch.adapters import locate
 from squeeze_patch.checkpoints.bodies import stand_in
-from squeeze_patch.connection import Excite
 from squeeze_patch.errors import ProofError
-from squeeze_patch.fused_convolution import Deferred
 from squeeze_patch.testing import trained
+from tests.fusing import (
+    NOISES,
+    PROMISED,
+    RESOLUTION,
+    SIZES,
+    assert_same,
+    folds_of,
+    images,
+    network,
+    squeezed_generator,
+    traces,
+)
 from tests.helpers import FLAT_HOSTS, LUCIDRAINS, same, tensors
 from tests.hosts import Host
-
-RESOLUTION = 32
-NOISES = ("const", "none", "random")
-#: relative to the largest pixel, as fuse promises
-PROMISED = 1e-5
-SIZES = {"channel_base": 512, "channel_max": 16}
-
-
-def squeezed_generator(host: Host, init: str = "random", **request: Any) -> Any:
-    """Folding pays from 4x4 inputs on in networks this narrow. What random starts leave at zero, noise among it, is made
-    up."""
-    G = trained(host.generator(resolution=RESOLUTION, **SIZES)).eval().requires_grad_(False)
-    G = squeeze_patch.apply(G, init=init, **(request or {"ratio": 2}))
-    random = torch.Generator().manual_seed(3)
-    for name, parameter in G.named_parameters():
-        if ("excite" in name and name.endswith("bias")) or "rgb_bias" in name:
-            parameter.copy_(torch.randn(parameter.shape, generator=random))
-        elif not parameter.any():
-            parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.1)
-    return G
 
 
 @pytest.fixture(params=[*FLAT_HOSTS, LUCIDRAINS.name])
@@ -51,59 +41,6 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
 @pytest.fixture
 def G(host: Host) -> Any:
     return squeezed_generator(host)
-
-
-def images(host: Any, G: Any, n: int = 2, noise: str = "const", psi: float = 1.0) -> torch.Tensor:
-    torch.manual_seed(7)  # of random noise
-    with torch.no_grad():
-        return host.images(G, *host.latents(G, n), noise, psi)  # type: ignore[no-any-return]
-
-
-def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
-    assert (found - expected).abs().max() <= PROMISED * expected.abs().max()
-
-
-def network(G: Any) -> Any:
-    return locate(G).network
-
-
-def reader(G: Any, block: int = 1) -> torch.nn.Module:
-    """What excite's features of a block go to, which folds it where it is fused."""
-    found = locate(G)
-    name = found.specs[block].name
-    if found.adapter.name == "lucidrains":
-        return found.get_block(found.specs[block + 1].name)
-    convs, _, index = name.rpartition(".")
-    return found.network.get_submodule(f"{convs}.{int(index) + 1}")
-
-
-def second(G: Any, block: int = 1) -> torch.nn.Module:
-    """The narrowed convolution of a block."""
-    found = locate(G)
-    layer: Any = found.get_block(found.specs[block].name)
-    return layer.conv2 if found.adapter.name == "lucidrains" else layer.conv1  # type: ignore[no-any-return]
-
-
-def traces(G: torch.nn.Module) -> Dict[str, Any]:
-    """Of every module: its class, its attributes, its hooks."""
-    return {
-        name: (type(module), {k: v if isinstance(v, (bool, str)) else id(v) for k, v in vars(module).items()},
-               list(module._forward_pre_hooks.items()), list(module._forward_hooks.items()))
-        for name, module in G.named_modules()
-    }  # fmt: skip
-
-
-def folds_of(monkeypatch: pytest.MonkeyPatch) -> List[None]:
-    """Grows by one entry wherever excite is folded."""
-    calls: List[None] = []
-    folded = fused_convolution._folded
-
-    def counted(*args: Any) -> Any:
-        calls.append(None)
-        return folded(*args)
-
-    monkeypatch.setattr(fused_convolution, "_folded", counted)
-    return calls
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -181,7 +118,8 @@ def test_lopsided_filters() -> None:
 
 def test_stand_ins(host: Any, G: Any) -> None:
     """Generators of our own, made of state dicts."""
-    body: Any = stand_in(tensors(G)).eval().requires_grad_(False)
+    body: Any = stand_in(tensors(G))
+    body.eval().requires_grad_(False)
     assert type(network(body)).__module__.startswith("squeeze_patch.")
     found = locate(body)
     ws = torch.randn(3, found.running.num_ws(found.network), 32)
@@ -218,7 +156,7 @@ def test_gradients_of_inputs(host: Any, G: Any) -> None:
         z, c = host.latents(G, 2)
         z.requires_grad_(True)
         host.images(G, z, c, "const").square().mean().backward()
-        return z.grad  # type: ignore[return-value]
+        return z.grad  # type: ignore[no-any-return]
 
     expected = gradient()
     squeeze_patch.fuse(G)
@@ -233,11 +171,10 @@ def test_gradients_of_noise() -> None:
         def gradient() -> List[torch.Tensor]:
             noise = [n.detach().clone().requires_grad_(True) for n in G.make_noise()]
             G([torch.ones(2, 32)], noise=noise)[0].square().mean().backward()
-            return [n.grad for n in noise]  # type: ignore[misc]
+            return [n.grad for n in noise]
 
         torch.manual_seed(1)
         expected = gradient()
-        torch.manual_seed(1)
         squeeze_patch.fuse(G)
         torch.manual_seed(1)
         assert all(map(torch.equal, gradient(), expected))
@@ -260,100 +197,6 @@ def test_double_precision(host: Any, G: Any) -> None:
     expected = locate(G).running.synthesis(network(G), ws, "none")
     squeeze_patch.fuse(G)
     assert locate(G).running.synthesis(network(G), ws, "none").equal(expected)
-
-
-def test_hooks_see_what_they_saw(host: Any, G: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inputs and outputs of every layer, in calls of their own."""
-    layers = {n: m for n, m in network(G).named_modules() if n and not isinstance(m, torch.nn.ModuleList)}
-
-    def seen(name: str) -> Dict[str, torch.Tensor]:
-        found: Dict[str, torch.Tensor] = {}
-
-        def hook(_module: Any, inputs: Any, output: Any) -> None:
-            first = output[0] if isinstance(output, tuple) else output
-            values = [v for v in (*inputs, first) if isinstance(v, torch.Tensor)]
-            found.update({f"{k}": value + 0 for k, value in enumerate(values)})
-
-        handle = layers[name].register_forward_hook(hook)
-        expected_images = images(host, G)
-        handle.remove()
-        return {**found, "images": expected_images}
-
-    chosen = [n for n in layers if not n.startswith(("style", "noises", "initial"))]
-    expected = {name: seen(name) for name in chosen}
-    squeeze_patch.fuse(G)
-    for name in chosen:
-        found = seen(name)
-        assert found.keys() == expected[name].keys(), name
-        for key, value in found.items():
-            assert value.shape == expected[name][key].shape, name
-            assert (value - expected[name][key]).abs().max() <= 2e-5 * expected[name][key].abs().max(), name
-
-
-def in_place(_module: Any, inputs: Any) -> None:
-    inputs[0][:, 1] += 1
-
-
-def returned(_module: Any, inputs: Any) -> Any:
-    return (inputs[0] * 1.5, *inputs[1:])
-
-
-def output_in_place(_module: Any, _inputs: Any, output: Any) -> None:
-    x = output[0] if isinstance(output, tuple) else output
-    x[:, 1] += 1
-
-
-@pytest.mark.parametrize("change", [in_place, returned])
-@pytest.mark.parametrize("choose", [reader, second])
-def test_hooks_that_change_inputs(host: Any, G: Any, choose: Callable[..., Any], change: Any) -> None:
-    plain = images(host, G)
-    squeeze_patch.fuse(G)
-    choose(G).register_forward_pre_hook(change)
-    found = images(host, G)
-    expected = images(host, squeeze_patch.unfuse(G))
-    assert_same(found, expected)
-    assert (plain - expected).abs().max() > 100 * PROMISED * expected.abs().max()
-
-
-@pytest.mark.parametrize("choose", [reader, second, lambda G: network(G).get_submodule(excite_of(G))])
-def test_hooks_that_change_outputs(host: Any, G: Any, choose: Callable[..., Any]) -> None:
-    plain = images(host, G)
-    squeeze_patch.fuse(G)
-    choose(G).register_forward_hook(output_in_place)
-    found = images(host, G)
-    expected = images(host, squeeze_patch.unfuse(G))
-    assert_same(found, expected)
-    assert (plain - expected).abs().max() > 100 * PROMISED * expected.abs().max()
-
-
-def excite_of(G: Any) -> str:
-    """That of the last block but one."""
-    return [name for name, module in network(G).named_modules() if isinstance(module, Excite)][-1]
-
-
-def test_features_that_are_handed_on(host: Any, G: Any) -> None:
-    """They have c channels for everybody, and nothing keeps a listener from folding but reading."""
-    seen: List[Any] = []
-    squeeze_patch.fuse(G)
-    reader(G).register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    images(host, G)
-    (features,) = seen
-    assert isinstance(features, Deferred)
-    assert features.shape == (2, 16, 8, 8)
-    assert not features.was_read
-    assert features.view(2, 16, -1).shape == (2, 16, 64)
-
-
-def test_a_changed_forward_is_called(host: Any, G: Any) -> None:
-    squeeze_patch.fuse(G)
-    layer: Any = second(G)
-    forward = layer.forward
-    layer.forward = lambda *inputs, **named: forward(*inputs, **named) * 2
-    found = images(host, G)
-    del layer.forward
-    squeeze_patch.unfuse(G)
-    layer.register_forward_hook(lambda _module, _inputs, output: output * 2)
-    assert_same(found, images(host, G))
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda G: pickle.loads(pickle.dumps(G))])
