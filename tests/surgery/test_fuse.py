@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, List
 
 import pytest
 import torch
@@ -15,69 +15,8 @@ from squeeze_patch import fused_convolution
 from squeeze_patch.adapters.nvidia import block as block_module
 from squeeze_patch.adapters.nvidia.block import SqueezedBlock
 from squeeze_patch.checkpoints.generators import load_generator
-from squeeze_patch.demo.network import Generator
 from squeeze_patch.errors import ProofError, StateError
-from squeeze_patch.fused_convolution import Deferred
-from squeeze_patch.testing import float_error, trained
-from tests.helpers import HOSTS
-
-RESOLUTION = 64
-HALVES = pytest.mark.skipif(torch.__version__.startswith("1."), reason="torch 1 convolves no halves on a CPU")
-MODES = [(noise, psi) for noise in ("const", "none", "random") for psi in (1.0, 0.5)]
-
-
-def squeezed_generator(host: Any = None, **request: Any) -> Any:
-    """Large enough that folding pays in its last blocks; ``host=None``: the demo's networks."""
-    request = request or {"ratio": 2}
-    if host is None:
-        sizes = {"channel_base": 1024, "channel_max": 32}
-        G: Any = trained(Generator(32, 0, 32, RESOLUTION, 3, synthesis_kwargs=sizes))
-    else:
-        G = trained(host.generator(resolution=RESOLUTION, num_fp16_res=0))
-    return squeeze_patch.apply(G.requires_grad_(False), init="weights", **request)
-
-
-@pytest.fixture(params=["demo", *HOSTS])
-def G(request: Any) -> Iterator[Any]:
-    if request.param == "demo":
-        yield squeezed_generator()
-        return
-    with HOSTS[request.param].active():
-        yield squeezed_generator(HOSTS[request.param])
-
-
-@pytest.fixture
-def demo() -> Any:
-    return squeezed_generator()
-
-
-def inputs(G: Any, n: int = 2) -> Any:
-    random = torch.Generator().manual_seed(5)
-    return torch.randn([n, G.z_dim], generator=random), torch.zeros([n, G.c_dim])
-
-
-def images(G: Any, n: int = 2, noise: str = "const", psi: float = 1.0) -> torch.Tensor:
-    torch.manual_seed(7)  # of random noise
-    with torch.no_grad():
-        z, c = inputs(G, n)
-        return G(z, c, noise_mode=noise, truncation_psi=psi)  # type: ignore[no-any-return]
-
-
-def assert_same(found: torch.Tensor, expected: torch.Tensor, G: Any) -> None:
-    assert (found - expected).abs().max() <= float_error(G, expected)
-
-
-def count(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> List[None]:
-    """Grows by one entry with every call of a function."""
-    calls: List[None] = []
-    function = getattr(module, name)
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        calls.append(None)
-        return function(*args, **kwargs)
-
-    monkeypatch.setattr(module, name, counted)
-    return calls
+from tests.fused import MODES, assert_same, count, images, inputs, squeezed_generator
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -110,16 +49,6 @@ def test_something_is_folded(demo: Any, monkeypatch: pytest.MonkeyPatch) -> None
     del layers[:]
     images(squeeze_patch.unfuse(demo))
     assert layers == []
-
-
-def test_folding_saves_multiply_adds() -> None:
-    """At 512 channels and ratio 1.5 from 32x32 on, as counted by hand: 9 O (c - q) + c q a pixel, for 9 O c q."""
-    weight = torch.empty([512, 512, 3, 3], device="meta")
-    saved = 9 * 512 * (512 - 344) + 512 * 344
-    for side in (16, 24, 28, 29, 32):
-        assert fused_convolution.pays(weight, 344, side**2) == (side**2 * saved > 9 * 512 * 512 * 344)
-    assert fused_convolution.pays(weight, 344, 32**2)
-    assert not fused_convolution.pays(weight, 344, 16**2)
 
 
 def test_wrong_folding_is_seen(demo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,107 +261,6 @@ def test_blocks_that_clamp_keep_excite() -> None:
     squeeze_patch.fuse(G)
     assert (G.synthesis.b16.defers, G.synthesis.b32.defers) == (True, False)
     assert_same(images(G), expected, G)
-
-
-@HALVES
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision(dtype: torch.dtype) -> None:
-    """Errors to float32 no larger than twice those of the plain layers, which round as often; shape, dtype and format
-    as they were."""
-    G = squeezed_generator()
-    fused = squeeze_patch.fuse(copy.deepcopy(G))
-    block, other = G.synthesis.b32, fused.synthesis.b32
-    random = torch.Generator().manual_seed(1)
-    f, w = torch.randn([2, 16, 16, 16], generator=random), torch.randn([2, G.w_dim], generator=random)
-    excite = G.synthesis.b16.excite
-    with torch.no_grad():
-        exact = block.conv0(excite(f), w, noise_mode="const")
-        plain = copy.deepcopy(block).to(dtype).conv0(excite(f.to(dtype)), w.to(dtype), noise_mode="const")
-        kwargs = {"noise_mode": "const"}
-        found = block_module._run_layer(other.conv0, Deferred(f.to(dtype), excite), w, True, kwargs)
-        unfolded = block_module._run_layer(other.conv0, excite(f).to(dtype), w, True, kwargs)
-    for result in (found, unfolded):
-        assert result.dtype == dtype
-        assert result.shape == exact.shape
-        assert (result - exact).abs().max() <= 2 * (plain - exact).abs().max()
-
-
-@HALVES
-def test_float16_stays_in_range() -> None:
-    """Styles and weights whose products and sums leave float16's range; demodulated, they do not matter."""
-    random = torch.Generator().manual_seed(1)
-    x, weight = torch.randn([2, 8, 4, 4], generator=random), torch.randn([8, 8, 3, 3], generator=random) * 300
-    style = torch.rand([2, 8], generator=random) * 1000
-    finish = fused_convolution.Finish()
-    expected = fused_convolution.fused_layer(x, weight, style, finish)
-    for side in (1, 8):  # modulated inputs, and modulated weights
-        wide = x.repeat([1, 1, side, side])
-        found = fused_convolution.fused_layer(wide.half(), weight, style, finish)
-        assert found.isfinite().all()
-        reference = fused_convolution.fused_layer(wide, weight, style, finish)
-        assert (found - reference).abs().max() <= 2**-8 * reference.abs().max()  # 11 bits, sums of 72
-    assert expected.isfinite().all()
-
-
-@pytest.mark.parametrize("kernels", [False, True])
-@pytest.mark.parametrize("n", [1, 3])
-def test_what_a_gpu_runs(n: int, kernels: bool, G: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ways that are chosen on a GPU, with the hosts' operations for filters and activations, here on a CPU."""
-    expected = {mode: images(G, n, *mode) for mode in MODES}
-    squeeze_patch.fuse(G)
-    for module in (fused_convolution, block_module):
-        monkeypatch.setattr(module, "on_gpu", lambda x: True)
-    monkeypatch.setattr(block_module, "_has_kernels", lambda ops: kernels and ops is not None)
-    folds = count(monkeypatch, fused_convolution, "_folded")
-    for mode in MODES:
-        assert_same(images(G, n, *mode), expected[mode], G)
-    assert folds == []
-
-
-def test_groups_are_as_good_as_one_by_one() -> None:
-    """What runs on a GPU, groups of one convolution, beside what runs on a CPU."""
-    random = torch.Generator().manual_seed(1)
-    x, weights = torch.randn([3, 5, 6, 6], generator=random), torch.randn([3, 4, 5, 3, 3], generator=random)
-    fir = torch.outer(*[torch.tensor([1.0, 3.0, 3.0, 1.0])] * 2) / 64
-    for filtered in (None, fused_convolution._plain_filter(fir)):
-        together = fused_convolution._convolve(x, weights, filtered)
-        alone = [fused_convolution._convolve(x[n : n + 1], weights[n : n + 1], filtered) for n in range(3)]
-        assert (together - torch.cat(alone)).abs().max() <= 1e-5 * together.abs().max()
-
-
-def test_deferred_features_are_a_tensor(demo: Any) -> None:
-    excite = demo.synthesis.b16.excite
-    f = torch.randn([2, excite.in_channels, 4, 4])
-    with torch.no_grad():
-        expected = excite(f)
-
-        def deferred() -> Any:
-            return Deferred(f, excite)
-
-        assert deferred().shape == expected.shape
-        assert deferred().dtype == expected.dtype
-        assert deferred().device == expected.device
-        assert not deferred().was_read
-        readings: List[Callable[[Any], torch.Tensor]] = [
-            lambda x: x + 0,
-            lambda x: x.detach().cpu(),
-            lambda x: x.clone(),
-            lambda x: x[:, :],
-            lambda x: torch.cat([x])[:],
-            lambda x: torch.from_numpy(x.numpy()),
-            lambda x: torch.tensor(x.tolist()),
-            copy.deepcopy,
-            lambda x: pickle.loads(pickle.dumps(x)),
-            lambda x: torch.stack(list(x.unbind())),
-        ]
-        for reading in readings:
-            x = deferred()
-            assert reading(x).equal(expected)
-            assert x.was_read
-        assert repr(deferred()) == repr(expected)
-        x = deferred()
-        x.mul_(2)
-        assert (x + 0).equal(expected * 2)
 
 
 def test_one_attribute_says_it(G: Any) -> None:
