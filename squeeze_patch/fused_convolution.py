@@ -16,6 +16,8 @@ from torch.nn import functional
 #: tensor cores want as many inputs as a multiple of this in half precision, and the channel of ones comes on top
 _ALIGNED = 8
 _EPSILON = 1e-8
+#: hooks of every module in the process
+_HEARD_BY_ALL = (torch.nn.modules.module._global_forward_hooks, torch.nn.modules.module._global_forward_pre_hooks)
 
 
 class Handed:
@@ -88,10 +90,13 @@ for _name in ("__deepcopy__", "__reduce_ex__", "__repr__", "__dlpack__", "__dlpa
 
 def hand_on(block: Any, squeezed: torch.Tensor) -> Any:
     """What ``block`` hands on instead of its features, for the block that reads them to fold its excite into itself."""
+    excite = block.excite
+    if excite._forward_hooks or excite._forward_pre_hooks or "forward" in vars(excite):
+        return excite(squeezed)  # somebody listens to it
     if not _is_compiling():
-        return Deferred(squeezed, block.excite)
+        return Deferred(squeezed, excite)
     # torch.compile cannot make such a tensor; nobody but hooks reads what passes between the blocks of one graph.
-    return block.excite(squeezed) if block._forward_hooks else Handed(squeezed, block.excite)
+    return excite(squeezed) if block._forward_hooks else Handed(squeezed, excite)
 
 
 def read(x: Any) -> Any:
@@ -105,7 +110,10 @@ def _is_compiling() -> bool:
 
 
 def is_plain_run(module: torch.nn.Module, *inputs: Any) -> bool:
-    """Whether a module runs for its values alone: no gradient is asked for, and no autocast chooses dtypes."""
+    """Whether a module runs for its values alone: no gradient is asked for, no autocast chooses dtypes, and nobody
+    listens to all modules."""
+    if any(_HEARD_BY_ALL):
+        return False
     tensors = (*(x for x in inputs if isinstance(x, torch.Tensor)), *module.parameters(), *module.buffers())
     if hasattr(torch, "get_autocast_dtype"):  # since torch 2.4
         autocast = torch.is_autocast_enabled(tensors[0].device.type)

@@ -41,8 +41,6 @@ class SqueezedBlock(torch.nn.Module):
         defers: its excite is then left to the block that reads its features.
     """
 
-    fused = False  # also of blocks that are read from files of before
-    defers = False
     const: Any
     conv0: Any
     conv1: Any
@@ -118,7 +116,7 @@ class SqueezedBlock(torch.nn.Module):
         dtype = torch.float16 if self.use_fp16 and not force_fp32 else torch.float32
         memory_format = torch.channels_last if self.channels_last and not force_fp32 else torch.contiguous_format
         layer_kwargs["fused_modconv"] = self._fused(fused_modconv, dtype, ws.shape[0])
-        fast = self.fused and not self.training and is_plain_run(self, x, ws)
+        fast = getattr(self, "fused", False) and not self.training and is_plain_run(self, x, ws)
 
         if self.in_channels == 0:
             h = self.const.to(dtype=dtype, memory_format=memory_format)

@@ -177,6 +177,7 @@ def _describe_block(block: Any, resolution: int, is_last: bool) -> None:
     if isinstance(block, SqueezedBlock):
         block.out_channels, block.squeezed_channels = channels, block.conv1.weight.shape[0]
         block.channels_last, block.fp16_on_cpu, block.fused_modconv_default = False, True, None
+        block.fused = block.defers = False
     for layer in (block.conv1, *([] if first else [block.conv0])):
         layer.out_channels, layer.in_channels, size = layer.weight.shape[:3]
         layer.up = 2 if not first and layer is block.conv0 else 1

@@ -145,6 +145,24 @@ def test_hooks_see_c_channels(G: Any) -> None:
         handle.remove()
 
 
+@pytest.mark.parametrize("kind", ["one", "all"])
+def test_a_hook_on_excite_alone(demo: Any, kind: str) -> None:
+    """Nothing else listens: the layers that would read its features fold it no longer. So do hooks of all modules."""
+    seen: List[torch.Tensor] = []
+
+    def hook(module: Any, _inputs: Any, output: Any) -> None:
+        if module is demo.synthesis.b16.excite:
+            seen.append(output)
+
+    squeeze_patch.fuse(demo)
+    register: Any = torch.nn.modules.module.register_module_forward_hook
+    handle = demo.synthesis.b16.excite.register_forward_hook(hook) if kind == "one" else register(hook)
+    found = images(demo)
+    handle.remove()
+    assert [list(x.shape) for x in seen] == [[2, 32, 16, 16]]
+    assert_same(images(demo), found, demo)
+
+
 @pytest.mark.parametrize("change", ["in place", "returned"])
 def test_hooks_that_change_features(demo: Any, change: str) -> None:
     def hook(_module: Any, _inputs: Any, output: Any) -> Any:
