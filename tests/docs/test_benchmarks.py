@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from typing import Any, Dict, List
 
 import pytest
+from scipy import stats
 
 from tests.docs.pages import ROOT, Page
 
@@ -139,6 +141,16 @@ def test_fused_latency() -> None:
         off = [f"{each([row['difference'] for row in cells]):.0e}" for each in (min, max)]
         said = "" if label.startswith(("dense, ", "squeezed, ")) else f"{' to '.join(off)} "
         assert f"| {label} | {' | '.join(quartiles(row['to best']) for row in cells)} | {said}|" in PAGE.text
+    said = [
+        ", ".join(f"{row(rows)['to best']['median']:.2f}" for rows in sizes[:2])
+        for row in (
+            lambda rows: fastest(rows, "squeezed"),
+            lambda rows: rows["fused", "default"],
+            lambda rows: rows["same kernels", "default"],
+        )
+    ]
+    row = "| {}; [fused](docs/fuse.md) {} | a dense generator with the same kernels: {}."
+    assert row.format(*said) in README.text
     medians = [
         [rows[name, "default"]["milliseconds"]["median"] for name in ("fused", "same kernels")] for rows in sizes
     ]
@@ -146,6 +158,56 @@ def test_fused_latency() -> None:
     one, eight, large = (f"{fused / same:.2f}" for fused, same in medians)
     assert f"by the medians: {one} at batch 1 and {eight} at batch 8" in text
     assert f"and {large} at 1024x1024" in text
+
+
+def test_latency_on_a_gpu() -> None:
+    stored = results("latency-h100.json")
+    assert "H100" in stored["machine"]
+    sizes = [{(row["generator"], row["called"]): row for row in each["rows"]} for each in stored["results"]]
+    labels = {"squeezed": "squeezed, its fastest flags", "same kernels": "dense with the kernels of fused ones"}
+    for name in ("dense", "squeezed", "same kernels", "fused"):
+        for how in ("eager", "CUDA graph"):
+            cells = []
+            for rows in sizes:
+                ways = [
+                    row
+                    for way, row in rows.items()
+                    if way[0] == name and way[1].startswith("graph") == (how != "eager")
+                ]
+                row = min(ways, key=lambda row: row["milliseconds"]["median"])
+                is_dense = name == "dense"
+                cells.append(f"{row['milliseconds']['median']:.1f}" if is_dense else quartiles(row["to best"]))
+            label = "dense, its fastest flags, ms" if name == "dense" else labels.get(name, name)
+            assert f"| {label} | {how} | {' | '.join(cells)} |" in PAGE.text
+
+
+def paired(over: Dict[str, Any], under: Dict[str, Any], kimg: str) -> str:
+    """Geometric mean of paired ratios, with the interval of Student's t."""
+    seeds = [seed for seed in over if kimg in over[seed] and kimg in under.get(seed, {})]
+    logs = [math.log(over[seed][kimg] / under[seed][kimg]) for seed in seeds]
+    half = stats.t.ppf(0.975, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+    mean = statistics.fmean(logs)
+    return "{:.2f} ({:.2f} to {:.2f})".format(*(math.exp(x) for x in (mean, mean - half, mean + half)))
+
+
+def test_cifar_on_a_gpu() -> None:
+    stored = results("quality-cifar32-h100.json")
+    curves = stored["frechet"]
+    for name, label in {
+        "dense": "dense",
+        "squeezed": "squeezed, 12 % fewer parameters",
+        "narrowed": "dense, narrowed to the same parameters",
+        "ratio 4": "squeezed at ratio 4",
+        "narrowed as ratio 4": "dense, narrowed as ratio 4",
+    }.items():
+        at = [curve["80"] for curve in curves[name].values()]
+        distance = f"{statistics.fmean(at):.1f} ({min(at):.1f} to {max(at):.1f})"
+        ratio = f"{paired(curves[name], curves['dense'], '80')} " if name != "dense" else ""
+        assert f"| {label} | {stored['parameters'][name]:,} | {len(at)} | {distance} | {ratio}|" in PAGE.text
+    text = " ".join(PAGE.text.split())
+    assert f"at equal parameters is {paired(curves['squeezed'], curves['narrowed'], '80')}" in text
+    assert f"at ratio 4 {paired(curves['ratio 4'], curves['narrowed as ratio 4'], '80')}" in text
+    assert f"two seeds, {statistics.fmean(curve['80'] for curve in curves['half'].values()):.1f}" in text
 
 
 def test_fused_onnx() -> None:
