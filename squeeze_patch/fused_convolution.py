@@ -13,8 +13,6 @@ from typing import Any, Callable, List, NamedTuple, Optional
 import torch
 from torch.nn import functional
 
-#: tensor cores want as many inputs as a multiple of this in half precision, and the channel of ones comes on top
-_ALIGNED = 8
 _EPSILON = 1e-8
 #: hooks of every module in the process
 _HEARD_BY_ALL = (torch.nn.modules.module._global_forward_hooks, torch.nn.modules.module._global_forward_pre_hooks)
@@ -186,8 +184,8 @@ def fused_layer(
     if excite is None:
         weights = weight * style[:, None, :, None, None]  # [N, O, I, k, k]
     else:
-        x = _with_ones(x, excite.shape[1])  # [N, q + 1 and more, H, W]
-        weights = _folded(weight, style, excite)  # [N, O, q + 1 and more, k, k]
+        x = _with_ones(x, excite.shape[1])  # [N, q + 1, H, W]
+        weights = _folded(weight, style, excite)  # [N, O, q + 1, k, k]
     weights = weights.mul_(scale[:, :, None, None, None]).to(x.dtype)
     if not on_gpu(x):  # image by image: each one's features stay in the caches, and groups are slow there
         pairs = zip(torch.split(x, 1), torch.split(weights, 1))
