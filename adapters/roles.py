@@ -61,9 +61,13 @@ class Fusing(abc.ABC):
         """Whether the squeezed block ``name`` is set to run fused."""
 
     @abc.abstractmethod
+    def defers(self, network: Module, name: str) -> bool:
+        """Whether the fused block ``name`` leaves its excite to what reads its features."""
+
+    @abc.abstractmethod
     def set_fused(self, network: Module, name: str, fused: bool, defers: bool) -> None:
         """Set whether the squeezed block ``name`` runs fused, and whether its features are handed on as
-        `fused_convolution.Deferred`, for what reads them to fold excite into itself."""
+        `handing_on.Deferred`, for what reads them to fold excite into itself."""
 
 
 class StateDicts(abc.ABC):

@@ -4,125 +4,18 @@ excite is linear, and so is the convolution that reads it, up to the style s tha
 the two are one convolution with q instead of c inputs, of weight ``W diag(s) E`` (W of the reader, E of excite), and of
 one input of ones more, by which excite's bias arrives: where the reader pads with zeros, that bias is missing, too.
 
-This file imports torch and the standard library only, uses no relative import and no ``__future__`` import: its text
+It imports torch, the standard library and `squeeze_patch.handing_on` only, and uses no ``__future__`` import: its text
 stands inside pickles (`squeeze_patch.adapters.nvidia.portable`), where it has to run without squeeze_patch.
 """
 
-from typing import Any, Callable, List, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import torch
 from torch.nn import functional
 
+from squeeze_patch.handing_on import Handed, on_gpu
+
 _EPSILON = 1e-8
-#: hooks of every module in the process
-_HEARD_BY_ALL = (torch.nn.modules.module._global_forward_hooks, torch.nn.modules.module._global_forward_pre_hooks)
-
-
-class Handed:
-    """What a squeezed block hands on in the place of its features excite(f) [N, c, H, W]: f [N, q, H, W] and excite.
-
-    Args:
-        squeezed: f.
-        excite: q -> c.
-    """
-
-    squeezed: torch.Tensor
-    excite: Any
-    _computed: List[torch.Tensor]
-
-    def __init__(self, squeezed: torch.Tensor, excite: Any) -> None:
-        self.squeezed, self.excite, self._computed = squeezed, excite, []
-
-    @property
-    def was_read(self) -> bool:
-        """Whether somebody has seen, and perhaps changed, the features."""
-        return len(self._computed) > 0
-
-    def features(self) -> torch.Tensor:
-        """excite(f), one tensor however often it is asked for."""
-        if not self._computed:
-            self._computed.append(self.excite(self.squeezed))
-        return self._computed[0]
-
-    def recast(self, dtype: torch.dtype) -> Any:
-        """The same in another dtype."""
-        if self.was_read:
-            return self.features().to(dtype)
-        return self if dtype == self.squeezed.dtype else type(self)(self.squeezed.to(dtype), self.excite)
-
-
-class Deferred(Handed, torch.Tensor):
-    """The same as a tensor [N, c, H, W] for everybody else: its values are computed when somebody reads them, a hook or
-    a host that hands features out."""
-
-    @staticmethod
-    def __new__(cls, squeezed: torch.Tensor, excite: Any) -> Any:
-        n, _, height, width = squeezed.shape
-        shape = (n, excite.out_channels, height, width)
-        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, shape, dtype=squeezed.dtype, device=squeezed.device, layout=squeezed.layout, requires_grad=False
-        )
-
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
-
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        def opened(value: Any) -> Any:
-            return type(value)(map(opened, value)) if type(value) in (list, tuple) else read(value)
-
-        return function(*opened(args), **{name: opened(value) for name, value in (kwargs or {}).items()})
-
-
-def _of_features(name: str) -> Callable[..., Any]:
-    return lambda self, *args, **kwargs: getattr(self.features(), name)(*args, **kwargs)
-
-
-# These reach for a tensor's memory, of which this one has none, without being dispatched.
-for _name in ("numpy", "tolist", "data_ptr", "storage", "untyped_storage", "share_memory_", "__array__"):
-    setattr(Deferred, _name, _of_features(_name))
-for _name in ("__deepcopy__", "__reduce_ex__", "__repr__", "__dlpack__", "__dlpack_device__"):
-    setattr(Deferred, _name, _of_features(_name))
-
-
-def hand_on(block: Any, squeezed: torch.Tensor) -> Any:
-    """What ``block`` hands on instead of its features, for the block that reads them to fold its excite into itself."""
-    excite = block.excite
-    if excite._forward_hooks or excite._forward_pre_hooks or "forward" in vars(excite):
-        return excite(squeezed)  # somebody listens to it
-    if not _is_compiling():
-        return Deferred(squeezed, excite)
-    # torch.compile cannot make such a tensor; nobody but hooks reads what passes between the blocks of one graph.
-    return excite(squeezed) if block._forward_hooks else Handed(squeezed, excite)
-
-
-def read(x: Any) -> Any:
-    """Features, however they were handed on."""
-    return x.features() if isinstance(x, Handed) else x
-
-
-def _is_compiling() -> bool:
-    compiler = getattr(torch, "compiler", None)
-    return compiler is not None and hasattr(compiler, "is_compiling") and bool(compiler.is_compiling())
-
-
-def is_plain_run(module: torch.nn.Module, *inputs: Any) -> bool:
-    """Whether a module runs for its values alone: no gradient is asked for, no autocast chooses dtypes, and nobody
-    listens to all modules."""
-    if any(_HEARD_BY_ALL):
-        return False
-    tensors = (*(x for x in inputs if isinstance(x, torch.Tensor)), *module.parameters(), *module.buffers())
-    if hasattr(torch, "get_autocast_dtype"):  # since torch 2.4
-        autocast = torch.is_autocast_enabled(tensors[0].device.type)
-    else:
-        autocast = torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
-    return not autocast and not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
-
-
-def on_gpu(x: torch.Tensor) -> bool:
-    """Whether it is not the CPU that computes: other ways are faster there."""
-    return x.device.type != "cpu"
 
 
 class Finish(NamedTuple):
@@ -130,7 +23,7 @@ class Finish(NamedTuple):
 
     Attributes:
         bias: [O].
-        noise: [1 or N, 1, R, R].
+        noise: [1 or N, 1, R, R], or what broadcasts to it.
         gain: of the activation.
         slope: of the leaky ReLU; 1 = no activation.
         clamp: of the output; None = no clamping.
@@ -204,9 +97,8 @@ def _opened(x: Any, weight: torch.Tensor) -> Any:
     if not isinstance(x, Handed):
         return _formatted(x), None
     f, excite = x.squeezed, x.excite
-    # On a GPU (measured on an H100) folding costs more time than the arithmetic that it saves.
-    if x.was_read or on_gpu(f) or _is_open(f) or not pays(weight, f.shape[1], f.shape[2] * f.shape[3]):
-        return _formatted(x.features()), None
+    if x.was_read or _is_open(f) or not pays(weight, f.shape[1], f.shape[2] * f.shape[3]):
+        return _formatted(x.own_features()), None
     matrix = _single(excite.weight)[:, :, 0, 0] * excite.weight_gain  # [c, q]
     return _formatted(f), torch.cat([matrix, _single(excite.bias)[:, None]], dim=1)
 
@@ -307,7 +199,9 @@ def _finished(y: torch.Tensor, finish: Finish) -> torch.Tensor:
 def _of(finish: Finish, n: int) -> Finish:
     """What follows for image ``n``."""
     noise = finish.noise
-    return finish if noise is None or len(noise) == 1 else finish._replace(noise=noise[n : n + 1])
+    if noise is None or noise.ndim < 4 or len(noise) == 1:  # for all images
+        return finish
+    return finish._replace(noise=noise[n : n + 1])
 
 
 def fused_rgb(

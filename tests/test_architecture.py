@@ -15,7 +15,9 @@ from tests.helpers import ROOT
 #: rooms from the ground up; a module may import what is on a lower floor, and what is in its own room
 FLOORS = (
     {"errors", "version"},
-    {"connection", "fused_convolution", "progress", "reporting"},
+    {"connection", "progress", "reporting"},
+    {"handing_on"},
+    {"fused_convolution"},
     {"adapters"},
     {"sampling", "initialization"},
     {"planning"},

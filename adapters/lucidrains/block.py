@@ -12,7 +12,8 @@ from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.adapters.layers import HOOKS, copy_flags, is_plain
 from squeeze_patch.adapters.lucidrains.layers import Block
 from squeeze_patch.connection import Excite
-from squeeze_patch.fused_convolution import Finish, Handed, fused_layer, hand_on, is_plain_run, on_gpu, pays, read
+from squeeze_patch.fused_convolution import Finish, fused_layer, pays
+from squeeze_patch.handing_on import Handed, hand_on, is_plain_run, on_gpu, read
 
 #: {child: {parameter: the dimension along which the squeezed channels lie}}; the other children are the dense block's
 NARROWED: Dict[str, Dict[str, int]] = {

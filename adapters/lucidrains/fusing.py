@@ -13,6 +13,9 @@ class LucidrainsFusing(Fusing):
     def fused(self, network: Any, name: str) -> bool:
         return bool(network.get_submodule(name).fused)
 
+    def defers(self, network: Any, name: str) -> bool:
+        return bool(network.get_submodule(name).defers)
+
     def set_fused(self, network: Any, name: str, fused: bool, defers: bool) -> None:
         block = network.get_submodule(name)
         for switch, on in (("fused", fused), ("defers", defers)):

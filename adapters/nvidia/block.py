@@ -5,14 +5,14 @@ has to run without squeeze_patch. So this file imports torch, the standard libra
 ``__future__`` import; `portable` says what is stored.
 """
 
-import functools
 import inspect
 from typing import Any, Callable, Dict, Optional, Tuple, Type
 
 import torch
 
+from squeeze_patch.adapters.nvidia.fused_layers import ops_of, run_layer, run_torgb
 from squeeze_patch.connection import Excite, upsample2d
-from squeeze_patch.fused_convolution import Finish, Handed, fused_layer, fused_rgb, hand_on, is_plain_run, on_gpu, read
+from squeeze_patch.handing_on import Handed, as_seen, hand_on, is_plain_run
 
 
 class SqueezedBlock(torch.nn.Module):
@@ -124,15 +124,15 @@ class SqueezedBlock(torch.nn.Module):
         else:
             assert x is not None
             h = x.recast(dtype) if isinstance(x, Handed) else x.to(dtype=dtype, memory_format=memory_format)
-            h = _run_layer(self.conv0, h, next(w), fast, layer_kwargs)  # [N, c, R, R]
-        f = _run_layer(self.conv1, h, next(w), fast, layer_kwargs)  # [N, q, R, R]
+            h = run_layer(self.conv0, h, next(w), fast, layer_kwargs)  # [N, c, R, R]
+        f = run_layer(self.conv1, h, next(w), fast, layer_kwargs)  # [N, q, R, R]
 
-        rgb = _run_torgb(self.torgb, f, next(w), fast, layer_kwargs["fused_modconv"])  # [N, img_channels, R, R]
+        rgb = run_torgb(self.torgb, f, next(w), fast, layer_kwargs["fused_modconv"])  # [N, img_channels, R, R]
         rgb = rgb.to(dtype=torch.float32, memory_format=torch.contiguous_format)
         img = rgb if img is None else self._upsample(img).add_(rgb)
-        if self.is_last:
-            return h, img  # [N, c, R, R], [N, img_channels, R, R]
-        return (hand_on(self, f) if fast and self.defers else self.excite(f)), img
+        if not self.is_last:
+            h = hand_on(self, f) if fast and self.defers else self.excite(f)
+        return (as_seen(self, h) if fast else h), img  # [N, c, R, R], [N, img_channels, R, R]
 
     def _fused(self, requested: Any, dtype: torch.dtype, batch_size: Any) -> bool:
         fused = self.fused_modconv_default if requested is None else requested
@@ -142,69 +142,13 @@ class SqueezedBlock(torch.nn.Module):
 
     def _upsample(self, img: torch.Tensor) -> torch.Tensor:
         """Image at twice the size: by the host's own operation (its CUDA kernel) where its layers have one."""
-        host_ops: Any = _ops_of(self.conv1).get("upfirdn2d")
+        host_ops: Any = ops_of(self.conv1).get("upfirdn2d")
         if hasattr(host_ops, "upsample2d"):
             return host_ops.upsample2d(img, self.resample_filter)
         return upsample2d(img, self.resample_filter)
 
     def extra_repr(self) -> str:
         return f"resolution={self.resolution:d}, channels={self.out_channels:d}, squeezed={self.squeezed_channels:d}"
-
-
-#: activations that a gain can be taken through, by their slope below zero
-_SLOPES = {"linear": 1.0, "lrelu": 0.2, "relu": 0.0}
-
-
-def _ops_of(layer: Any) -> Dict[str, Any]:
-    """What the host's layer finds by name: among others its modules of operations with kernels of their own."""
-    return type(layer).forward.__globals__
-
-
-def _has_kernels(ops: Any) -> bool:
-    """Whether the host could build the kernels of a module of its operations; torch's do more with less otherwise."""
-    return getattr(ops, "_plugin", None) is not None
-
-
-def _is_plain(layer: Any) -> bool:
-    """Whether nobody listens to a host's layer, or has changed its call."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
-    return not any(hooks) and "forward" not in vars(layer) and set(layer._modules) == {"affine"}
-
-
-def _run_layer(layer: Any, x: Any, w: torch.Tensor, fast: bool, kwargs: Dict[str, Any]) -> torch.Tensor:
-    """A convolution layer of the host's, or what it computes by `fused_layer`: [N, in, h, w] -> [N, out, H, W]."""
-    mode, others = kwargs.get("noise_mode", "random"), set(kwargs) - {"noise_mode", "fused_modconv", "gain"}
-    known = _is_plain(layer) and layer.activation in _SLOPES and mode in ("random", "const", "none")
-    if not (fast and known) or others:
-        return layer(read(x), w, **kwargs)
-    noise, gain = None, kwargs.get("gain", 1)
-    clamp = None if layer.conv_clamp is None else layer.conv_clamp * gain
-    if layer.use_noise and mode == "random":
-        noise = torch.randn([len(w), 1, *layer.noise_const.shape], device=w.device) * layer.noise_strength
-    elif layer.use_noise and mode == "const":
-        noise = (layer.noise_const * layer.noise_strength)[None, None]  # [1, 1, R, R]
-    gain = layer.act_gain * gain
-    finish = Finish(layer.bias, noise, gain, _SLOPES[layer.activation], clamp)
-    ops, resample, activate = _ops_of(layer), None, None
-    if on_gpu(w) and _has_kernels(ops.get("upfirdn2d")):
-
-        def resample(y: torch.Tensor) -> torch.Tensor:
-            return ops["upfirdn2d"].upfirdn2d(y, layer.resample_filter, padding=[1, 1, 1, 1], gain=4)
-
-    if on_gpu(w) and _has_kernels(ops.get("bias_act")):
-        finish = Finish(noise=noise)
-        activate = functools.partial(ops["bias_act"].bias_act, act=layer.activation, gain=gain, clamp=clamp)
-    fir = None if layer.up == 1 else layer.resample_filter
-    y = fused_layer(x, layer.weight, layer.affine(w), finish, fir, resample)
-    return y if activate is None else activate(y, layer.bias.to(y.dtype))
-
-
-def _run_torgb(layer: Any, f: torch.Tensor, w: torch.Tensor, fast: bool, fused_modconv: bool) -> torch.Tensor:
-    """The host's toRGB, or what it computes by `fused_rgb`: [N, q, R, R] -> [N, img_channels, R, R]."""
-    if not fast or on_gpu(f) or not _is_plain(layer):
-        return layer(f, w, fused_modconv=fused_modconv)
-    clamp = getattr(layer, "conv_clamp", None)
-    return fused_rgb(f, layer.weight, layer.affine(w) * layer.weight_gain, layer.bias, clamp)
 
 
 def squeeze_block(block: Any, width: int) -> Any:

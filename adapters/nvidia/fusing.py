@@ -13,6 +13,9 @@ class NvidiaFusing(Fusing):
     def fused(self, network: Any, name: str) -> bool:
         return bool(getattr(getattr(network, name), "fused", False))
 
+    def defers(self, network: Any, name: str) -> bool:
+        return bool(getattr(getattr(network, name), "defers", False))
+
     def set_fused(self, network: Any, name: str, fused: bool, defers: bool) -> None:
         block = getattr(network, name)
         block.fused, block.defers = fused, defers

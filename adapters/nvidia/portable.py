@@ -8,19 +8,20 @@ import re
 import sys
 from typing import Any
 
-from squeeze_patch import connection, fused_convolution
+from squeeze_patch import connection, fused_convolution, handing_on
 from squeeze_patch.adapters.nvidia import block as block_module
+from squeeze_patch.adapters.nvidia import fused_layers
 
-#: the modules whose text stands in front of block.py's, in the place of its lines that import from them
-_PARTS = (connection, fused_convolution)
-_IMPORT = re.compile(r"^from squeeze_patch\.\w+ import .*\n", re.MULTILINE)
+#: the modules whose text stands in front of block.py's, in the place of lines that import from them
+_PARTS = (connection, handing_on, fused_convolution, fused_layers)
+_IMPORT = re.compile(r"^from squeeze_patch\.[\w.]+ import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 
 
 @functools.cache
 def portable_source() -> str:
-    """connection.py, fused_convolution.py and block.py as one module, which imports torch and the standard library
-    only."""
-    return "\n\n".join([*map(inspect.getsource, _PARTS), _IMPORT.sub("", inspect.getsource(block_module))])
+    """connection.py, the files of fused inference and block.py as one module, which imports torch and the standard
+    library only."""
+    return "\n\n".join(_IMPORT.sub("", inspect.getsource(part)) for part in (*_PARTS, block_module))
 
 
 @functools.cache

@@ -28,17 +28,8 @@ from squeeze_patch.adapters.rosinality.layout import (
     get,
     known_layout,
 )
-from squeeze_patch.fused_convolution import (
-    Finish,
-    Handed,
-    fused_layer,
-    fused_rgb,
-    hand_on,
-    is_plain_run,
-    on_gpu,
-    pays,
-    read,
-)
+from squeeze_patch.fused_convolution import Finish, fused_layer, fused_rgb, pays
+from squeeze_patch.handing_on import Handed, hand_on, is_plain_run, on_gpu, read
 
 #: what layers of the hosts have inside, beside the modulated convolution; one that has more computes something else
 _CHILDREN = {"noise", "activate", "excite"}
@@ -51,6 +42,10 @@ class RosinalityFusing(Fusing):
 
     def fused(self, network: torch.nn.Module, name: str) -> bool:
         return isinstance(get(network, name), FusedConv)
+
+    def defers(self, network: torch.nn.Module, name: str) -> bool:
+        reader = find_layer_paths(network, name).reader
+        return reader is not None and get(network, reader)._forward_pre_hooks.get(HOOK) is defer_excite
 
     def set_fused(self, network: torch.nn.Module, name: str, fused: bool, defers: bool) -> None:
         paths, layout = find_layer_paths(network, name), known_layout(network)

@@ -19,7 +19,7 @@ from benchmarks.__main__ import ENTRIES, main
 from benchmarks.common import generators
 from benchmarks.data import Data
 from benchmarks.quality import settings_of
-from squeeze_patch.adapters.nvidia import block
+from squeeze_patch.adapters.nvidia import fused_layers
 from squeeze_patch.fused_convolution import fused_layer
 from squeeze_patch.testing import float_error
 from tests.hosts import Host
@@ -100,7 +100,7 @@ def test_the_same_kernels_run(draggan: Host, monkeypatch: pytest.MonkeyPatch) ->
         layers += 1
         return fused_layer(*arguments)
 
-    monkeypatch.setattr(block, "fused_layer", counted)
+    monkeypatch.setattr(fused_layers, "fused_layer", counted)
     dense = generators(draggan, "tiny")["dense"]
     G = kernels.with_same_kernels(dense)
     ws = torch.randn(1, G.num_ws, 512)

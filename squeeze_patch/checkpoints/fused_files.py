@@ -10,7 +10,7 @@ from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.generators import generators
 from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
-from squeeze_patch.checkpoints.safe_tensors import TensorFile
+from squeeze_patch.checkpoints.safe_tensors import TensorFile, is_named_so
 from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.errors import CheckpointError, StateError
@@ -61,7 +61,7 @@ def fuse_file(
     with host_path(host):
         data = read(source, trust=trust)
         found = generators(data)
-        check_holds_whole(source, data, found, None)
+        check_holds_whole(source, data, found, "safetensors" if is_named_so(target) else None)
         for name, G in found.items():
             now = status_of_part(G)
             if now.state != "squeezed":

@@ -128,7 +128,8 @@ def convert(
             print_transfer(carried)
         return
     how: Dict[str, Any] = {"trust": trust, "host": host, "verify": not no_verify, "force": force}
-    if fused and request.is_default and form is None and holds_squeezed(path, trust=trust, host=host):
+    only_fuse = fused and request.is_default and form is None and init == DEFAULT_INIT
+    if only_fuse and holds_squeezed(path, trust=trust, host=host):
         with clean_termination(), progress_bar("fusing", quiet=quiet) as step:
             only_fused = fuse_file(path, target, progress=step, **how)
         if as_json:

@@ -13,7 +13,7 @@ import torch
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.evaluation.latency import waiting_for
-from squeeze_patch.fused_convolution import on_gpu
+from squeeze_patch.handing_on import on_gpu
 from squeeze_patch.planning.cost import fused_multiply_adds, multiply_adds
 from squeeze_patch.progress import Progress
 from squeeze_patch.sampling import draw, evaluation, latents

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import Any, Callable, Dict, List, Optional, Set, TypeVar
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple, TypeVar
 
 import torch
 
@@ -56,14 +56,14 @@ def fuse(G: Module, *, verify: bool = True, progress: Optional[Progress] = None)
     parts = search(G).parts
     for found in parts:
         _check_fusible(found)
-    done: List[Located] = []
+    before = [_switches(found) for found in parts]
     try:
         for found in parts:
-            done.append(found)
             fuse_part(found, verify, progress)
     except BaseException:
-        for found in done:
-            unfuse_part(found)
+        for found, switches in zip(parts, before):
+            for name, switch in switches.items():
+                found.fusing.set_fused(found.network, name, *switch)
         raise
     return G
 
@@ -86,6 +86,12 @@ def unfuse(G: Module) -> Module:
     for found in search(G).parts:
         unfuse_part(found)
     return G
+
+
+def _switches(found: Located) -> Dict[str, Tuple[bool, bool]]:
+    """{squeezed block: whether it is fused, whether it defers excite}"""
+    fusing, network = found.fusing, found.network
+    return {name: (fusing.fused(network, name), fusing.defers(network, name)) for name in _squeezed_blocks(found)}
 
 
 def unfuse_part(found: Located) -> None:
@@ -120,6 +126,7 @@ def fuse_part(found: Located, verify: bool = True, progress: Optional[Progress] 
     total = LOOKED_AT + 2
     step(0, total)
     names = _squeezed_blocks(found)
+    unfuse_part(found)  # what follows looks at the images as they are then
     trial = None
     if verify:
         try:
@@ -154,7 +161,8 @@ def _close_to_clamp(found: Located, names: List[str], step: Callable[[int], None
 
     def watch(name: str) -> Any:
         def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-            largest[name] = max(largest.get(name, 0.0), float(output.abs().max()))
+            now, before = float(output.abs().max()), largest.get(name, 0.0)
+            largest[name] = before if now <= before else now  # what is no number stays
 
         return excites[name].register_forward_hook(hook)
 

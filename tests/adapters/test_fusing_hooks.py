@@ -9,7 +9,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.connection import Excite
-from squeeze_patch.fused_convolution import Deferred
+from squeeze_patch.handing_on import Deferred
 from tests.fusing import (
     PROMISED,
     assert_same,

@@ -79,7 +79,7 @@ def test_squeezed_file_without_fuse_is_refused_still(dense: Path, tmp_path: Path
     squeeze_patch.convert(dense, tmp_path / "squeezed.pkl", ratio=2, init="weights")
     assert holds_squeezed(tmp_path / "squeezed.pkl", trust=False)
     assert not holds_squeezed(dense, trust=False)
-    for arguments in ([], ["--fuse", "--ratio", 2]):
+    for arguments in ([], ["--fuse", "--ratio", 2], ["--fuse", "--init", "random"]):
         code, _, error = cli("convert", tmp_path / "squeezed.pkl", tmp_path / "new.pkl", *arguments)
         assert code == 2
         assert "squeezed already" in error
@@ -100,6 +100,15 @@ def test_state_dicts_cannot_say_it(tmp_path: Path) -> None:
     assert code == 2
     assert "state dict" in error
     assert not (tmp_path / "fused.pt").exists()
+
+
+def test_a_name_that_asks_for_a_state_dict(dense: Path, tmp_path: Path) -> None:
+    """Of a squeezed file, as of a dense one: no pickle under the name of another kind of file."""
+    squeeze_patch.convert(dense, tmp_path / "squeezed.pkl", ratio=2, init="weights")
+    code, _, error = cli("convert", tmp_path / "squeezed.pkl", tmp_path / "out.safetensors", "--fuse")
+    assert code == 2
+    assert "state dict" in error
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_one_generator_alone_cannot_say_it(dense: Path, tmp_path: Path) -> None:

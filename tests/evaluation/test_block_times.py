@@ -10,7 +10,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate
-from squeeze_patch.adapters.nvidia import block
+from squeeze_patch.adapters.nvidia import fused_layers
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.evaluation.block_times import BlockTime, block_times, table_of
 from squeeze_patch.fused_convolution import fused_layer
@@ -69,7 +69,7 @@ def test_fused_blocks_run_fused(monkeypatch: pytest.MonkeyPatch) -> None:
         inputs.append(type(x).__name__)
         return fused_layer(x, *others)
 
-    monkeypatch.setattr(block, "fused_layer", seen)
+    monkeypatch.setattr(fused_layers, "fused_layer", seen)
     with torch.no_grad():
         fused(torch.zeros(1, 64), torch.zeros(1, 0))
     unwatched, inputs[:] = list(inputs), []

@@ -13,7 +13,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate, sampler
-from squeeze_patch.adapters.nvidia import block
+from squeeze_patch.adapters.nvidia import fused_layers
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.errors import MeasurementError, StateError, UnsupportedModelError
 from squeeze_patch.evaluation.latency import Latency, Quartiles, interleaved, latency, paired_ratio
@@ -183,7 +183,7 @@ def test_fused_figures(was_fused: bool, monkeypatch: pytest.MonkeyPatch) -> None
         layers += 1
         return fused_layer(*arguments)
 
-    monkeypatch.setattr(block, "fused_layer", counted)
+    monkeypatch.setattr(fused_layers, "fused_layer", counted)
     dense = trained_generator()
     squeezed = squeeze_patch.apply(copy.deepcopy(dense), ratio=2, init="weights").eval()
     if was_fused:

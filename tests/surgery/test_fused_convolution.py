@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch import fused_convolution
-from squeeze_patch.adapters.nvidia import block as block_module
-from squeeze_patch.fused_convolution import Deferred
+from squeeze_patch import fused_convolution, handing_on
+from squeeze_patch.adapters.nvidia import fused_layers
+from squeeze_patch.handing_on import Deferred
 from tests.fused import MODES, assert_same, count, images, squeezed_generator
 
 HALVES = pytest.mark.skipif(torch.__version__.startswith("1."), reason="torch 1 convolves no halves on a CPU")
@@ -43,8 +43,8 @@ def test_half_precision(dtype: torch.dtype) -> None:
         exact = block.conv0(excite(f), w, noise_mode="const")
         plain = copy.deepcopy(block).to(dtype).conv0(excite(f.to(dtype)), w.to(dtype), noise_mode="const")
         kwargs = {"noise_mode": "const"}
-        found = block_module._run_layer(other.conv0, Deferred(f.to(dtype), excite), w, True, kwargs)
-        unfolded = block_module._run_layer(other.conv0, excite(f).to(dtype), w, True, kwargs)
+        found = fused_layers.run_layer(other.conv0, Deferred(f.to(dtype), excite), w, True, kwargs)
+        unfolded = fused_layers.run_layer(other.conv0, excite(f).to(dtype), w, True, kwargs)
     for result in (found, unfolded):
         assert result.dtype == dtype
         assert result.shape == exact.shape
@@ -74,9 +74,9 @@ def test_what_a_gpu_runs(n: int, kernels: bool, G: Any, monkeypatch: pytest.Monk
     """The ways that are chosen on a GPU, with the hosts' operations for filters and activations, here on a CPU."""
     expected = {mode: images(G, n, *mode) for mode in MODES}
     squeeze_patch.fuse(G)
-    for module in (fused_convolution, block_module):
+    for module in (handing_on, fused_convolution, fused_layers):
         monkeypatch.setattr(module, "on_gpu", lambda x: True)
-    monkeypatch.setattr(block_module, "_has_kernels", lambda ops: kernels and ops is not None)
+    monkeypatch.setattr(fused_layers, "_has_kernels", lambda ops: kernels and ops is not None)
     folds = count(monkeypatch, fused_convolution, "_folded")
     for mode in MODES:
         assert_same(images(G, n, *mode), expected[mode], G)
