@@ -46,7 +46,7 @@ def report(
     sources: Sources,
     quiet: bool,
 ) -> None:
-    """Measure dense against squeezed: cost, latency, memory, block by block.
+    """Measure dense against squeezed: cost, latency, memory, blocks.
 
     A dense FILE is measured against what squeezing would make of it, a squeezed one against its dense counterpart.
 
