@@ -50,9 +50,11 @@ def test_pickle(workspace: Path, capsys: Any) -> None:
     assert block.startswith(excite)
     assert block in generator
     assert set(re.findall(r"^(?:from|import) (\w+)", block, flags=re.MULTILINE)) <= {
+        "functools",
         "inspect",
         "math",
         "torch",
+        "types",
         "typing",
     }
     assert re.search(r"class SqueezedGenerator\(RebuildSqueezed, Generator\):", generator)

@@ -294,7 +294,7 @@ def test_the_command_says_that_nothing_was_proved(
     full_host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cannot(_: Any) -> Any:
-        raise proof._CannotRun("it wants a camera")
+        raise proof.CannotRun("it wants a camera")
 
     monkeypatch.setattr(proof, "trial_of", cannot)
     (tmp_path / "dense.pkl").write_bytes(pickle.dumps({"G_ema": full_host.generator()}))
