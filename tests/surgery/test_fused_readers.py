@@ -110,7 +110,7 @@ def test_one_gradient_is_enough(demo: Any, what: str) -> None:
     assert (gradient - expected).abs().max() <= 1e-5 * expected.abs().max()  # float32 sums in another order
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, about what its forward mode is made with
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`")  # of torch, about what its forward mode is made with
 def test_gradients_of_what_hooks_put_in(demo: Any) -> None:
     """A style offset that is learnt, behind all that the block can see, and a feature penalty; forward mode, too."""
 
