@@ -83,6 +83,12 @@ def is_plain(module: torch.nn.Module) -> bool:
     return not hooked and "forward" not in vars(module)
 
 
+def runs_forward_of(module: torch.nn.Module, classes: Collection[str]) -> bool:
+    """Whether a module's call is that of one of these classes: not of the user's subclass, nor patched."""
+    name, _, method = getattr(type(module).forward, "__qualname__", "").rpartition(".")
+    return name in classes and method == "forward" and "forward" not in vars(module)
+
+
 def refuse_hooks(layer: torch.nn.Module, name: str) -> None:
     """Raise `StateError` where hooks hang on ``layer`` or inside it: its replacement would not have them."""
     for path, module in layer.named_modules():

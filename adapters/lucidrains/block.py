@@ -9,11 +9,11 @@ from typing import Any, Dict, Optional, Tuple
 import torch
 
 from squeeze_patch.adapters.content import BlockSpec
-from squeeze_patch.adapters.layers import HOOKS, copy_flags, is_plain
+from squeeze_patch.adapters.layers import HOOKS, copy_flags, is_plain, runs_forward_of
 from squeeze_patch.adapters.lucidrains.layers import Block
 from squeeze_patch.connection import Excite
 from squeeze_patch.fused_convolution import Finish, fused_layer, pays
-from squeeze_patch.handing_on import Handed, hand_on, is_plain_run, on_gpu, read
+from squeeze_patch.handing_on import Handed, as_seen, hand_on, is_plain_run, on_gpu, read
 
 #: {child: {parameter: the dimension along which the squeezed channels lie}}; the other children are the dense block's
 NARROWED: Dict[str, Dict[str, int]] = {
@@ -23,6 +23,8 @@ NARROWED: Dict[str, Dict[str, int]] = {
 }
 #: {child: attributes that state the same number}
 _WIDTHS = {"to_noise2": ("out_features",), "conv2": ("filters",), "to_rgb": ("input_channel", "to_style.out_features")}
+#: classes of modulated convolutions, the host's and our own
+_CONVOLUTIONS = ("Conv2DMod", "Modulated")
 _SHARED = ("upsample", "to_style1", "to_noise1", "conv1", "to_style2")
 
 
@@ -80,9 +82,9 @@ class SqueezedGeneratorBlock(torch.nn.Module):
         # The image so far is the one input of the host's toRGB that a bias can come in by.
         below = self.rgb_bias.expand(len(x), -1, -1, -1) if prev_rgb is None else prev_rgb + self.rgb_bias
         rgb = self.to_rgb(f, below, istyle)
-        if not hasattr(self, "excite"):
-            return h, rgb
-        return (hand_on(self, f) if fast and self.defers and is_plain(self.excite) else self.excite(f)), rgb
+        if hasattr(self, "excite"):
+            h = hand_on(self, f) if fast and self.defers and is_plain(self.excite) else self.excite(f)
+        return (as_seen(self, h) if fast else h), rgb
 
 
 def _tensor_of(x: Any) -> Any:
@@ -120,7 +122,8 @@ def _run_layer(conv: Any, x: Any, style: torch.Tensor, noise: torch.Tensor, acti
 def _is_known(conv: Any) -> bool:
     """Whether nobody listens to a convolution, and it is one of 3x3 of StyleGAN2's."""
     plain = (getattr(conv, name, usual) == usual for name, usual in (("eps", 1e-8), ("stride", 1), ("dilation", 1)))
-    return bool(conv.demod) and is_plain(conv) and not conv._modules and all(plain)
+    known = runs_forward_of(conv, _CONVOLUTIONS) and is_plain(conv) and not conv._modules
+    return known and bool(conv.demod) and all(plain)
 
 
 def squeeze_block(block: Any, width: int, is_last: bool) -> SqueezedGeneratorBlock:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Iterator, Optional, Tuple, Type
 
 import torch
 
-from squeeze_patch.adapters.layers import is_plain
+from squeeze_patch.adapters.layers import is_plain, runs_forward_of
 from squeeze_patch.adapters.roles import Fusing
 from squeeze_patch.adapters.rosinality.layout import (
     HOOK,
@@ -33,6 +33,8 @@ from squeeze_patch.handing_on import Handed, hand_on, is_plain_run, on_gpu, read
 
 #: what layers of the hosts have inside, beside the modulated convolution; one that has more computes something else
 _CHILDREN = {"noise", "activate", "excite"}
+#: classes of modulated convolutions, the hosts' and our own
+_CONVOLUTIONS = ("ModulatedConv2d", "Modulated", "StyleModulated", "CleanModulated")
 _CHILDREN_OF_MODULATED = {"modulation", "blur", "smooth"}
 _EPSILON = 1e-8
 
@@ -136,9 +138,18 @@ def _tensor_of(x: Any) -> Any:
     return x.squeezed if isinstance(x, Handed) else x
 
 
+def _is_untouched(cls: Any) -> bool:
+    """Whether a class's forward is the one that it, or a class behind it, was written with."""
+    return cls.forward.__qualname__ in {f"{each.__qualname__}.forward" for each in cls.__mro__}
+
+
 def _is_plain_float(layer: Any, x: Any, style: Any, noise: Optional[torch.Tensor] = None) -> bool:
     """Whether a layer runs for its values alone, in float32 on a CPU."""
-    if layer.training or not all(isinstance(tensor, torch.Tensor) for tensor in (x, style)):
+    if (
+        layer.training
+        or not _is_untouched(layer.host_class)
+        or not all(isinstance(tensor, torch.Tensor) for tensor in (x, style))
+    ):
         return False
     single = all(tensor.dtype == torch.float32 for tensor in (x, style, *layer.parameters()))
     return single and (x.ndim, style.ndim) == (4, 2) and not on_gpu(x) and is_plain_run(layer, x, style, noise)
@@ -153,6 +164,7 @@ def _is_known(layer: Any) -> bool:
     slope = getattr(layer.activate, "negative_slope", None)
     return (
         all(map(is_plain, _listening(layer, modulated)))
+        and runs_forward_of(modulated, _CONVOLUTIONS)
         and isinstance(slope, (int, float))
         and getattr(modulated, "demodulate", True) is True
         and getattr(modulated, "eps", _EPSILON) == _EPSILON

@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, List
+from typing import List
 
 import pytest
 import torch
@@ -20,8 +20,8 @@ from benchmarks.common import generators
 from benchmarks.data import Data
 from benchmarks.quality import settings_of
 from squeeze_patch.adapters.nvidia import fused_layers
-from squeeze_patch.fused_convolution import fused_layer
 from squeeze_patch.testing import float_error
+from tests.fused import count
 from tests.hosts import Host
 from tests.hosts.training import need_second_derivatives
 
@@ -93,20 +93,13 @@ def test_networks_of_every_dtype(draggan: Host) -> None:
 
 def test_the_same_kernels_run(draggan: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every convolution of the dense generator by `fused_layer`, none by the host's layers."""
-    layers = 0
-
-    def counted(*arguments: Any) -> torch.Tensor:
-        nonlocal layers
-        layers += 1
-        return fused_layer(*arguments)
-
-    monkeypatch.setattr(fused_layers, "fused_layer", counted)
+    layers = count(monkeypatch, fused_layers, "fused_layer")
     dense = generators(draggan, "tiny")["dense"]
     G = kernels.with_same_kernels(dense)
     ws = torch.randn(1, G.num_ws, 512)
     with torch.no_grad():
         images, expected = (network.synthesis(ws, noise_mode="const") for network in (G, dense))
-    assert layers == 2 * 3 - 1  # 4x4 has one
+    assert len(layers) == 2 * 3 - 1  # 4x4 has one
     assert (images - expected).abs().max() <= float_error(dense, expected)
     assert [x.shape for x in G.parameters()] == [x.shape for x in dense.parameters()]
 

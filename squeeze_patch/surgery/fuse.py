@@ -157,12 +157,11 @@ def _close_to_clamp(found: Located, names: List[str], step: Callable[[int], None
     """Blocks whose excite comes close to its clamp in some images, or of which that cannot be told."""
     excites: Dict[str, Any] = {name: getattr(found.get_block(name), "excite", None) for name in names}
     clamps = {name: float(excite.conv_clamp) for name, excite in excites.items() if getattr(excite, "conv_clamp", None)}
-    largest: Dict[str, float] = {}
+    largest: Dict[str, List[float]] = {name: [] for name in clamps}
 
     def watch(name: str) -> Any:
         def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-            now, before = float(output.abs().max()), largest.get(name, 0.0)
-            largest[name] = before if now <= before else now  # what is no number stays
+            largest[name].append(float(output.abs().max()))
 
         return excites[name].register_forward_hook(hook)
 
@@ -180,4 +179,5 @@ def _close_to_clamp(found: Located, names: List[str], step: Callable[[int], None
     finally:
         for handle in handles:
             handle.remove()
-    return {name for name, clamp in clamps.items() if not largest.get(name, clamp) < HEADROOM * clamp}
+    far = {name: all(peak < HEADROOM * clamps[name] for peak in peaks) for name, peaks in largest.items() if peaks}
+    return {name for name in clamps if not far.get(name, False)}  # also where a peak is no number

@@ -127,3 +127,24 @@ def test_a_changed_forward_is_called(host: Any, G: Any) -> None:
     squeeze_patch.unfuse(G)
     layer.register_forward_hook(lambda _module, _inputs, output: output * 2)
     assert_same(found, images(host, G))
+
+
+@pytest.mark.parametrize("way", ["subclass", "class"])
+def test_convolutions_that_compute_something_else_by_now(
+    way: str, host: Any, G: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subclassed, or their class patched, after `fuse`: they run as they are."""
+    squeeze_patch.fuse(G)
+    layer = second(G)
+    inner: Any = next((child for child in layer.children() if hasattr(child, "modulation")), layer)
+    plain = type(inner).forward
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return plain(self, *args, **kwargs) * 0.5
+
+    if way == "subclass":
+        inner.__class__ = type("Quieter", (type(inner),), {"forward": forward})
+    else:
+        monkeypatch.setattr(type(inner), "forward", forward)
+    found = images(host, G)
+    assert_same(found, images(host, squeeze_patch.unfuse(G)))

@@ -19,9 +19,9 @@ from squeeze_patch.errors import MeasurementError, StateError, UnsupportedModelE
 from squeeze_patch.evaluation.latency import Latency, Quartiles, interleaved, latency, paired_ratio
 from squeeze_patch.evaluation.measure import Measurement, measure, pair
 from squeeze_patch.evaluation.memory import LiveTensors, memory
-from squeeze_patch.fused_convolution import fused_layer
 from squeeze_patch.sampling import draw, latents
 from squeeze_patch.testing import float_error
+from tests.fused import count
 from tests.hosts import Host
 
 
@@ -176,14 +176,7 @@ def test_what_cannot_be_measured() -> None:
 def test_fused_figures(was_fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured beside the others, the caller's generators as they were; and fused layers really ran, in the pass over
     the blocks, too, which hangs hooks on them."""
-    layers = 0
-
-    def counted(*arguments: Any) -> torch.Tensor:
-        nonlocal layers
-        layers += 1
-        return fused_layer(*arguments)
-
-    monkeypatch.setattr(fused_layers, "fused_layer", counted)
+    layers = count(monkeypatch, fused_layers, "fused_layer")
     dense = trained_generator()
     squeezed = squeeze_patch.apply(copy.deepcopy(dense), ratio=2, init="weights").eval()
     if was_fused:
@@ -192,9 +185,9 @@ def test_fused_figures(was_fused: bool, monkeypatch: pytest.MonkeyPatch) -> None
     assert plain.runs_fused == was_fused
     assert ("The squeezed and fused generator is" in str(plain)) == was_fused
     assert (plain.fused, plain.to_dict()["fused_verdict"]) == (None, None)
-    before = layers
+    before = len(layers)
     found = measure(dense, squeezed, batch=2, repeats=2, fuse=True)
-    assert layers > before
+    assert len(layers) > before
     assert not found.runs_fused
     assert squeeze_patch.status(squeezed).fused_blocks == (4 if was_fused else 0)
     assert found.fused is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, List
 
 import pytest
 import torch
@@ -249,6 +249,23 @@ def test_blocks_that_clamp_keep_excite() -> None:
     squeeze_patch.fuse(G)
     assert (G.synthesis.b16.defers, G.synthesis.b32.defers) == (True, False)
     assert_same(images(G), expected, G)
+
+
+def test_features_that_are_no_numbers_are_close_to_a_clamp() -> None:
+    """Those of the first image alone; the others are far from it."""
+    G = squeezed_generator()
+    G.synthesis.b16.excite.conv_clamp = 1e4
+    seen: List[None] = []
+
+    def spoil(_module: Any, _inputs: Any, output: torch.Tensor) -> Any:
+        seen.append(None)
+        return output * float("nan") if len(seen) == 1 else None
+
+    handle = G.synthesis.b16.excite.register_forward_hook(spoil)
+    squeeze_patch.fuse(G, verify=False)
+    handle.remove()
+    assert len(seen) == 8
+    assert not G.synthesis.b16.defers
 
 
 def test_one_attribute_says_it(G: Any) -> None:
