@@ -94,9 +94,9 @@ def broken(
     stranger: Stranger, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Dict[str, Tuple[int, Path]]:
     """{name of a break: (exit code, folder)} of those whose tests are run, by one process, which imports torch once."""
-    chosen = [
-        item.callspec.params["way"] for item in request.session.items if "way" in getattr(item, "fixturenames", ())
-    ]
+    # items of this file alone: others may have a parameter of that name
+    here = [item for item in request.session.items if item.path == request.node.path]
+    chosen = [item.callspec.params["way"] for item in here if "way" in getattr(item, "fixturenames", ())]
     runs: Dict[str, List[str]] = {}
     folders: Dict[str, Path] = {}
     for way in chosen:
