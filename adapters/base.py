@@ -14,7 +14,7 @@ from typing import Any, Callable, Collection, Dict, List, Mapping, Optional
 
 import torch
 
-from squeeze_patch.adapters.content import BlockSpec, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import BlockShape, BlockSpec, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.roles import Fusing, Interchange, Pickles, Running, Scripts, StateDicts, TrainingWrapper
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -45,7 +45,9 @@ class Surgery(abc.ABC):
 
     @abc.abstractmethod
     def specs(self, network: Module) -> List[BlockSpec]:
-        """The blocks in the order in which they run."""
+        """The blocks in the order in which they run, of the sizes that they have now: ``in_channels`` and ``channels``
+        are what comes in and goes out, ``width`` tells squeezed blocks. Narrowed ones are told by the Plan
+        (`located.described`)."""
 
     @abc.abstractmethod
     def dense_block(self, network: Module, name: str) -> DenseBlock:
@@ -56,8 +58,9 @@ class Surgery(abc.ABC):
         """Style vectors [n, w_dim], float32, on the CPU, of ``n`` random latents; changes nothing in ``root``."""
 
     @abc.abstractmethod
-    def build(self, network: Module, name: str, width: int) -> Module:
-        """A squeezed block with fresh random layers for the dense block ``name``; ``network`` stays as it is."""
+    def build(self, network: Module, name: str, shape: BlockShape) -> Module:
+        """A squeezed or narrowed block with fresh random layers for the dense block ``name``; ``network`` stays as it
+        is. `UnsupportedModelError` where the family has no blocks of such a shape."""
 
     @abc.abstractmethod
     def check_replaceable(self, block: Module, name: str) -> None:

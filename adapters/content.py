@@ -9,15 +9,33 @@ import torch
 
 
 @dataclass(frozen=True)
+class BlockShape:
+    """Sizes of one squeezed or narrowed block.
+
+    Attributes:
+        inputs: channels that conv0 reads; 0 in a first block without conv0.
+        inner: p, outputs of conv0, or channels of the constant of a first block without conv0.
+        width: q, outputs of conv1, which toRGB reads.
+        excite: True = squeezed: excite makes the dense block's c channels again for the next one (the last block has
+            none). False = narrowed: a block of the host's own class that hands on its q channels.
+    """
+
+    inputs: int
+    inner: int
+    width: int
+    excite: bool = True
+
+
+@dataclass(frozen=True)
 class BlockSpec:
-    """What the planner needs to know of one synthesis block, dense or squeezed.
+    """What the planner needs to know of one synthesis block: of the dense one, and how it differs from that.
 
     Attributes:
         name: the block's name within the synthesis network.
         resolution: height and width of its features; where they differ, the one that the host counts by.
         in_channels: channels of the features coming in, 0 for the first block.
         channels: c, channels of the features going out.
-        width: q of a squeezed block, None while dense.
+        width: q of a squeezed or narrowed block, None while dense.
         w_dim: dimension of one style vector.
         img_channels: channels of the image.
         kernel_size: of conv1.
@@ -27,6 +45,9 @@ class BlockSpec:
         output_parameters: of conv1 for every output, besides its weights: a bias, or more.
         added_parameters: of the block once squeezed, besides excite's.
         sides: (height, width) of its features where they are not square.
+        inner: p of a squeezed or narrowed block where it is not c.
+        inputs: channels that conv0 of a squeezed or narrowed block reads where they are not ``in_channels``.
+        excite: of a squeezed or narrowed block, see `BlockShape`.
     """
 
     name: str
@@ -42,6 +63,27 @@ class BlockSpec:
     output_parameters: int = 1
     added_parameters: int = 0
     sides: Optional[Tuple[int, int]] = None
+    inner: Optional[int] = None
+    inputs: Optional[int] = None
+    excite: bool = True
+
+    @property
+    def dense_inputs(self) -> int:
+        """Channels that conv0 of the dense block reads: the first block has one on its constant, or none."""
+        return self.in_channels or (self.channels if self.upsampling == "bilinear" else 0)
+
+    @property
+    def is_squeezed(self) -> bool:
+        """Whether it is a block with the image squeeze connection: not dense, not narrowed."""
+        return self.width is not None and self.excite
+
+    @property
+    def shape(self) -> Optional[BlockShape]:
+        """Of a squeezed or narrowed block, None while dense."""
+        if self.width is None:
+            return None
+        inputs = self.dense_inputs if self.inputs is None else self.inputs
+        return BlockShape(inputs, self.channels if self.inner is None else self.inner, self.width, self.excite)
 
     @property
     def height_width(self) -> Tuple[int, int]:
@@ -109,19 +151,39 @@ class DenseBlock:
 
 
 @dataclass(frozen=True)
-class SqueezedStart:
-    """Trained start of one squeezed block, in effective values.
+class Kept:
+    """Channels of a dense block that stay, ascending, int64; None = all of them.
 
-    ``kept`` [q]: the channels of conv1 that stay, ascending. ``excite_weight`` [c, q] and ``excite_bias`` [c] are None
-    in the last block. ``rgb_weight`` [img_channels, q], ``rgb_style`` over q, ``rgb_bias`` [img_channels].
+    Attributes:
+        outputs: of conv1 [q], which toRGB reads.
+        inner: of conv0, or of the constant [p], which conv1 reads.
+        inputs: of those that conv0 reads.
     """
 
-    kept: torch.Tensor
+    outputs: torch.Tensor
+    inner: Optional[torch.Tensor] = None
+    inputs: Optional[torch.Tensor] = None
+
+
+@dataclass(frozen=True)
+class SqueezedStart:
+    """Trained start of one squeezed or narrowed block, in effective values.
+
+    ``conv0``, ``conv1``: weight, bias and noise strength, of kept channels only, that take the place of the dense
+    one's; None = the dense one's own numbers of the kept channels, to the bit. The style has the dense one's rows of
+    the kept inputs in any case. Rows of weights may be scaled: demodulation divides by their size.
+    ``excite_weight`` [c, q] and ``excite_bias`` [c] are None where there is no excite. ``rgb_weight`` [img_channels,
+    q], ``rgb_style`` over q, ``rgb_bias`` [img_channels].
+    """
+
+    kept: Kept
     excite_weight: Optional[torch.Tensor]
     excite_bias: Optional[torch.Tensor]
     rgb_weight: torch.Tensor
     rgb_style: Affine
     rgb_bias: torch.Tensor
+    conv0: Optional[ConvWeights] = None
+    conv1: Optional[ConvWeights] = None
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any, Callable, Collection, Dict, List
 
 import torch
 
-from squeeze_patch.adapters.content import SqueezedStart
-from squeeze_patch.errors import StateError
+from squeeze_patch.adapters.content import BlockShape, BlockSpec, SqueezedStart
+from squeeze_patch.errors import StateError, UnsupportedModelError
 
 HOOKS = (
     "_forward_hooks",
@@ -51,6 +51,25 @@ def fill_excite(excite: Any, start: SqueezedStart) -> None:
     if start.excite_weight is not None and start.excite_bias is not None:
         excite.weight.copy_(start.excite_weight[:, :, None, None] / excite.weight_gain)
         excite.bias.copy_(start.excite_bias)
+
+
+def width_alone(spec: BlockSpec, shape: BlockShape, family: str) -> int:
+    """q of the paper's block; `UnsupportedModelError` where another shape is asked for."""
+    if shape != BlockShape(spec.dense_inputs, spec.channels, shape.width):
+        raise UnsupportedModelError(
+            f"{spec.name}: the adapter of family {family} builds blocks that are narrower behind conv1 alone, with "
+            "excite; use method='squeeze' with a reduction, a ratio or widths"
+        )
+    return shape.width
+
+
+def as_large_as(weight: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """``weight`` [out, ...], whose rows' size does not matter (they are demodulated), with rows of the root mean square
+    of those of ``kept`` [out, ...], the host's own numbers: training steps are as large, in relation, as they were."""
+    dims = list(range(1, weight.ndim))
+    size, wanted = (x.float().square().mean(dim=dims, keepdim=True).sqrt() for x in (weight, kept))
+    usable = (size > 0) & (wanted > 0)
+    return weight * torch.where(usable, wanted.to(weight.device) / size.clamp_min(1e-30), torch.ones_like(size))
 
 
 def is_parametrised(module: torch.nn.Module) -> bool:

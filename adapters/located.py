@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from dataclasses import dataclass, replace
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 
@@ -34,7 +34,8 @@ class Located:
 
     @classmethod
     def of(cls, root: Module, adapter: Adapter, network: Module) -> Located:
-        return cls(root, adapter, network, tuple(adapter.surgery.specs(network)))
+        surgery = adapter.surgery
+        return cls(root, adapter, network, described(surgery.specs(network), surgery.plan_of(network)))
 
     def again(self) -> Located:
         """The same generator, its blocks as they are now."""
@@ -99,6 +100,59 @@ class Located:
 
     def sampler(self) -> Sampler:
         return self.running.sampler(self.root, self.network)
+
+
+def described(specs: Sequence[BlockSpec], plan: Optional[Mapping[str, Any]]) -> Tuple[BlockSpec, ...]:
+    """Blocks as dense ones and what became of them, by the Plan that travels with them: of a narrowed block, whose
+    class is the host's, nothing else tells the channels that it had.
+
+    Args:
+        specs: as the adapter's `Surgery.specs` has them.
+        plan: as `Surgery.plan_of` has it; what it says of blocks that are not there, or wrongly, is left aside.
+    """
+    entries = _entries(plan)
+    found: List[BlockSpec] = []
+    for spec in specs:
+        entry = entries.get(spec.name)
+        dense_in = found[-1].channels if found else spec.in_channels
+        if entry is None or (entry.excite and spec.width is None):
+            found.append(spec)
+            continue
+        inner = spec.channels if spec.inner is None else spec.inner
+        inputs = spec.in_channels if found and spec.in_channels != dense_in else None
+        found.append(
+            replace(
+                spec,
+                in_channels=dense_in,
+                inputs=inputs,
+                channels=entry.channels,
+                inner=None if inner == entry.channels else inner,
+                width=spec.width if entry.excite else spec.channels,
+                excite=entry.excite,
+            )
+        )
+    return tuple(found)
+
+
+def narrowed_blocks(plan: Optional[Mapping[str, Any]]) -> Set[str]:
+    """Names of the blocks that a Plan, as `Surgery.plan_of` has it, narrows."""
+    return {name for name, entry in _entries(plan).items() if not entry.excite}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a Plan says of a block: the channels that it had, and whether it is a squeezed one."""
+
+    channels: int
+    excite: bool
+
+
+def _entries(plan: Optional[Mapping[str, Any]]) -> Dict[str, _Entry]:
+    try:
+        blocks = plan["blocks"] if plan else []
+        return {str(b["name"]): _Entry(int(b["channels"]), bool(b.get("excite", True))) for b in blocks}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def is_finite(tensor: torch.Tensor) -> bool:

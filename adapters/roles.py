@@ -8,7 +8,7 @@ from typing import Any, Callable, Collection, Dict, FrozenSet, List, Mapping, Op
 
 import torch
 
-from squeeze_patch.adapters.content import Sampler
+from squeeze_patch.adapters.content import Kept, Sampler
 from squeeze_patch.adapters.records import Record
 
 Module = torch.nn.Module
@@ -98,9 +98,9 @@ class StateDicts(abc.ABC):
         ``state``}}, the moving average first; else nothing."""
         return {}
 
-    def kept_entries(self, network: Module, kept: Mapping[str, torch.Tensor]) -> Dict[str, Tuple[int, torch.Tensor]]:
-        """{parameter of the squeezed ``network``: (dimension, indices along it in the dense parameter)}, for parameters
-        of which squeezing keeps a part; ``kept`` is {block name: kept channels [q]}."""
+    def kept_entries(self, network: Module, kept: Mapping[str, Kept]) -> Dict[str, List[Tuple[int, torch.Tensor]]]:
+        """{parameter of the squeezed ``network``: [(dimension, indices along it in the dense parameter), ...]}, for
+        parameters of which squeezing keeps a part; ``kept`` is {block name: channels that stay}."""
         return {}
 
 

@@ -21,6 +21,7 @@ import torch
 import squeeze_patch
 from benchmarks.common import random_layers
 from squeeze_patch.adapters import locate
+from squeeze_patch.adapters.content import Kept
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.evaluation.pixels import psnr
@@ -51,12 +52,12 @@ def generator_from(weights: Optional[Path]) -> Any:
     return G.eval().requires_grad_(False)
 
 
-def by_weight_norm(G: Any, plan: squeeze_patch.Plan) -> Dict[str, torch.Tensor]:
+def by_weight_norm(G: Any, plan: squeeze_patch.Plan) -> Dict[str, Kept]:
     """The q filters of largest norm in every conv1."""
     kept = {}
     for block in plan.blocks:
         norms = getattr(G.synthesis, block.name).conv1.weight.square().sum(dim=[1, 2, 3])
-        kept[block.name] = norms.topk(block.width).indices.sort().values
+        kept[block.name] = Kept(norms.topk(block.width).indices.sort().values)
     return kept
 
 

@@ -19,6 +19,7 @@ from squeeze_patch.adapters import locate
 from squeeze_patch.initialization.registry import trained_starts
 from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.request import Request
+from squeeze_patch.planning.shapes import shapes_of
 from squeeze_patch.surgery.apply import squeeze
 from squeeze_patch.surgery.proof import Trial, build_twins, prove
 from squeeze_patch.testing import trained
@@ -35,11 +36,11 @@ def times(G: Any) -> Dict[str, float]:
     """{part: seconds} of a dense generator; squeezed afterwards."""
     found = locate(G)
     plan = plan_for(found, Request())
-    widths = {block.name: block.width for block in plan.blocks}
+    shapes = shapes_of(found.specs, plan.blocks)
     trials = []
-    took = {"proof": seconds(lambda: trials.append(prove(found, build_twins(found, list(widths)))))}
+    took = {"proof": seconds(lambda: trials.append(prove(found, build_twins(found, shapes))))}
     for init in ("calibrated", "weights"):
-        took[init] = seconds(lambda init=init: trained_starts(found, widths, init))  # type: ignore[misc]
+        took[init] = seconds(lambda init=init: trained_starts(found, shapes, init))  # type: ignore[misc]
     with random_layers(0):
         took["random"] = seconds(lambda: squeeze(found, plan, "random"))
     (trial,) = trials

@@ -26,6 +26,7 @@ import torch
 import squeeze_patch
 from benchmarks.fidelity import generator_from, images_of
 from squeeze_patch.adapters import locate
+from squeeze_patch.adapters.content import Kept
 from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.initialization.calibrated import statistics as calibration_statistics
 from squeeze_patch.initialization.selection import rank_channels
@@ -143,13 +144,17 @@ SELECTIONS: Dict[str, Selection] = {
 }
 
 
-def chosen(G: Any, plan: squeeze_patch.Plan, selection: Selection, seed: int) -> Dict[str, torch.Tensor]:
+def chosen(G: Any, plan: squeeze_patch.Plan, selection: Selection, seed: int) -> Dict[str, Kept]:
     """{block name: kept channels}, on the statistics of the calibrated start."""
     found = locate(G)
     seen = calibration_statistics(found.dense_blocks(), lambda n: found.sample_w(n, seed))
     return {
-        block.name: torch.from_numpy(
-            np.sort(selection(seen.covariance[block.name].numpy(), seen.importance[block.name].numpy(), block.width))
+        block.name: Kept(
+            torch.from_numpy(
+                np.sort(
+                    selection(seen.covariance[block.name].numpy(), seen.importance[block.name].numpy(), block.width)
+                )
+            )
         )
         for block in plan.blocks
     }

@@ -164,9 +164,10 @@ def compare_windows(
     """Every simulated value is the host's, whose features are ``seen``, at its place."""
     corners, touched, edges = torch.zeros([len(ws), 2], dtype=torch.int64), set(), set()
     own_image = torch.empty(0)
-    for block, step, own, own_image in simulation.dense_run(blocks, [len(ws)] * len(blocks), ws, seed=0):  # noqa: B007
-        if step.crops is not None:
-            corners = 2 * (corners + step.crops)
+    for step in simulation.dense_run(blocks, [len(ws)] * len(blocks), ws, seed=0):
+        block, own, own_image = step.block, step.y, step.image
+        if step.window.crops is not None:
+            corners = 2 * (corners + step.window.crops)
             for dim, side in enumerate(block.spec.height_width):
                 last = max(side - WINDOW, 0)
                 edges |= {(side, 0), (side, last)}

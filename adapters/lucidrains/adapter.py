@@ -37,7 +37,7 @@ from typing import Any, List, Optional
 import torch
 
 from squeeze_patch.adapters.base import Adapter, Surgery
-from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import Affine, BlockShape, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.layers import (
     class_named,
     fill_excite,
@@ -45,6 +45,7 @@ from squeeze_patch.adapters.layers import (
     missing_tensors,
     refuse_hooks,
     value,
+    width_alone,
 )
 from squeeze_patch.adapters.lucidrains.block import NARROWED, SqueezedGeneratorBlock, dense_block_like, squeeze_block
 from squeeze_patch.adapters.lucidrains.fusing import LucidrainsFusing
@@ -98,8 +99,9 @@ class LucidrainsSurgery(Surgery):
             noise="uniform",
         )
 
-    def build(self, network: Any, name: str, width: int) -> SqueezedGeneratorBlock:
+    def build(self, network: Any, name: str, shape: BlockShape) -> SqueezedGeneratorBlock:
         block = self.get_block(network, name)
+        width = width_alone(_spec(network, _index(name)), shape, "lucidrains")
         self.check_replaceable(block, name)
         return squeeze_block(block, width, is_last=_index(name) == len(network.blocks) - 1)
 
@@ -109,7 +111,7 @@ class LucidrainsSurgery(Surgery):
                 refuse_hooks(getattr(block, child), f"{name}.{child}")
 
     def load_start(self, new: Any, dense: Any, start: SqueezedStart) -> None:
-        kept = start.kept.to(dense.conv2.weight.device)
+        kept = start.kept.outputs.to(dense.conv2.weight.device)
         with torch.no_grad():
             new.conv2.weight.copy_(dense.conv2.weight[kept])
             new.to_noise2.weight.copy_(dense.to_noise2.weight[kept])

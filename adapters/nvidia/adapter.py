@@ -20,14 +20,15 @@ import inspect
 import sys
 import types
 import uuid
-from typing import Any, List, Mapping, Optional
+from typing import Any, List, Mapping, Optional, Union
 
 import torch
 
 from squeeze_patch.adapters.base import Adapter, Surgery
-from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import Affine, BlockShape, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.layers import (
     HOOKS,
+    as_large_as,
     class_named,
     fill_excite,
     is_parametrised,
@@ -35,10 +36,11 @@ from squeeze_patch.adapters.layers import (
     refuse_hooks,
     value,
 )
+from squeeze_patch.adapters.located import described, narrowed_blocks
 from squeeze_patch.adapters.nvidia.body import BODIES, dense_body_like
 from squeeze_patch.adapters.nvidia.fusing import NvidiaFusing
 from squeeze_patch.adapters.nvidia.interchange import NvidiaInterchange
-from squeeze_patch.adapters.nvidia.portable import module_of, persistence_tables, rebuildable_source, squeeze_block
+from squeeze_patch.adapters.nvidia.portable import module_of, persistence_tables, rebuildable_source, shaped_block
 from squeeze_patch.adapters.nvidia.running import NvidiaRunning, sample_styles
 from squeeze_patch.adapters.nvidia.states import NvidiaStates
 from squeeze_patch.adapters.nvidia.stored import BOOKKEEPING
@@ -100,10 +102,12 @@ class NvidiaSurgery(Surgery):
             rgb_bias=value(torgb.bias),
         )
 
-    def build(self, network: torch.nn.Module, name: str, width: int) -> Any:
+    def build(self, network: torch.nn.Module, name: str, shape: BlockShape) -> Any:
         block = self.get_block(network, name)
         self.check_replaceable(block, name)
-        new = squeeze_block(block, width)
+        new = shaped_block(block, [shape.inputs, shape.inner, shape.width, shape.excite])
+        if "conv0" in new._modules and new.conv0 is not block.conv0:
+            refuse_hooks(block.conv0, f"{name}.conv0")
         for hooks in HOOKS:  # the same dictionaries, so that the handles that users hold stay valid
             if hasattr(block, hooks) and hasattr(new, hooks):
                 object.__setattr__(new, hooks, getattr(block, hooks))
@@ -115,11 +119,14 @@ class NvidiaSurgery(Surgery):
                 refuse_hooks(getattr(block, child), f"{name}.{child}")
 
     def load_start(self, new: Any, dense: Any, start: SqueezedStart) -> None:
-        kept = start.kept.to(dense.conv1.weight.device)
+        kept = start.kept
         with torch.no_grad():
-            state = dense.conv1.state_dict()
-            state.update(weight=state["weight"][kept], bias=state["bias"][kept])
-            new.conv1.load_state_dict({name: state[name] for name in new.conv1.state_dict()})
+            if dense.in_channels == 0:
+                if kept.inner is not None:
+                    new.const.copy_(dense.const[kept.inner.to(dense.const.device)])
+            elif new.conv0 is not dense.conv0:
+                _load_conv(new.conv0, dense.conv0, start.conv0, kept.inner, kept.inputs)
+            _load_conv(new.conv1, dense.conv1, start.conv1, kept.outputs, kept.inner)
             _write_affine(new.torgb.affine, start.rgb_style, new.torgb.weight_gain)
             new.torgb.weight.copy_(start.rgb_weight[:, :, None, None])
             new.torgb.bias.copy_(start.rgb_bias)
@@ -131,7 +138,7 @@ class NvidiaSurgery(Surgery):
         if owner is None or class_named(owner, "RebuildSqueezed"):
             return
         path = next(name for name, module in owner.named_modules() if module is network)
-        blocks = {str(block["name"]): int(block["width"]) for block in plan["blocks"]}
+        blocks = {spec.name: _stored(spec) for spec in described(self.specs(network), plan) if spec.shape is not None}
         squeeze = {"network": path, "blocks": blocks, "plan": dict(plan)}
         source = rebuildable_source(owner._orig_module_src, owner._orig_class_name)
         _share_classes(owner, source)
@@ -159,6 +166,15 @@ class NvidiaSurgery(Surgery):
         kwargs = {key: value for key, value in owner.init_kwargs.items() if key != "squeeze"}
         dense: torch.nn.Module = host_class(*owner.init_args, **kwargs)
         return dense
+
+
+def _stored(spec: BlockSpec) -> Union[int, List[int]]:
+    """A shape as `shaped_block` takes it."""
+    shape = spec.shape
+    assert shape is not None
+    if shape == BlockShape(spec.dense_inputs, spec.channels, shape.width):
+        return shape.width
+    return [shape.inputs, shape.inner, shape.width, int(shape.excite)]
 
 
 def _share_classes(owner: Any, source: str) -> None:
@@ -192,6 +208,7 @@ def _names(network: Any) -> List[str]:
 
 def _unsupported_reason(network: torch.nn.Module) -> Optional[str]:
     """Why a network of this family cannot be squeezed, or None."""
+    narrowed = narrowed_blocks(getattr(network, "squeeze_plan", None))
     for name in _names(network):
         block: Any = getattr(network, name, None)
         if block is None:
@@ -224,7 +241,7 @@ def _unsupported_reason(network: torch.nn.Module) -> Optional[str]:
                     f"{name}.{part} ({type(layer).__name__}) has no {' and no '.join(missing)}; where something is "
                     "wrapped around the host's layers (an adapter, as LoRA?), merge it into their weights first"
                 )
-        if not _shapes_fit(block):
+        if not _shapes_fit(block, name in narrowed or class_named(block, "SqueezedBlock")):
             return f"block {name}: the shapes of conv1 and torgb do not belong to a StyleGAN2 block"
     return None
 
@@ -235,29 +252,30 @@ def _further_arguments(block: torch.nn.Module) -> List[str]:
     return [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
-def _shapes_fit(block: Any) -> bool:
+def _shapes_fit(block: Any, is_changed: bool) -> bool:
     out, into = block.conv1.weight.shape[:2]
     channels = block.const.shape[0] if block.in_channels == 0 else block.conv0.weight.shape[0]
-    squeezed = class_named(block, "SqueezedBlock")
-    return into == channels and (squeezed or out == channels) and block.torgb.weight.shape[1:] == (out, 1, 1)
+    return into == channels and (is_changed or out == channels) and block.torgb.weight.shape[1:] == (out, 1, 1)
 
 
 def _spec(network: Any, name: str) -> BlockSpec:
     block, first = getattr(network, name), getattr(network, _names(network)[0])
-    weight = block.conv1.weight
+    weight, squeezed = block.conv1.weight, class_named(block, "SqueezedBlock")
+    channels = int(block.out_channels) if squeezed else weight.shape[0]
     times = int(block.resolution) / int(first.resolution)
     height, width = (int(side * times) for side in first.const.shape[1:])
     return BlockSpec(
         name=name,
         resolution=int(block.resolution),
         in_channels=int(block.in_channels),
-        channels=weight.shape[1],
-        width=weight.shape[0] if class_named(block, "SqueezedBlock") else None,
+        channels=channels,
+        width=weight.shape[0] if squeezed else None,
         w_dim=block.conv1.affine.weight.shape[1],
         img_channels=block.torgb.weight.shape[0],
         kernel_size=weight.shape[2],
         is_last=bool(block.is_last),
         sides=None if height == width == block.resolution else (height, width),
+        inner=None if weight.shape[1] == channels else weight.shape[1],
     )
 
 
@@ -268,6 +286,27 @@ def _affine(layer: Any) -> Affine:
 def _write_affine(layer: Any, style: Affine, gain: float) -> None:
     layer.weight.copy_(style.weight / (layer.weight_gain * gain))
     layer.bias.copy_(style.bias / (layer.bias_gain * gain))
+
+
+def _load_conv(
+    new: Any,
+    dense: Any,
+    refitted: Optional[ConvWeights],
+    outputs: Optional[torch.Tensor],
+    inputs: Optional[torch.Tensor],
+) -> None:
+    """Write what is kept of a dense convolution, or what was fitted in its place, into a smaller one."""
+    state = dense.state_dict()
+    cut = {"weight": (outputs, inputs), "bias": (outputs,), "affine.weight": (inputs,), "affine.bias": (inputs,)}
+    for name, indices in cut.items():
+        for dim, index in enumerate(indices):
+            if index is not None:
+                state[name] = state[name].index_select(dim, index.to(state[name].device))
+    if refitted is not None:
+        state.update(weight=as_large_as(refitted.weight, state["weight"]), bias=refitted.bias)
+        if "noise_strength" in state:
+            state["noise_strength"] = torch.tensor(refitted.noise_strength)
+    new.load_state_dict({name: state[name] for name in new.state_dict()})
 
 
 def _check_filter(layer: Any, where: str) -> None:

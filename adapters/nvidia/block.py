@@ -151,12 +151,15 @@ class SqueezedBlock(torch.nn.Module):
         return f"resolution={self.resolution:d}, channels={self.out_channels:d}, squeezed={self.squeezed_channels:d}"
 
 
-def squeeze_block(block: Any, width: int) -> Any:
+def squeeze_block(block: Any, width: int, inner: Optional[int] = None, inputs: Optional[int] = None) -> Any:
     """Build the squeezed counterpart of a dense block, with fresh random conv1, torgb and excite.
 
     Args:
-        block: dense 'skip' block of a host; left as it is. const, conv0 and resample_filter are shared, not copied.
+        block: dense 'skip' block of a host; left as it is. What keeps its size is shared, not copied: const, conv0
+            and resample_filter.
         width: q, the squeezed width, 1 to c.
+        inner: p, outputs of conv0, or channels of const; None = c.
+        inputs: channels that conv0 reads; None = as many as it does.
 
     Returns:
         A `SqueezedBlock` on the same device, with the same training flag and the same frozen parameters; persistent in
@@ -164,9 +167,11 @@ def squeeze_block(block: Any, width: int) -> Any:
     """
     conv1, torgb = block.conv1, block.torgb
     channels = conv1.weight.shape[0]
+    inner = channels if inner is None else inner
+    inputs = int(block.in_channels) if inputs is None else inputs
     persistent = persistence_of(block)
     new = persistent(SqueezedBlock)(
-        in_channels=int(block.in_channels),
+        in_channels=inputs,
         out_channels=channels,
         squeezed_channels=width,
         w_dim=conv1.affine.weight.shape[1],
@@ -179,24 +184,61 @@ def squeeze_block(block: Any, width: int) -> Any:
         fused_modconv_default=getattr(block, "fused_modconv_default", None),
     )
     new.register_buffer("resample_filter", block.resample_filter)
-    if block.in_channels == 0:
-        if "const" in block._buffers:
-            new.register_buffer("const", block.const)
-        else:
-            new.const = block.const
-    else:
-        new.conv0 = block.conv0
-    new.conv1 = rebuild_layer(conv1, out_channels=width)
+    _put_first_half(new, block, inner, inputs)
+    new.conv1 = rebuild_layer(conv1, in_channels=inner, out_channels=width)
     new.torgb = rebuild_layer(torgb, in_channels=width)
     if not block.is_last:
         excite = persistent(Excite)(width, channels, conv_clamp=getattr(conv1, "conv_clamp", None))
         new.excite = excite.to(device=conv1.weight.device, dtype=conv1.weight.dtype)
         new.excite.requires_grad_(conv1.weight.requires_grad)
     new.training = block.training
-    for name in ("conv1", "torgb", "excite"):
-        if name in new._modules:
-            new._modules[name].train(block.training)
+    for name, layer in new._modules.items():
+        if layer is not getattr(block, name, None):
+            layer.train(block.training)
     return new
+
+
+def narrow_block(block: Any, width: int, inner: int, inputs: int) -> Any:
+    """Build a block of the host's own class with fewer channels, with fresh random layers; arguments as above."""
+    new = block.__class__.__new__(block.__class__)
+    vars(new).update(vars(block))
+    for kind in ("_parameters", "_buffers", "_modules"):
+        vars(new)[kind] = dict(vars(block)[kind])
+    new.in_channels = inputs
+    _put_first_half(new, block, inner, inputs)
+    new.conv1 = rebuild_layer(block.conv1, in_channels=inner, out_channels=width)
+    new.torgb = rebuild_layer(block.torgb, in_channels=width)
+    for name, layer in new._modules.items():
+        if layer is not block._modules[name]:
+            layer.train(block.training)
+    return new
+
+
+def _put_first_half(new: Any, block: Any, inner: int, inputs: int) -> None:
+    """const or conv0: the block's own where its size stays."""
+    if block.in_channels == 0:
+        const = block.const
+        if const.shape[0] != inner:
+            const = torch.randn([inner, *const.shape[1:]], device=const.device, dtype=const.dtype)
+        if "const" in block._buffers:
+            new.register_buffer("const", const)
+        else:
+            own = const is block.const
+            new.const = const if own else torch.nn.Parameter(const, requires_grad=block.const.requires_grad)
+    elif tuple(block.conv0.weight.shape[:2]) == (inner, inputs):
+        new.conv0 = block.conv0
+    else:
+        new.conv0 = rebuild_layer(block.conv0, in_channels=inputs, out_channels=inner)
+
+
+def shaped_block(block: Any, shape: Any) -> Any:
+    """The block that a Plan makes of ``block``: ``shape`` is q, or [inputs, p, q, whether it has excite]."""
+    if isinstance(shape, int):
+        return squeeze_block(block, shape)
+    inputs, inner, width, excite = shape
+    if excite:
+        return squeeze_block(block, width, inner, inputs)
+    return narrow_block(block, width, inner, inputs)
 
 
 #: attributes that say what a layer computes and do not depend on its width
@@ -279,13 +321,14 @@ class RebuildSqueezed:
 
     Args:
         squeeze: ``network`` = path of the synthesis network inside the generator ('' = itself), ``blocks`` =
-            {child name: q}, ``plan`` = the Plan as a plain dict.
+            {child name: as `shaped_block` takes it}, ``plan`` = the Plan as a plain dict.
     """
 
     def __init__(self, *args: Any, squeeze: Dict[str, Any], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         modules: Dict[str, Any] = dict(self.named_modules())  # type: ignore[attr-defined]
         network = modules[squeeze["network"]]
-        for name, width in squeeze["blocks"].items():
-            setattr(network, name, squeeze_block(getattr(network, name), width))
+        dense = dict(network.named_children())
+        for name, shape in squeeze["blocks"].items():
+            setattr(network, name, shaped_block(dense[name], shape))
         network.squeeze_plan = squeeze["plan"]

@@ -22,7 +22,7 @@ from squeeze_patch.adapters.interchange import (
 )
 from squeeze_patch.adapters.layers import missing_tensors
 from squeeze_patch.adapters.nvidia.hosted import built, channel_options, synthesis_options
-from squeeze_patch.adapters.nvidia.portable import squeeze_block
+from squeeze_patch.adapters.nvidia.portable import shaped_block
 from squeeze_patch.adapters.roles import Interchange
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -46,7 +46,7 @@ class NvidiaInterchange(Interchange):
         G: Any = dense_generator(state)
         for resolution, width in widths(state).items():
             block = getattr(G.synthesis, f"b{resolution}")
-            setattr(G.synthesis, f"b{resolution}", squeeze_block(block, width).requires_grad_(False))
+            setattr(G.synthesis, f"b{resolution}", shaped_block(block, width).requires_grad_(False))
         load(G, state)
         return G  # type: ignore[no-any-return]
 

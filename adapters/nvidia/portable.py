@@ -37,15 +37,15 @@ def rebuildable_source(host_source: str, base: str) -> str:
     )
 
 
-def squeeze_block(block: Any, width: int) -> Any:
-    """As `block.squeeze_block`; pickles of the new block, where its host makes classes persistent, carry
+def shaped_block(block: Any, shape: Any) -> Any:
+    """As `block.shaped_block`; pickles of a squeezed block, where its host makes classes persistent, carry
     `portable_source`."""
     tables = persistence_tables(type(block))
     if tables is not None:
         modules, sources = tables
         modules.setdefault(portable_source(), block_module)
         sources.setdefault(block_module, portable_source())
-    return block_module.squeeze_block(block, width)
+    return block_module.shaped_block(block, shape)
 
 
 def persistence_tables(cls: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, Collection, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
+from squeeze_patch.adapters.content import Kept
 from squeeze_patch.adapters.interchange import MAPPING_LR
 from squeeze_patch.adapters.nvidia.block import SqueezedBlock
 from squeeze_patch.adapters.nvidia.body import ACTIVATIONS, BODIES
@@ -35,6 +36,21 @@ _CLASSES = {
     r"synthesis\.b\d+\.(conv[01]|torgb)\.affine": "FullyConnectedLayer",
     r"synthesis\.b\d+\.excite": "Excite",
 }
+#: {parameter of a block: [(dimension, which of the kept channels lie along it)]}
+_PLACES = {
+    "const": [(0, "inner")],
+    "conv0.weight": [(0, "inner"), (1, "inputs")],
+    "conv0.bias": [(0, "inner")],
+    "conv0.affine.weight": [(0, "inputs")],
+    "conv0.affine.bias": [(0, "inputs")],
+    "conv1.weight": [(0, "outputs"), (1, "inner")],
+    "conv1.bias": [(0, "outputs")],
+    "conv1.affine.weight": [(0, "inner")],
+    "conv1.affine.bias": [(0, "inner")],
+    "torgb.weight": [(1, "outputs")],
+    "torgb.affine.weight": [(0, "outputs")],
+    "torgb.affine.bias": [(0, "outputs")],
+}
 _BLOCK = re.compile(r"synthesis\.(b\d+)")
 _WORDS = "this looks like the state of a generator of the NVIDIA family, but is another network's: "
 
@@ -49,11 +65,14 @@ class NvidiaStates(StateDicts):
         return set(state) >= MARKS
 
     def kept_entries(
-        self, network: torch.nn.Module, kept: Mapping[str, torch.Tensor]
-    ) -> Dict[str, Tuple[int, torch.Tensor]]:
-        dims = {"conv1.weight": 0, "conv1.bias": 0, "torgb.weight": 1, "torgb.affine.weight": 0, "torgb.affine.bias": 0}
-        places = ((block, name, dim) for block in kept for name, dim in dims.items())
-        return {f"synthesis.{block}.{name}": (dim, kept[block]) for block, name, dim in places}
+        self, network: torch.nn.Module, kept: Mapping[str, Kept]
+    ) -> Dict[str, List[Tuple[int, torch.Tensor]]]:
+        found: Dict[str, List[Tuple[int, torch.Tensor]]] = {}
+        for block, channels in kept.items():
+            for name, places in _PLACES.items():
+                chosen = [(dim, getattr(channels, which)) for dim, which in places]
+                found[f"synthesis.{block}.{name}"] = [(dim, which) for dim, which in chosen if which is not None]
+        return {name: places for name, places in found.items() if places}
 
 
 def generator_from_state(state: StateDict, squeezed: Optional[Collection[str]] = None) -> torch.nn.Module:

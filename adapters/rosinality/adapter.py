@@ -37,7 +37,7 @@ from typing import Any, Callable, List, Optional
 import torch
 
 from squeeze_patch.adapters.base import Adapter, Surgery
-from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import Affine, BlockShape, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.layers import (
     class_named,
     fill_excite,
@@ -45,6 +45,7 @@ from squeeze_patch.adapters.layers import (
     missing_tensors,
     refuse_hooks,
     value,
+    width_alone,
 )
 from squeeze_patch.adapters.rosinality.fusing import RosinalityFusing
 from squeeze_patch.adapters.rosinality.interchange import RosinalityInterchange
@@ -123,8 +124,9 @@ class RosinalitySurgery(Surgery):
             rgb_bias=value(rgb.bias).flatten(),
         )
 
-    def build(self, network: torch.nn.Module, name: str, width: int) -> FlatBlock:
+    def build(self, network: torch.nn.Module, name: str, shape: BlockShape) -> FlatBlock:
         layout, dense = known_layout(network), self.get_block(network, name)
+        width = width_alone(_spec(network, dense.layer_paths), shape, "rosinality")
         self.check_replaceable(dense, name)
         channels = _spec(network, dense.layer_paths).channels
         conv1 = narrow_conv(dense.conv1, layout, width, dense.layer_paths.conv1)
@@ -145,7 +147,7 @@ class RosinalitySurgery(Surgery):
         with torch.no_grad():
             state = dense.conv1.state_dict()
             for name, dim in conv_channels(dense.conv1, layout).items():
-                state[name] = state[name].index_select(dim, start.kept.to(state[name].device))
+                state[name] = state[name].index_select(dim, start.kept.outputs.to(state[name].device))
             new.conv1.load_state_dict({name: state[name] for name in new.conv1.state_dict()})
             rgb_conv = getattr(new.torgb, layout.modulated)
             _write_affine(rgb_conv.modulation, start.rgb_style, _scale(rgb_conv))

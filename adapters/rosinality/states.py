@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Collection, Dict, Mapping, Optional, Set, Tuple, Type
+from typing import Collection, Dict, List, Mapping, Optional, Set, Tuple, Type
 
 import torch
 
+from squeeze_patch.adapters.content import Kept
 from squeeze_patch.adapters.roles import StateDicts
 from squeeze_patch.adapters.rosinality.body import FlatBody, State
 from squeeze_patch.adapters.rosinality.layers import conv_channels, torgb_channels
@@ -44,8 +45,8 @@ class RosinalityStates(StateDicts):
         return DUAL if any(name.startswith(beside) for name in state) else None
 
     def kept_entries(
-        self, network: torch.nn.Module, kept: Mapping[str, torch.Tensor]
-    ) -> Dict[str, Tuple[int, torch.Tensor]]:
+        self, network: torch.nn.Module, kept: Mapping[str, Kept]
+    ) -> Dict[str, List[Tuple[int, torch.Tensor]]]:
         layout, entries = known_layout(network), {}
         for name, channels in kept.items():
             paths = find_layer_paths(network, name)
@@ -53,7 +54,7 @@ class RosinalityStates(StateDicts):
                 (paths.conv1, conv_channels(get(network, paths.conv1), layout)),
                 (paths.torgb, torgb_channels(layout)),
             ):
-                entries.update({f"{layer}.{parameter}": (dim, channels) for parameter, dim in dims.items()})
+                entries.update({f"{layer}.{parameter}": [(dim, channels.outputs)] for parameter, dim in dims.items()})
         return entries
 
 

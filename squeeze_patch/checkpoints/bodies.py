@@ -8,11 +8,11 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 import torch
 
 from squeeze_patch.adapters import adapters, locate
-from squeeze_patch.adapters.located import Located
+from squeeze_patch.adapters.located import Located, described
 from squeeze_patch.adapters.roles import StateDicts
 from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError
 from squeeze_patch.planning.plans import BlockPlan, Plan
-from squeeze_patch.planning.solver import dense_parameters
+from squeeze_patch.planning.shapes import dense_parameters, fits, shapes_of
 
 #: entry of a file that holds the Plan, as a plain dict
 PLAN_ENTRY = "squeeze_plan"
@@ -183,9 +183,11 @@ def _check_tensors(state: Mapping[str, torch.Tensor]) -> None:
 
 def attach_plan_of_shapes(found: Located, stored: Optional[Plan] = None) -> None:
     """Put the Plan onto a generator that is squeezed and has none: ``stored`` where that is what its shapes say."""
-    plan = plan_from_shapes(found)
-    if plan is not None:
-        known = stored if stored is not None and stored.same_widths(plan) else plan
+    known = plan_from_shapes(found)
+    if stored is not None and stored.family == found.adapter.name:
+        specs = described(found.surgery.specs(found.network), stored.to_dict())
+        known = stored if fits(specs, shapes_of(specs, stored.blocks)) else known
+    if known is not None:
         found.surgery.attach_plan(found.root, found.network, known.to_dict())
 
 
@@ -198,7 +200,11 @@ def is_state(value: Any) -> bool:
 def plan_from_shapes(found: Located) -> Optional[Plan]:
     """The Plan that made a squeezed generator, as far as its layers tell; None where it is dense."""
     specs = found.specs
-    blocks = tuple(BlockPlan(s.name, s.resolution, s.channels, s.width) for s in specs if s.width is not None)
+    blocks = tuple(
+        BlockPlan(s.name, s.resolution, s.channels, s.width, inner=s.inner, excite=s.excite)
+        for s in specs
+        if s.width is not None
+    )
     after = sum(parameter.numel() for parameter in found.generator.parameters())
     return Plan(found.adapter.name, blocks, dense_parameters(found.generator, specs), after) if blocks else None
 

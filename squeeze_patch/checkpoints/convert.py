@@ -9,6 +9,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Union
 import torch
 
 from squeeze_patch.adapters import reference_name
+from squeeze_patch.adapters.content import Kept
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.fused_files import check_holds_whole
 from squeeze_patch.checkpoints.generators import dense_generators, plan_in_file, refuse_diverged
@@ -23,6 +24,7 @@ from squeeze_patch.checkpoints.targets import check_space, check_target, refuse_
 from squeeze_patch.errors import CheckpointError, SqueezeError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_init
 from squeeze_patch.planning.cost import Report, report
+from squeeze_patch.planning.kept import recorded
 from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
@@ -200,7 +202,7 @@ def convert_file(
     return Conversion(
         source=source,
         target=target,
-        plan=plans[reference].with_kept({name: channels.tolist() for name, channels in kept[reference].items()}),
+        plan=recorded(plans[reference], kept[reference]),
         generators=tuple(order[:1] if form else order),
         shared_channels=shared,
         carried=() if form else others,
@@ -243,17 +245,17 @@ def _squeeze_all(
     found: Mapping[str, Located],
     plans: Mapping[str, Plan],
     init: str,
-    like: Optional[Mapping[str, torch.Tensor]],
+    like: Optional[Mapping[str, Kept]],
     progress: Optional[Progress],
     how: Mapping[str, Any],
-) -> Tuple[bool, Dict[str, Dict[str, torch.Tensor]]]:
+) -> Tuple[bool, Dict[str, Dict[str, Kept]]]:
     """Squeeze the generators in the order of ``plans``, all with the first one's channels where their shapes agree; the
     first with the channels ``like`` where given; ``how`` as for `squeeze`.
 
     Returns:
         whether all agree, {generator: {block: kept channels}}.
     """
-    kept: Dict[str, Dict[str, torch.Tensor]] = {}
+    kept: Dict[str, Dict[str, Kept]] = {}
     shared = True
     order = list(plans)
     for name in order:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
+from squeeze_patch.adapters.content import Kept
 from squeeze_patch.adapters.located import Located
 
 #: (name, shape) of a generator's parameters, in its order
@@ -96,7 +97,7 @@ def follow_all(
     data: Any,
     found: Mapping[str, Located],
     dense: Mapping[str, Parameters],
-    kept: Mapping[str, Mapping[str, torch.Tensor]],
+    kept: Mapping[str, Mapping[str, Kept]],
 ) -> Dict[str, str]:
     """Bring the states of the generators' optimisers along, in the entries ``data`` of a checkpoint.
 
@@ -104,7 +105,7 @@ def follow_all(
         data: entries of a file; anything but a dict holds none.
         found: {generator: what was squeezed}.
         dense: {generator: its parameters while dense}.
-        kept: {generator: {block: kept channels [q]}}.
+        kept: {generator: {block: channels kept}}.
 
     Returns:
         {entry: what became of it, in words}; also of one that is a generator's and cannot be followed.
@@ -125,16 +126,14 @@ def follow_all(
     return done
 
 
-def follow(
-    state: Mapping[str, Any], dense: Parameters, squeezed: Located, kept: Mapping[str, torch.Tensor]
-) -> Followed:
+def follow(state: Mapping[str, Any], dense: Parameters, squeezed: Located, kept: Mapping[str, Kept]) -> Followed:
     """The optimiser state for ``squeezed``.
 
     Args:
         state: of the dense generator; `optimises` holds.
         dense: parameters of the dense generator.
         squeezed: what became of it.
-        kept: {block name: kept channels [q]}, empty where its layers were drawn anew.
+        kept: {block name: channels kept}, empty where its layers were drawn anew.
     """
     states = squeezed.adapter.states
     parts = {} if states is None else states.kept_entries(squeezed.network, kept)
@@ -171,15 +170,17 @@ def _cut(
     entry: Optional[Mapping[str, Any]],
     before: Optional[torch.Size],
     after: torch.Size,
-    part: Optional[Tuple[int, torch.Tensor]],
+    parts: Optional[Sequence[Tuple[int, torch.Tensor]]],
 ) -> Optional[Dict[str, Any]]:
     """What one parameter keeps of its moments, None where it keeps nothing."""
-    if entry is None or before is None or (part is None and before != after):
+    if entry is None or before is None or (not parts and before != after):
         return None
-    return {
-        key: value.index_select(*part) if part and isinstance(value, torch.Tensor) and value.shape == before else value
-        for key, value in entry.items()
-    }
+    cut = dict(entry)
+    for key, value in entry.items():
+        if isinstance(value, torch.Tensor) and value.shape == before:
+            for dim, indices in parts or ():
+                cut[key] = cut[key].index_select(dim, indices)
+    return cut
 
 
 def _fits(value: Any, shape: torch.Size) -> bool:

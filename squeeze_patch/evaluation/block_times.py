@@ -149,20 +149,20 @@ def _boundary(found: Located, watch: _Stopwatch, name: str, following: str) -> A
 
 def _is_fused(found: Located) -> bool:
     fusing = found.adapter.fusing
-    return fusing is not None and any(fusing.fused(found.network, s.name) for s in found.specs if s.width is not None)
+    return fusing is not None and any(fusing.fused(found.network, s.name) for s in found.specs if s.is_squeezed)
 
 
 def fused_counts(found: Located) -> List[int]:
     """Multiply-adds of the blocks of a fused generator where it is."""
-    widths = {spec.name: spec.width for spec in found.specs}
-    return fused_multiply_adds(found.specs, widths, folds=not on_gpu(reference_of(found.network)))
+    shapes = {spec.name: spec.shape for spec in found.specs if spec.shape is not None}
+    return fused_multiply_adds(found.specs, shapes, folds=not on_gpu(reference_of(found.network)))
 
 
 def _summary(found: Located, watch: _Stopwatch, batch: int) -> Optional[Tuple[BlockTime, ...]]:
     if any(len(watch.blocks.get(spec.name, [])) != len(watch.calls) for spec in found.specs):
         return None
     fused = _is_fused(found)
-    counts = fused_counts(found) if fused else [multiply_adds(spec, spec.width) for spec in found.specs]
+    counts = fused_counts(found) if fused else [multiply_adds(spec, spec.shape) for spec in found.specs]
     call = statistics.median(watch.calls)
     rows = []
     for spec, count in zip(found.specs, counts):

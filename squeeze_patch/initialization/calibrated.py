@@ -4,6 +4,8 @@ Beside the dense generator the one that is being squeezed is simulated. Each of 
 that reach it through the blocks squeezed before, so that errors are corrected where they can be instead of adding up:
 
 - channels stay that matter to the image: greedily, by the Gauss-Newton matrix of the image's error (`_gradients`);
+- where a convolution reads fewer channels than it did, its weights are refitted to what those are in the squeezed
+  generator (`regression.refit_conv`);
 - excite is the regression from the kept channels, as they are in the squeezed generator, to all dense ones;
 - toRGB is refitted to the dense image at its resolution minus what the squeezed image has there already, so that a
   resolution makes good what those below it could not.
@@ -19,9 +21,9 @@ from typing import Callable, ContextManager, Dict, List, Mapping, Optional, Sequ
 
 import torch
 
-from squeeze_patch.adapters.content import Affine, BlockSpec, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import BlockShape, BlockSpec, DenseBlock, Kept, SqueezedStart
 from squeeze_patch.initialization import simulation
-from squeeze_patch.initialization.regression import fit_excite, fit_image, refit_torgb
+from squeeze_patch.initialization.fitting import BlockFit, Choose, Student
 from squeeze_patch.initialization.selection import importance_of, select_channels
 from squeeze_patch.initialization.simulation import BlockWindow
 from squeeze_patch.progress import Progress, one_thread
@@ -38,6 +40,8 @@ MIN_SAMPLES = 64
 GRADIENTS, GRADIENT_BATCH = 32, 8
 #: weight of the readers' own error beside the image's when channels are chosen: it ranks what few gradients miss
 READER_WEIGHT = 0.1
+#: the same for what conv1 reads, whose channels count alike
+INNER_RIDGE = 1e-3
 #: multiply-adds for one image below which one thread is the fastest
 SMALL = 1 << 29
 
@@ -45,36 +49,38 @@ SMALL = 1 << 29
 @dataclass(frozen=True)
 class Statistics:
     """Of the dense generator, {block name: matrix [c, c]}: ``covariance`` of conv1's output, and ``importance``, the
-    quadratic form of what an error in it does to the image (positions of the block together)."""
+    quadratic form of what an error in it does to the image (positions of the block together); and the same of what
+    conv1 reads, conv0's output times the style."""
 
     covariance: Dict[str, torch.Tensor]
     importance: Dict[str, torch.Tensor]
+    inner_covariance: Dict[str, torch.Tensor]
+    inner_importance: Dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """One block at all positions of all samples: conv1's activations in the dense generator [p, c] and, as yet all of
-    them, in the squeezed one [p, c]; the share of the image that toRGB should make [p, img_channels]."""
+class _Gradients:
+    """{block name: Gauss-Newton matrix of the image's squared error [c, c]}, summed over the block's positions, in
+    conv1's output, and in what it reads."""
 
-    dense: torch.Tensor
-    squeezed: torch.Tensor
-    image: torch.Tensor
+    outer: Dict[str, torch.Tensor]
+    inner: Dict[str, torch.Tensor]
 
 
 def calibrated_starts(
     blocks: Sequence[DenseBlock],
-    widths: Mapping[str, int],
+    shapes: Mapping[str, BlockShape],
     sample_w: Callable[[int], torch.Tensor],
-    kept: Optional[Mapping[str, torch.Tensor]] = None,
+    kept: Optional[Mapping[str, Kept]] = None,
     progress: Optional[Progress] = None,
     seed: int = 0,
     select: Select = select_channels,
 ) -> Dict[str, SqueezedStart]:
-    """Starts for the blocks to squeeze of one dense generator.
+    """Starts for the blocks to squeeze, or to narrow, of one dense generator.
 
     Args:
         blocks: all dense blocks in running order.
-        widths: {block name: q} of those to squeeze.
+        shapes: {block name: sizes} of those to squeeze.
         sample_w: n -> style vectors [n, w_dim] of random latents.
         kept: {block name: kept channels}, where they are given (a generator that must match another's).
         progress: called with (block name, blocks done, blocks in all).
@@ -84,42 +90,60 @@ def calibrated_starts(
     with _threads(blocks):
         counts = _counts(blocks)
         all_ws = sample_w(max(*counts, GRADIENTS))
-        gradients = {} if kept is not None else _gradients(blocks, all_ws[:GRADIENTS], seed)
+        gradients = None if kept is not None else _gradients(blocks, all_ws[:GRADIENTS], seed)
         starts: Dict[str, SqueezedStart] = {}
-        x: Optional[torch.Tensor] = None  # features and image so far of the squeezed generator
-        image: Optional[torch.Tensor] = None
-        for index, (block, window, y, target) in enumerate(simulation.dense_run(blocks, counts, all_ws, seed)):
-            name, ws = block.spec.name, all_ws[: len(y)]
-            f = y if x is None else simulation.run(block, x, ws, window)
-            below = torch.zeros_like(target) if image is None else simulation.upsample(image, block, window)
-            if name in widths:
-                rows = _Rows(*map(simulation.rows, (y, f, target - below)))
-                if kept is not None:
-                    chosen = kept[name]
-                else:
-                    covariance = _covariance(rows.dense)
-                    importance = _importance(blocks, index, covariance, gradients[name], all_ws)
-                    chosen = select(covariance, importance, widths[name])
-                starts[name] = _fit(block, rows, chosen, all_ws)
-                image = below + simulation.torgb(starts[name], f[:, chosen], ws)
-                x = None if block.spec.is_last else simulation.excite(starts[name], f[:, chosen])
+        student = Student()
+        for index, step in enumerate(simulation.dense_run(blocks, counts, all_ws, seed)):
+            name, ws = step.block.spec.name, all_ws[: len(step.y)]
+            if name in shapes:
+                choose = _chooser(blocks, index, gradients, all_ws, select)
+                given = None if kept is None else kept[name]
+                fit = BlockFit(step, shapes[name], student, ws)
+                starts[name] = fit.start(given, choose)
+                student = fit.after()
             else:
-                image, x = below + simulation.torgb(block, f, ws), f
+                student = student.through(step, ws)
             if progress is not None:
                 progress(name, index + 1, len(blocks))
     return starts
 
 
+def _chooser(
+    blocks: Sequence[DenseBlock],
+    index: int,
+    gradients: Optional[_Gradients],
+    ws: torch.Tensor,
+    select: Select,
+) -> Choose:
+    """Which channels of a block stay, by what their errors do to the image."""
+    name = blocks[index].spec.name
+
+    def choose(which: str, rows: torch.Tensor, width: int) -> torch.Tensor:
+        assert gradients is not None
+        covariance = _covariance(rows)
+        if which == "inner":
+            importance = _inner_importance(covariance, gradients.inner[name])
+        else:
+            importance = _importance(blocks, index, covariance, gradients.outer[name], ws)
+        return select(covariance, importance, width)
+
+    return choose
+
+
 def statistics(blocks: Sequence[DenseBlock], sample_w: Callable[[int], torch.Tensor], seed: int = 0) -> Statistics:
     """What the planner needs to spend parameters where they matter (``allocate="spectral"``); arguments as above."""
-    covariance = {}
+    found = Statistics({}, {}, {}, {})
     with _threads(blocks):
         counts = _counts(blocks)
         ws = sample_w(max(*counts, GRADIENTS))
-        importance = _gradients(blocks, ws[:GRADIENTS], seed)
-        for block, _, y, _ in simulation.dense_run(blocks, counts, ws, seed):
-            covariance[block.spec.name] = _covariance(simulation.rows(y))
-    return Statistics(covariance, importance)
+        gradients = _gradients(blocks, ws[:GRADIENTS], seed)
+        for step in simulation.dense_run(blocks, counts, ws, seed):
+            name, styled = step.block.spec.name, simulation.without_margin(step.styled, step.window)
+            found.covariance[name] = _covariance(simulation.rows(step.y))
+            found.importance[name] = gradients.outer[name]
+            found.inner_covariance[name] = _covariance(simulation.rows(styled))
+            found.inner_importance[name] = _inner_importance(found.inner_covariance[name], gradients.inner[name])
+    return found
 
 
 def _threads(blocks: Sequence[DenseBlock]) -> ContextManager[None]:
@@ -137,59 +161,49 @@ def _importance(
     return importance + gradient / power if power > 0 else importance  # else none of it reaches the image
 
 
-def _fit(block: DenseBlock, rows: _Rows, kept: torch.Tensor, ws: torch.Tensor) -> SqueezedStart:
-    """``ws`` are the style vectors of the rows' samples, in their order, and more."""
-    features = rows.squeezed[:, kept].double()  # [p, q]
-    mix, offset = fit_excite(rows.dense.double(), features, kept)
-    weight, style, bias = refit_torgb(block, mix, offset, kept, ws.double())
-    positions = simulation.positions(block.spec)
-    styles = style(ws[: len(features) // positions].double()).repeat_interleave(positions, dim=0)  # [p, q]
-    weight, bias = fit_image(weight, bias, features * styles, rows.image.double())
-    is_last = block.spec.is_last
-    return SqueezedStart(
-        kept=kept,
-        excite_weight=None if is_last else mix.float(),
-        excite_bias=None if is_last else offset.float(),
-        rgb_weight=weight.float(),
-        rgb_style=Affine(style.weight.float(), style.bias.float()),
-        rgb_bias=bias.float(),
-    )
+def _inner_importance(covariance: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """As `_importance`, of what conv1 reads; beside the image, all channels count alike by a little."""
+    power = (gradient * covariance).sum()
+    ridge = INNER_RIDGE * torch.eye(len(gradient), dtype=gradient.dtype)
+    return ridge / covariance.trace().clamp_min(1e-300) + (gradient / power if power > 0 else 0)
 
 
-def _gradients(blocks: Sequence[DenseBlock], ws: torch.Tensor, seed: int) -> Dict[str, torch.Tensor]:
-    """{block name: Gauss-Newton matrix of the image's squared error [c, c]}, summed over the block's positions.
-
-    The gradient of a random projection of the image, with independent standard normals, has the Gauss-Newton matrix as
-    the expected product with itself. Where there are windows, the image is the last one's.
-    """
-    sums = {block.spec.name: torch.zeros([block.spec.channels] * 2, dtype=torch.float64) for block in blocks}
+def _gradients(blocks: Sequence[DenseBlock], ws: torch.Tensor, seed: int) -> _Gradients:
+    """The gradient of a random projection of the image, with independent standard normals, has the Gauss-Newton matrix
+    as the expected product with itself. Where there are windows, the image is the last one's."""
+    none = {block.spec.name: torch.zeros([block.spec.channels] * 2, dtype=torch.float64) for block in blocks}
+    sums = _Gradients(none, {name: matrix.clone() for name, matrix in none.items()})
     windows = simulation.sample_windows(blocks, [len(ws)] * len(blocks), seed)
     random = torch.Generator().manual_seed(seed)
     for start in range(0, len(ws), GRADIENT_BATCH):
         some = slice(start, start + GRADIENT_BATCH)
+        parts = [window.part(some) for window in windows]
         with torch.set_grad_enabled(True):
-            found, image = _differentiable(blocks, ws[some], [window.part(some) for window in windows])
+            outer, inner, image = _differentiable(blocks, ws[some], parts)
             direction = torch.randn(image.shape, generator=random)
-            gradients = torch.autograd.grad((image * direction).sum(), found)
-        for block, gradient in zip(blocks, gradients):
-            rows = simulation.rows(gradient)  # [p, c]
-            sums[block.spec.name] += (rows.t() @ rows).double() / len(ws)
+            gradients = torch.autograd.grad((image * direction).sum(), [*outer, *inner])
+        for k, block in enumerate(blocks):
+            for matrices, gradient in ((sums.outer, gradients[k]), (sums.inner, gradients[len(blocks) + k])):
+                rows = simulation.rows(gradient)  # [p, c]
+                matrices[block.spec.name] += (rows.t() @ rows).double() / len(ws)
     return sums
 
 
 def _differentiable(
     blocks: Sequence[DenseBlock], ws: torch.Tensor, windows: Sequence[BlockWindow]
-) -> Tuple[List[torch.Tensor], torch.Tensor]:
-    """conv1's activations of every block, and the image that depends on them."""
-    found: List[torch.Tensor] = []
+) -> Tuple[List[torch.Tensor], List[torch.Tensor], torch.Tensor]:
+    """conv1's activations of every block, what conv1 reads, and the image that depends on them."""
+    outer: List[torch.Tensor] = []
+    inner: List[torch.Tensor] = []
     image: Optional[torch.Tensor] = None
     for block, window in zip(blocks, windows):
-        x = simulation.features(block, found[-1] if found else None, ws, window)
-        found.append(x if found else x.requires_grad_())
-        rgb = simulation.torgb(block, found[-1], ws)
+        styled = simulation.inner(block, outer[-1] if outer else None, ws, window)
+        inner.append(styled if outer else styled.requires_grad_())
+        outer.append(simulation.outer(block, styled, ws, window))
+        rgb = simulation.torgb(block, outer[-1], ws)
         image = rgb if image is None else simulation.upsample(image, block, window) + rgb
     assert image is not None
-    return found, image
+    return outer, inner, image
 
 
 def _counts(blocks: Sequence[DenseBlock]) -> List[int]:

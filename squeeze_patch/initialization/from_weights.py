@@ -10,48 +10,88 @@ from typing import Callable, Dict, Mapping, Optional, Sequence
 
 import torch
 
-from squeeze_patch.adapters.content import Affine, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import (
+    Affine,
+    BlockShape,
+    BlockSpec,
+    ConvWeights,
+    DenseBlock,
+    Kept,
+    SqueezedStart,
+)
 from squeeze_patch.initialization import simulation
+from squeeze_patch.initialization.fitting import BlockFit, Choose, Student
 from squeeze_patch.initialization.regression import refit_torgb, regress
 from squeeze_patch.initialization.selection import importance_of, select_channels
 from squeeze_patch.progress import Progress, one_thread
 
 #: feature samples per channel, where fewer than one would leave the regressions undetermined
 SAMPLES_PER_CHANNEL = 3
+#: the same where convolutions are refitted, too: errors of one block are in the samples of the next
+REFIT_SAMPLES_PER_CHANNEL = 12
 #: styles seen by every block, at least
 MIN_STYLES = 16
 
 
 def starts_from_weights(
     blocks: Sequence[DenseBlock],
-    widths: Mapping[str, int],
+    shapes: Mapping[str, BlockShape],
     sample_w: Callable[[int], torch.Tensor],
-    kept: Optional[Mapping[str, torch.Tensor]] = None,
+    kept: Optional[Mapping[str, Kept]] = None,
     progress: Optional[Progress] = None,
 ) -> Dict[str, SqueezedStart]:
     """Starts for all blocks of one generator, from its trained weights alone.
 
     Args:
         blocks: all dense blocks in running order.
-        widths: {block name: q} of those to squeeze.
+        shapes: {block name: sizes} of those to squeeze, or to narrow.
         sample_w: n -> style vectors [n, w_dim] of random latents.
         kept: {block name: kept channels}, where they are given (a generator that must match another's).
         progress: called with (block name, blocks done, blocks in all).
     """
-    counts = simulation.counts(blocks, SAMPLES_PER_CHANNEL, MIN_STYLES)
+    refit = any(_has_new_convolutions(block.spec, shapes) for block in blocks)
+    counts = simulation.counts(blocks, REFIT_SAMPLES_PER_CHANNEL if refit else SAMPLES_PER_CHANNEL, MIN_STYLES)
     ws = sample_w(max(counts))
     starts = {}
+    student = Student()
     with torch.no_grad():
-        for index, (block, _, x, _) in enumerate(simulation.dense_run(blocks, counts, ws, seed=0)):
-            name, features = block.spec.name, simulation.rows(x)
-            if name in widths:
-                reader = blocks[index + 1].conv0 if index + 1 < len(blocks) else None
-                given = None if kept is None else kept[name]
-                with one_thread():
-                    starts[name] = start_block(block, reader, features, ws, widths[name], given)
+        for index, step in enumerate(simulation.dense_run(blocks, counts, ws, seed=0)):
+            block, name = step.block, step.block.spec.name
+            given = None if kept is None else kept.get(name)
+            reader = blocks[index + 1].conv0 if index + 1 < len(blocks) else None
+            with one_thread():
+                if name in shapes and refit:
+                    fit = BlockFit(step, shapes[name], student, ws[: len(step.y)])
+                    starts[name] = fit.start(given, _chooser(block, reader, ws))
+                    student = fit.after()
+                elif name in shapes:
+                    outputs = None if given is None else given.outputs
+                    starts[name] = start_block(block, reader, simulation.rows(step.y), ws, shapes[name].width, outputs)
+                elif refit:
+                    student = student.through(step, ws[: len(step.y)])
             if progress is not None:
                 progress(name, index + 1, len(blocks))
     return starts
+
+
+def _has_new_convolutions(spec: BlockSpec, shapes: Mapping[str, BlockShape]) -> bool:
+    """Whether a block is more than the paper's, whose convolutions read what they read before."""
+    shape = shapes.get(spec.name)
+    return shape is not None and shape != BlockShape(spec.dense_inputs, spec.channels, shape.width)
+
+
+def _chooser(block: DenseBlock, reader: Optional[ConvWeights], ws: torch.Tensor) -> Choose:
+    """Which channels stay, by the weights of what reads them."""
+
+    def choose(which: str, rows: torch.Tensor, width: int) -> torch.Tensor:
+        centred = (rows - rows.mean(dim=0)).double()
+        covariance = centred.t() @ centred / len(rows)  # [c, c]
+        if which == "outputs":
+            return select_channels(covariance, importance_of(block, reader, ws.double(), covariance), width)
+        read = block.conv1.weight.transpose(0, 1).flatten(1).double()  # [c, out k k]
+        return select_channels(covariance, read @ read.t(), width)
+
+    return choose
 
 
 def start_block(
@@ -82,7 +122,7 @@ def start_block(
     rgb_weight, rgb_style, rgb_bias = refit_torgb(block, mix, offset, kept, ws)
     is_last = block.spec.is_last
     return SqueezedStart(
-        kept=kept,
+        kept=Kept(kept),
         excite_weight=None if is_last else mix.float(),
         excite_bias=None if is_last else offset.float(),
         rgb_weight=rgb_weight.float(),

@@ -7,7 +7,7 @@ from typing import Callable, Dict, Mapping, Optional, Sequence
 
 import torch
 
-from squeeze_patch.adapters.content import DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import BlockShape, DenseBlock, Kept, SqueezedStart
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import PlanError, SqueezeError
 from squeeze_patch.initialization.calibrated import calibrated_starts
@@ -17,14 +17,14 @@ from squeeze_patch.progress import Progress, one_thread
 #: of the latents of a trained start: a number that nobody takes for images, so that these are not what was fitted
 SEED = 1_397_836_357
 
-#: (all dense blocks in running order, {block name: q}, n -> styles [n, w_dim], {block name: kept channels} or None,
+#: (all dense blocks in running order, {block name: sizes}, n -> styles [n, w_dim], {block name: kept channels} or None,
 #: progress) -> {block name: start}
 MakeStarts = Callable[
     [
         Sequence[DenseBlock],
-        Mapping[str, int],
+        Mapping[str, BlockShape],
         Callable[[int], torch.Tensor],
-        Optional[Mapping[str, torch.Tensor]],
+        Optional[Mapping[str, Kept]],
         Optional[Progress],
     ],
     Dict[str, SqueezedStart],
@@ -70,10 +70,10 @@ def check_finite(found: Located) -> None:
 
 def trained_starts(
     found: Located,
-    widths: Mapping[str, int],
+    shapes: Mapping[str, BlockShape],
     init: str,
     *,
-    kept: Optional[Mapping[str, torch.Tensor]] = None,
+    kept: Optional[Mapping[str, Kept]] = None,
     progress: Optional[Progress] = None,
     seed: int = SEED,
 ) -> Dict[str, SqueezedStart]:
@@ -81,9 +81,9 @@ def trained_starts(
 
     Args:
         found: the dense generator.
-        widths: {block name: q}.
+        shapes: {block name: sizes}.
         init: a name of `INITS`.
-        kept: {block name: kept channels [q]}, where they are given.
+        kept: {block name: channels to keep}, where they are given.
         progress: called with (block name, blocks done, blocks in all).
         seed: of the latents.
 
@@ -102,4 +102,4 @@ def trained_starts(
     with torch.inference_mode(False):  # gradients can be taken
         with one_thread():
             blocks = found.dense_blocks()
-        return make(blocks, widths, lambda n: found.sample_w(n, seed), kept, progress)
+        return make(blocks, shapes, lambda n: found.sample_w(n, seed), kept, progress)

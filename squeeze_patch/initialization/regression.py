@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Optional
+
 import torch
 
-from squeeze_patch.adapters.content import Affine, DenseBlock
+from squeeze_patch.adapters.content import Affine, ConvWeights, DenseBlock
 
 #: ridge of the regressions, relative to the mean variance of a channel; keeps dead channels from dividing by zero
 RIDGE = 1e-6
@@ -60,6 +63,45 @@ def fit_image(
     rest = image - styled @ weight.t() - bias  # [p, img_channels]
     correction = _ridge_solve(centred.t() @ centred, centred.t() @ rest).t()  # [img_channels, q]
     return weight + correction, bias + rest.mean(dim=0) - correction @ mean
+
+
+def refit_conv(
+    conv: ConvWeights,
+    outputs: Optional[torch.Tensor],
+    inputs: Optional[torch.Tensor],
+    mix: torch.Tensor,
+    offset: torch.Tensor,
+    ws: torch.Tensor,
+) -> ConvWeights:
+    """A convolution of kept outputs that reads kept inputs.
+
+    With styled inputs written as ``u = u' @ mix.T + offset`` of the styled kept ones u', its weight W becomes W mix.
+    Demodulation divides every output by the size of its styled row, which has changed: by alpha, in the mean over
+    styles. The output is 1 / alpha of what it was, and so are bias and noise; what reads it has to make that good.
+
+    Args:
+        outputs: kept outputs; None = all.
+        inputs: kept inputs; None = all.
+        mix, offset: [in, kept in], [in], float64, as of `fit_excite` on styled inputs.
+        ws: style vectors [n, w_dim], float64.
+    """
+    every = torch.arange(len(conv.weight)) if outputs is None else outputs
+    style = conv.style if inputs is None else Affine(conv.style.weight[inputs], conv.style.bias[inputs])
+    weight = conv.weight[every].double()  # [q, in, k, k]
+    fitted = torch.einsum("oixy,ik->okxy", weight, mix)  # [q, kept in, k, k]
+    before, after = _mean_power(weight, conv.style, ws), _mean_power(fitted, style, ws)  # [q]
+    alpha = (after / before.clamp_min(1e-300)).sqrt().clamp_min(1e-12)
+    constant = (weight.sum(dim=[2, 3]) @ offset) * (before + 1e-8).rsqrt()  # [q]
+    bias = (conv.bias[every].double() + constant) / alpha
+    noise = conv.noise_strength
+    strength = (noise[every] / alpha).float() if isinstance(noise, torch.Tensor) else noise * float((1 / alpha).mean())
+    return replace(conv, weight=fitted.float(), style=style, bias=bias.float(), noise_strength=strength)
+
+
+def _mean_power(weight: torch.Tensor, style: Affine, ws: torch.Tensor) -> torch.Tensor:
+    """Mean over styles of the squared size of every styled row: [out]."""
+    powers = style(ws.float()).double().square().mean(dim=0)  # [in]
+    return weight.square().sum(dim=[2, 3]) @ powers
 
 
 def _ridge_solve(inner: torch.Tensor, cross: torch.Tensor) -> torch.Tensor:

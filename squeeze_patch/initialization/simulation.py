@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 
@@ -113,8 +113,8 @@ def _crops(corners: torch.Tensor, sides: Tuple[int, int], random: torch.Generato
     return low + (torch.rand(corners.shape, generator=random) * (high - low + 1)).long()
 
 
-def features(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, window: BlockWindow) -> torch.Tensor:
-    """conv1's activations.
+def inner(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, window: BlockWindow) -> torch.Tensor:
+    """conv0's activations, or the constant, as conv1 reads them: times its style.
 
     Args:
         x: features of the block before [n, in_channels, h, w], whole or its window; None for the first block.
@@ -122,7 +122,7 @@ def features(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, win
         window: of this block and these samples.
 
     Returns:
-        [n, channels, h, w], of the whole map or its window.
+        [n, p, h, w] of the whole map; or [n, p, h + 2, w + 2], its window and one position around it.
     """
     if block.conv0 is None:
         assert block.const is not None
@@ -134,9 +134,19 @@ def features(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, win
         convolve = _convolve_bilinear if block.spec.upsampling == "bilinear" else _convolve_fir
         h = _activate(convolve(block, block.conv0, x, ws, window), block.conv0, window.noise0)
         h = h if window.inside is None else h * _inner(window.inside, 1)
-    h, demodulation = _modulate(h, block.conv1, ws)
-    h = torch.nn.functional.conv2d(h, block.conv1.weight, padding=1 if window.inside is None else 0)
-    return _activate(h * demodulation, block.conv1, window.noise1)  # [n, c, R, R]
+    return h * block.conv1.style(ws)[:, :, None, None]
+
+
+def outer(block: DenseBlock, styled: torch.Tensor, ws: torch.Tensor, window: BlockWindow) -> torch.Tensor:
+    """conv1's activations [n, q, h, w], of the whole map or its window, from what `inner` returns."""
+    y = torch.nn.functional.conv2d(styled, block.conv1.weight, padding=1 if window.inside is None else 0)
+    y = y * _demodulation(block.conv1, block.conv1.style(ws))
+    return _activate(y, block.conv1, window.noise1)
+
+
+def without_margin(styled: torch.Tensor, window: BlockWindow) -> torch.Tensor:
+    """What `inner` returns at the positions of conv1's activations: [n, p, h, w]."""
+    return styled if window.inside is None else _inner(styled, 1)
 
 
 def torgb(block: Union[DenseBlock, SqueezedStart], x: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:
@@ -165,21 +175,55 @@ def excite(start: SqueezedStart, x: torch.Tensor) -> torch.Tensor:
     return (start.excite_weight @ x.flatten(2) + start.excite_bias[:, None]).reshape(len(x), -1, *x.shape[2:])
 
 
-def run(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, window: BlockWindow) -> torch.Tensor:
-    """`features` without gradients, some samples at a time; ``x`` may have more samples than the window."""
-    size = max(CHUNK // (block.spec.channels * window.noise1[0].numel()), 1)
+def run_inner(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, window: BlockWindow) -> torch.Tensor:
+    """`inner` without gradients, some samples at a time; ``x`` may have more samples than the window."""
+    return _in_parts(inner, block, x, ws, window)
+
+
+def run_outer(block: DenseBlock, styled: torch.Tensor, ws: torch.Tensor, window: BlockWindow) -> torch.Tensor:
+    """`outer` likewise."""
+    return _in_parts(outer, block, styled, ws, window)
+
+
+def _in_parts(
+    layer: Callable[..., torch.Tensor], block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, at: BlockWindow
+) -> torch.Tensor:
+    size = max(CHUNK // (block.spec.channels * at.noise1[0].numel()), 1)
     parts = []
     with torch.no_grad():
-        for start in range(0, len(window.noise1), size):
-            some = slice(start, min(start + size, len(window.noise1)))
-            parts.append(features(block, None if x is None else x[some], ws[some], window.part(some)))
+        for start in range(0, len(at.noise1), size):
+            some = slice(start, min(start + size, len(at.noise1)))
+            parts.append(layer(block, None if x is None else x[some], ws[some], at.part(some)))
     return torch.cat(parts)
 
 
-def dense_run(
-    blocks: Sequence[DenseBlock], counts: Sequence[int], ws: torch.Tensor, seed: int
-) -> Iterator[Tuple[DenseBlock, BlockWindow, torch.Tensor, torch.Tensor]]:
-    """(block, its window, conv1's activations, image so far) of the dense generator, block by block.
+def run(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, window: BlockWindow) -> torch.Tensor:
+    """conv1's activations from the features before the block, likewise."""
+    return run_outer(block, run_inner(block, x, ws, window), ws, window)
+
+
+@dataclass(frozen=True)
+class DenseStep:
+    """One block of the dense generator at work, of n samples.
+
+    Attributes:
+        block, window: the block, and where it is computed.
+        x: features that it reads [m, in_channels, h, w], of m >= n samples; None for the first block.
+        styled: what conv1 reads, as of `inner`.
+        y: conv1's activations [n, c, h, w].
+        image: so far [n, img_channels, h, w].
+    """
+
+    block: DenseBlock
+    window: BlockWindow
+    x: Optional[torch.Tensor]
+    styled: torch.Tensor
+    y: torch.Tensor
+    image: torch.Tensor
+
+
+def dense_run(blocks: Sequence[DenseBlock], counts: Sequence[int], ws: torch.Tensor, seed: int) -> Iterator[DenseStep]:
+    """The dense generator, block by block.
 
     Args:
         blocks, counts, seed: as for `sample_windows`.
@@ -189,10 +233,12 @@ def dense_run(
     image: Optional[torch.Tensor] = None
     for block, window in zip(blocks, sample_windows(blocks, counts, seed)):
         n = len(window.noise1)
-        x = run(block, x, ws[:n], window)
-        rgb = torgb(block, x, ws[:n])
+        styled = run_inner(block, x, ws[:n], window)
+        y = run_outer(block, styled, ws[:n], window)
+        rgb = torgb(block, y, ws[:n])
         image = rgb if image is None else upsample(image, block, window) + rgb
-        yield block, window, x, image
+        yield DenseStep(block, window, x, styled, y, image)
+        x = y
 
 
 def counts(blocks: Sequence[DenseBlock], per_channel: int, samples: int, rows: int = 0) -> List[int]:
@@ -218,8 +264,13 @@ def rows(x: torch.Tensor) -> torch.Tensor:
 def _modulate(x: torch.Tensor, conv: ConvWeights, ws: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
     """Styled input and the demodulation factor of every output: Karras et al. 2020 (StyleGAN2), equations 1 and 3."""
     style = conv.style(ws)  # [n, in]
-    demodulation = (style.square() @ conv.weight.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()
-    return x * style[:, :, None, None], demodulation[:, :, None, None]
+    return x * style[:, :, None, None], _demodulation(conv, style)
+
+
+def _demodulation(conv: ConvWeights, style: torch.Tensor) -> torch.Tensor:
+    """Styles [n, in] -> [n, out, 1, 1]."""
+    power = style.square() @ conv.weight.square().sum(dim=[2, 3]).t()  # [n, out]
+    return (power + 1e-8).rsqrt()[:, :, None, None]
 
 
 def _activate(x: torch.Tensor, conv: ConvWeights, noise: torch.Tensor) -> torch.Tensor:

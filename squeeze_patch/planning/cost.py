@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
-from squeeze_patch.adapters.content import BlockSpec
+from squeeze_patch.adapters.content import BlockShape, BlockSpec
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.fused_convolution import pays
 from squeeze_patch.planning.plans import Plan
-from squeeze_patch.planning.solver import dense_parameters, saved_parameters
+from squeeze_patch.planning.shapes import dense_parameters, saved_parameters, shapes_of
 
 #: taps of StyleGAN2's resampling filter [1, 3, 3, 1] x [1, 3, 3, 1]
 FIR_TAPS = 16
@@ -25,7 +25,7 @@ CONVENTION = (
 
 @dataclass(frozen=True)
 class BlockRow:
-    """One block, before and after: channels behind conv1 and multiply-adds."""
+    """One block, before and after: channels behind conv1 (``width``) and conv0 (``inner``), and multiply-adds."""
 
     resolution: int
     channels: int
@@ -33,6 +33,7 @@ class BlockRow:
     multiply_adds_before: int
     multiply_adds_after: int
     height_width: Tuple[int, int]
+    inner: int
 
 
 @dataclass(frozen=True)
@@ -50,26 +51,29 @@ class Report:
         return asdict(self)
 
 
-def multiply_adds(spec: BlockSpec, width: Optional[int]) -> int:
-    """Multiply-adds of one block for one image, squeezed to ``width`` or dense (None), by `CONVENTION`."""
-    q = spec.channels if width is None else width
-    pixels = spec.positions
-    total = pixels * spec.kernel_size**2 * spec.channels * q  # conv1
+Shapes = Mapping[str, BlockShape]
+
+
+def multiply_adds(spec: BlockSpec, shape: Optional[BlockShape]) -> int:
+    """Multiply-adds of one block for one image, of ``shape`` or dense (None), by `CONVENTION`."""
+    c = spec.channels
+    inputs, p, q = (spec.dense_inputs, c, c) if shape is None else (shape.inputs, shape.inner, shape.width)
+    pixels, taps = spec.positions, spec.kernel_size**2
+    total = pixels * taps * p * q  # conv1
     total += pixels * spec.img_channels * q  # torgb
     if spec.upsampling == "bilinear":
-        inputs = spec.in_channels or spec.channels
-        total += pixels * spec.kernel_size**2 * inputs * spec.channels  # conv0, behind its upsampling
+        total += pixels * taps * inputs * p  # conv0, behind its upsampling
         if spec.in_channels:
             total += pixels * (BILINEAR_TAPS * (inputs + spec.img_channels) + BLUR_TAPS * spec.img_channels)
     elif spec.in_channels:
-        total += (pixels // 4) * spec.kernel_size**2 * spec.in_channels * spec.channels  # conv0, before its upsampling
-        total += pixels * FIR_TAPS * (spec.channels + spec.img_channels)
-    if width is not None and not spec.is_last:
-        total += pixels * spec.channels * q  # excite
+        total += (pixels // 4) * taps * inputs * p  # conv0, before its upsampling
+        total += pixels * FIR_TAPS * (p + spec.img_channels)
+    if shape is not None and shape.excite and not spec.is_last:
+        total += pixels * c * q  # excite
     return total
 
 
-def fused_multiply_adds(specs: Sequence[BlockSpec], widths: Dict[str, Optional[int]], folds: bool = True) -> List[int]:
+def fused_multiply_adds(specs: Sequence[BlockSpec], shapes: Shapes, folds: bool = True) -> List[int]:
     """Multiply-adds of each block for one image, by `CONVENTION`, where the squeezed blocks run fused
     (`squeeze_patch.fuse`).
 
@@ -78,20 +82,20 @@ def fused_multiply_adds(specs: Sequence[BlockSpec], widths: Dict[str, Optional[i
 
     Args:
         specs: the blocks in the order in which they run.
-        widths: {block name: q, or None = dense}.
+        shapes: {block name: sizes} of those that are not dense.
         folds: False = excite is never folded, as on a GPU.
     """
-    counts = [multiply_adds(spec, widths.get(spec.name)) for spec in specs]
+    counts = [multiply_adds(spec, shapes.get(spec.name)) for spec in specs]
     for k, (before, spec) in enumerate(zip(specs, specs[1:]), start=1):
-        q = widths.get(before.name)
-        if q is None or widths.get(spec.name) is None:
+        giver, reader = shapes.get(before.name), shapes.get(spec.name)
+        if giver is None or reader is None or not (giver.excite and reader.excite):
             continue
-        inputs, size, bilinear = spec.in_channels, spec.kernel_size, spec.upsampling == "bilinear"
+        q, inputs, size, bilinear = giver.width, reader.inputs, spec.kernel_size, spec.upsampling == "bilinear"
         pixels = spec.positions if bilinear else before.positions  # that conv0 reads
         excite = before.positions * inputs * q
         counts[k - 1] -= excite
-        if folds and pays(torch.empty([spec.channels, inputs, size, size], device="meta"), q, pixels):
-            counts[k] += size**2 * spec.channels * (pixels * (q + 1 - inputs) + inputs * (q + 1))
+        if folds and pays(torch.empty([reader.inner, inputs, size, size], device="meta"), q, pixels):
+            counts[k] += size**2 * reader.inner * (pixels * (q + 1 - inputs) + inputs * (q + 1))
             counts[k] += pixels * BILINEAR_TAPS * (q - inputs) if bilinear else 0
         else:
             counts[k] += excite
@@ -101,25 +105,26 @@ def fused_multiply_adds(specs: Sequence[BlockSpec], widths: Dict[str, Optional[i
 def report(found: Located, plan: Optional[Plan] = None) -> Report:
     """Cost of a generator dense and as ``plan`` squeezes it; ``plan=None`` takes the widths that it has now."""
     specs = found.specs
-    widths = {s.name: s.width for s in specs} if plan is None else {b.name: b.width for b in plan.blocks}
-    return cost(specs, dense_parameters(found.generator, specs), widths)
+    now = {spec.name: spec.shape for spec in specs if spec.shape is not None}
+    return cost(specs, dense_parameters(found.generator, specs), now if plan is None else shapes_of(specs, plan.blocks))
 
 
-def cost(specs: Sequence[BlockSpec], parameters: int, widths: Dict[str, Any]) -> Report:
-    """Cost of a generator of ``parameters`` (dense) with blocks ``specs``, dense and with {block name: q or None}."""
+def cost(specs: Sequence[BlockSpec], parameters: int, shapes: Shapes) -> Report:
+    """Cost of a generator of ``parameters`` (dense) with blocks ``specs``, dense and with {block name: sizes}."""
     rows = []
     saved = 0
     for spec in specs:
-        width = widths.get(spec.name)
-        saved += 0 if width is None else saved_parameters(spec, width)
+        shape = shapes.get(spec.name)
+        saved += 0 if shape is None else saved_parameters(spec, shape)
         rows.append(
             BlockRow(
                 spec.resolution,
                 spec.channels,
-                spec.channels if width is None else width,
+                spec.channels if shape is None else shape.width,
                 multiply_adds(spec, None),
-                multiply_adds(spec, width),
+                multiply_adds(spec, shape),
                 spec.height_width,
+                spec.channels if shape is None else shape.inner,
             )
         )
     before = sum(row.multiply_adds_before for row in rows)
@@ -134,7 +139,7 @@ def table(result: Report) -> str:
         lines.append(
             _line(
                 "{}x{}".format(*row.height_width),
-                f"{row.channels} -> {row.width}",
+                f"{row.channels} -> {'' if row.inner == row.channels else f'{row.inner}/'}{row.width}",
                 row.multiply_adds_before,
                 row.multiply_adds_after,
             )

@@ -13,7 +13,8 @@ from squeeze_patch.errors import PlanError
 from squeeze_patch.initialization.registry import SEED
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
-from squeeze_patch.planning.solver import dense_parameters, saved_parameters, solve
+from squeeze_patch.planning.shapes import dense_parameters, plan_of_blocks
+from squeeze_patch.planning.solver import solve
 from squeeze_patch.planning.spectral import allocate_spectrally
 from squeeze_patch.progress import own_settings
 
@@ -26,6 +27,7 @@ def plan(
     widths: Optional[Mapping[int, int]] = None,
     multiple: Optional[int] = None,
     allocate: str = "uniform",
+    method: str = "squeeze",
     seed: int = SEED,
 ) -> Plan:
     """Plan the squeeze of a generator, dense or already squeezed; changes nothing.
@@ -38,6 +40,7 @@ def plan(
         multiple: squeezed widths are multiples of this; default 8, or 1 in blocks of fewer than 32 channels.
         allocate: "uniform" = one ratio for all blocks; "spectral" = the same number of parameters, saved where a
             trained dense G's images change least by it. Blocks may stay dense.
+        method: "squeeze" or "narrow"; see `squeeze_patch.apply`.
         seed: of the latents that "spectral" looks at.
 
     Raises:
@@ -50,7 +53,7 @@ def plan(
         >>> plan.widths, plan.parameters_before - plan.parameters_after
         ({32: 16}, 5680)
     """
-    request = Request(reduction, ratio, widths, allocate=allocate)
+    request = Request(reduction, ratio, widths, allocate=allocate, method=method)
     return plan_for(search(G).reference, request, multiple=multiple, seed=seed)
 
 
@@ -80,7 +83,7 @@ def plan_for(found: Located, request: Request, *, multiple: Optional[int] = None
 
 def _counted(like: Plan, found: Located) -> Plan:
     """A relative's plan, with the parameters of this generator."""
-    specs = {spec.name: spec for spec in found.specs}
-    before = dense_parameters(found.generator, found.specs)
-    saved = sum(saved_parameters(specs[block.name], block.width) for block in like.blocks if block.name in specs)
-    return replace(like, parameters_before=before, parameters_after=before - saved)
+    specs = found.specs
+    before = dense_parameters(found.generator, specs)
+    counted = plan_of_blocks(specs, before, like.family, like.blocks)
+    return replace(like, parameters_before=before, parameters_after=counted.parameters_after)

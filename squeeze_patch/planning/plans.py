@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from squeeze_patch.errors import PlanError
@@ -14,44 +15,82 @@ SCHEMA = 1
 MOST_CHANNELS = 1 << 20
 
 
+Channels = Optional[Tuple[int, ...]]
+#: {block name: channels}
+Record = Mapping[str, Sequence[int]]
+
+
 @dataclass(frozen=True)
 class BlockPlan:
-    """One squeezed block: ``channels`` c become ``width`` q behind conv1.
+    """One squeezed block: ``channels`` c become ``width`` q behind conv1; or one that is narrowed.
 
-    ``kept``: which of the c they were in the dense generator, ascending; None where no start has chosen them (a plan
-    that has not been carried out, random layers). Plans of other channels are equal.
+    Attributes:
+        name: of the block within the synthesis network.
+        resolution: of its features.
+        channels: c, of the dense block.
+        width: q, channels behind conv1.
+        kept: which of the c they were in the dense generator, ascending; None where no start has chosen them (a plan
+            that has not been carried out, random layers). Plans of other channels are equal.
+        inner: p, channels behind conv0 (or of the constant); None = c, as in the dense block.
+        excite: True = squeezed, excite makes c channels again; False = narrowed, the next block reads q channels.
+        kept_inner: as ``kept``, of the p.
     """
 
     name: str
     resolution: int
     channels: int
     width: int
-    kept: Optional[Tuple[int, ...]] = field(default=None, compare=False)
+    kept: Channels = field(default=None, compare=False)
+    inner: Optional[int] = None
+    excite: bool = True
+    kept_inner: Channels = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.inner == self.channels:
+            object.__setattr__(self, "inner", None)
+
+    @property
+    def inner_width(self) -> int:
+        """p."""
+        return self.channels if self.inner is None else self.inner
 
     def to_dict(self) -> Dict[str, Any]:
+        """What is as in the paper's block is left out."""
         data = {"name": self.name, "resolution": self.resolution, "channels": self.channels, "width": self.width}
-        return data if self.kept is None else {**data, "kept": list(self.kept)}
+        more = {"kept": self.kept and list(self.kept), "inner": self.inner, "excite": None if self.excite else False}
+        more["kept_inner"] = self.kept_inner and list(self.kept_inner)
+        return {**data, **{name: value for name, value in more.items() if value is not None}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> BlockPlan:
         """Inverse of `to_dict`; raises KeyError, TypeError or ValueError where it is damaged."""
-        kept = data.get("kept")
-        found = None if kept is None else tuple(map(int, kept))
-        if not 0 < int(data["width"]) <= int(data["channels"]) <= MOST_CHANNELS:
-            raise ValueError(f"{str(data['name'])[:40]} has impossible channels")
-        block = cls(str(data["name"]), int(data["resolution"]), int(data["channels"]), int(data["width"]), found)
-        if found is not None and not (
-            len(found) == block.width
-            and list(found) == sorted(set(found))
-            and all(0 <= channel < block.channels for channel in found)
-        ):
-            raise ValueError(f"kept channels of {block.name} are not {block.width} of {block.channels}")
+        kept, kept_inner = (None if data.get(k) is None else tuple(map(int, data[k])) for k in ("kept", "kept_inner"))
+        numbers = [int(data[name]) for name in ("resolution", "channels", "width")]
+        inner = None if data.get("inner") is None else int(data["inner"])
+        excite = data.get("excite", True)
+        block = cls(str(data["name"]), *numbers, kept, inner, excite, kept_inner)
+        if not 0 < block.channels <= MOST_CHANNELS or not isinstance(excite, bool):
+            raise ValueError(f"{block.name[:40]} has impossible channels")
+        for width, channels in ((block.width, kept), (block.inner_width, kept_inner)):
+            if not 0 < width <= block.channels:
+                raise ValueError(f"{block.name[:40]} has impossible channels")
+            if channels is not None and not (
+                len(channels) == width
+                and list(channels) == sorted(set(channels))
+                and all(0 <= channel < block.channels for channel in channels)
+            ):
+                raise ValueError(f"kept channels of {block.name} are not {width} of {block.channels}")
         return block
+
+    def __str__(self) -> str:
+        inner = "" if self.inner is None else f"{self.inner}/"
+        return f"{self.resolution}: {self.channels}->{inner}{self.width}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `squeeze_patch.apply` does to a generator. Blocks that are not listed stay dense.
+    """What `squeeze_patch.apply` does to a generator. Blocks that are not listed stay dense; where one is narrowed, so
+    are all that read its channels.
 
     Attributes:
         family: name of the adapter.
@@ -82,7 +121,7 @@ class Plan:
 
     @property
     def widths(self) -> Dict[int, int]:
-        """{resolution: q}."""
+        """{resolution: q}; see ``blocks`` for what is behind conv0."""
         return {block.resolution: block.width for block in self.blocks}
 
     @property
@@ -91,16 +130,37 @@ class Plan:
         return {block.name: block.kept for block in self.blocks if block.kept is not None}
 
     @property
+    def kept_inner(self) -> Dict[str, Tuple[int, ...]]:
+        """As `kept`, of the channels behind conv0, for blocks that do not have all of them."""
+        return {block.name: block.kept_inner for block in self.blocks if block.kept_inner is not None}
+
+    @property
+    def method(self) -> str:
+        """ "narrow" where no block has excite, else "squeeze"."""
+        return "squeeze" if any(block.excite for block in self.blocks) else "narrow"
+
+    @property
     def fingerprint(self) -> str:
         """Of the channels kept: equal in generators whose weights can be averaged and swapped; "" without record."""
         if not self.kept:
             return ""
-        return hashlib.sha256(json.dumps(self.kept).encode()).hexdigest()[:8]
+        record = [self.kept, self.kept_inner] if self.kept_inner else self.kept
+        return hashlib.sha256(json.dumps(record).encode()).hexdigest()[:8]
 
-    def with_kept(self, kept: Mapping[str, Sequence[int]]) -> Plan:
+    def with_kept(
+        self, kept: Mapping[str, Sequence[int]], inner: Mapping[str, Sequence[int]] = MappingProxyType({})
+    ) -> Plan:
         """The same plan with a record of the channels kept, or without where ``kept`` is empty."""
-        chosen = {name: tuple(map(int, channels)) for name, channels in kept.items()}
-        return replace(self, blocks=tuple(replace(block, kept=chosen.get(block.name)) for block in self.blocks))
+        chosen, chosen_inner = ({name: tuple(map(int, c)) for name, c in each.items()} for each in (kept, inner))
+        blocks = (
+            replace(block, kept=chosen.get(block.name), kept_inner=chosen_inner.get(block.name))
+            for block in self.blocks
+        )
+        return replace(self, blocks=tuple(blocks))
+
+    def same_channels(self, other: Plan) -> bool:
+        """Whether both have kept the same channels."""
+        return (self.kept, self.kept_inner) == (other.kept, other.kept_inner)
 
     def same_widths(self, other: Plan) -> bool:
         """Whether both plans make the same network of the same generator."""
@@ -148,7 +208,7 @@ class Plan:
 
     def __str__(self) -> str:
         ratio = "" if self.ratio is None else f"ratio {self.ratio:.3g}, "
-        widths = ", ".join(f"{b.resolution}: {b.channels}->{b.width}" for b in self.blocks)
+        widths = ", ".join(map(str, self.blocks))
         return (
             f"{ratio}{self.parameters_before:,} -> {self.parameters_after:,} parameters "
             f"({describe_reduction(self.reduction)}); channels {widths}"

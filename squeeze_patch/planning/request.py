@@ -11,6 +11,7 @@ from squeeze_patch.errors import PlanError
 from squeeze_patch.planning.plans import Plan
 
 ALLOCATIONS = ("uniform", "spectral")
+METHODS = ("squeeze", "narrow")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Request:
         widths: {resolution: q}; blocks that are not named stay dense.
         plan: a Plan that was made before; its widths count.
         like: the Plan of a squeezed relative, with a record of its channels, which are to be kept as well.
+        method: "squeeze" = the image squeeze connection; "narrow" = fewer channels behind both convolutions of a block,
+            and no excite: the next block reads those that are left. Plans say it themselves.
         allocate: "uniform" = one ratio for all blocks; "spectral" = the same number of parameters, spent where a
             trained generator's images need them.
 
@@ -36,22 +39,28 @@ class Request:
     plan: Optional[Plan] = None
     allocate: str = "uniform"
     like: Optional[Plan] = None
+    method: str = "squeeze"
 
     def __post_init__(self) -> None:
         given = [value for value in (self.reduction, self.ratio, self.widths) if value is not None]
-        if self.like is not None and (given or self.plan is not None or self.allocate != "uniform"):
-            raise PlanError("like says everything; give it alone, without plan, reduction, ratio, widths or allocate")
+        elsewise = self.allocate != "uniform" or self.method != "squeeze"
+        if self.like is not None and (given or self.plan is not None or elsewise):
+            raise PlanError(
+                "like says everything; give it alone, without plan, reduction, ratio, widths, allocate, method"
+            )
         if self.like is not None and not self.like.kept:
             raise PlanError(
                 "the generator to be like keeps no record of the channels that stayed: it has random layers, or comes "
                 "from a bare state dict. Squeeze its dense one again, with a trained start"
             )
-        if self.plan is not None and (given or self.allocate != "uniform"):
-            raise PlanError("give a plan, or a reduction, ratio, widths or allocate, not both")
+        if self.plan is not None and (given or elsewise):
+            raise PlanError("give a plan, or a reduction, ratio, widths, allocate or method, not both")
         if not (self.plan is None or isinstance(self.plan, Plan)):
             raise PlanError(f"plan has to be a squeeze_patch.Plan, not {type(self.plan).__name__}; see Plan.from_json")
         if self.allocate not in ALLOCATIONS:
             raise PlanError(f"allocate has to be one of {', '.join(ALLOCATIONS)}, not {self.allocate!r}")
+        if self.method not in METHODS:
+            raise PlanError(f"method has to be one of {', '.join(METHODS)}, not {self.method!r}")
         if len(given) > 1:
             raise PlanError("give one of reduction, ratio and widths, not several")
         self._check_ranges()
@@ -80,11 +89,11 @@ class Request:
 
     def uniform(self) -> Request:
         """The same budget at one ratio for all blocks."""
-        return Request(self.reduction, self.ratio, self.widths)
+        return Request(self.reduction, self.ratio, self.widths, method=self.method)
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain numbers, strings and dicts of what was asked for, as processes hand it to each other."""
-        found: Dict[str, Any] = {"allocate": self.allocate}
+        found: Dict[str, Any] = {"allocate": self.allocate, "method": self.method}
         for name, number in (("reduction", self.reduction), ("ratio", self.ratio)):
             found.update({} if number is None else {name: float(number)})
         if self.widths is not None:

@@ -8,12 +8,11 @@ import math
 import numbers
 from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
-import torch
-
 from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.errors import PlanError
 from squeeze_patch.planning.plans import BlockPlan, Plan
 from squeeze_patch.planning.request import Request
+from squeeze_patch.planning.shapes import plan_of_blocks
 
 #: the paper's figure: 12.1 % fewer generator parameters
 DEFAULT_REDUCTION = 0.121
@@ -31,24 +30,6 @@ def width_for(channels: int, ratio: float, multiple: Optional[int] = None) -> in
     """
     step = multiple or (MULTIPLE if channels >= FEW * MULTIPLE else 1)
     return min(max(math.floor(channels / (step * ratio) + 0.5) * step, step), channels)
-
-
-def saved_parameters(spec: BlockSpec, width: int) -> int:
-    """Parameters that block ``spec`` loses when its c channels are squeezed to ``width`` (negative: gains).
-
-    conv1 and what goes with its outputs lose c - q of them; torgb's weight and the affine layer of its style lose c - q
-    inputs; excite adds c q weights and c biases, in every block but the last.
-    """
-    c, q = spec.channels, width
-    per_channel = spec.kernel_size**2 * c + spec.output_parameters + spec.img_channels + spec.w_dim + 1
-    excite = 0 if spec.is_last else c * q + c
-    return (c - q) * per_channel - excite - spec.added_parameters
-
-
-def dense_parameters(G: torch.nn.Module, specs: Sequence[BlockSpec]) -> int:
-    """Parameters of ``G``, or, where it is squeezed, of the dense generator that it came from."""
-    now = sum(parameter.numel() for parameter in G.parameters())
-    return now + sum(saved_parameters(spec, spec.width) for spec in specs if spec.width is not None)
 
 
 def solve(
@@ -70,9 +51,8 @@ def solve(
         raise PlanError(f"multiple has to be a positive whole number, not {multiple}")
 
     def build(chosen: Mapping[str, int], at_ratio: Optional[float]) -> Plan:
-        blocks = tuple(BlockPlan(s.name, s.resolution, s.channels, chosen[s.name]) for s in specs if s.name in chosen)
-        saved = sum(saved_parameters(s, chosen[s.name]) for s in specs if s.name in chosen)
-        return Plan(family, blocks, parameters, parameters - saved, at_ratio)
+        blocks = [block_of(s, chosen[s.name], request.method) for s in specs if s.name in chosen]
+        return plan_of_blocks(specs, parameters, family, blocks, at_ratio)
 
     def uniform(at_ratio: float, step: Optional[int]) -> Plan:
         return build({s.name: width_for(s.channels, at_ratio, step) for s in specs}, at_ratio)
@@ -83,6 +63,13 @@ def solve(
         return uniform(float(request.ratio), multiple)
     target = DEFAULT_REDUCTION if request.reduction is None else float(request.reduction)
     return _nearest(uniform, [s.channels for s in specs], multiple, target)
+
+
+def block_of(spec: BlockSpec, width: int, method: str) -> BlockPlan:
+    """A block of ``width`` channels behind conv1 and, where it is narrowed, behind conv0 as well."""
+    narrow = method == "narrow"
+    inner = width if narrow else None
+    return BlockPlan(spec.name, spec.resolution, spec.channels, width, inner=inner, excite=not narrow)
 
 
 def _checked_widths(specs: Sequence[BlockSpec], widths: Mapping[int, int]) -> Dict[str, int]:

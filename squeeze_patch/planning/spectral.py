@@ -12,7 +12,8 @@ from squeeze_patch.initialization.calibrated import statistics
 from squeeze_patch.initialization.selection import rank_channels
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
-from squeeze_patch.planning.solver import FEW, MULTIPLE, TOLERANCE, saved_parameters, solve
+from squeeze_patch.planning.shapes import saved_parameters, squeezed_to
+from squeeze_patch.planning.solver import FEW, MULTIPLE, TOLERANCE, solve
 
 
 def allocate_spectrally(found: Located, uniform: Plan, multiple: Optional[int], seed: int) -> Plan:
@@ -82,7 +83,7 @@ class _Option:
 
     def __init__(self, spec: BlockSpec, width: Optional[int], errors: Sequence[float]) -> None:
         self.name, self.resolution, self.width = spec.name, spec.resolution, width
-        self.saved = 0 if width is None else saved_parameters(spec, width)
+        self.saved = 0 if width is None else saved_parameters(spec, squeezed_to(spec, width))
         self.error = 0.0 if width is None else float(errors[width])
 
 

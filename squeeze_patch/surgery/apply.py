@@ -10,12 +10,15 @@ from typing import Any, Dict, Iterator, Mapping, Optional, TypeVar, Union
 import torch
 
 from squeeze_patch.adapters import search
+from squeeze_patch.adapters.content import BlockShape, Kept
 from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.errors import LostWarning, PlanError, ProofError, SqueezeError, StateError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS, SEED, check_finite, check_init, trained_starts
+from squeeze_patch.planning.kept import kept_of, recorded
 from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
+from squeeze_patch.planning.shapes import completed, shapes_of
 from squeeze_patch.planning.solver import TOLERANCE
 from squeeze_patch.progress import Progress, one_thread, own_settings
 from squeeze_patch.surgery.belongings import belongings_of
@@ -38,6 +41,7 @@ def apply(
     widths: Optional[Mapping[int, int]] = None,
     plan: Optional[Plan] = None,
     allocate: str = "uniform",
+    method: str = "squeeze",
     like: Union[torch.nn.Module, Plan, None] = None,
     init: str = DEFAULT_INIT,
     keep_original: bool = True,
@@ -58,6 +62,9 @@ def apply(
         widths: {resolution: q} instead; blocks that are not named stay dense.
         plan: a Plan instead, from `squeeze_patch.plan` or from a file.
         allocate: "spectral" spends the same number of parameters where G's images need them; see `plan`.
+        method: "squeeze" = the image squeeze connection; "narrow" = fewer channels behind both convolutions of a block
+            and no excite, so that the next block reads fewer as well: a plain StyleGAN2 of unequal widths, of the
+            host's own classes. What reads c channels between blocks beside them (GGDR's discriminator) cannot.
         like: a squeezed relative of G (the parent that it was fine-tuned from, another snapshot), or its Plan, instead:
             the same widths, and the same channels kept, so that weights of the two can be averaged and swapped.
         init: "calibrated" = start from G's trained weights, fitted block by block to what they make of random latents
@@ -90,7 +97,7 @@ def apply(
         >>> print(squeeze_patch.status(G))
         squeezed: 4 of 4 blocks, 263,531 -> 202,459 parameters (23.17 % fewer)
     """
-    request = Request(reduction, ratio, widths, plan, allocate, relative(like))
+    request = Request(reduction, ratio, widths, plan, allocate, relative(like), method)
     apply_request(G, request, init, keep_original=keep_original, progress=progress, seed=seed, verify=verify)
     return G
 
@@ -119,7 +126,7 @@ def apply_request(
         if now.state == "dense":
             how: Dict[str, Any] = {"progress": progress, "seed": seed, "verify": verify, "record": record}
             _squeeze_target(target, wanted, init, keep_original, kept_like(request, init), how)
-        elif request.like is not None and now.plan is not None and now.plan.kept != request.like.kept:
+        elif request.like is not None and now.plan is not None and not now.plan.same_channels(request.like):
             raise StateError(
                 "the generator is squeezed already, with other channels than the one that it should be like. Call "
                 "squeeze_patch.remove(G) first, or start from the dense checkpoint"
@@ -136,23 +143,23 @@ def squeeze(
     plan: Plan,
     init: str = DEFAULT_INIT,
     *,
-    kept: Optional[Mapping[str, torch.Tensor]] = None,
+    kept: Optional[Mapping[str, Kept]] = None,
     keep_original: bool = False,
     progress: Optional[Progress] = None,
     seed: int = SEED,
     verify: bool = False,
     record: bool = False,
     is_own: bool = False,
-) -> Dict[str, torch.Tensor]:
+) -> Dict[str, Kept]:
     """Squeeze a dense generator as ``plan`` says, keeping the channels ``kept`` where given; ``record`` as for
     `apply_request`. ``is_own``: its layers are an adapter's own, about which running them would prove nothing.
 
     Returns:
-        {block name: kept channels [q]}, empty with ``init="random"``.
+        {block name: channels kept}, empty with ``init="random"``.
     """
     _check_fits(plan, found)
-    widths = {block.name: block.width for block in plan.blocks}
-    old_blocks = {name: found.get_block(name) for name in widths}
+    shapes = shapes_of(found.specs, plan.blocks)
+    old_blocks = {name: found.get_block(name) for name in shapes}
     random = torch.get_rng_state()
     check_init(init)
     trained = INITS[init].make is not None
@@ -161,11 +168,11 @@ def squeeze(
         if trained:
             check_finite(found)
         with one_thread():
-            twins = build_twins(found, list(widths))
-            new_blocks = _build(found, widths, begun=trained)
+            twins = build_twins(found, shapes)
+            new_blocks = _build(found, shapes, begun=trained)
         _keep_belongings(found, old_blocks, twins, new_blocks, verify)
         trial = prove(found, twins) if verify and not is_own else None
-        starts = trained_starts(found, widths, init, kept=kept, progress=progress, seed=seed)
+        starts = trained_starts(found, shapes, init, kept=kept, progress=progress, seed=seed)
         for name, start in starts.items():
             found.surgery.load_start(new_blocks[name], old_blocks[name], start)
         for name, new in new_blocks.items():
@@ -173,7 +180,7 @@ def squeeze(
         redirect(found.root, old_blocks, new_blocks)
         if trial is not None:
             trial.check_squeezed()
-        chosen = plan if record else plan.with_kept({name: start.kept.tolist() for name, start in starts.items()})
+        chosen = plan if record else recorded(plan, {name: start.kept for name, start in starts.items()})
         found.surgery.attach_plan(found.root, found.network, chosen.to_dict())
         if keep_original:
             keep(found, old_blocks, new_blocks)
@@ -189,7 +196,7 @@ def _squeeze_target(
     plan: Plan,
     init: str,
     keep_original: bool,
-    kept: Optional[Mapping[str, torch.Tensor]],
+    kept: Optional[Mapping[str, Kept]],
     how: Mapping[str, Any],
 ) -> None:
     """Every generator of the target with the channels of the first one, or none of them; ``how`` as for `squeeze`."""
@@ -223,13 +230,13 @@ def relative(like: Union[torch.nn.Module, Plan, None]) -> Optional[Plan]:
     return found
 
 
-def kept_like(request: Request, init: str) -> Optional[Dict[str, torch.Tensor]]:
-    """{block name: channels to keep [q]} of a relative, None where none is asked for."""
+def kept_like(request: Request, init: str) -> Optional[Dict[str, Kept]]:
+    """{block name: channels to keep} of a relative, None where none is asked for."""
     if request.like is None:
         return None
     if INITS[init].make is None:
         raise PlanError(f"like says which trained channels stay, and init='{init}' keeps none; use a trained start")
-    return {name: torch.tensor(channels) for name, channels in request.like.kept.items()}
+    return kept_of(request.like)
 
 
 def _copy_new_layers(target: Target) -> None:
@@ -244,12 +251,12 @@ def _copy_new_layers(target: Target) -> None:
                     targets[path].copy_(parameter)
 
 
-def _build(found: Located, widths: Mapping[str, int], begun: bool) -> Dict[str, torch.nn.Module]:
+def _build(found: Located, shapes: Mapping[str, BlockShape], begun: bool) -> Dict[str, torch.nn.Module]:
     """The plan's squeezed blocks, of random layers, not yet in their places; ``begun``: a trained start follows."""
     # A trained start overwrites what new layers draw: leave the user's random stream as it was. Their parameters are to
     # be trained, also when this is called in inference mode.
     with torch.random.fork_rng(devices=[], enabled=begun), torch.inference_mode(False):
-        return {name: found.surgery.build(found.network, name, width) for name, width in widths.items()}
+        return {name: found.surgery.build(found.network, name, shape) for name, shape in shapes.items()}
 
 
 def _keep_belongings(
@@ -286,6 +293,7 @@ def squeezed(
     widths: Optional[Mapping[int, int]] = None,
     plan: Optional[Plan] = None,
     allocate: str = "uniform",
+    method: str = "squeeze",
     like: Union[torch.nn.Module, Plan, None] = None,
     init: str = DEFAULT_INIT,
     progress: Optional[Progress] = None,
@@ -308,7 +316,7 @@ def squeezed(
     """
     if status(G).state != "dense":
         raise StateError("squeezed() starts from a dense generator; this one is squeezed already")
-    request = Request(reduction, ratio, widths, plan, allocate, relative(like))
+    request = Request(reduction, ratio, widths, plan, allocate, relative(like), method)
     apply_request(G, request, init, progress=progress, seed=seed, verify=verify)
     try:
         yield G
@@ -340,3 +348,5 @@ def _check_fits(plan: Plan, found: Located) -> None:
             )
     if not plan.blocks:
         raise PlanError("the plan squeezes no block")
+    if [block.name for block in completed(found.specs, plan.blocks)] != [block.name for block in plan.blocks]:
+        raise PlanError("the plan does not fit this generator: behind a narrowed block it names no block that reads it")

@@ -102,7 +102,7 @@ def unfuse_part(found: Located) -> None:
 
 
 def _squeezed_blocks(found: Located) -> List[str]:
-    return [spec.name for spec in found.again().specs if spec.width is not None]
+    return [spec.name for spec in found.again().specs if spec.is_squeezed]
 
 
 def _check_fusible(found: Located) -> None:

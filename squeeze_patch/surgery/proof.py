@@ -13,10 +13,11 @@ import traceback
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
 
 import torch
 
+from squeeze_patch.adapters.content import BlockShape
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.connection import Excite
@@ -276,11 +277,16 @@ def exchanged(
             found.set_block(name, dense[name])
 
 
-def build_twins(found: Located, names: Sequence[str]) -> Dict[str, torch.nn.Module]:
-    """Squeezed blocks as wide as the dense ones, as the adapter builds them; the caller's random numbers stay."""
-    channels = {spec.name: spec.channels for spec in found.specs}
+def build_twins(found: Located, shapes: Mapping[str, BlockShape]) -> Dict[str, torch.nn.Module]:
+    """Squeezed or narrowed blocks as wide as the dense ones, as the adapter builds them; the caller's random numbers
+    stay."""
+    full = {
+        spec.name: BlockShape(spec.dense_inputs, spec.channels, spec.channels, shapes[spec.name].excite)
+        for spec in found.specs
+        if spec.name in shapes
+    }
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-        return {name: found.surgery.build(found.network, name, channels[name]) for name in names}
+        return {name: found.surgery.build(found.network, name, shape) for name, shape in full.items()}
 
 
 def _load_twins(found: Located, twins: Mapping[str, Any], dense: Mapping[str, Any]) -> None:

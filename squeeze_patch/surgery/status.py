@@ -11,7 +11,7 @@ from squeeze_patch.adapters import search
 from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.errors import PlanError, StateError
 from squeeze_patch.planning.plans import Plan, describe_reduction
-from squeeze_patch.planning.solver import dense_parameters
+from squeeze_patch.planning.shapes import dense_parameters, shapes_of
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,14 @@ class Status:
     """What `status` found.
 
     Attributes:
-        state: "dense", "squeezed" (every block is as the Plan on the generator says) or "irregular".
+        state: "dense", "squeezed" (every block is as the Plan on the generator says, by whichever method) or
+            "irregular".
         family: name of the adapter.
         plan: the Plan that travels on the generator, None where there is none.
         parameters_before: parameters of the dense generator, mapping and synthesis, whatever holds it.
         parameters_after: parameters now.
         blocks: number of blocks.
-        squeezed_blocks: how many of them are squeezed.
+        squeezed_blocks: how many of them are squeezed, or narrowed.
         detail: what is irregular, else "".
         place: where in the module that was passed the generator is, "" = it is the generator.
         fused_blocks: how many of the squeezed blocks run fused where nothing is trained; see `squeeze_patch.fuse`.
@@ -49,8 +50,9 @@ class Status:
         if self.state == "irregular":
             return f"irregular: {self.squeezed_blocks} of {self.blocks} blocks squeezed; {self.detail}{where}"
         fewer = describe_reduction(1 - self.parameters_after / self.parameters_before)
+        done = "narrowed" if self.plan is not None and self.plan.method == "narrow" else "squeezed"
         return (
-            f"squeezed: {self.squeezed_blocks} of {self.blocks} blocks, "
+            f"{done}: {self.squeezed_blocks} of {self.blocks} blocks, "
             f"{self.parameters_before:,} -> {self.parameters_after:,} parameters ({fewer})"
             f"{', fused' if self.fused_blocks else ''}{where}"
         )
@@ -120,7 +122,7 @@ def status_of(target: Target) -> Status:
 
 def status_of_part(found: Located) -> Status:
     """Of one generator, as it was when it was found."""
-    squeezed_now = {spec.name: spec.width for spec in found.specs if spec.width is not None}
+    squeezed_now = {spec.name: spec.shape for spec in found.specs if spec.shape is not None}
     after = sum(parameter.numel() for parameter in found.generator.parameters())
     stored = found.surgery.plan_of(found.network)
     plan: Optional[Plan] = None
@@ -132,12 +134,12 @@ def status_of_part(found: Located) -> Status:
             detail = str(error)
     if stored is None and squeezed_now:
         detail = "no plan travels with it"
-    elif plan is not None and {block.name: block.width for block in plan.blocks} != squeezed_now:
+    elif plan is not None and shapes_of(found.specs, plan.blocks) != squeezed_now:
         detail = f"its plan squeezes {len(plan.blocks)} blocks, in other widths or places"
     state = "irregular" if detail else "squeezed" if squeezed_now else "dense"
     before = dense_parameters(found.generator, found.specs)
     fusing = found.adapter.fusing
-    fused = 0 if fusing is None else sum(fusing.fused(found.network, name) for name in squeezed_now)
+    fused = 0 if fusing is None else sum(fusing.fused(found.network, s.name) for s in found.specs if s.is_squeezed)
     return Status(
         state, found.adapter.name, plan, before, after, len(found.specs), len(squeezed_now), detail, found.place, fused
     )

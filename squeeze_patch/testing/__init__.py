@@ -11,7 +11,8 @@ except ImportError as missing:
         "squeeze_patch.testing needs pytest, which is not installed: pip install pytest"
     ) from missing
 
-pytest.register_assert_rewrite("squeeze_patch.testing.contract")  # so that a failure shows the values it compared
+# so that a failure shows the values it compared
+pytest.register_assert_rewrite("squeeze_patch.testing.contract", "squeeze_patch.testing.shapes_contract")
 
 from squeeze_patch.testing.contract import AdapterContract
 from squeeze_patch.testing.trained import float_error, trained

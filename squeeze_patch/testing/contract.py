@@ -29,10 +29,11 @@ import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.layers import HOOKS
 from squeeze_patch.planning.plans import Plan
+from squeeze_patch.testing.shapes_contract import ShapesContract
 from squeeze_patch.testing.trained import float_error, trained
 
 
-class AdapterContract(abc.ABC):
+class AdapterContract(ShapesContract, abc.ABC):
     """Subclass it as ``Test...`` in a pytest file; `make_generator` and `images` are needed, the rest is optional.
 
     Generators are best small: some 32x32 pixels and 32 channels test as much as large ones, in seconds.
@@ -41,6 +42,8 @@ class AdapterContract(abc.ABC):
         family: name of the adapter that has to be found; "" = any.
         cannot_pickle: why the family's dense generators cannot be pickled; "" = they can. The suite then demands that
             squeezed ones can too, and otherwise that dense ones really cannot.
+        shapes: whether the adapter builds blocks that are narrower inside, or narrowed without excite; where not, the
+            suite demands that it refuses them.
     """
 
     family: str = ""

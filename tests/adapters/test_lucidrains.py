@@ -83,7 +83,7 @@ def test_noise_is_what_the_step_says(lucidrains: LucidrainsHost) -> None:
     seen: List[torch.Tensor] = []
     network.blocks[0].register_forward_hook(lambda _m, _i, out: seen.append(out[0]))
     network(ws[:, None], step.noise0.permute(0, 3, 2, 1))
-    own = simulation.features(block, None, ws, step)
+    own = simulation.run(block, None, ws, step)
     assert (own - seen[0]).abs().max() <= float_error(G, own)
     assert block.conv1.noise_strength.abs().min() > 0  # type: ignore[union-attr]
 

@@ -12,6 +12,7 @@ import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.initialization import simulation
 from squeeze_patch.initialization.from_weights import starts_from_weights
+from squeeze_patch.planning.shapes import squeezed_to
 from squeeze_patch.testing import float_error, trained
 from tests.helpers import transplant
 from tests.hosts import Host
@@ -78,7 +79,8 @@ def test_own_features_are_the_hosts(flat_host: FlatHost) -> None:
                 parameter.zero_()
     blocks = found.dense_blocks()
     ws = found.sample_w(4, seed=0)
-    for block, _, own, _ in simulation.dense_run(blocks, [4] * len(blocks), ws, seed=0):
+    for step in simulation.dense_run(blocks, [4] * len(blocks), ws, seed=0):
+        block, own = step.block, step.y
         seen = []
         size = block.spec.resolution
         handle = G.get_submodule(block.spec.name).register_forward_hook(lambda _m, _i, out, to=seen: to.append(out))
@@ -106,11 +108,11 @@ def test_starts_are_those_of_the_nvidia_family(draggan: Host) -> None:
             found = locate(G)
             specs = found.specs
             blocks = found.dense_blocks()
-            widths = {spec.name: spec.channels // 2 for spec in specs}
-            made = starts_from_weights(blocks, widths, lambda n, found=found: found.sample_w(n, 0))
+            shapes = {spec.name: squeezed_to(spec, spec.channels // 2) for spec in specs}
+            made = starts_from_weights(blocks, shapes, lambda n, found=found: found.sample_w(n, 0))
             starts.append(list(made.values()))
     for a, b in zip(*starts):
-        assert torch.equal(a.kept, b.kept)
+        assert torch.equal(a.kept.outputs, b.kept.outputs)
         for name in ("excite_weight", "excite_bias", "rgb_weight", "rgb_bias"):
             one, other = getattr(a, name), getattr(b, name)
             # Rounding of features (1e-6) through a regression; its condition number is below 1e3 in this network.

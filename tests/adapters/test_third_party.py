@@ -114,22 +114,22 @@ def mistakes(lumen: Any) -> dict[str, tuple[Type[Any], tuple[Any, ...]]]:
             pass
 
     class UnusedExcite(base):  # type: ignore[misc,valid-type]
-        def build(self, network: Any, name: str, width: int) -> Any:
-            return lumen.SqueezedStage(self.get_block(network, name), width, is_last=False)
+        def build(self, network: Any, name: str, shape: Any) -> Any:
+            return lumen.SqueezedStage(self.get_block(network, name), shape.width, is_last=False)
 
     class DrawsRandomNumbers(base):  # type: ignore[misc,valid-type]
         def sample_w(self, root: Any, network: Any, n: int, seed: int) -> Any:
             return network.dream(torch.randn([n, network.z_dim])).detach()
 
     class PutsInPlace(base):  # type: ignore[misc,valid-type]
-        def build(self, network: Any, name: str, width: int) -> Any:
-            new = super().build(network, name, width)
+        def build(self, network: Any, name: str, shape: Any) -> Any:
+            new = super().build(network, name, shape)
             self.set_block(network, name, new)
             return new
 
     class LosesFlags(base):  # type: ignore[misc,valid-type]
-        def build(self, network: Any, name: str, width: int) -> Any:
-            return super().build(network, name, width).train()
+        def build(self, network: Any, name: str, shape: Any) -> Any:
+            return super().build(network, name, shape).train()
 
     class KeepsThePlanElsewhere(base):  # type: ignore[misc,valid-type]
         plans: dict[int, Any] = {}  # noqa: RUF012

@@ -17,7 +17,7 @@ from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.initialization import calibrated, simulation
 from squeeze_patch.initialization.registry import SEED
 from squeeze_patch.initialization.regression import fit_excite, fit_image
-from squeeze_patch.planning.solver import saved_parameters
+from squeeze_patch.planning.shapes import saved_parameters, squeezed_to
 from squeeze_patch.planning.spectral import spend
 from squeeze_patch.testing import float_error, trained
 from tests.helpers import images_of, latents
@@ -144,7 +144,7 @@ def test_gradients_are_the_jacobian(draggan: Host) -> None:
     blocks = found.dense_blocks()
     ws = found.sample_w(2, seed=0)
     steps = simulation.sample_windows(blocks, [2] * len(blocks), seed=0)
-    found, image = calibrated._differentiable(blocks, ws, steps)
+    found, _, image = calibrated._differentiable(blocks, ws, steps)
     direction = torch.randn(image.shape, generator=torch.Generator().manual_seed(5))
     for index in range(len(blocks) - 1):
         (gradient,) = torch.autograd.grad((image * direction).sum(), found[index], retain_graph=True)
@@ -154,7 +154,7 @@ def test_gradients_are_the_jacobian(draggan: Host) -> None:
             x = found[index].detach() + scale * gradient
             changed = simulation.torgb(blocks[index], x, ws)
             for block, at in zip(blocks[index + 1 :], steps[index + 1 :]):
-                x = simulation.features(block, x, ws, at)
+                x = simulation.run(block, x, ws, at)
                 changed = simulation.upsample(changed, block, at) + simulation.torgb(block, x, ws)
             return float((changed.double() * direction).sum())
 
@@ -169,13 +169,13 @@ def test_importance_is_the_images_error(draggan: Host) -> None:
     found = locate(G)
     blocks = found.dense_blocks()
     ws = found.sample_w(400, seed=0)
-    matrix = calibrated._gradients(blocks, ws, seed=0)["b8"]
+    matrix = calibrated._gradients(blocks, ws, seed=0).outer["b8"]
     steps = simulation.sample_windows(blocks, [400] * len(blocks), seed=0)
-    found, image = calibrated._differentiable(blocks, ws, steps)
+    found, _, image = calibrated._differentiable(blocks, ws, steps)
     size = 1e-3 * found[1].detach().std()
     random = torch.Generator().manual_seed(1)
     x = found[1].detach() + size * torch.randn(found[1].shape, generator=random)
-    y = simulation.features(blocks[2], x, ws, steps[2])
+    y = simulation.run(blocks[2], x, ws, steps[2])
     below = simulation.torgb(blocks[0], found[0].detach(), ws)
     below = simulation.upsample(below, blocks[1], steps[1]) + simulation.torgb(blocks[1], x, ws)
     changed = simulation.upsample(below, blocks[2], steps[2]) + simulation.torgb(blocks[2], y, ws)
@@ -220,7 +220,7 @@ def test_parameters_are_spent_like_the_best_of_all_widths() -> None:
 
     def cost(chosen: Dict[int, int]) -> Any:
         picked = [(spec, chosen[spec.resolution]) for spec in specs() if spec.resolution in chosen]
-        return sum(saved_parameters(s, q) for s, q in picked), sum(errors[s.name][q] for s, q in picked)
+        return sum(saved_parameters(s, squeezed_to(s, q)) for s, q in picked), sum(errors[s.name][q] for s, q in picked)
 
     saved, error = cost(widths)
     assert saved == pytest.approx(budget, rel=0.1)

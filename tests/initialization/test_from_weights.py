@@ -10,6 +10,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate
+from squeeze_patch.adapters.content import Kept
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.initialization.regression import regress
@@ -35,7 +36,7 @@ def test_start_is_near_the_dense_generator(capsys: pytest.CaptureFixture[str]) -
     plan = squeeze_patch.plan(dense, ratio=1.5)
     weights = {block.name: getattr(dense.synthesis, block.name).conv1.weight for block in plan.blocks}
     loudest = {
-        block.name: weights[block.name].square().sum(dim=[1, 2, 3]).topk(block.width).indices.sort().values
+        block.name: Kept(weights[block.name].square().sum(dim=[1, 2, 3]).topk(block.width).indices.sort().values)
         for block in plan.blocks
     }
     others = {"mean image": psnr(images, images.mean(dim=0, keepdim=True).expand_as(images))}

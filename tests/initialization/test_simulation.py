@@ -50,7 +50,7 @@ def test_noise_is_what_the_step_says(draggan: Host) -> None:
     seen: List[torch.Tensor] = []
     network.b4.conv1.register_forward_hook(lambda _m, _i, out: seen.append(out))
     network(ws[1:, None].repeat(1, network.num_ws, 1), noise_mode="const")
-    own = simulation.features(block, None, ws, step)[1:]
+    own = simulation.run(block, None, ws, step)[1:]
     assert block.conv1.noise_strength != 0
     assert (own - seen[0]).abs().max() <= float_error(G, own)
 

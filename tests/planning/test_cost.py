@@ -12,6 +12,7 @@ from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.planning.cost import amount, fused_multiply_adds, multiply_adds, report, table
+from squeeze_patch.planning.shapes import squeezed_to
 from tests.hosts import Host
 
 #: resolution, channel_base: multiply-adds of the squeezed generator (ratio 1.5) as a share of the dense one
@@ -30,12 +31,13 @@ def test_multiply_adds_of_official_sizes(size: tuple[int, int]) -> None:
 def test_multiply_adds_of_official_sizes_fused(size: tuple[int, int], share: float) -> None:
     resolution, base = size
     specs = locate(Generator(512, 0, 512, resolution, 3, synthesis_kwargs={"channel_base": base})).specs
-    widths = {spec.name: round(spec.channels / 1.5) for spec in specs}
+    widths = {spec.name: squeezed_to(spec, round(spec.channels / 1.5)) for spec in specs}
     dense = sum(multiply_adds(spec, None) for spec in specs)
     assert round(sum(fused_multiply_adds(specs, widths)) / dense, 2) == share
     # a dense reader, or a dense block in front of it, leaves both as they are
-    assert fused_multiply_adds(specs, {specs[3].name: 64}) == [
-        multiply_adds(spec, 64 if spec is specs[3] else None) for spec in specs
+    alone = squeezed_to(specs[3], 64)
+    assert fused_multiply_adds(specs, {specs[3].name: alone}) == [
+        multiply_adds(spec, alone if spec is specs[3] else None) for spec in specs
     ]
 
 
@@ -46,11 +48,12 @@ def test_bilinear_upsampling_is_of_what_is_folded() -> None:
         BlockSpec("a", 32, 0, width=64, is_last=False, **sizes),  # type: ignore[arg-type]
         BlockSpec("b", 64, 128, width=64, is_last=True, **sizes),  # type: ignore[arg-type]
     ]
-    plain = [multiply_adds(spec, 64) for spec in specs]
-    first, second = fused_multiply_adds(specs, {"a": 64, "b": 64})
+    shapes = {spec.name: squeezed_to(spec, 64) for spec in specs}
+    plain = [multiply_adds(spec, spec.shape) for spec in specs]
+    first, second = fused_multiply_adds(specs, shapes)
     assert plain[0] - first == 32 * 32 * 128 * 64
     assert plain[1] - second == 64 * 64 * (9 * 128 * 63 + 4 * 64) - 9 * 128 * 128 * 65
-    assert sum(fused_multiply_adds(specs, {"a": 64, "b": 64}, folds=False)) == sum(plain)
+    assert sum(fused_multiply_adds(specs, shapes, folds=False)) == sum(plain)
 
 
 @pytest.mark.parametrize("ratio", [None, 1.5])
@@ -128,5 +131,5 @@ def test_fused_multiply_adds_are_those_that_torch_counts(draggan: Host, monkeypa
     found = locate(G)
     layers = [layer for name, layer in G.named_modules() if name.endswith(("conv0", "conv1"))]
     squares = sum(layer.weight[:, :, 0, 0].numel() for layer in layers)  # type: ignore[operator, index, union-attr]
-    counted = sum(fused_multiply_adds(found.specs, {spec.name: spec.width for spec in found.specs}))
+    counted = sum(fused_multiply_adds(found.specs, {spec.name: spec.shape for spec in found.specs}))
     assert sum(operations.values()) // 2 == counted + squares, operations

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.cli import main
+from squeeze_patch.planning.shapes import squeezed_to
 from squeeze_patch.surgery import proof
 from squeeze_patch.testing import trained
 from squeeze_patch.testing.trained import float_error
@@ -193,11 +194,11 @@ def test_float_error_is_far_below_the_bound(name: str) -> None:
     host = HOSTS[name]
     with host.active():
         found = locate(trained(host.generator()))
-        names = [spec.name for spec in found.specs]
-        twins = proof.build_twins(found, names)
+        shapes = {spec.name: squeezed_to(spec, 1) for spec in found.specs}
+        twins = proof.build_twins(found, shapes)
         trial = proof.prove(found, twins)
         assert trial is not None
-        dense = {block: found.get_block(block) for block in names}
+        dense = {block: found.get_block(block) for block in shapes}
         with proof.exchanged(found, twins, dense):
             images = trial.run()
     assert len(images) == 2

@@ -13,8 +13,8 @@ import lumen
 import torch
 
 from squeeze_patch.adapters.base import Adapter, Surgery
-from squeeze_patch.adapters.content import Affine, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
-from squeeze_patch.adapters.layers import copy_flags, fill_excite, refuse_hooks, value
+from squeeze_patch.adapters.content import Affine, BlockShape, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.layers import copy_flags, fill_excite, refuse_hooks, value, width_alone
 from squeeze_patch.connection import Excite
 
 
@@ -94,8 +94,9 @@ class LumenSurgery(Surgery):
         with torch.no_grad():
             return value(network.dream(z.to(next(network.parameters()))))
 
-    def build(self, network: torch.nn.Module, name: str, width: int) -> SqueezedStage:
+    def build(self, network: torch.nn.Module, name: str, shape: BlockShape) -> SqueezedStage:
         stage = self.get_block(network, name)
+        width = width_alone(self._spec(network, name), shape, "lumen")
         self.check_replaceable(stage, name)
         return SqueezedStage(stage, width, is_last=self._spec(network, name).is_last)
 
@@ -105,7 +106,7 @@ class LumenSurgery(Surgery):
     def load_start(self, new: Any, dense: Any, start: SqueezedStart) -> None:
         with torch.no_grad():
             state = dense.refine.state_dict()
-            kept = start.kept.to(state["strokes"].device)
+            kept = start.kept.outputs.to(state["strokes"].device)
             new.refine.load_state_dict({**state, "strokes": state["strokes"][kept], "tint": state["tint"][kept]})
             new.ink.strokes.copy_(start.rgb_weight)
             new.ink.mood.weight.copy_(start.rgb_style.weight / new.ink.gain)
