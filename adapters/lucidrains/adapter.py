@@ -206,9 +206,13 @@ def _unsupported_reason(network: Any) -> Optional[str]:
         squeezed = isinstance(block, SqueezedGeneratorBlock)
         is_changed = squeezed or name in narrowed or getattr(block, "narrowed", False)
         fits = first.ndim == second.ndim == 4 and first.shape[1] == channels and second.shape[1] == first.shape[0]
-        fits = fits and (is_changed or second.shape[0] == second.shape[1])
         if not fits or rgb.shape[1:] != (second.shape[0], 1, 1):
             return f"the shapes of {name}'s conv1, conv2 and to_rgb do not belong to a StyleGAN2 generator"
+        if not is_changed and len({*second.shape[:2], *first.shape[: 2 if index == 0 else 1]}) > 1:
+            return (
+                f"{name} has layers of {first.shape[0]} and {second.shape[0]} channels: it is narrowed, but no Plan "
+                "says what it was. Load the file that convert or train wrote, which holds the Plan"
+            )
         channels = _channels(block)
     return None
 
