@@ -11,9 +11,14 @@ Generator's forward stays untouched. Within the block:
 ``rgb_bias``                   new, [img_channels, 1, 1]: the host's toRGB has no bias that could be refitted
 ``excite``                     new: `connection.Excite`, q -> c, without equalised learning rate. What it makes goes on
                                to the next block, its attention and its upsampling; none in the last block
-``to_style1``, ``to_noise1``,  the dense block's own objects
-``conv1``, ``to_style2``
+``to_style1``, ``to_noise1``,  the dense block's own objects where they keep their size, as in the paper's block; else
+``conv1``, ``to_style2``       the host's classes with p channels behind conv1, or with what a narrowed block before
+                               hands on
 =============================  ====================================================================================
+
+A narrowed block is a GeneratorBlock of the host's own class with fewer channels, so it has neither ``rgb_bias`` nor
+``excite``; its toRGB is fitted without a bias. Attention reads all channels, so no block in front of it is narrowed.
+The first block's conv1 reads what `initial_conv` makes of the constant, of which all channels stay.
 
 A trained start is fitted on the host's own arithmetic: bilinear upsampling in front of the convolutions, noise weights
 for every channel, one noise image of uniform numbers for both convolutions of a block, the image blurred when it is
@@ -125,7 +130,7 @@ class LucidrainsSurgery(Surgery):
         return narrow_block(block, shape)
 
     def check_replaceable(self, block: torch.nn.Module, name: str) -> None:
-        for child in (*REPLACED, "excite"):
+        for child in (*getattr(block, "replaced", REPLACED), "excite"):
             if hasattr(block, child):
                 refuse_hooks(getattr(block, child), f"{name}.{child}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
@@ -52,6 +52,7 @@ class SqueezedGeneratorBlock(torch.nn.Module):
 
     Attributes:
         out_channels: c, where ``conv1`` has other outputs; None = as many as that.
+        replaced: names of the layers that the dense block has others of; narrowed blocks have this, too.
         fused: where nothing is trained the block runs by `squeeze_patch.fused_convolution`; see `squeeze_patch.fuse`.
         defers: its excite is then left to the block that reads its features.
     """
@@ -63,6 +64,7 @@ class SqueezedGeneratorBlock(torch.nn.Module):
     fused = False  # also of blocks that are read from files of before
     defers = False
     out_channels: Optional[int] = None
+    replaced: Sequence[str] = REPLACED
     upsample: Any
     to_style1: Any
     to_noise1: Any
@@ -191,7 +193,8 @@ def other_children(block: Any, shape: BlockShape) -> List[str]:
 def _replace_layers(new: Any, shape: BlockShape) -> None:
     """Random layers, as the host's training starts them, where those of the dense block have other sizes."""
     sizes = {"inputs": shape.inputs, "inner": shape.inner, "outputs": shape.width}
-    for child in other_children(new, shape):
+    new.replaced = other_children(new, shape)
+    for child in new.replaced:
         layer = _cut(getattr(new, child), child, sizes)
         setattr(new, child, layer)
         if child.startswith("to_noise"):

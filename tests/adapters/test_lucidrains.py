@@ -162,6 +162,10 @@ def test_layers_of_other_shapes(lucidrains: LucidrainsHost) -> None:
     assert shared(ours, dense[0]) == {"to_style1", "activation"}
     assert (ours.conv1.filters, ours.to_noise1.out_features, ours.to_style2.out_features) == (16, 16, 16)
     assert ours.excite.weight.shape == (32, 24, 1, 1)
+    handle = ours.conv1.register_forward_hook(lambda *_: None)
+    with pytest.raises(squeeze_patch.StateError, match=r"^blocks\.0\.conv1 has hooks"):
+        squeeze_patch.remove(G)
+    handle.remove()
     squeeze_patch.remove(G)
     assert list(G["G"].blocks) == dense
 
