@@ -78,6 +78,11 @@ class BlockSpec:
         return self.width is not None and self.excite
 
     @property
+    def handed(self) -> int:
+        """Channels that go on to the next block."""
+        return self.channels if self.width is None or self.excite else self.width
+
+    @property
     def shape(self) -> Optional[BlockShape]:
         """Of a squeezed or narrowed block, None while dense."""
         if self.width is None:

@@ -18,7 +18,7 @@ import json
 import statistics
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import click
 import torch
@@ -238,18 +238,25 @@ def main(
     lengths = sorted(int(n) for n in steps.split(","))
     chosen = [ROWS[int(n)] for n in rows.split(",")]
     wanted = [float(r) for r in reductions.split(",")]
+    unreachable: Set[Tuple[str, float]] = set()
     for n, seed, reduction, row in (
         (n, s, r, row) for n in lengths for s in range(seeds) for r in wanted for row in chosen
     ):
         name = key(row, reduction, n, seed)
-        if name not in cells:
-            found = measure(row, dense, reduction, by, n, seed, feature_weight)
+        if name not in cells and (row, reduction) not in unreachable:
+            try:
+                found = measure(row, dense, reduction, by, n, seed, feature_weight)
+            except squeeze_patch.PlanError as error:  # one ratio for all blocks does not go as far
+                unreachable.add((row, reduction))
+                click.echo(f"{name}: {error}")
+                continue
             # another process may have written since
             cells = {**(json.loads(file.read_text())["cells"] if file.exists() else {}), **cells, name: found}
             with atomic_write(file) as stream:
                 stream.write(json.dumps({"machine": machine(), "cells": cells}, indent=1).encode())
             click.echo(f"{name}: {found['psnr']:.1f} dB, Frechet {found['frechet']:.3g}")
-    costs = {reduction: {row: cost(row, dense, reduction, by) for row in chosen} for reduction in wanted}
+    reached = {r: [row for row in chosen if found_in(cells, row, r, lengths[0], seeds)] for r in wanted}
+    costs = {reduction: {row: cost(row, dense, reduction, by) for row in rows} for reduction, rows in reached.items()}
     for reduction in wanted:
         click.echo("\n".join(table(cells, costs[reduction], reduction, lengths, seeds)))
     draw(cells, costs, lengths, seeds, weights.stem if weights else "the demo's digits", by, file.with_suffix(".png"))

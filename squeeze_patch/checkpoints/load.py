@@ -66,7 +66,7 @@ def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str]
             remove(G)
             raise
         forget(target)
-    elif now.plan is None or now.plan.widths != plan.widths:
+    elif now.plan is None or not now.plan.same_widths(plan):
         raise StateError(f"the generator is squeezed in another way than {where} ({now}); build it anew")
     else:
         _check(holder, state, where, target.reference)

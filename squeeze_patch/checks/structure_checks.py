@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from squeeze_patch.adapters.content import BlockShape
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checks.answers import RECORD, Answer, Context, holds, not_recorded, short, skipped
 from squeeze_patch.checks.baseline import TensorRecord
 from squeeze_patch.checks.subjects import Subject, kinds_of, tensors_of
 from squeeze_patch.planning.plans import describe_reduction
+from squeeze_patch.planning.shapes import shapes_of
 from squeeze_patch.surgery.status import status_of_part
 
 #: a channel that is nearer to another one than to its namesake by this much (cosine) is out of order
@@ -28,18 +30,25 @@ def state(subject: Subject, context: Context, settings: Mapping[str, Any]) -> An
     if unlike:
         return short(unlike, wanted="the recorded generators", cure=f"where it is meant so, {RECORD}")
     plan = now.plan if recorded is None else recorded.plan
-    widths = {} if plan is None else {block.name: block.width for block in plan.blocks}
+    planned = {} if plan is None else shapes_of(subject.found.specs, plan.blocks)
     for spec in subject.found.specs:
-        want = widths.get(spec.name) if plan is not None else spec.width
-        if spec.width != want or (plan is None and spec.width is None):
-            got = f"dense ({spec.channels} channels)" if spec.width is None else f"squeezed to {spec.width} channels"
-            meant = "squeezed" if plan is None else "dense" if want is None else f"squeezed to {want} channels"
-            return short(got, wanted=meant, place=spec.name, figures={"width": spec.width, "wanted": want})
+        want = planned.get(spec.name) if plan is not None else spec.shape
+        if spec.shape != want or (plan is None and spec.shape is None):
+            meant = "squeezed" if plan is None else _words(want, spec.channels)
+            figures = {"width": spec.width, "wanted": want.width if want else None}
+            return short(_words(spec.shape, spec.channels), wanted=meant, place=spec.name, figures=figures)
     if now.state != "squeezed":
         return short(str(now), wanted="squeezed")
     if recorded is not None and now.family != recorded.family:
         return short(f"of the family {now.family}", wanted=recorded.family)
     return holds(f"{now.squeezed_blocks} of {now.blocks} blocks squeezed, as planned")
+
+
+def _words(shape: Optional[BlockShape], channels: int) -> str:
+    if shape is None:
+        return f"dense ({channels} channels)"
+    inner = "" if shape.inner == channels else f"{shape.inner} and "
+    return f"{'squeezed' if shape.excite else 'narrowed'} to {inner}{shape.width} channels"
 
 
 def _unlike_recorded(subject: Subject, context: Context) -> str:

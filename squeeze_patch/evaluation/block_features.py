@@ -98,7 +98,7 @@ class BlockFeatures:
 
 @dataclass(frozen=True)
 class _Block:
-    """A block that has a reader: its channels, and how its features are watched (`Surgery.watch`)."""
+    """A block that has a reader: channels that it hands on, and how its features are watched (`Surgery.watch`)."""
 
     channels: int
     watch: Callable[[Callable[[torch.Tensor], None]], Any]
@@ -112,7 +112,7 @@ def _blocks(G: torch.nn.Module, which: str, reasons: List[str]) -> Dict[int, _Bl
         reasons.append(f"not compared: no adapter knows the blocks of {which} ({type(G).__name__})")
         return {}
     return {
-        spec.resolution: _Block(spec.channels, functools.partial(found.surgery.watch, found.network, spec.name))
+        spec.resolution: _Block(spec.handed, functools.partial(found.surgery.watch, found.network, spec.name))
         for spec in found.specs
         if not spec.is_last
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from typing import Any, Dict, List, Set, Tuple
 
 import pytest
@@ -11,14 +10,12 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate
-from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.initialization import calibrated, simulation
 from squeeze_patch.initialization.registry import SEED, trained_starts
 from squeeze_patch.initialization.regression import fit_excite, fit_image
-from squeeze_patch.planning.shapes import saved_parameters, shapes_of, squeezed_to
-from squeeze_patch.planning.spectral import spend
+from squeeze_patch.planning.shapes import shapes_of
 from squeeze_patch.testing import float_error, trained
 from squeeze_patch.testing.shapes_contract import plan_of_kind
 from tests.helpers import images_of, latents
@@ -223,32 +220,6 @@ def test_memory_is_bounded_at_official_sizes(draggan: Host) -> None:
     for block, count in zip(blocks, calibrated._counts(blocks)):
         positions = count * min(block.spec.resolution, simulation.WINDOW) ** 2
         assert positions * block.spec.channels <= 2**25
-
-
-def specs() -> List[BlockSpec]:
-    return [BlockSpec(f"b{4 * 2**i}", 4 * 2**i, 8 if i else 0, 8, None, 16, 3, 3, i == 2) for i in range(3)]
-
-
-def test_parameters_are_spent_like_the_best_of_all_widths() -> None:
-    """Against every combination: no other that saves as much makes a tenth less error (the hull's last step)."""
-    random = torch.Generator().manual_seed(0)
-    errors: Dict[str, List[float]] = {}
-    for spec, size in zip(specs(), (1.0, 10.0, 0.1)):
-        drops = torch.rand(8, generator=random).sort(descending=True).values
-        left = torch.cat([drops.flip(0).cumsum(0).flip(0), torch.zeros(1)])
-        errors[spec.name] = (size * left).tolist()
-    budget = 1500
-    widths = spend(specs(), errors, budget, 1)
-
-    def cost(chosen: Dict[int, int]) -> Any:
-        picked = [(spec, chosen[spec.resolution]) for spec in specs() if spec.resolution in chosen]
-        return sum(saved_parameters(s, squeezed_to(s, q)) for s, q in picked), sum(errors[s.name][q] for s, q in picked)
-
-    saved, error = cost(widths)
-    assert saved == pytest.approx(budget, rel=0.1)
-    every = itertools.product([None, *range(1, 9)], repeat=3)
-    rivals = [cost({4 * 2**i: q for i, q in enumerate(choice) if q is not None}) for choice in every]
-    assert error <= 1.1 * min(other for save, other in rivals if save >= saved)
 
 
 def test_impossible_allocations_are_refused() -> None:
