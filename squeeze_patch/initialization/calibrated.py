@@ -111,7 +111,8 @@ def calibrate(
     with _threads(blocks):
         counts = _counts(blocks, rows_per_channel)
         all_ws = sample_w(max(*counts, GRADIENTS))
-        gradients = None if kept is not None else _gradients(blocks, all_ws[:GRADIENTS], seed)
+        with_inner = any(shapes[s.name].inner < s.channels for s in (b.spec for b in blocks) if s.name in shapes)
+        gradients = None if kept is not None else _gradients(blocks, all_ws[:GRADIENTS], seed, with_inner)
         starts: Dict[str, SqueezedStart] = {}
         student, error = Student(), 0.0
         for index, step in enumerate(simulation.dense_run(blocks, counts, all_ws, seed)):
@@ -170,11 +171,11 @@ def weighed(covariance: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     return gradient + ridge * torch.eye(len(gradient), dtype=gradient.dtype)
 
 
-def _gradients(blocks: Sequence[DenseBlock], ws: torch.Tensor, seed: int) -> _Gradients:
+def _gradients(blocks: Sequence[DenseBlock], ws: torch.Tensor, seed: int, with_inner: bool = True) -> _Gradients:
     """The gradient of a random projection of the image, with independent standard normals, has the Gauss-Newton matrix
     as the expected product with itself. Where there are windows, the image is the last one's."""
     none = {block.spec.name: torch.zeros([block.spec.channels] * 2, dtype=torch.float64) for block in blocks}
-    sums = _Gradients(none, {name: matrix.clone() for name, matrix in none.items()})
+    sums = _Gradients(none, {name: matrix.clone() for name, matrix in none.items()} if with_inner else {})
     windows = simulation.sample_windows(blocks, [len(ws)] * len(blocks), seed)
     random = torch.Generator().manual_seed(seed)
     for start in range(0, len(ws), GRADIENT_BATCH):
@@ -183,11 +184,11 @@ def _gradients(blocks: Sequence[DenseBlock], ws: torch.Tensor, seed: int) -> _Gr
         with torch.set_grad_enabled(True):
             outer, inner, image = _differentiable(blocks, ws[some], parts)
             direction = torch.randn(image.shape, generator=random)
-            gradients = torch.autograd.grad((image * direction).sum(), [*outer, *inner])
-        for k, block in enumerate(blocks):
-            for matrices, gradient in ((sums.outer, gradients[k]), (sums.inner, gradients[len(blocks) + k])):
-                rows = simulation.rows(gradient)  # [p, c]
-                matrices[block.spec.name] += (rows.t() @ rows).double() / len(ws)
+            gradients = torch.autograd.grad((image * direction).sum(), [*outer, *(inner if with_inner else [])])
+        kinds = [sums.outer, sums.inner] if with_inner else [sums.outer]
+        for (matrices, block), gradient in zip(((kind, block) for kind in kinds for block in blocks), gradients):
+            rows = simulation.rows(gradient)  # [p, c]
+            matrices[block.spec.name] += (rows.t() @ rows).double() / len(ws)
     return sums
 
 
