@@ -8,7 +8,7 @@ is taken to be the host's default of 0.1.
 
 from __future__ import annotations
 
-from typing import Any, Collection, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 
@@ -29,7 +29,7 @@ State = Mapping[str, torch.Tensor]
 class LucidrainsStates(StateDicts):
     """The role of files of state dicts."""
 
-    def from_state(self, state: State, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:
+    def from_state(self, state: State, blocks: Optional[Mapping[str, bool]] = None) -> Optional[torch.nn.Module]:
         return from_state(state)
 
     def is_of_family(self, state: State) -> bool:

@@ -58,8 +58,8 @@ _WORDS = "this looks like the state of a generator of the NVIDIA family, but is 
 class NvidiaStates(StateDicts):
     """The role of files of state dicts."""
 
-    def from_state(self, state: StateDict, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:
-        return generator_from_state(state, squeezed) if self.is_of_family(state) else None
+    def from_state(self, state: StateDict, blocks: Optional[Mapping[str, bool]] = None) -> Optional[torch.nn.Module]:
+        return generator_from_state(state, blocks) if self.is_of_family(state) else None
 
     def is_of_family(self, state: StateDict) -> bool:
         return set(state) >= MARKS
@@ -75,17 +75,17 @@ class NvidiaStates(StateDicts):
         return {name: places for name, places in found.items() if places}
 
 
-def generator_from_state(state: StateDict, squeezed: Optional[Collection[str]] = None) -> torch.nn.Module:
+def generator_from_state(state: StateDict, known: Optional[Mapping[str, bool]] = None) -> torch.nn.Module:
     """A generator (`body.Generator`) of the tensors of ``state``, which it takes over as they are.
 
     Args:
         state: of the whole generator; names that say where each tensor belongs.
-        squeezed: names of the squeezed blocks, where they are known; else told from shapes.
+        known: {squeezed or narrowed block: whether it has excite}, where they are known; else told from shapes.
 
     Raises:
         UnsupportedModelError: it has tensors that no such generator has, lacks some, or their shapes do not fit.
     """
-    blocks = _squeezed_blocks(state, squeezed)
+    blocks = _squeezed_blocks(state, known)
     G = _module("", blocks)
     for name, tensor in state.items():
         path, _, leaf = name.rpartition(".")
@@ -106,7 +106,7 @@ def generator_from_state(state: StateDict, squeezed: Optional[Collection[str]] =
     return G
 
 
-def _squeezed_blocks(state: StateDict, known: Optional[Collection[str]]) -> List[str]:
+def _squeezed_blocks(state: StateDict, known: Optional[Mapping[str, bool]]) -> List[str]:
     """Names of the squeezed blocks. In the last one nothing but a smaller conv1 tells squeezed from dense; at full
     width the other blocks do: where all others are squeezed, it is, too."""
     names = sorted({found.group(1) for found in map(_BLOCK.match, state) if found}, key=lambda name: int(name[1:]))
@@ -122,7 +122,7 @@ def _squeezed_blocks(state: StateDict, known: Optional[Collection[str]]) -> List
                 "file after that tool, not before"
             )
         if name == names[-1]:
-            alike = len(squeezed) == len(names) - 1 > 0 if known is None else name in known
+            alike = len(squeezed) == len(names) - 1 > 0 if known is None else known.get(name, False)
             squeezed += [name] if narrow or alike else []
     return squeezed
 
