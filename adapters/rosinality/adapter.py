@@ -152,7 +152,7 @@ class RosinalitySurgery(Surgery):
             if new.first is not dense.first:
                 if dense.layer_paths.up:
                     load_conv(new.first, dense.first, layout, start.conv0, kept.inner, kept.inputs)
-                else:
+                elif kept.inner is not None:
                     const = layout.const.rpartition(".")[2]
                     old = getattr(dense.first, const)
                     getattr(new.first, const).copy_(old.index_select(1, kept.inner.to(old.device)))
@@ -194,7 +194,8 @@ def _layer_paths(network: torch.nn.Module) -> List[LayerPaths]:
 
 
 def _spec(network: torch.nn.Module, paths: LayerPaths) -> BlockSpec:
-    layout, block = known_layout(network), read_block(network, paths)
+    layout = known_layout(network)
+    block: Any = read_block(network, paths)
     weight = getattr(block.conv1, layout.modulated).weight
     width, inner = weight.shape[1:3]
     squeezed = bool(getattr(block.conv1, "squeezed", False))

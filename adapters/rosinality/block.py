@@ -72,9 +72,9 @@ class FlatBlock(torch.nn.Module):
 
 def read_block(network: torch.nn.Module, paths: LayerPaths) -> FlatBlock:
     """What is at ``paths`` now."""
-    layers = [get(network, str(path)) for path in (paths.up or paths.constant, paths.conv1, paths.torgb)]
+    first, conv1, torgb = (get(network, str(path)) for path in (paths.up or paths.constant, paths.conv1, paths.torgb))
     reader = get(network, paths.reader) if paths.reader else None
-    return FlatBlock(paths, *layers, getattr(reader, "excite", None))
+    return FlatBlock(paths, first, conv1, torgb, getattr(reader, "excite", None))
 
 
 def write_block(network: torch.nn.Module, block: FlatBlock) -> None:

@@ -139,7 +139,7 @@ def _mark_blocks(G: FlatBody, state: State, known: Blocks) -> None:
             narrowed[paths.conv1] = max(inner, width)
     if narrowed:  # until the file's Plan, or one made from shapes, takes its place
         blocks = [{"name": name, "channels": channels, "excite": False} for name, channels in narrowed.items()]
-        G.squeeze_plan = {"blocks": blocks}
+        vars(G)["squeeze_plan"] = {"blocks": blocks}
 
 
 def _is_squeezed(G: FlatBody, last: str, known: Blocks, squeezed: Sized, narrowed: Sized) -> bool:

@@ -67,7 +67,8 @@ def resized_torgb(layer: Any, layout: Layout, width: int, where: str) -> Any:
 
 def _resized_constant(holder: Any, layout: Layout, channels: int) -> Any:
     """A copy of the module that holds the constant, which knows no sizes, with the very hooks of that one."""
-    new = type(holder).__new__(type(holder))
+    cls: Any = type(holder)
+    new = cls.__new__(cls)
     vars(new).update(vars(holder))
     for table in ("_parameters", "_buffers", "_modules"):
         vars(new)[table] = vars(holder)[table].copy()
