@@ -24,7 +24,7 @@ import torch
 from squeeze_patch.adapters.content import BlockShape, BlockSpec, DenseBlock, Kept, SqueezedStart
 from squeeze_patch.initialization import simulation
 from squeeze_patch.initialization.fitting import BlockFit, Choose, Student
-from squeeze_patch.initialization.selection import importance_of, select_channels
+from squeeze_patch.initialization.selection import select_channels
 from squeeze_patch.initialization.simulation import BlockWindow
 from squeeze_patch.progress import Progress, one_thread
 
@@ -38,10 +38,8 @@ MIN_ROWS = 8192
 MIN_SAMPLES = 64
 #: samples whose gradients are taken, in all and at a time
 GRADIENTS, GRADIENT_BATCH = 32, 8
-#: weight of the readers' own error beside the image's when channels are chosen: it ranks what few gradients miss
-READER_WEIGHT = 0.1
-#: the same for what conv1 reads, whose channels count alike
-INNER_RIDGE = 1e-3
+#: weight of what all channels count alike for, beside the image's error, when they are chosen
+RIDGE = 1e-3
 #: multiply-adds for one image below which one thread is the fastest
 SMALL = 1 << 29
 
@@ -67,6 +65,15 @@ class _Gradients:
     inner: Dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """Starts, {block name: start}, and what they leave: the mean squared error of the image on the samples that they
+    were fitted to, where all of them have been made."""
+
+    starts: Dict[str, SqueezedStart]
+    error: float
+
+
 def calibrated_starts(
     blocks: Sequence[DenseBlock],
     shapes: Mapping[str, BlockShape],
@@ -87,45 +94,50 @@ def calibrated_starts(
         seed: of noise inputs and positions.
         select: chooses the channels.
     """
+    return calibrate(blocks, shapes, sample_w, kept, progress, seed, select).starts
+
+
+def calibrate(
+    blocks: Sequence[DenseBlock],
+    shapes: Mapping[str, BlockShape],
+    sample_w: Callable[[int], torch.Tensor],
+    kept: Optional[Mapping[str, Kept]] = None,
+    progress: Optional[Progress] = None,
+    seed: int = 0,
+    select: Select = select_channels,
+    rows_per_channel: int = ROWS_PER_CHANNEL,
+) -> Calibration:
+    """`calibrated_starts` and what they leave; fewer ``rows_per_channel`` are enough to compare shapes."""
     with _threads(blocks):
-        counts = _counts(blocks)
+        counts = _counts(blocks, rows_per_channel)
         all_ws = sample_w(max(*counts, GRADIENTS))
         gradients = None if kept is not None else _gradients(blocks, all_ws[:GRADIENTS], seed)
         starts: Dict[str, SqueezedStart] = {}
-        student = Student()
+        student, error = Student(), 0.0
         for index, step in enumerate(simulation.dense_run(blocks, counts, all_ws, seed)):
             name, ws = step.block.spec.name, all_ws[: len(step.y)]
             if name in shapes:
-                choose = _chooser(blocks, index, gradients, all_ws, select)
+                choose = _chooser(name, gradients, select)
                 given = None if kept is None else kept[name]
                 fit = BlockFit(step, shapes[name], student, ws)
                 starts[name] = fit.start(given, choose)
                 student = fit.after()
             else:
                 student = student.through(step, ws)
+            error = float((student.drawn - step.image).square().mean())
             if progress is not None:
                 progress(name, index + 1, len(blocks))
-    return starts
+    return Calibration(starts, error)
 
 
-def _chooser(
-    blocks: Sequence[DenseBlock],
-    index: int,
-    gradients: Optional[_Gradients],
-    ws: torch.Tensor,
-    select: Select,
-) -> Choose:
+def _chooser(name: str, gradients: Optional[_Gradients], select: Select) -> Choose:
     """Which channels of a block stay, by what their errors do to the image."""
-    name = blocks[index].spec.name
 
     def choose(which: str, rows: torch.Tensor, width: int) -> torch.Tensor:
         assert gradients is not None
         covariance = _covariance(rows)
-        if which == "inner":
-            importance = _inner_importance(covariance, gradients.inner[name])
-        else:
-            importance = _importance(blocks, index, covariance, gradients.outer[name], ws)
-        return select(covariance, importance, width)
+        gradient = gradients.inner[name] if which == "inner" else gradients.outer[name]
+        return select(covariance, weighed(covariance, gradient), width)
 
     return choose
 
@@ -142,7 +154,7 @@ def statistics(blocks: Sequence[DenseBlock], sample_w: Callable[[int], torch.Ten
             found.covariance[name] = _covariance(simulation.rows(step.y))
             found.importance[name] = gradients.outer[name]
             found.inner_covariance[name] = _covariance(simulation.rows(styled))
-            found.inner_importance[name] = _inner_importance(found.inner_covariance[name], gradients.inner[name])
+            found.inner_importance[name] = gradients.inner[name]
     return found
 
 
@@ -151,21 +163,11 @@ def _threads(blocks: Sequence[DenseBlock]) -> ContextManager[None]:
     return one_thread() if sum(_multiply_adds(block.spec) for block in blocks) < SMALL else contextlib.nullcontext()
 
 
-def _importance(
-    blocks: Sequence[DenseBlock], index: int, covariance: torch.Tensor, gradient: torch.Tensor, ws: torch.Tensor
-) -> torch.Tensor:
-    """What an error in the block's features does to the image and, of little weight, to its readers [c, c]."""
-    reader = blocks[index + 1].conv0 if index + 1 < len(blocks) else None
-    importance = READER_WEIGHT * importance_of(blocks[index], reader, ws.double(), covariance)
+def weighed(covariance: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """The Gauss-Newton matrix [c, c], and by a little all channels alike, which ranks what few gradients miss."""
     power = (gradient * covariance).sum()
-    return importance + gradient / power if power > 0 else importance  # else none of it reaches the image
-
-
-def _inner_importance(covariance: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """As `_importance`, of what conv1 reads; beside the image, all channels count alike by a little."""
-    power = (gradient * covariance).sum()
-    ridge = INNER_RIDGE * torch.eye(len(gradient), dtype=gradient.dtype)
-    return ridge / covariance.trace().clamp_min(1e-300) + (gradient / power if power > 0 else 0)
+    ridge = RIDGE * (power if power > 0 else 1) / covariance.trace().clamp_min(1e-300)
+    return gradient + ridge * torch.eye(len(gradient), dtype=gradient.dtype)
 
 
 def _gradients(blocks: Sequence[DenseBlock], ws: torch.Tensor, seed: int) -> _Gradients:
@@ -206,8 +208,8 @@ def _differentiable(
     return outer, inner, image
 
 
-def _counts(blocks: Sequence[DenseBlock]) -> List[int]:
-    return simulation.counts(blocks, ROWS_PER_CHANNEL, MIN_SAMPLES, MIN_ROWS)
+def _counts(blocks: Sequence[DenseBlock], rows_per_channel: int = ROWS_PER_CHANNEL) -> List[int]:
+    return simulation.counts(blocks, rows_per_channel, MIN_SAMPLES, MIN_ROWS)
 
 
 def _multiply_adds(spec: BlockSpec) -> int:

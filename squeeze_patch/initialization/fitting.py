@@ -30,6 +30,12 @@ class Student:
     image: Optional[torch.Tensor] = None
     inputs: Optional[torch.Tensor] = None
 
+    @property
+    def drawn(self) -> torch.Tensor:
+        """The image so far, of which there has to be one."""
+        assert self.image is not None
+        return self.image
+
     def below(self, step: DenseStep) -> torch.Tensor:
         """The image so far at the size of the next block."""
         if self.image is None:

@@ -14,7 +14,7 @@ from squeeze_patch.initialization.registry import SEED
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import dense_parameters, plan_of_blocks
-from squeeze_patch.planning.solver import solve
+from squeeze_patch.planning.solver import DEFAULT_REDUCTION, TOLERANCE, solve
 from squeeze_patch.planning.spectral import allocate_spectrally
 from squeeze_patch.progress import own_settings
 
@@ -73,12 +73,34 @@ def plan_for(found: Located, request: Request, *, multiple: Optional[int] = None
     specs = found.specs
     if request.like is not None:
         return _counted(request.like, found)
-    uniform = solve(specs, dense_parameters(found.generator, specs), family, request, multiple)
     if request.allocate == "uniform":
-        return uniform
+        return solve(specs, dense_parameters(found.generator, specs), family, request, multiple)
     if any(spec.width is not None for spec in specs):
         raise PlanError("allocate='spectral' reads a dense generator's activations; this one is squeezed already")
-    return allocate_spectrally(found, uniform, multiple, seed)
+    return _spectral(found, request, multiple, seed)
+
+
+def _spectral(found: Located, request: Request, multiple: Optional[int], seed: int) -> Plan:
+    """As many parameters as were asked for, which one ratio for all blocks may miss, or may not reach."""
+    before = dense_parameters(found.generator, found.specs)
+    uniform: Optional[Plan] = None
+    out_of_reach: Optional[PlanError] = None
+    try:
+        uniform = solve(found.specs, before, found.adapter.name, request, multiple)
+    except PlanError as error:
+        out_of_reach = error
+    if uniform is not None and request.ratio is not None:
+        target = uniform.reduction
+    else:
+        target = DEFAULT_REDUCTION if request.reduction is None else float(request.reduction)
+    if out_of_reach is not None and not 0 < target < 1:
+        raise out_of_reach
+    is_near = uniform is not None and abs(uniform.reduction - target) <= TOLERANCE
+    parameters = round(before * (1 - target))
+    plan = allocate_spectrally(found, parameters, request, multiple, seed, uniform if is_near else None)
+    if out_of_reach is not None and abs(plan.reduction - target) > TOLERANCE:
+        raise out_of_reach
+    return plan
 
 
 def _counted(like: Plan, found: Located) -> Plan:

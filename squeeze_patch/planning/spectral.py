@@ -1,93 +1,76 @@
-"""Spends parameters where a trained generator's images need them: widths per block, from its activations."""
+"""Spectral allocation: the same budget spent where the spectra of activations say that the image needs it."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import List, Optional, Sequence
 
 import torch
 
-from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.initialization.calibrated import statistics
+from squeeze_patch.initialization.calibrated import calibrate, statistics, weighed
 from squeeze_patch.initialization.selection import rank_channels
+from squeeze_patch.planning.allocation import Allocation, Losses
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
-from squeeze_patch.planning.shapes import saved_parameters, squeezed_to
-from squeeze_patch.planning.solver import FEW, MULTIPLE, TOLERANCE, solve
+from squeeze_patch.planning.shapes import block_parameters, plan_of_blocks, shapes_of
+from squeeze_patch.planning.solver import TOLERANCE
+
+#: positions per channel behind the last comparison, fewer than behind a start
+ROWS_PER_CHANNEL = 16
 
 
-def allocate_spectrally(found: Located, uniform: Plan, multiple: Optional[int], seed: int) -> Plan:
-    """A Plan of as many parameters as ``uniform`` (to 0.3 points, else the nearest), of the least error in the image.
+def allocate_spectrally(
+    found: Located, parameters: int, request: Request, multiple: Optional[int], seed: int, uniform: Optional[Plan]
+) -> Plan:
+    """A Plan of ``parameters`` parameters (to 0.3 points, else the nearest), of the least loss in the image.
 
-    The error of a block at q channels is what `rank_channels` leaves with the best q of them; errors of blocks add up.
+    Losses of single widths add up to no more than an estimate: in the end its start and that of ``uniform`` are made,
+    as far as the image of random latents goes, and the better one wins.
 
     Args:
         found: dense.
-        uniform: states the budget.
-        multiple: widths are multiples of this; None = 8, finer where 8 misses the budget.
+        request: says by which method.
+        multiple: widths are multiples of this; None = 8 in wide generators, finer where 8 misses the budget.
         seed: of the latents.
+        uniform: one ratio for all blocks, where one is near enough to the budget.
     """
-    specs = found.specs
-    with torch.inference_mode(False):
-        seen = statistics(found.dense_blocks(), lambda n: found.sample_w(n, seed))
-    errors = {
-        spec.name: rank_channels(seen.covariance[spec.name], seen.importance[spec.name], spec.channels)[1].tolist()
-        for spec in specs
-    }
-    budget = uniform.parameters_before - uniform.parameters_after
+    plans = [_allocated(found, losses_of(found, seed), parameters, request, multiple)]
+    plans += [] if uniform is None else [uniform]
+    plans = [plan for plan in plans if plan.blocks]
+    return plans[0] if len(plans) == 1 else min(plans, key=lambda plan: _image_error(found, plan, seed))
+
+
+def _allocated(found: Located, losses: Losses, parameters: int, request: Request, multiple: Optional[int]) -> Plan:
+    specs, before = found.specs, sum(parameter.numel() for parameter in found.generator.parameters())
+    rest = before - sum(block_parameters(spec, None) for spec in specs)  # that no width changes
     plans: List[Plan] = []
     for step in (None, 4, 2, 1) if multiple is None else (multiple,):
-        widths = spend(specs, errors, budget, step)
-        if widths:
-            plans.append(solve(specs, uniform.parameters_before, uniform.family, Request(widths=widths)))
-            if abs(plans[-1].reduction - uniform.reduction) <= TOLERANCE:
-                return plans[-1]
-    return min(plans, key=lambda plan: abs(plan.reduction - uniform.reduction), default=uniform)
-
-
-def spend(
-    specs: Sequence[BlockSpec], errors: Mapping[str, Sequence[float]], budget: int, multiple: Optional[int]
-) -> Dict[int, int]:
-    """{resolution: width} that saves about ``budget`` parameters at the least sum of errors.
-
-    From all blocks dense, again and again the step to a smaller width that costs least error per parameter saved,
-    which walks along the convex hull of what can be had; the last step is shortened to end at the budget.
-
-    Args:
-        specs: all blocks.
-        errors: {block name: error with 0, 1, ... c channels}.
-    """
-    state = {spec.name: _Option(spec, None, errors[spec.name]) for spec in specs}
-    while True:
-        left = budget - sum(option.saved for option in state.values())
-        steps = [step for spec in specs for step in _steps(spec, state[spec.name], errors[spec.name], multiple)]
-        if left <= 0 or not steps:
+        widths = Allocation(specs, losses, request.method, block_parameters, step)
+        widths.spend(parameters - rest)
+        plans.append(plan_of_blocks(specs, before, found.adapter.name, widths.blocks()))
+        if abs(plans[-1].parameters_after - parameters) <= TOLERANCE * before:
             break
-        best = min(
-            steps, key=lambda step: (step.error - state[step.name].error) / (step.saved - state[step.name].saved)
-        )
-        here = state[best.name]
-        if best.saved - here.saved >= left:
-            best = min(
-                (step for step in [*steps, here] if step.name == best.name),
-                key=lambda step: abs(step.saved - here.saved - left),
-            )
-            state[best.name] = best
-            break
-        state[best.name] = best
-    return {option.resolution: option.width for option in state.values() if option.width is not None}
+    return min(plans, key=lambda plan: abs(plan.parameters_after - parameters))
 
 
-class _Option:
-    """One block at one width (None: dense): parameters saved, error made."""
-
-    def __init__(self, spec: BlockSpec, width: Optional[int], errors: Sequence[float]) -> None:
-        self.name, self.resolution, self.width = spec.name, spec.resolution, width
-        self.saved = 0 if width is None else saved_parameters(spec, squeezed_to(spec, width))
-        self.error = 0.0 if width is None else float(errors[width])
+def _image_error(found: Located, plan: Plan, seed: int) -> float:
+    with torch.inference_mode(False):
+        shapes = shapes_of(found.specs, plan.blocks)
+        blocks = found.dense_blocks()
+        return calibrate(blocks, shapes, lambda n: found.sample_w(n, seed), rows_per_channel=ROWS_PER_CHANNEL).error
 
 
-def _steps(spec: BlockSpec, now: Any, errors: Sequence[float], multiple: Optional[int]) -> List[_Option]:
-    step = multiple or (MULTIPLE if spec.channels >= FEW * MULTIPLE else 1)
-    widths = range(step, spec.channels + 1, step)
-    return [option for option in (_Option(spec, q, errors) for q in widths) if option.saved > now.saved]
+def losses_of(found: Located, seed: int) -> Losses:
+    """What the images of a dense generator lose with fewer channels behind each convolution, in the same units."""
+    with torch.inference_mode(False):
+        seen = statistics(found.dense_blocks(), lambda n: found.sample_w(n, seed))
+    return Losses(
+        {name: _loss(seen.covariance[name], seen.importance[name]) for name in seen.covariance},
+        {name: _loss(seen.inner_covariance[name], seen.inner_importance[name]) for name in seen.covariance},
+    )
+
+
+def _loss(covariance: torch.Tensor, importance: torch.Tensor) -> Sequence[float]:
+    """What `rank_channels` leaves with the best 0, 1, ... c channels."""
+    left: Sequence[float] = rank_channels(covariance, weighed(covariance, importance), len(covariance))[1].tolist()
+    return left

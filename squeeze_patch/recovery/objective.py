@@ -2,7 +2,8 @@
 
 Training a small network on the outputs of a large one is distillation (Hinton et al. 2015); matching features of inner
 layers beside them comes from FitNets (Romero et al. 2015, eq. 3). Both generators' features have c channels, so the
-regressor that FitNets puts between the two is not needed.
+regressor that FitNets puts between the two is not needed; what a narrowed block hands on is compared with the channels
+that it has kept, in the size that demodulation gives them.
 """
 
 from __future__ import annotations
@@ -51,17 +52,43 @@ class FeatureTaps:
 
 
 class Targets:
-    """The teacher's images and features for given styles."""
+    """The teacher's images and features for given styles.
 
-    def __init__(self, pair: Pair, noise_mode: str) -> None:
+    Args:
+        probe: styles [N, num_ws, w_dim] on which the sizes of a narrowed student's channels are measured, before it is
+            trained.
+    """
+
+    def __init__(self, pair: Pair, noise_mode: str, probe: torch.Tensor) -> None:
         self.pair, self.noise_mode, self.taps = pair, noise_mode, FeatureTaps()
+        self.sizes = self._sizes(probe) if pair.handed else {}
 
     @torch.no_grad()
     def __call__(self, w: torch.Tensor) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
-        """Styles [N, num_ws, w_dim] -> images [N, C, R, R], {block: features [N, c, r, r]}, float32."""
-        with self.taps.on(self.pair.teacher, self.pair.tapped):
-            images = self.pair.images(self.pair.teacher, w, self.noise_mode)
-            return images, self.taps.take()
+        """Styles [N, num_ws, w_dim] -> images [N, C, R, R], {block: features [N, c or q, r, r]}, float32."""
+        images, features = self._run(self.pair.teacher, w)
+        for name, size in self.sizes.items():
+            if name in features:
+                features[name] = self._handed(name, features[name]) * size
+        return images, features
+
+    def _run(self, side: Located, w: torch.Tensor) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
+        with self.taps.on(side, self.pair.tapped):
+            return self.pair.images(side, w, self.noise_mode), self.taps.take()
+
+    def _handed(self, name: str, features: torch.Tensor) -> torch.Tensor:
+        return features[:, self.pair.handed[name].to(features.device)]
+
+    @torch.no_grad()
+    def _sizes(self, w: torch.Tensor) -> Dict[str, torch.Tensor]:
+        """{block: how large the student's channels are beside the teacher's [q, 1, 1]}, by least squares."""
+        mine, theirs = (self._run(side, w)[1] for side in (self.pair.student, self.pair.teacher))
+        found = {}
+        for name in self.pair.handed:
+            a, b = (x - x.mean(dim=[0, 2, 3], keepdim=True) for x in (mine[name], self._handed(name, theirs[name])))
+            power = b.square().sum(dim=[0, 2, 3]).clamp_min(torch.finfo(torch.float32).tiny)
+            found[name] = ((a * b).sum(dim=[0, 2, 3]) / power)[:, None, None]
+        return found
 
 
 class Objective(torch.nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Dict, List
 
 import torch
@@ -12,6 +12,8 @@ from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import StateError
+from squeeze_patch.planning.kept import kept_of
+from squeeze_patch.planning.shapes import dense_of
 from squeeze_patch.surgery.status import status_of_part
 
 CURE = "Name the dense checkpoint that the squeezed one was converted from"
@@ -23,12 +25,14 @@ class Pair:
 
     Attributes:
         student, teacher: the squeezed and the dense generator.
-        tapped: names of the blocks whose features have a reader; all but the last.
+        tapped: names of the blocks whose features have a reader, and are known to be the teacher's; all but the last.
+        handed: {block name: which of the teacher's channels a narrowed block hands on [q]}; of the others all.
     """
 
     student: Located
     teacher: Located
     tapped: List[str]
+    handed: Dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -59,7 +63,7 @@ def pair_of(student: torch.nn.Module, teacher: torch.nn.Module) -> Pair:
     _check_states(*sides)
     for side in sides:
         side.running.num_ws(side.network)  # raises where it cannot be run
-    mine, theirs = ([replace(spec, width=None) for spec in side.specs] for side in sides)
+    mine, theirs = ([dense_of(spec) for spec in side.specs] for side in sides)
     if mine != theirs or sides[0].adapter.name != sides[1].adapter.name:
         different = next((_difference(a, b) for a, b in zip(mine, theirs) if a != b), "other blocks")
         raise StateError(f"the generators differ in more than the squeezed blocks: {different}. {CURE}")
@@ -67,12 +71,16 @@ def pair_of(student: torch.nn.Module, teacher: torch.nn.Module) -> Pair:
     devices = {parameter.device for G in (student, teacher) for parameter in G.parameters()}
     if len(devices) > 1:
         raise StateError("the generators are on different devices; move both to the same one")
-    return Pair(*sides, [spec.name for spec in theirs if not spec.is_last])
+    plan = status_of_part(sides[0]).plan
+    kept = {} if plan is None else kept_of(plan)
+    narrowed = [spec.name for spec in sides[0].specs if spec.shape is not None and not spec.shape.excite]
+    tapped = [spec.name for spec in theirs if not spec.is_last and (spec.name in kept or spec.name not in narrowed)]
+    return Pair(*sides, tapped, {name: kept[name].outputs for name in narrowed if name in tapped})
 
 
 def _difference(student: BlockSpec, teacher: BlockSpec) -> str:
     """What two blocks differ in, the first thing."""
-    pairs = ((field.name, getattr(student, field.name), getattr(teacher, field.name)) for field in fields(student))
+    pairs = ((each.name, getattr(student, each.name), getattr(teacher, each.name)) for each in fields(student))
     name, mine, theirs = next(entry for entry in pairs if entry[1] != entry[2])
     return f"{name} of block {student.name} is {mine} in the squeezed one, {theirs} in the dense one"
 

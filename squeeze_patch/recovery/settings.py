@@ -19,6 +19,8 @@ MIXED = 0.1
 TRUNCATED = 0.1
 #: weight of the features' relative squared errors in the first step
 FEATURE_WEIGHT = 1.0
+#: steps over which that fades, at most
+FEATURE_STEPS = 300
 #: latents of the figure that decides which weights are kept; never trained on
 HELD_OUT = 128
 NOISE_MODES = ("const", "none")
@@ -35,7 +37,8 @@ class Settings:
             none, in units of each weight's own size.
         seed: of the latents.
         noise_mode: noise inputs of both generators in training: "const" (the same stored noise) or "none".
-        feature_weight: weight of the blocks' features in the loss at the start, beside 1 for the images; it fades to 0.
+        feature_weight: weight of the blocks' features in the loss at the start, beside 1 for the images; it fades to 0
+            over the run, or over its first 300 steps.
         lpips_weight: weight of the LPIPS distance in the loss, 0 = without.
         evaluate_every: steps between two evaluations.
         mixed, truncated: shares of the batch, 0 to 1.
@@ -87,7 +90,7 @@ def learning_rate(settings: Settings, step: int) -> float:
 
 def feature_weight(settings: Settings, step: int) -> float:
     """In step ``step``, counted from 0. Features lead the way, images are what counts: the weight fades linearly."""
-    return settings.feature_weight * (1 - step / settings.steps)
+    return settings.feature_weight * max(0.0, 1 - step / min(settings.steps, FEATURE_STEPS))
 
 
 def average_decay(step: int) -> float:

@@ -29,8 +29,8 @@ class Training:
         self.pair, self.settings, self.processes = pair, settings, processes
         self.centre = inputs.mean_style(pair, settings)
         self.held_out = inputs.held_out_styles(pair, settings)
-        self.targets = Targets(pair, settings.noise_mode)
         probe = self.held_out[:EVALUATION_BATCH].to(pair.device)
+        self.targets = Targets(pair, settings.noise_mode, probe)
         distance = lpips_distance(pair.device) if settings.lpips_weight else None
         self.objective = Objective(pair, settings, feature_power(self.targets, probe), distance)
         self.parameters = self._trained(probe[:2])
