@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Iterator, Optional, Tuple
 
@@ -19,6 +18,7 @@ from squeeze_patch.evaluation.memory import Memory, memory
 from squeeze_patch.planning.cost import Report, amount, report, table
 from squeeze_patch.planning.plans import Plan, describe_reduction
 from squeeze_patch.planning.request import Request
+from squeeze_patch.planning.shapes import dense_of
 from squeeze_patch.progress import Progress
 from squeeze_patch.sampling import draw, evaluation, latents
 from squeeze_patch.surgery import fuse as fusing
@@ -222,7 +222,7 @@ def _check_pair(dense: Located, squeezed: Located) -> None:
             raise StateError(f"the generator to measure as {state} is {now}")
     shapes = []
     for found in (dense, squeezed):
-        blocks = [dataclasses.replace(spec, width=None) for spec in found.specs]
+        blocks = [dense_of(spec) for spec in found.specs]
         source = found.sampler()
         shapes.append((blocks, source.z_dim, source.c_dim))
     if shapes[0] != shapes[1]:
