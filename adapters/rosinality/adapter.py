@@ -13,6 +13,11 @@ What is patched, by its name in rosinality's Generator (basicsr and gfpgan: ``st
 everything else             untouched: mapping, constant, up-convolutions, noise buffers, the list API of latents
 ==========================  =================================================================================
 
+Blocks of other shapes are made of these, too, and of ``convs.{2k}``, up-convolutions, of the host's class and with their
+own filter: p outputs, and as many inputs as the block before hands on; in the first block of ``input.input``
+(``constant_input.weight``), of which p channels stay. What keeps its size stays the same object. A narrowed block has no
+excite: the next up-convolution reads its q channels.
+
 Files: rosinality's ``.pt`` with ``g`` and ``g_ema``, basicsr's and gfpgan's ``.pth`` with ``params`` and
 ``params_ema``, or a bare state dict. The stand-ins for them (`states`) assume what no tensor says: the mapping
 network's ``lr_mlp`` of 0.01 (gfpgan's has none; other magnitudes are refused), and basicsr's ``resample_kernel`` of
@@ -21,10 +26,12 @@ which it is taken in a file. Restoration networks around a generator (``stylegan
 
 A block's name in plans and messages is the path of its second convolution.
 
-Limits: copies of a squeezed generator and pickles of it need squeeze_patch installed; calling a layer's ``forward``
-method by hand passes excite by, as it does any hook. A trained start wants demodulated convolutions
-and blur kernels of four taps. Generators whose layers have other constructors than ``(in, out, kernel size, style
-dimension)`` and ``(in, style dimension, upsample)`` are refused.
+Limits: copies and pickles of a generator with excite need squeeze_patch installed; calling a layer's ``forward`` method
+by hand passes excite by, as it does any hook. A trained start wants demodulated convolutions and blur kernels of four
+taps. Generators whose layers have other constructors than ``(in, out, kernel size, style
+dimension)`` and ``(in, style dimension, upsample)`` are refused; so are other shapes of up-convolutions whose constructor
+knows neither ``upsample`` nor ``sample_mode``. Without the Plan a file does not tell how many channels a narrowed block
+had, nor the last squeezed one if its up-convolution is smaller, too.
 """
 
 from __future__ import annotations
