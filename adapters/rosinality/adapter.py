@@ -13,10 +13,10 @@ What is patched, by its name in rosinality's Generator (basicsr and gfpgan: ``st
 everything else             untouched: mapping, constant, up-convolutions, noise buffers, the list API of latents
 ==========================  =================================================================================
 
-Blocks of other shapes are made of these, too, and of ``convs.{2k}``, up-convolutions, of the host's class and with their
-own filter: p outputs, and as many inputs as the block before hands on; in the first block of ``input.input``
-(``constant_input.weight``), of which p channels stay. What keeps its size stays the same object. A narrowed block has no
-excite: the next up-convolution reads its q channels.
+Blocks of other shapes replace, beside these, ``convs.{2k}``, the up-convolution: the host's class with its own filter, p
+outputs, and as many inputs as the block before hands on; in the first block ``input.input`` (``constant_input.weight``),
+of which p channels stay. What keeps its size stays the same object. A narrowed block has no excite: the next
+up-convolution reads its q channels.
 
 Files: rosinality's ``.pt`` with ``g`` and ``g_ema``, basicsr's and gfpgan's ``.pth`` with ``params`` and
 ``params_ema``, or a bare state dict. The stand-ins for them (`states`) assume what no tensor says: the mapping
@@ -28,10 +28,10 @@ A block's name in plans and messages is the path of its second convolution.
 
 Limits: copies and pickles of a generator with excite need squeeze_patch installed; calling a layer's ``forward`` method
 by hand passes excite by, as it does any hook. A trained start wants demodulated convolutions and blur kernels of four
-taps. Generators whose layers have other constructors than ``(in, out, kernel size, style
-dimension)`` and ``(in, style dimension, upsample)`` are refused; so are other shapes of up-convolutions whose constructor
-knows neither ``upsample`` nor ``sample_mode``. Without the Plan a file does not tell how many channels a narrowed block
-had, nor the last squeezed one if its up-convolution is smaller, too.
+taps. Generators whose layers have other constructors than ``(in, out, kernel size, style dimension)`` and ``(in, style
+dimension, upsample)`` are refused; so are new up-convolutions of a class whose constructor knows neither ``upsample`` nor
+``sample_mode``. Without the Plan no file tells how many channels a narrowed block had, nor the last squeezed one where its
+up-convolution is smaller, too.
 """
 
 from __future__ import annotations
