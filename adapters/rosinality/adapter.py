@@ -13,10 +13,10 @@ What is patched, by its name in rosinality's Generator (basicsr and gfpgan: ``st
 everything else             untouched: mapping, constant, up-convolutions, noise buffers, the list API of latents
 ==========================  =================================================================================
 
-Blocks of other shapes replace, beside these, ``convs.{2k}``, the up-convolution: the host's class with its own filter, p
-outputs, and as many inputs as the block before hands on; in the first block ``input.input`` (``constant_input.weight``),
-of which p channels stay. What keeps its size stays the same object. A narrowed block has no excite: the next
-up-convolution reads its q channels.
+Blocks of other shapes replace, beside these, ``convs.{2k}``, the up-convolution: the host's class with its own filter,
+p outputs, and as many inputs as the block before hands on; in the first block ``input.input``
+(``constant_input.weight``), of which p channels stay. What keeps its size stays the same object. A narrowed block has
+no excite: the next up-convolution reads its q channels.
 
 Files: rosinality's ``.pt`` with ``g`` and ``g_ema``, basicsr's and gfpgan's ``.pth`` with ``params`` and
 ``params_ema``, or a bare state dict. The stand-ins for them (`states`) assume what no tensor says: the mapping
@@ -26,12 +26,12 @@ which it is taken in a file. Restoration networks around a generator (``stylegan
 
 A block's name in plans and messages is the path of its second convolution.
 
-Limits: copies and pickles of a generator with excite need squeeze_patch installed; calling a layer's ``forward`` method
-by hand passes excite by, as it does any hook. A trained start wants demodulated convolutions and blur kernels of four
-taps. Generators whose layers have other constructors than ``(in, out, kernel size, style dimension)`` and ``(in, style
-dimension, upsample)`` are refused; so are new up-convolutions of a class whose constructor knows neither ``upsample`` nor
-``sample_mode``. Without the Plan no file tells how many channels a narrowed block had, nor the last squeezed one where its
-up-convolution is smaller, too.
+Limits: copies and pickles of a generator with excite need squeeze_patch installed; calling a layer's ``forward``
+method by hand passes excite by, as it does any hook. A trained start wants demodulated convolutions and blur kernels
+of four taps. Generators whose layers have other constructors than ``(in, out, kernel size, style dimension)`` and
+``(in, style dimension, upsample)`` are refused; so are new up-convolutions of a class whose constructor knows neither
+``upsample`` nor ``sample_mode``. Without the Plan no file tells how many channels a narrowed block had, nor the last
+squeezed one where its up-convolution is smaller, too.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from squeeze_patch.adapters.located import described, narrowed_blocks
 from squeeze_patch.adapters.rosinality.block import FlatBlock, check_hooks, read_block, write_block
 from squeeze_patch.adapters.rosinality.fusing import RosinalityFusing
 from squeeze_patch.adapters.rosinality.interchange import RosinalityInterchange
-from squeeze_patch.adapters.rosinality.layers import resized_layers
+from squeeze_patch.adapters.rosinality.layers import refuse_extras, resized_layers
 from squeeze_patch.adapters.rosinality.layout import (
     LAYOUTS,
     LayerPaths,
@@ -139,6 +139,7 @@ class RosinalitySurgery(Surgery):
         first, conv1, torgb = resized_layers(dense, layout, shape)
         if paths.up and first is not dense.first:
             refuse_hooks(dense.first, paths.up)
+            refuse_extras(dense.first, first, paths.up)
             first.resized = True
         if not shape.excite:
             return FlatBlock(paths, first, conv1, torgb)

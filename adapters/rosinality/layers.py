@@ -11,7 +11,7 @@ from squeeze_patch.adapters.content import BlockShape
 from squeeze_patch.adapters.layers import copy_flags
 from squeeze_patch.adapters.rosinality.block import FlatBlock
 from squeeze_patch.adapters.rosinality.layout import Layout, blur_of, get
-from squeeze_patch.errors import UnsupportedModelError
+from squeeze_patch.errors import StateError, UnsupportedModelError
 
 #: attributes of a modulated convolution, and of an activation, that users change behind the constructor's back
 _BEHAVIOUR = {"modulated": ("fused", "demodulate", "eps"), "activate": ("negative_slope", "scale")}
@@ -119,6 +119,19 @@ def _follow(new: torch.nn.Module, old: torch.nn.Module, layout: Layout) -> None:
         if hasattr(getattr(old, layout.modulated), name):
             setattr(getattr(new, layout.modulated), name, getattr(getattr(old, layout.modulated), name))
     copy_flags(new, old, getattr(old, layout.modulated).weight)
+
+
+def refuse_extras(old: torch.nn.Module, new: torch.nn.Module, where: str) -> None:
+    """Raise `StateError` where modules in ``old`` have attributes or children of the user's, which those in ``new``
+    lack."""
+    others = dict(new.named_modules())
+    for path, module in old.named_modules():
+        more = sorted(set(vars(module)) - set(vars(others[path]))) if path in others else [type(module).__name__]
+        if more:
+            raise StateError(
+                f"{where}{'.' if path else ''}{path} holds {', '.join(more)}, which the layer that takes its place "
+                "would not have; remove it, and add it anew afterwards"
+            )
 
 
 def conv_places(layer: torch.nn.Module, layout: Layout) -> Dict[str, Dict[int, str]]:

@@ -125,6 +125,18 @@ def test_hooks_of_the_users(flat_host: FlatHost) -> None:
     assert seen == [15, 32, 32]
 
 
+def test_what_is_the_users_is_not_lost(flat_host: FlatHost) -> None:
+    """Attributes and layers on an up-convolution, which a new one would not have."""
+    changes = {"forward": lambda *a, **k: 0, "note": "mine", "more": torch.nn.Identity(), "lora": torch.nn.Linear(1, 1)}
+    for name, value in changes.items():
+        G = trained(flat_host.generator())
+        setattr(convs_of(G)[2], name, value)
+        before = modules(G)
+        with pytest.raises((squeeze_patch.StateError, squeeze_patch.UnsupportedModelError), match=r"convs\.2"):
+            squeeze_patch.apply(G, plan=plan_of_kind(G, "inner"), init="weights")
+        assert modules(G) == before
+
+
 def test_other_constructors_are_refused(flat_host: FlatHost) -> None:
     """Where nothing says how an up-convolution is built, it is not replaced; blocks that leave it are built."""
     G = trained(flat_host.generator())
