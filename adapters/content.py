@@ -137,6 +137,8 @@ class DenseBlock:
     is filtered with it, behind that, borders reflected.
     toRGB: ``rgb_weight`` [img_channels, c], ``rgb_style`` over c (gain included), ``rgb_bias`` [img_channels].
     ``noise``: "normal" = a standard normal input for each convolution, "uniform" = one of [0, 1) for both of a block.
+    ``rgb_has_bias``: whether the host's toRGB has one. Where not, ``rgb_bias`` is zero, also in the start of a narrowed
+    block, which is of the host's class; a squeezed one has a bias in any case.
     """
 
     spec: BlockSpec
@@ -148,6 +150,7 @@ class DenseBlock:
     rgb_style: Affine
     rgb_bias: torch.Tensor
     noise: str = "normal"
+    rgb_has_bias: bool = True
 
 
 @dataclass(frozen=True)

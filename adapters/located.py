@@ -115,7 +115,7 @@ def described(specs: Sequence[BlockSpec], plan: Optional[Mapping[str, Any]]) -> 
     for spec in specs:
         entry = entries.get(spec.name)
         dense_in = found[-1].channels if found else spec.in_channels
-        if entry is None or (entry.excite and spec.width is None):
+        if entry is None or (entry.excite and not spec.is_squeezed):
             found.append(spec)
             continue
         inner = spec.channels if spec.inner is None else spec.inner

@@ -1,14 +1,14 @@
 """Squeezing against pruning, each followed by the same distillation: how near do the images come to the dense ones?
 
-    python -m benchmarks distillation --out FOLDER [--weights FILE.pt] [--steps 0,100,300,1000] [--seeds 3]
+    python -m benchmarks distillation --out FOLDER [--weights FILE.pt] [--by parameters] [--steps 0,100,300,1000]
 
 Without --weights the demo's generator is used, else a small one from a state dict in the NVIDIA family's names. All
-rows of a reduction have the same number of parameters, to what whole channels allow; the table says how many
-multiply-adds an image takes, too (torch's counter, resampling filters included). Every cell is a training of its
-own, of that length, by the steps of `squeeze_patch.recover` on the same latents; the pruned generators learn the
-features of the channels that they keep. PSNR in dB and the squared Frechet distance on a fixed random network
-(`squeeze_patch.compare`), 1,000 unseen latents, noise off. Cells are kept in FOLDER, with a picture of them: the same
-command computes what is missing.
+rows of a share have the same number of parameters (or, with --by, of multiply-adds, by torch's counter, resampling
+filters included), to what whole channels allow. Every cell is a training of its own, of that length, by the steps of
+`squeeze_patch.recover` on the same latents; pruned generators learn the features of the channels that they keep. The
+rows "pruned ..., refitted" have the channels of a published score and squeeze_patch's refit of convolutions and toRGB.
+PSNR in dB and the squared Frechet distance on a fixed random network (`squeeze_patch.compare`), 1,000 unseen latents,
+noise off. Cells are kept in FOLDER, with a picture of them: the same command computes what is missing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 import squeeze_patch
 from benchmarks.common import machine, random_layers
 from benchmarks.fidelity import generator_from
-from benchmarks.pruning import Pruned, by_activation_energy, by_weight_norm, pruned_to
+from benchmarks.pruning import Pruned, by_activation_energy, by_content, by_weight_norm, pruned_to, refitted
 from benchmarks.variants import count
 from squeeze_patch.adapters import locate
 from squeeze_patch.checkpoints.atomic import atomic_write
@@ -37,22 +37,47 @@ from squeeze_patch.recovery.settings import Settings
 from squeeze_patch.recovery.trainer import Training, training_mode
 
 SAMPLES, SEED = 1000, 1000
-SQUEEZED = {"squeezed, calibrated": "calibrated", "squeezed, from the weights": "weights", "squeezed, random": "random"}
-PRUNED = {"pruned by weight norm": by_weight_norm, "pruned by activation energy": by_activation_energy}
-SPECTRAL = "squeezed, spectral widths"
-ROWS = (*SQUEEZED, *PRUNED, SPECTRAL)
+#: {row: (method, allocation)}
+OURS = {
+    "squeezed, one ratio": ("squeeze", "uniform"),
+    "squeezed, allocated": ("squeeze", "spectral"),
+    "narrowed, one ratio": ("narrow", "uniform"),
+    "narrowed, allocated": ("narrow", "spectral"),
+}
+PRUNED = {"weight norm": by_weight_norm, "activation energy": by_activation_energy, "content": by_content}
+#: {row: what the same widths start from instead}
+OTHER_STARTS = {"squeezed, from the weights": "weights", "squeezed, random": "random"}
+REFITTED = ", refitted"
+ROWS = (
+    *OURS,
+    *(f"pruned by {score}{refit}" for score in PRUNED for refit in ("", REFITTED)),
+    *OTHER_STARTS,
+)
+#: what rows are made equal in: {--by: (how it is counted, how a plan is asked for it)}
+BY = ("parameters", "multiply-adds")
 
 
-def student_of(row: str, dense: Any, reduction: float, seed: int) -> Tuple[Any, Pair]:
+def plan_of(row: str, dense: Any, fewer: float, by: str, seed: int) -> squeeze_patch.Plan:
+    method, allocate = OURS.get(row, ("squeeze", "uniform"))
+    budget = {"reduction": fewer} if by == "parameters" else {"multiply_adds": 1 - fewer}
+    # any number of channels: multiples of 8 are coarse in small generators, and rivals have none
+    return squeeze_patch.plan(dense, method=method, allocate=allocate, seed=seed, multiple=1, **budget)
+
+
+def student_of(row: str, dense: Any, fewer: float, by: str, seed: int) -> Tuple[Any, Pair]:
     """The start of one row, and what its distillation needs."""
-    allocate = "spectral" if row == SPECTRAL else "uniform"
-    plan = squeeze_patch.plan(dense, reduction=reduction, allocate=allocate, seed=seed)
-    if row not in PRUNED:
-        init = SQUEEZED.get(row, "calibrated")
+    if not row.startswith("pruned"):
+        plan = plan_of(row, dense, fewer, by, seed)
+        init = OTHER_STARTS.get(row, "calibrated")
         with random_layers(seed):
             G = squeeze_patch.apply(copy.deepcopy(dense), plan=plan, init=init, keep_original=False, seed=seed)
         return G, pair_of(G, dense)
-    pruned = pruned_to(dense, plan.parameters_after, PRUNED[row])
+    sized = count if by == "parameters" else multiply_adds
+    score = PRUNED[row.replace("pruned by ", "").replace(REFITTED, "")]
+    pruned = pruned_to(dense, (1 - fewer) * sized(dense), score, sized)
+    if row.endswith(REFITTED):
+        G = refitted(dense, pruned, seed)
+        return G, pair_of(G, dense)
     return pruned.G, pruned_pair(pruned, copy.deepcopy(dense))
 
 
@@ -77,8 +102,10 @@ def distil(pair: Pair, steps: int, seed: int, feature_weight: float = Settings.f
         training.put(session.state.best)
 
 
-def measure(row: str, dense: Any, reduction: float, steps: int, seed: int, feature_weight: float) -> Dict[str, float]:
-    G, pair = student_of(row, dense, reduction, seed)
+def measure(
+    row: str, dense: Any, fewer: float, by: str, steps: int, seed: int, feature_weight: float
+) -> Dict[str, float]:
+    G, pair = student_of(row, dense, fewer, by, seed)
     if steps:
         distil(pair, steps, seed, feature_weight)
     found = squeeze_patch.compare(dense, G, samples=SAMPLES, seed=SEED, noise_mode="none")
@@ -92,8 +119,8 @@ class Cost(NamedTuple):
     multiply_adds: float
 
 
-def cost(row: str, dense: Any, reduction: float) -> Cost:
-    G, _ = student_of(row, dense, reduction, 0)
+def cost(row: str, dense: Any, fewer: float, by: str) -> Cost:
+    G, _ = student_of(row, dense, fewer, by, 0)
     return Cost(count(G), multiply_adds(G) / multiply_adds(dense))
 
 
@@ -115,7 +142,7 @@ def table(
 ) -> List[str]:
     """A line a row: costs, then the mean over the seeds of PSNR (lowest to highest) and Frechet distance."""
     lines = [
-        f"{f'{reduction:.1%} fewer':<28} {'parameters, x-adds':>18} " + " ".join(f"{f'{n} steps':>27}" for n in steps)
+        f"{f'{reduction:.1%} fewer':<34} {'parameters, x-adds':>18} " + " ".join(f"{f'{n} steps':>27}" for n in steps)
     ]
     for row, size in costs.items():
         entries = []
@@ -128,7 +155,7 @@ def table(
             spread = f" ({min(psnr):.1f} to {max(psnr):.1f})" if len(found) > 1 else ""
             distance = statistics.fmean(cell["frechet"] for cell in found)
             entries.append(f"{f'{statistics.fmean(psnr):.1f}{spread}, {distance:.2g}':>27}")
-        lines.append(f"{row:<28} {size.parameters:>9,} {size.multiply_adds:8.2f} " + " ".join(entries))
+        lines.append(f"{row:<34} {size.parameters:>9,} {size.multiply_adds:8.2f} " + " ".join(entries))
     return lines
 
 
@@ -145,6 +172,7 @@ def draw(
     steps: List[int],
     seeds: int,
     title: str,
+    by: str,
     file: Path,
 ) -> None:
     """PSNR over steps, a panel a reduction, a line a row with the range of its seeds, as a PNG."""
@@ -157,14 +185,14 @@ def draw(
         for row, size in rows.items():
             known = {n: [cell["psnr"] for cell in found_in(cells, row, reduction, n, seeds)] for n in steps}
             known = {n: psnr for n, psnr in known.items() if psnr}
-            style = "o-" if row in (SPECTRAL, *SQUEEZED) else "s--"
+            style = "s--" if row.startswith("pruned") else "o-"
             label = f"{row}, x{size.multiply_adds:.2f}"
             axes.plot(list(known), [statistics.fmean(psnr) for psnr in known.values()], style, label=label)
             axes.fill_between(
                 list(known), [min(psnr) for psnr in known.values()], [max(psnr) for psnr in known.values()], alpha=0.15
             )
         axes.set_xscale("symlog", linthresh=100)
-        axes.set(xlabel="steps", title=f"{reduction:.1%} fewer parameters (x: multiply-adds)")
+        axes.set(xlabel="steps", title=f"{reduction:.1%} fewer {by} (x: multiply-adds)")
         axes.set_xticks(steps, [f"{n:,}" for n in steps])
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small", loc="lower right", framealpha=0.6)
@@ -185,6 +213,7 @@ def key(row: str, reduction: float, steps: int, seed: int) -> str:
 @click.option("--steps", default="0,100,300,1000", show_default=True)
 @click.option("--seeds", default=3, show_default=True, help="Of random layers, statistics and latents.")
 @click.option("--rows", default=",".join(str(n) for n in range(len(ROWS))), show_default=True, help="Numbers of rows.")
+@click.option("--by", type=click.Choice(BY), default=BY[0], show_default=True, help="What rows have as much of.")
 @click.option(
     "--feature-weight", default=Settings.feature_weight, show_default=True, help="As of squeeze-patch recover."
 )
@@ -195,12 +224,14 @@ def main(
     steps: str,
     seeds: int,
     rows: str,
+    by: str,
     feature_weight: float,
 ) -> None:
     """Compute what is missing, cheap cells first, and print the tables."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     other = "" if feature_weight == Settings.feature_weight else f"-features-{feature_weight:g}"
+    other += "" if by == BY[0] else f"-{by}"
     file = out / f"distillation-{weights.stem if weights else 'demo'}{other}.json"
     cells: Dict[str, Dict[str, float]] = json.loads(file.read_text())["cells"] if file.exists() else {}
     dense = generator_from(weights)
@@ -212,13 +243,13 @@ def main(
     ):
         name = key(row, reduction, n, seed)
         if name not in cells:
-            found = measure(row, dense, reduction, n, seed, feature_weight)
+            found = measure(row, dense, reduction, by, n, seed, feature_weight)
             # another process may have written since
             cells = {**(json.loads(file.read_text())["cells"] if file.exists() else {}), **cells, name: found}
             with atomic_write(file) as stream:
                 stream.write(json.dumps({"machine": machine(), "cells": cells}, indent=1).encode())
             click.echo(f"{name}: {found['psnr']:.1f} dB, Frechet {found['frechet']:.3g}")
-    costs = {reduction: {row: cost(row, dense, reduction) for row in chosen} for reduction in wanted}
+    costs = {reduction: {row: cost(row, dense, reduction, by) for row in chosen} for reduction in wanted}
     for reduction in wanted:
         click.echo("\n".join(table(cells, costs[reduction], reduction, lengths, seeds)))
-    draw(cells, costs, lengths, seeds, weights.stem if weights else "the demo's digits", file.with_suffix(".png"))
+    draw(cells, costs, lengths, seeds, weights.stem if weights else "the demo's digits", by, file.with_suffix(".png"))

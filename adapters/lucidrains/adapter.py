@@ -11,9 +11,14 @@ Generator's forward stays untouched. Within the block:
 ``rgb_bias``                   new, [img_channels, 1, 1]: the host's toRGB has no bias that could be refitted
 ``excite``                     new: `connection.Excite`, q -> c, without equalised learning rate. What it makes goes on
                                to the next block, its attention and its upsampling; none in the last block
-``to_style1``, ``to_noise1``,  the dense block's own objects
-``conv1``, ``to_style2``
+``to_style1``, ``to_noise1``,  the dense block's own objects where they keep their size, as in the paper's block; else
+``conv1``, ``to_style2``       the host's classes with p channels behind conv1, or with what a narrowed block before
+                               hands on
 =============================  ====================================================================================
+
+A narrowed block is a GeneratorBlock of the host's own class with fewer channels, so it has neither ``rgb_bias`` nor
+``excite``; its toRGB is fitted without a bias. Attention reads all channels, so no block in front of it is narrowed.
+The first block's conv1 reads what `initial_conv` makes of the constant, of which all channels stay.
 
 A trained start is fitted on the host's own arithmetic: bilinear upsampling in front of the convolutions, noise weights
 for every channel, one noise image of uniform numbers for both convolutions of a block, the image blurred when it is
@@ -37,17 +42,26 @@ from typing import Any, List, Optional
 import torch
 
 from squeeze_patch.adapters.base import Adapter, Surgery
-from squeeze_patch.adapters.content import Affine, BlockShape, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import Affine, BlockShape, BlockSpec, ConvWeights, DenseBlock, Kept, SqueezedStart
 from squeeze_patch.adapters.layers import (
+    as_large_as,
     class_named,
     fill_excite,
     is_parametrised,
     missing_tensors,
     refuse_hooks,
     value,
-    width_alone,
 )
-from squeeze_patch.adapters.lucidrains.block import NARROWED, SqueezedGeneratorBlock, dense_block_like, squeeze_block
+from squeeze_patch.adapters.located import described, narrowed_blocks
+from squeeze_patch.adapters.lucidrains.block import (
+    PLACES,
+    REPLACED,
+    SqueezedGeneratorBlock,
+    dense_block_like,
+    narrow_block,
+    other_children,
+    squeeze_block,
+)
 from squeeze_patch.adapters.lucidrains.fusing import LucidrainsFusing
 from squeeze_patch.adapters.lucidrains.running import LucidrainsRunning, sample_styles
 from squeeze_patch.adapters.lucidrains.standin import LucidrainsStates
@@ -97,42 +111,76 @@ class LucidrainsSurgery(Surgery):
             rgb_style=style,
             rgb_bias=torch.zeros(len(rgb_weight)),
             noise="uniform",
+            rgb_has_bias=False,
         )
 
-    def build(self, network: Any, name: str, shape: BlockShape) -> SqueezedGeneratorBlock:
-        block = self.get_block(network, name)
-        width = width_alone(_spec(network, _index(name)), shape, "lucidrains")
+    def build(self, network: Any, name: str, shape: BlockShape) -> Any:
+        index, block = _index(name), self.get_block(network, name)
         self.check_replaceable(block, name)
-        return squeeze_block(block, width, is_last=_index(name) == len(network.blocks) - 1)
+        for child in other_children(block, shape):
+            refuse_hooks(getattr(block, child), f"{name}.{child}")
+        if shape.excite:
+            return squeeze_block(block, shape, is_last=index == len(network.blocks) - 1)
+        channels = block.conv2.weight.shape[0]
+        if shape.width < channels and any(part is not None for part in network.attns[index + 1 : index + 2]):
+            raise UnsupportedModelError(
+                f"{name} cannot be narrowed: attention (attns.{index + 1}) reads its {channels} channels. Use "
+                "method='squeeze', or a plan that narrows no block in front of attention"
+            )
+        return narrow_block(block, shape)
 
     def check_replaceable(self, block: torch.nn.Module, name: str) -> None:
-        for child in (*NARROWED, "excite"):
+        for child in (*getattr(block, "replaced", REPLACED), "excite"):
             if hasattr(block, child):
                 refuse_hooks(getattr(block, child), f"{name}.{child}")
 
     def load_start(self, new: Any, dense: Any, start: SqueezedStart) -> None:
-        kept = start.kept.outputs.to(dense.conv2.weight.device)
         with torch.no_grad():
-            new.conv2.weight.copy_(dense.conv2.weight[kept])
-            new.to_noise2.weight.copy_(dense.to_noise2.weight[kept])
-            new.to_noise2.bias.copy_(dense.to_noise2.bias[kept])
+            _load_kept(new, dense, start.kept)
+            _load_refitted(new, "conv1", start.conv0)
+            _load_refitted(new, "conv2", start.conv1)
             new.to_rgb.conv.weight.copy_(start.rgb_weight[:, :, None, None])
             new.to_rgb.to_style.weight.copy_(start.rgb_style.weight)
             new.to_rgb.to_style.bias.copy_(start.rgb_style.bias - 1)
-            new.rgb_bias.copy_(start.rgb_bias[:, None, None])
+            if isinstance(new, SqueezedGeneratorBlock):
+                new.rgb_bias.copy_(start.rgb_bias[:, None, None])
             fill_excite(getattr(new, "excite", None), start)
 
     def dense_like(self, root: torch.nn.Module, network: Any) -> torch.nn.Module:
         """Of the host's own blocks, where its module is at hand, else of ours."""
         copied = copy.deepcopy(root)
         generator = next(module for module in copied.modules() if _is_generator(module))
-        for spec in self.specs(network):
-            if spec.width is not None:
+        for spec in described(self.specs(network), self.plan_of(network)):
+            if spec.shape is not None:
                 self.set_block(
                     generator, spec.name, dense_block_like(self.get_block(network, spec.name), spec, network)
                 )
         self.detach_plan(copied, generator)
         return copied
+
+
+def _load_kept(new: Any, dense: Any, kept: Kept) -> None:
+    """What is kept of the dense block's layers, all but toRGB, where the new block does not share them."""
+    for child, tensors in PLACES.items():
+        layer, old = getattr(new, child), getattr(dense, child)
+        if layer is old or child == "to_rgb":
+            continue
+        for name, places in tensors.items():
+            numbers = getattr(old, name)
+            for dim, which in places:
+                indices = getattr(kept, which)
+                numbers = numbers if indices is None else numbers.index_select(dim, indices.to(numbers.device))
+            getattr(layer, name).copy_(numbers)
+
+
+def _load_refitted(new: Any, name: str, conv: Optional[ConvWeights]) -> None:
+    """What was fitted in the place of a convolution's kept numbers, which are there."""
+    if conv is None:
+        return
+    weight, noise = getattr(new, name).weight, getattr(new, _CONVS[name][1])
+    weight.copy_(as_large_as(conv.weight, weight))
+    noise.bias.copy_(conv.bias)
+    noise.weight[:, 0] = torch.as_tensor(conv.noise_strength).to(noise.weight)
 
 
 def _is_generator(module: Any) -> bool:
@@ -148,6 +196,7 @@ def _is_generator(module: Any) -> bool:
 def _unsupported_reason(network: Any) -> Optional[str]:
     """Why a generator of this family cannot be squeezed, or None."""
     channels = network.initial_conv.weight.shape[0]
+    narrowed = narrowed_blocks(getattr(network, "squeeze_plan", None))
     for index, block in enumerate(network.blocks):
         name = f"blocks.{index}"
         wanted = {f"{conv}.weight" for conv in _CONVS} | {"to_rgb.to_style.weight", "to_rgb.conv.weight"}
@@ -160,11 +209,16 @@ def _unsupported_reason(network: Any) -> Optional[str]:
             return f"{name} ({type(block).__name__}) has no parameter {' and no '.join(missing)}"
         first, second, rgb = block.conv1.weight, block.conv2.weight, block.to_rgb.conv.weight
         squeezed = isinstance(block, SqueezedGeneratorBlock)
+        is_changed = squeezed or name in narrowed or getattr(block, "narrowed", False)
         fits = first.ndim == second.ndim == 4 and first.shape[1] == channels and second.shape[1] == first.shape[0]
-        fits = fits and (squeezed or second.shape[0] == second.shape[1])
         if not fits or rgb.shape[1:] != (second.shape[0], 1, 1):
             return f"the shapes of {name}'s conv1, conv2 and to_rgb do not belong to a StyleGAN2 generator"
-        channels = first.shape[0]
+        if not is_changed and len({*second.shape[:2], *first.shape[: 2 if index == 0 else 1]}) > 1:
+            return (
+                f"{name} has layers of {first.shape[0]} and {second.shape[0]} channels: it is narrowed, but no Plan "
+                "says what it was. Load the file that convert or train wrote, which holds the Plan"
+            )
+        channels = _channels(block)
     return None
 
 
@@ -178,16 +232,24 @@ def _index(name: str) -> int:
     return int(name.rpartition(".")[2])
 
 
+def _channels(block: Any) -> int:
+    """That a block hands on. Of a squeezed one of before, and of a last one out of a state dict, conv1's outputs."""
+    if not isinstance(block, SqueezedGeneratorBlock):
+        return int(block.conv2.weight.shape[0])
+    return block.out_channels or int(block.conv1.weight.shape[0])
+
+
 def _spec(network: Any, index: int) -> BlockSpec:
     block = network.blocks[index]
-    width, channels, size, _ = block.conv2.weight.shape
-    img_channels = block.to_rgb.conv.weight.shape[0]
+    width, inner, size, _ = block.conv2.weight.shape
+    channels, img_channels = _channels(block), block.to_rgb.conv.weight.shape[0]
+    squeezed, narrowed = isinstance(block, SqueezedGeneratorBlock), bool(getattr(block, "narrowed", False))
     return BlockSpec(
         name=f"blocks.{index}",
         resolution=4 * 2**index,
         in_channels=block.conv1.weight.shape[1] if index else 0,
         channels=channels,
-        width=width if isinstance(block, SqueezedGeneratorBlock) else None,
+        width=width if squeezed or narrowed else None,
         w_dim=block.to_style2.weight.shape[1],
         img_channels=img_channels,
         kernel_size=size,
@@ -195,6 +257,8 @@ def _spec(network: Any, index: int) -> BlockSpec:
         upsampling="bilinear",
         output_parameters=2,  # bias and weight of the noise
         added_parameters=img_channels,  # rgb_bias
+        inner=None if inner == channels else inner,
+        excite=not narrowed,
     )
 
 

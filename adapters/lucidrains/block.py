@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import copy
 import sys
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
-from squeeze_patch.adapters.content import BlockSpec
+from squeeze_patch.adapters.content import BlockShape, BlockSpec
 from squeeze_patch.adapters.layers import HOOKS, copy_flags, is_plain, runs_forward_of
 from squeeze_patch.adapters.lucidrains.layers import Block
 from squeeze_patch.connection import Excite
 from squeeze_patch.fused_convolution import Finish, fused_layer, pays
 from squeeze_patch.handing_on import Handed, as_seen, hand_on, is_plain_run, on_gpu, read
 
-#: {child: {parameter: the dimension along which the squeezed channels lie}}; the other children are the dense block's
-NARROWED: Dict[str, Dict[str, int]] = {
-    "to_noise2": {"weight": 0, "bias": 0},
-    "conv2": {"weight": 0},
-    "to_rgb": {"to_style.weight": 0, "to_style.bias": 0, "conv.weight": 1},
+Places = Tuple[Tuple[int, str], ...]
+
+#: {child: {parameter: ((dimension, which of a block's channels lie along it: as in `content.Kept`), ...)}}
+PLACES: Dict[str, Dict[str, Places]] = {
+    "to_style1": {"weight": ((0, "inputs"),), "bias": ((0, "inputs"),)},
+    "to_noise1": {"weight": ((0, "inner"),), "bias": ((0, "inner"),)},
+    "conv1": {"weight": ((0, "inner"), (1, "inputs"))},
+    "to_style2": {"weight": ((0, "inner"),), "bias": ((0, "inner"),)},
+    "to_noise2": {"weight": ((0, "outputs"),), "bias": ((0, "outputs"),)},
+    "conv2": {"weight": ((0, "outputs"), (1, "inner"))},
+    "to_rgb": {
+        "to_style.weight": ((0, "outputs"),),
+        "to_style.bias": ((0, "outputs"),),
+        "conv.weight": ((1, "outputs"),),
+    },
 }
-#: {child: attributes that state the same number}
-_WIDTHS = {"to_noise2": ("out_features",), "conv2": ("filters",), "to_rgb": ("input_channel", "to_style.out_features")}
+#: {child: attributes that state the channels of its outputs, or of what toRGB reads}
+_WIDTHS = {
+    **dict.fromkeys(("to_style1", "to_noise1", "to_style2", "to_noise2"), ("out_features",)),
+    **dict.fromkeys(("conv1", "conv2"), ("filters",)),
+    "to_rgb": ("input_channel", "to_style.out_features"),
+}
+#: children that no replaced block shares with the dense one
+REPLACED = ("to_noise2", "conv2", "to_rgb")
 #: classes of modulated convolutions, the host's and our own
 _CONVOLUTIONS = ("Conv2DMod", "Modulated")
-_SHARED = ("upsample", "to_style1", "to_noise1", "conv1", "to_style2")
 
 
 class SqueezedGeneratorBlock(torch.nn.Module):
@@ -36,6 +51,8 @@ class SqueezedGeneratorBlock(torch.nn.Module):
     The host's toRGB has no bias, so ``rgb_bias`` [img_channels, 1, 1] makes good the mean of what is no longer there.
 
     Attributes:
+        out_channels: c, where ``conv1`` has other outputs; None = as many as that.
+        replaced: names of the layers that the dense block has others of; narrowed blocks have this, too.
         fused: where nothing is trained the block runs by `squeeze_patch.fused_convolution`; see `squeeze_patch.fuse`.
         defers: its excite is then left to the block that reads its features.
     """
@@ -46,6 +63,8 @@ class SqueezedGeneratorBlock(torch.nn.Module):
 
     fused = False  # also of blocks that are read from files of before
     defers = False
+    out_channels: Optional[int] = None
+    replaced: Sequence[str] = REPLACED
     upsample: Any
     to_style1: Any
     to_noise1: Any
@@ -126,23 +145,23 @@ def _is_known(conv: Any) -> bool:
     return known and bool(conv.demod) and all(plain)
 
 
-def squeeze_block(block: Any, width: int, is_last: bool) -> SqueezedGeneratorBlock:
-    """The squeezed counterpart of a dense block, which stays as it is, with fresh random conv2, toRGB and excite.
+def squeeze_block(block: Any, shape: BlockShape, is_last: bool) -> SqueezedGeneratorBlock:
+    """The squeezed counterpart of a dense block, which stays as it is, with fresh random layers.
 
-    Layers that keep their shape are the dense block's own objects; the others are copies with ``width`` channels, begun
-    as the host begins its own: weights normal with variance 2 / fan-in, no noise.
+    Layers that keep their shape are the dense block's own objects; the others are copies with fewer channels, begun as
+    the host begins its own: weights normal with variance 2 / fan-in, no noise.
     """
-    channels = block.conv2.weight.shape[1]
+    channels = block.conv2.weight.shape[0]
     new = SqueezedGeneratorBlock(block.to_rgb.conv.weight.shape[0])
-    for name in _SHARED:
+    if shape.inner != channels:
+        new.out_channels = channels
+    for name in ("upsample", *PLACES, "activation"):
         setattr(new, name, getattr(block, name))
-    for name in ("to_noise2", "conv2", "activation", "to_rgb"):
-        setattr(new, name, _narrowed(block, name, width) if name in NARROWED else getattr(block, name))
+    _replace_layers(new, shape)
     if not is_last:
-        new.excite = Excite(width, channels)
+        new.excite = Excite(shape.width, channels)
         new.excite.weight_gain = 1.0  # no layer of this host has an equalised learning rate
-        torch.nn.init.normal_(new.excite.weight, std=width**-0.5)
-    _begin(new)
+        torch.nn.init.normal_(new.excite.weight, std=shape.width**-0.5)
     copy_flags(new, block, block.conv2.weight)
     for hooks in HOOKS:  # the same dictionaries, so that the handles that users hold stay valid
         if hasattr(block, hooks) and hasattr(new, hooks):
@@ -150,41 +169,77 @@ def squeeze_block(block: Any, width: int, is_last: bool) -> SqueezedGeneratorBlo
     return new
 
 
+def narrow_block(block: Any, shape: BlockShape) -> Any:
+    """A block of the dense one's own class with fewer channels, likewise; the user's hooks on it are its own, too."""
+    new = block.__class__.__new__(block.__class__)
+    vars(new).update(vars(block))
+    for kind in ("_parameters", "_buffers", "_modules"):
+        vars(new)[kind] = dict(vars(block)[kind])
+    _replace_layers(new, shape)
+    copy_flags(new, block, block.conv2.weight)
+    return new
+
+
+def other_children(block: Any, shape: BlockShape) -> List[str]:
+    """Names of a dense block's layers that one of another shape does not share."""
+    inner, inputs = block.conv1.weight.shape[:2]
+    first = (shape.inner, shape.inputs) != (inner, inputs)
+    found = ["to_style1"] if shape.inputs != inputs else []
+    found += ["to_noise1", "conv1"] if first else []
+    found += ["to_style2"] if shape.inner != inner else []
+    return [*found, *REPLACED]
+
+
+def _replace_layers(new: Any, shape: BlockShape) -> None:
+    """Random layers, as the host's training starts them, where those of the dense block have other sizes."""
+    sizes = {"inputs": shape.inputs, "inner": shape.inner, "outputs": shape.width}
+    new.replaced = other_children(new, shape)
+    for child in new.replaced:
+        layer = _cut(getattr(new, child), child, sizes)
+        setattr(new, child, layer)
+        if child.startswith("to_noise"):
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+            continue
+        for part in (layer.conv, layer.to_style) if child == "to_rgb" else (layer,):
+            if isinstance(part, torch.nn.Linear):
+                part.reset_parameters()
+            torch.nn.init.kaiming_normal_(part.weight, a=0, mode="fan_in", nonlinearity="leaky_relu")
+
+
 def dense_block_like(block: Any, spec: BlockSpec, network: torch.nn.Module) -> torch.nn.Module:
-    """A dense block of the size of the squeezed ``block``, with random weights, as the host builds it."""
-    first, rgb = block.conv1.weight.shape, block.to_rgb.conv.weight.shape
+    """A dense block of the size that the squeezed or narrowed ``block`` had, of random weights, as the host builds it.
+
+    Args:
+        spec: of the block, with what the Plan says (`located.described`).
+    """
+    c, size, rgb = spec.channels, spec.kernel_size, block.to_rgb.conv.weight.shape
     host_class = getattr(sys.modules.get(type(network).__module__), "GeneratorBlock", None)
     is_first = spec.in_channels == 0
     if host_class is None:
-        second = torch.Size([spec.channels, *first[:1], *first[2:]])
-        new: torch.nn.Module = Block(
-            spec.w_dim, first, second, torch.Size([rgb[0], spec.channels, 1, 1]), is_first, spec.is_last
-        )
+        first, second = (torch.Size([c, inputs, size, size]) for inputs in (spec.dense_inputs, c))
+        new: torch.nn.Module = Block(spec.w_dim, first, second, torch.Size([rgb[0], c, 1, 1]), is_first, spec.is_last)
     else:
-        new = host_class(spec.w_dim, first[1], spec.channels, not is_first, not spec.is_last, rgba=rgb[0] == 4)
+        new = host_class(spec.w_dim, spec.dense_inputs, c, not is_first, not spec.is_last, rgba=rgb[0] == 4)
     reference = block.conv1.weight
     return new.to(device=reference.device, dtype=reference.dtype).train(block.training)
 
 
-def _narrowed(block: Any, child: str, width: int) -> torch.nn.Module:
-    new = copy.deepcopy(getattr(block, child))
-    for path, dim in NARROWED[child].items():
+def _cut(layer: torch.nn.Module, child: str, sizes: Mapping[str, int]) -> Any:
+    """A copy of a layer with so many channels."""
+    new = copy.deepcopy(layer)
+    for path, places in PLACES[child].items():
         parent, leaf = _split(new, path)
         old = getattr(parent, leaf)
-        setattr(parent, leaf, torch.nn.Parameter(old.detach().narrow(dim, 0, width).clone(), old.requires_grad))
+        numbers = old.detach()
+        for dim, which in places:
+            numbers = numbers.narrow(dim, 0, sizes[which])
+        setattr(parent, leaf, torch.nn.Parameter(numbers.clone(), old.requires_grad))
+    widths = [sizes[which] for places in PLACES[child].values() for _, which in places[:1]]
     for path in _WIDTHS[child]:
         parent, leaf = _split(new, path)
-        setattr(parent, leaf, width)
+        setattr(parent, leaf, widths[0])
     return new
-
-
-def _begin(new: SqueezedGeneratorBlock) -> None:
-    """Random layers, as the host's training starts them."""
-    torch.nn.init.zeros_(new.to_noise2.weight)
-    torch.nn.init.zeros_(new.to_noise2.bias)
-    new.to_rgb.to_style.reset_parameters()
-    for layer in (new.conv2, new.to_rgb.conv, new.to_rgb.to_style):
-        torch.nn.init.kaiming_normal_(layer.weight, a=0, mode="fan_in", nonlinearity="leaky_relu")
 
 
 def _split(module: torch.nn.Module, path: str) -> Tuple[Any, str]:

@@ -73,7 +73,12 @@ class Block(torch.nn.Module):
     Args:
         w_dim: of a style vector.
         first, second, rgb: shapes of the weights of conv1, conv2 and toRGB.
+
+    Attributes:
+        narrowed: whether a Plan in a file says that it had more channels.
     """
+
+    narrowed = False
 
     def __init__(
         self, w_dim: int, first: torch.Size, second: torch.Size, rgb: torch.Size, is_first: bool, is_last: bool

@@ -30,7 +30,7 @@ class LucidrainsStates(StateDicts):
     """The role of files of state dicts."""
 
     def from_state(self, state: State, blocks: Optional[Mapping[str, bool]] = None) -> Optional[torch.nn.Module]:
-        return from_state(state)
+        return from_state(state, blocks)
 
     def is_of_family(self, state: State) -> bool:
         return _is_own(state)
@@ -50,8 +50,12 @@ def _is_own(state: State) -> bool:
     return marks <= set(state) and all(name.startswith(("S.", "G.")) for name in state)
 
 
-def from_state(state: State) -> Optional[torch.nn.Module]:
+def from_state(state: State, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:
     """A stand-in for ``ModuleDict({"S": mapping, "G": generator})``, dense or squeezed; None where ``state`` is none's.
+
+    Args:
+        state: of both.
+        squeezed: names of the blocks in the Plan beside it; those that have nothing of a squeezed one are narrowed.
 
     Raises:
         UnsupportedModelError: it has tensors that this host's generator does not have, or lacks some.
@@ -60,7 +64,9 @@ def from_state(state: State) -> Optional[torch.nn.Module]:
         return None
     try:
         with torch.random.fork_rng(devices=[]):
-            body = torch.nn.ModuleDict({"S": StyleVectorizer(_below(state, "S.")), "G": Generator(_below(state, "G."))})
+            body = torch.nn.ModuleDict(
+                {"S": StyleVectorizer(_below(state, "S.")), "G": Generator(_below(state, "G."), squeezed or ())}
+            )
         body.load_state_dict(dict(state), strict=True)
     except KeyError as error:
         raise UnsupportedModelError(
@@ -94,7 +100,7 @@ class StyleVectorizer(torch.nn.Module):
 class Generator(torch.nn.Module):
     """Parameters and buffers under the host's names; run by the host's arithmetic."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, squeezed: Collection[str]) -> None:
         super().__init__()
         if "initial_block" in state:
             self.initial_block = torch.nn.Parameter(torch.empty(state["initial_block"].shape))
@@ -103,7 +109,7 @@ class Generator(torch.nn.Module):
         out, into, size, _ = state["initial_conv.weight"].shape
         self.initial_conv = torch.nn.Conv2d(into, out, size, padding=size // 2)
         count = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-        self.blocks = torch.nn.ModuleList(_block(state, k, count) for k in range(count))
+        self.blocks = torch.nn.ModuleList(_block(state, k, count, squeezed) for k in range(count))
         attention = [_below(state, f"attns.{k}.") for k in range(count)]
         self.attns = torch.nn.ModuleList([_tree(part) if part else None for part in attention])  # type: ignore[misc]
 
@@ -125,12 +131,13 @@ class Generator(torch.nn.Module):
         return rgb  # type: ignore[no-any-return]
 
 
-def _block(whole: State, index: int, count: int) -> torch.nn.Module:
-    """A block, squeezed where it has what only squeezed ones have."""
+def _block(whole: State, index: int, count: int, squeezed: Collection[str]) -> torch.nn.Module:
+    """A block, squeezed where it has what only squeezed ones have, narrowed where it has not, but should."""
     state = _below(whole, f"blocks.{index}.")
     first, second, rgb = (state[f"{name}.weight"].shape for name in ("conv1", "conv2", "to_rgb.conv"))
     dense = Block(state["to_style1.weight"].shape[1], first, second, rgb, index == 0, index == count - 1)
     if "rgb_bias" not in state:
+        dense.narrowed = f"blocks.{index}" in squeezed
         return dense
     block: Any = SqueezedGeneratorBlock(rgb[0])
     for name, child in dense._modules.items():
@@ -139,7 +146,7 @@ def _block(whole: State, index: int, count: int) -> torch.nn.Module:
         block.upsample = None
     if "excite.weight" in state:
         out, into = state["excite.weight"].shape[:2]
-        block.excite = Excite(into, out)
+        block.excite, block.out_channels = Excite(into, out), out
         block.excite.weight_gain = 1.0
     return block  # type: ignore[no-any-return]
 

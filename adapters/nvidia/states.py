@@ -111,11 +111,12 @@ def _squeezed_blocks(state: StateDict, known: Optional[Mapping[str, bool]]) -> L
     width the other blocks do: where all others are squeezed, it is, too."""
     names = sorted({found.group(1) for found in map(_BLOCK.match, state) if found}, key=lambda name: int(name[1:]))
     squeezed = [name for name in names if f"synthesis.{name}.excite.weight" in state]
-    for name in names:
-        conv1 = state.get(f"synthesis.{name}.conv1.weight")
+    for name, reader in zip(names, [*names[1:], ""]):
+        conv1, conv0 = (state.get(f"synthesis.{place}.weight") for place in (f"{name}.conv1", f"{reader}.conv0"))
         width, channels = conv1.shape[:2] if conv1 is not None and conv1.ndim == 4 else (0, 0)
         narrow = width < channels
-        if narrow and name != names[-1] and name not in squeezed:
+        is_read = conv0 is not None and conv0.ndim == 4 and conv0.shape[1] == width  # it is narrowed: no excite
+        if narrow and name != names[-1] and name not in squeezed and not is_read:
             raise UnsupportedModelError(
                 f"synthesis.{name}.conv1 is squeezed from {channels} to {width} channels, but there is "
                 f"no synthesis.{name}.excite.weight: the tool that wrote this file has dropped it. Convert the dense "

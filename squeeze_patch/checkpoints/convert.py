@@ -11,6 +11,7 @@ import torch
 from squeeze_patch.adapters import reference_name
 from squeeze_patch.adapters.content import Kept
 from squeeze_patch.adapters.located import Located
+from squeeze_patch.checkpoints.bodies import WHOLE
 from squeeze_patch.checkpoints.fused_files import check_holds_whole
 from squeeze_patch.checkpoints.generators import dense_generators, plan_in_file, refuse_diverged
 from squeeze_patch.checkpoints.io import read, save
@@ -78,6 +79,8 @@ def convert(
     widths: Optional[Mapping[int, int]] = None,
     plan: Optional[Plan] = None,
     allocate: str = "uniform",
+    method: str = "squeeze",
+    multiply_adds: Optional[float] = None,
     like: Union[PathLike, torch.nn.Module, Plan, None] = None,
     init: str = DEFAULT_INIT,
     seed: int = SEED,
@@ -100,8 +103,8 @@ def convert(
             for forks with layers of their own, and for files of torch.save that hold more than tensors and plain
             values; all others are read without running anything.
         host: folder of the host's checkout, which a trusted pickle may need.
-        reduction, ratio, widths, plan, allocate, like, init, seed, verify: as for `squeeze_patch.apply`; ``like`` may
-            be a squeezed file, too.
+        reduction, ratio, widths, plan, allocate, method, multiply_adds, like, init, seed, verify: as for
+            `squeeze_patch.apply`; ``like`` may be a squeezed file, too.
         force: overwrite ``target`` where it exists.
         form: "safetensors" or "pt" = write the generator alone (the moving average, or the only one) as a state dict in
             a file of that kind; default: the whole file, as it came.
@@ -131,7 +134,7 @@ def convert(
         refuse_relative(Path(like), Path(target))
     with host_path(host):
         other = plan_in_file(like, trust=trust) if isinstance(like, (str, Path)) else relative(like)
-    request = Request(reduction, ratio, widths, plan, allocate, other)
+    request = Request(reduction, ratio, widths, plan, allocate, other, method, multiply_adds)
     how: Dict[str, Any] = {"trust": trust, "host": host, "seed": seed, "verify": verify, "force": force, "form": form}
     return convert_file(source, target, request, init, fuse=fuse, progress=progress, **how)
 
@@ -176,6 +179,8 @@ def convert_file(
             _refuse_modules(source, data, found)
             warn_of_nested(data, found)
         plans = _plans({name: found[name] for name in order}, request, seed)
+        if form is None:
+            _refuse_bare(source, data, plans[reference])
         cost = report(found[reference], plans[reference])
         dense = {name: parameters_of(found[name].root) for name in order}
         like = kept_like(request, init)
@@ -218,6 +223,16 @@ def convert_file(
 
 def _is_something(value: Any) -> bool:
     return value is not None and not (isinstance(value, dict) and not value)
+
+
+def _refuse_bare(source: Path, data: Any, plan: Plan) -> None:
+    """Plans that have to travel with their generators, in files that have no place for one."""
+    if isinstance(data, Archive) and WHOLE in data.sites and not plan.is_told_by_shapes:
+        raise CheckpointError(
+            f"{source}: this file is a bare state dict, which has no place for the Plan, and sizes of layers alone do "
+            "not say what was narrowed; --format pt or --format safetensors (in Python: form=) writes the Plan beside "
+            "the weights"
+        )
 
 
 def _refuse_modules(source: Path, data: Any, found: Mapping[str, Located]) -> None:

@@ -111,7 +111,9 @@ def convert(
     if plan_file is not None:
         check_outputs(str(target), sources=[plan_file])
     if like is not None and not request.is_default:
-        raise PlanError("--like says everything; give it without --ratio, --reduction, --allocate and --plan")
+        raise PlanError(
+            "--like says everything; give it without --ratio, --reduction, --budget, --method, --allocate and --plan"
+        )
     path, *relative = sources.local(source, like, quiet=quiet)
     if relative:
         refuse_relative(relative[0], target)

@@ -11,7 +11,7 @@ import click
 from squeeze_patch.cli.sources import Sources, sums
 from squeeze_patch.errors import PlanError
 from squeeze_patch.planning.plans import Plan
-from squeeze_patch.planning.request import ALLOCATIONS, Request
+from squeeze_patch.planning.request import ALLOCATIONS, METHODS, Request
 
 Decorated = Callable[..., Any]
 
@@ -68,6 +68,22 @@ def source_options(command: Decorated) -> Decorated:
     )
 
 
+class Budget(click.ParamType):
+    """A share of the dense generator's multiply-adds."""
+
+    name = "budget"
+
+    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            if not str(value).endswith("x"):
+                raise ValueError
+            return float(str(value)[:-1])
+        except ValueError:
+            self.fail(f"{value!r} is no budget; write 0.7x for 0.7 of the dense generator's multiply-adds", param, ctx)
+
+
 def ratio_options(command: Decorated) -> Decorated:
     """How far, for generators that have just been built."""
     return _with(
@@ -75,6 +91,20 @@ def ratio_options(command: Decorated) -> Decorated:
         [
             click.option("--reduction", type=float, help="Share of the parameters to save.  [default: 0.121]"),
             click.option("--ratio", type=float, help="Squeeze every block's c channels to c / RATIO instead."),
+            click.option(
+                "--budget",
+                "multiply_adds",
+                metavar="SHAREx",
+                type=Budget(),
+                help="Multiply-adds that an image may take instead: 0.7x = 0.7 of the dense generator's.",
+            ),
+            click.option(
+                "--method",
+                type=click.Choice(METHODS),
+                default=METHODS[0],
+                show_default=True,
+                help="The image squeeze connection, or fewer channels behind every convolution and no excite.",
+            ),
         ],
     )
 
@@ -89,10 +119,17 @@ def request_options(plan_file: bool = True) -> Callable[[Decorated], Decorated]:
     def decorate(command: Decorated) -> Decorated:
         @functools.wraps(command)
         def wrapped(
-            *args: Any, reduction: Optional[float], ratio: Optional[float], allocate: str, **kwargs: Any
+            *args: Any,
+            reduction: Optional[float],
+            ratio: Optional[float],
+            multiply_adds: Optional[float],
+            method: str,
+            allocate: str,
+            **kwargs: Any,
         ) -> Any:
             path = kwargs.get("plan_file")
-            request = Request(reduction, ratio, None, None if path is None else read_plan(path), allocate)
+            plan = None if path is None else read_plan(path)
+            request = Request(reduction, ratio, None, plan, allocate, None, method, multiply_adds)
             return command(*args, request=request, **kwargs)
 
         allocate = click.option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import Any, Tuple
 
 import click
 
@@ -16,7 +16,7 @@ from squeeze_patch.training.run import run as run_script
 @click.argument("arguments", metavar="-- script.py ...", nargs=-1, required=True, type=click.UNPROCESSED)
 @ratio_options
 @quiet_option
-def run(arguments: Tuple[str, ...], reduction: Optional[float], ratio: Optional[float], quiet: bool) -> None:
+def run(arguments: Tuple[str, ...], quiet: bool, **how_far: Any) -> None:
     """Run a host's script with generators squeezed as its file says.
 
     For hosts whose files hold state dicts (rosinality's family). Generators are squeezed as the squeezed file among the
@@ -26,4 +26,4 @@ def run(arguments: Tuple[str, ...], reduction: Optional[float], ratio: Optional[
     Example:
       squeeze-patch run -- generate.py --ckpt squeezed.pt --size 256
     """
-    run_script(arguments, reduction=reduction, ratio=ratio, say=say_unless(quiet, err=True))
+    run_script(arguments, say=say_unless(quiet, err=True), **how_far)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import click
 
@@ -29,13 +29,12 @@ from squeeze_patch.training.train import train as run_training
 @quiet_option
 def train(
     arguments: Tuple[str, ...],
-    reduction: Optional[float],
-    ratio: Optional[float],
     init_from: Optional[str],
     trust: bool,
     dense: bool,
     sources: Sources,
     quiet: bool,
+    **how_far: Any,
 ) -> None:
     """Run a host's own train.py with squeezed generators.
 
@@ -48,5 +47,4 @@ def train(
     """
     for path in sources.local(None if dense else init_from, quiet=quiet):
         init_from = str(path)
-    wish = {"reduction": reduction, "ratio": ratio}
-    run_training(arguments, **wish, init_from=init_from, trust=trust, dense=dense, say=say_unless(quiet))
+    run_training(arguments, **how_far, init_from=init_from, trust=trust, dense=dense, say=say_unless(quiet))

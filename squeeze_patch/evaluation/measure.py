@@ -175,19 +175,21 @@ def pair(
     ratio: Optional[float] = None,
     plan: Optional[Plan] = None,
     allocate: str = "uniform",
+    method: str = "squeeze",
+    multiply_adds: Optional[float] = None,
 ) -> Tuple[Any, Any]:
     """(dense, squeezed) to measure, from either one. The other gets random weights: cost does not depend on them.
 
     Args:
         G: dense, to be squeezed in a copy; or squeezed.
         against: the dense generator of a squeezed G; default: one is made by G's own constructor call.
-        reduction, ratio, plan, allocate: as for `squeeze_patch.apply`, for a dense G.
+        reduction, ratio, plan, allocate, method, multiply_adds: as for `squeeze_patch.apply`, for a dense G.
 
     Raises:
         PlanError, UnsupportedModelError: as for `squeeze_patch.apply`, or no dense generator can be made.
         StateError: the arguments do not fit G's state.
     """
-    return pair_for(G, Request(reduction, ratio, None, plan, allocate), against)
+    return pair_for(G, Request(reduction, ratio, None, plan, allocate, None, method, multiply_adds), against)
 
 
 def pair_for(G: Any, request: Request, against: Optional[Any] = None) -> Tuple[Any, Any]:

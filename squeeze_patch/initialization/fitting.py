@@ -149,7 +149,9 @@ class BlockFit:
         weight, style, bias = refit_torgb(self.block, mix, offset, kept.outputs, ws)
         positions = simulation.positions(self.block.spec)
         styles = style(ws).repeat_interleave(positions, dim=0)  # [p, q]
-        weight, bias = fit_image(weight, bias, features * styles, simulation.rows(image).double())
+        has_bias = self.shape.excite or self.block.rgb_has_bias
+        bias = bias if has_bias else torch.zeros_like(bias)
+        weight, bias = fit_image(weight, bias, features * styles, simulation.rows(image).double(), has_bias)
         has_excite = self.shape.excite and not self.block.spec.is_last
         return SqueezedStart(
             kept=kept,
@@ -166,7 +168,8 @@ class BlockFit:
             return Student(None, image)
         if self.shape.excite:
             return Student(simulation.excite(start, f), image)
-        return Student(f, image, start.kept.outputs)
+        every = self.shape.width == self.block.spec.channels
+        return Student(f, image, None if every else start.kept.outputs)
 
 
 def _outputs(conv: Optional[ConvWeights], kept: Optional[torch.Tensor]) -> Optional[ConvWeights]:

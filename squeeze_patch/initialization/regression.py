@@ -50,19 +50,20 @@ def fit_excite(dense: torch.Tensor, features: torch.Tensor, kept: torch.Tensor) 
 
 
 def fit_image(
-    weight: torch.Tensor, bias: torch.Tensor, styled: torch.Tensor, image: torch.Tensor
+    weight: torch.Tensor, bias: torch.Tensor, styled: torch.Tensor, image: torch.Tensor, has_bias: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Correct torgb's weight [img_channels, q] and bias so that it makes ``image`` of styled features.
 
     Args:
         styled: kept features times their styles [p, q], float64.
         image: the share of the image that is wanted [p, img_channels], float64.
+        has_bias: False = the bias stays as it is; the weight alone is fitted.
     """
-    mean = styled.mean(dim=0)
+    mean = styled.mean(dim=0) if has_bias else torch.zeros_like(styled[0])
     centred = styled - mean
     rest = image - styled @ weight.t() - bias  # [p, img_channels]
     correction = _ridge_solve(centred.t() @ centred, centred.t() @ rest).t()  # [img_channels, q]
-    return weight + correction, bias + rest.mean(dim=0) - correction @ mean
+    return weight + correction, bias + rest.mean(dim=0) - correction @ mean if has_bias else bias
 
 
 def refit_conv(

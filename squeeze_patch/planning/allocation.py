@@ -9,14 +9,12 @@ generator.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from squeeze_patch.adapters.content import BlockShape, BlockSpec
 from squeeze_patch.planning.plans import BlockPlan
-from squeeze_patch.planning.solver import MULTIPLE
+from squeeze_patch.planning.solver import MULTIPLE, BlockCost
 
-#: what one block of a shape, or dense (None), costs
-BlockCost = Callable[[BlockSpec, Optional[BlockShape]], int]
 #: (index of a block, whether its width is p (behind conv0), else q)
 Place = Tuple[int, bool]
 #: steps of a width that are tried at a time

@@ -14,7 +14,7 @@ from squeeze_patch.initialization.registry import SEED
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import dense_parameters, plan_of_blocks
-from squeeze_patch.planning.solver import DEFAULT_REDUCTION, TOLERANCE, solve
+from squeeze_patch.planning.solver import goal_of, solve
 from squeeze_patch.planning.spectral import allocate_spectrally
 from squeeze_patch.progress import own_settings
 
@@ -28,6 +28,7 @@ def plan(
     multiple: Optional[int] = None,
     allocate: str = "uniform",
     method: str = "squeeze",
+    multiply_adds: Optional[float] = None,
     seed: int = SEED,
 ) -> Plan:
     """Plan the squeeze of a generator, dense or already squeezed; changes nothing.
@@ -41,6 +42,7 @@ def plan(
         allocate: "uniform" = one ratio for all blocks; "spectral" = the same number of parameters, saved where a
             trained dense G's images change least by it. Blocks may stay dense.
         method: "squeeze" or "narrow"; see `squeeze_patch.apply`.
+        multiply_adds: share of G's multiply-adds that an image may take, 0 to 1, instead of ``reduction``.
         seed: of the latents that "spectral" looks at.
 
     Raises:
@@ -53,7 +55,7 @@ def plan(
         >>> plan.widths, plan.parameters_before - plan.parameters_after
         ({32: 16}, 5680)
     """
-    request = Request(reduction, ratio, widths, allocate=allocate, method=method)
+    request = Request(reduction, ratio, widths, allocate=allocate, method=method, multiply_adds=multiply_adds)
     return plan_for(search(G).reference, request, multiple=multiple, seed=seed)
 
 
@@ -81,26 +83,24 @@ def plan_for(found: Located, request: Request, *, multiple: Optional[int] = None
 
 
 def _spectral(found: Located, request: Request, multiple: Optional[int], seed: int) -> Plan:
-    """As many parameters as were asked for, which one ratio for all blocks may miss, or may not reach."""
+    """As much saved as was asked for, which one ratio for all blocks may miss, or may not reach."""
     before = dense_parameters(found.generator, found.specs)
+    goal = goal_of(found.specs, before, request)
     uniform: Optional[Plan] = None
     out_of_reach: Optional[PlanError] = None
     try:
         uniform = solve(found.specs, before, found.adapter.name, request, multiple)
     except PlanError as error:
+        if not 0 < goal.share < 1:
+            raise
         out_of_reach = error
     if uniform is not None and request.ratio is not None:
-        target = uniform.reduction
-    else:
-        target = DEFAULT_REDUCTION if request.reduction is None else float(request.reduction)
-    if out_of_reach is not None and not 0 < target < 1:
+        goal = replace(goal, share=goal.saved(uniform))
+    rival = uniform if uniform is not None and goal.is_met(uniform) else None
+    found_plan = allocate_spectrally(found, goal, request, multiple, seed, rival)
+    if out_of_reach is not None and not goal.is_met(found_plan):
         raise out_of_reach
-    is_near = uniform is not None and abs(uniform.reduction - target) <= TOLERANCE
-    parameters = round(before * (1 - target))
-    plan = allocate_spectrally(found, parameters, request, multiple, seed, uniform if is_near else None)
-    if out_of_reach is not None and abs(plan.reduction - target) > TOLERANCE:
-        raise out_of_reach
-    return plan
+    return found_plan
 
 
 def _counted(like: Plan, found: Located) -> Plan:

@@ -140,6 +140,11 @@ class Plan:
         return "squeeze" if any(block.excite for block in self.blocks) else "narrow"
 
     @property
+    def is_told_by_shapes(self) -> bool:
+        """Whether the sizes of a generator's layers say what was done to it: all its blocks are the paper's."""
+        return all(block.excite and block.inner is None for block in self.blocks)
+
+    @property
     def fingerprint(self) -> str:
         """Of the channels kept: equal in generators whose weights can be averaged and swapped; "" without record."""
         if not self.kept:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, Mapping, Optional
 
 from squeeze_patch.errors import PlanError
@@ -16,7 +16,8 @@ METHODS = ("squeeze", "narrow")
 
 @dataclass(frozen=True)
 class Request:
-    """How far, and where, a generator is to be squeezed; at most one of the first five.
+    """How far, and where, a generator is to be squeezed; one of ``reduction``, ``ratio``, ``widths``,
+    ``multiply_adds``, ``plan`` and ``like``, or none of them.
 
     Attributes:
         reduction: share of the parameters to save, 0 to 1; where nothing is asked for: 0.121, the paper's figure.
@@ -26,6 +27,7 @@ class Request:
         like: the Plan of a squeezed relative, with a record of its channels, which are to be kept as well.
         method: "squeeze" = the image squeeze connection; "narrow" = fewer channels behind both convolutions of a block,
             and no excite: the next block reads those that are left. Plans say it themselves.
+        multiply_adds: share of the dense generator's multiply-adds that an image may take, 0 to 1.
         allocate: "uniform" = one ratio for all blocks; "spectral" = the same number of parameters, spent where a
             trained generator's images need them.
 
@@ -40,9 +42,11 @@ class Request:
     allocate: str = "uniform"
     like: Optional[Plan] = None
     method: str = "squeeze"
+    multiply_adds: Optional[float] = None
 
     def __post_init__(self) -> None:
-        given = [value for value in (self.reduction, self.ratio, self.widths) if value is not None]
+        budgets = (self.reduction, self.ratio, self.widths, self.multiply_adds)
+        given = [value for value in budgets if value is not None]
         elsewise = self.allocate != "uniform" or self.method != "squeeze"
         if self.like is not None and (given or self.plan is not None or elsewise):
             raise PlanError(
@@ -62,13 +66,14 @@ class Request:
         if self.method not in METHODS:
             raise PlanError(f"method has to be one of {', '.join(METHODS)}, not {self.method!r}")
         if len(given) > 1:
-            raise PlanError("give one of reduction, ratio and widths, not several")
+            raise PlanError("give one of reduction, ratio, widths and multiply_adds, not several")
         self._check_ranges()
         if isinstance(self.widths, Mapping):  # the caller's own may change later
             object.__setattr__(self, "widths", dict(self.widths))
 
     def _check_ranges(self) -> None:
-        for name, number in (("ratio", self.ratio), ("reduction", self.reduction)):
+        numbers_given = {"ratio": self.ratio, "reduction": self.reduction, "multiply_adds": self.multiply_adds}
+        for name, number in numbers_given.items():
             if number is not None and not isinstance(number, numbers.Real):
                 raise PlanError(f"{name} has to be a number, not {number!r}")
         if self.ratio is not None and not (math.isfinite(self.ratio) and self.ratio >= 1):
@@ -78,6 +83,11 @@ class Request:
         if self.reduction is not None and not self.reduction < 1:
             raise PlanError(
                 f"a reduction of {self.reduction:.1%} is out of reach (a reduction is a share: 0.121 means 12.1 %)"
+            )
+        if self.multiply_adds is not None and not 0 < self.multiply_adds <= 1:
+            raise PlanError(
+                f"multiply_adds is the share of the dense generator's that is left: above 0, up to 1, not "
+                f"{self.multiply_adds}"
             )
         if self.widths is not None and self.allocate != "uniform":
             raise PlanError("widths say what each block gets; allocate='spectral' would choose it. Give one of them")
@@ -89,12 +99,13 @@ class Request:
 
     def uniform(self) -> Request:
         """The same budget at one ratio for all blocks."""
-        return Request(self.reduction, self.ratio, self.widths, method=self.method)
+        return replace(self, allocate="uniform")
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain numbers, strings and dicts of what was asked for, as processes hand it to each other."""
         found: Dict[str, Any] = {"allocate": self.allocate, "method": self.method}
-        for name, number in (("reduction", self.reduction), ("ratio", self.ratio)):
+        numbers_given = {"reduction": self.reduction, "ratio": self.ratio, "multiply_adds": self.multiply_adds}
+        for name, number in numbers_given.items():
             found.update({} if number is None else {name: float(number)})
         if self.widths is not None:
             found["widths"] = {int(resolution): int(width) for resolution, width in self.widths.items()}

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import math
 import numbers
+from dataclasses import dataclass
 from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
-from squeeze_patch.adapters.content import BlockSpec
+from squeeze_patch.adapters.content import BlockShape, BlockSpec
 from squeeze_patch.errors import PlanError
+from squeeze_patch.planning.multiply_adds import multiply_adds, saved_multiply_adds
 from squeeze_patch.planning.plans import BlockPlan, Plan
 from squeeze_patch.planning.request import Request
-from squeeze_patch.planning.shapes import plan_of_blocks
+from squeeze_patch.planning.shapes import block_parameters, plan_of_blocks
 
 #: the paper's figure: 12.1 % fewer generator parameters
 DEFAULT_REDUCTION = 0.121
@@ -41,8 +43,8 @@ def solve(
 ) -> Plan:
     """The Plan for a generator of ``parameters`` parameters (dense) with blocks ``specs``.
 
-    Where nothing is asked for, ``reduction=DEFAULT_REDUCTION``. The reduction that comes out is the nearest that one
-    ratio for all blocks can give; ``allocate`` counts elsewhere.
+    Where nothing is asked for, ``reduction=DEFAULT_REDUCTION``. The reduction, or share of multiply-adds, that comes
+    out is the nearest that one ratio for all blocks can give; ``allocate`` counts elsewhere.
 
     Raises:
         PlanError: contradictory or impossible requests; the message states what can be reached.
@@ -61,8 +63,43 @@ def solve(
         return build(_checked_widths(specs, request.widths), None)
     if request.ratio is not None:
         return uniform(float(request.ratio), multiple)
-    target = DEFAULT_REDUCTION if request.reduction is None else float(request.reduction)
-    return _nearest(uniform, [s.channels for s in specs], multiple, target)
+    return _nearest(uniform, [s.channels for s in specs], multiple, goal_of(specs, parameters, request))
+
+
+BlockCost = Callable[[BlockSpec, Optional[BlockShape]], int]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a plan is to save.
+
+    Attributes:
+        share: of what the dense generator has, 0 to 1.
+        of: "parameters" or "multiply-adds".
+        whole: how many the dense generator has.
+        cost: those of one block, as far as they depend on its shape.
+        saved: what a plan saves of them, 0 to 1.
+    """
+
+    share: float
+    of: str
+    whole: int
+    cost: BlockCost
+    saved: Callable[[Plan], float]
+
+    def is_met(self, plan: Plan) -> bool:
+        """To `TOLERANCE`."""
+        return abs(self.saved(plan) - self.share) <= TOLERANCE
+
+
+def goal_of(specs: Sequence[BlockSpec], parameters: int, request: Request) -> Goal:
+    """The goal of a request that names a reduction, a share of multiply-adds, or nothing."""
+    if request.multiply_adds is not None:
+        whole = sum(multiply_adds(spec, None) for spec in specs)
+        share = 1 - float(request.multiply_adds)
+        return Goal(share, "multiply-adds", whole, multiply_adds, lambda plan: saved_multiply_adds(specs, plan))
+    share = DEFAULT_REDUCTION if request.reduction is None else float(request.reduction)
+    return Goal(share, "parameters", parameters, block_parameters, lambda plan: plan.reduction)
 
 
 def block_of(spec: BlockSpec, width: int, method: str) -> BlockPlan:
@@ -92,24 +129,25 @@ def _checked_widths(specs: Sequence[BlockSpec], widths: Mapping[int, int]) -> Di
 
 
 def _nearest(
-    uniform: Callable[[float, Optional[int]], Plan], channels: Sequence[int], multiple: Optional[int], target: float
+    uniform: Callable[[float, Optional[int]], Plan], channels: Sequence[int], multiple: Optional[int], goal: Goal
 ) -> Plan:
-    """The plan nearest to ``target``. In narrow generators multiples of 8 are coarse stairs; finer ones are taken, one
+    """The plan nearest to ``goal``. In narrow generators multiples of 8 are coarse stairs; finer ones are taken, one
     after another, where the coarser miss the target by more than `TOLERANCE`."""
     best: Optional[Plan] = None
     reached: List[float] = []
     for step in (None, 4, 2, 1) if multiple is None else (multiple,):
-        candidates = [plan for plan in (uniform(r, step) for r in _ratios(channels, step)) if plan.reduction > 0]
-        reached += [plan.reduction for plan in candidates]
-        best = min([best, *candidates] if best else candidates, key=lambda p: abs(p.reduction - target), default=None)
-        if best is not None and target > 0 and abs(best.reduction - target) <= TOLERANCE:
+        plans = [plan for plan in (uniform(r, step) for r in _ratios(channels, step)) if goal.saved(plan) > 0]
+        reached += [goal.saved(plan) for plan in plans]
+        best = min([best, *plans] if best else plans, key=lambda p: abs(goal.saved(p) - goal.share), default=None)
+        if best is not None and goal.share > 0 and goal.is_met(best):
             return best
     if best is None:
         raise PlanError("no ratio makes this generator smaller: its blocks have too few channels")
-    if not min(reached) <= target <= max(reached):
+    if not min(reached) <= goal.share <= max(reached):
         raise PlanError(
-            f"a reduction of {target:.1%} is out of reach: this generator can be made {min(reached):.1%} to "
-            f"{max(reached):.1%} smaller by one ratio for all blocks"
+            f"a reduction of {goal.share:.1%} is out of reach: this generator can be made {min(reached):.1%} to "
+            f"{max(reached):.1%} smaller{'' if goal.of == 'parameters' else f' in {goal.of}'} by one ratio for all "
+            "blocks"
         )
     return best
 

@@ -12,45 +12,46 @@ from squeeze_patch.initialization.selection import rank_channels
 from squeeze_patch.planning.allocation import Allocation, Losses
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
-from squeeze_patch.planning.shapes import block_parameters, plan_of_blocks, shapes_of
-from squeeze_patch.planning.solver import TOLERANCE
+from squeeze_patch.planning.shapes import plan_of_blocks, shapes_of
+from squeeze_patch.planning.solver import Goal
 
 #: positions per channel behind the last comparison, fewer than behind a start
 ROWS_PER_CHANNEL = 16
 
 
 def allocate_spectrally(
-    found: Located, parameters: int, request: Request, multiple: Optional[int], seed: int, uniform: Optional[Plan]
+    found: Located, goal: Goal, request: Request, multiple: Optional[int], seed: int, uniform: Optional[Plan]
 ) -> Plan:
-    """A Plan of ``parameters`` parameters (to 0.3 points, else the nearest), of the least loss in the image.
+    """A Plan that meets ``goal`` (or else comes nearest), of the least loss in the image.
 
     Losses of single widths add up to no more than an estimate: in the end its start and that of ``uniform`` are made,
     as far as the image of random latents goes, and the better one wins.
 
     Args:
         found: dense.
+        goal: what is to be saved.
         request: says by which method.
-        multiple: widths are multiples of this; None = 8 in wide generators, finer where 8 misses the budget.
+        multiple: widths are multiples of this; None = 8 in wide generators, finer where 8 misses the goal.
         seed: of the latents.
-        uniform: one ratio for all blocks, where one is near enough to the budget.
+        uniform: one ratio for all blocks, where that meets the goal.
     """
-    plans = [_allocated(found, losses_of(found, seed), parameters, request, multiple)]
+    plans = [_allocated(found, losses_of(found, seed), goal, request, multiple)]
     plans += [] if uniform is None else [uniform]
     plans = [plan for plan in plans if plan.blocks]
     return plans[0] if len(plans) == 1 else min(plans, key=lambda plan: _image_error(found, plan, seed))
 
 
-def _allocated(found: Located, losses: Losses, parameters: int, request: Request, multiple: Optional[int]) -> Plan:
-    specs, before = found.specs, sum(parameter.numel() for parameter in found.generator.parameters())
-    rest = before - sum(block_parameters(spec, None) for spec in specs)  # that no width changes
+def _allocated(found: Located, losses: Losses, goal: Goal, request: Request, multiple: Optional[int]) -> Plan:
+    specs, parameters = found.specs, sum(parameter.numel() for parameter in found.generator.parameters())
+    rest = goal.whole - sum(goal.cost(spec, None) for spec in specs)  # that no width changes
     plans: List[Plan] = []
     for step in (None, 4, 2, 1) if multiple is None else (multiple,):
-        widths = Allocation(specs, losses, request.method, block_parameters, step)
-        widths.spend(parameters - rest)
-        plans.append(plan_of_blocks(specs, before, found.adapter.name, widths.blocks()))
-        if abs(plans[-1].parameters_after - parameters) <= TOLERANCE * before:
+        widths = Allocation(specs, losses, request.method, goal.cost, step)
+        widths.spend(round(goal.whole * (1 - goal.share)) - rest)
+        plans.append(plan_of_blocks(specs, parameters, found.adapter.name, widths.blocks()))
+        if goal.is_met(plans[-1]):
             break
-    return min(plans, key=lambda plan: abs(plan.parameters_after - parameters))
+    return min(plans, key=lambda plan: abs(goal.saved(plan) - goal.share))
 
 
 def _image_error(found: Located, plan: Plan, seed: int) -> float:

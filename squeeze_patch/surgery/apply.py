@@ -42,6 +42,7 @@ def apply(
     plan: Optional[Plan] = None,
     allocate: str = "uniform",
     method: str = "squeeze",
+    multiply_adds: Optional[float] = None,
     like: Union[torch.nn.Module, Plan, None] = None,
     init: str = DEFAULT_INIT,
     keep_original: bool = True,
@@ -65,6 +66,7 @@ def apply(
         method: "squeeze" = the image squeeze connection; "narrow" = fewer channels behind both convolutions of a block
             and no excite, so that the next block reads fewer as well: a plain StyleGAN2 of unequal widths, of the
             host's own classes. What reads c channels between blocks beside them (GGDR's discriminator) cannot.
+        multiply_adds: share of G's multiply-adds that an image may take, 0 to 1, instead of ``reduction``.
         like: a squeezed relative of G (the parent that it was fine-tuned from, another snapshot), or its Plan, instead:
             the same widths, and the same channels kept, so that weights of the two can be averaged and swapped.
         init: "calibrated" = start from G's trained weights, fitted block by block to what they make of random latents
@@ -97,7 +99,7 @@ def apply(
         >>> print(squeeze_patch.status(G))
         squeezed: 4 of 4 blocks, 263,531 -> 202,459 parameters (23.17 % fewer)
     """
-    request = Request(reduction, ratio, widths, plan, allocate, relative(like), method)
+    request = Request(reduction, ratio, widths, plan, allocate, relative(like), method, multiply_adds)
     apply_request(G, request, init, keep_original=keep_original, progress=progress, seed=seed, verify=verify)
     return G
 
@@ -294,6 +296,7 @@ def squeezed(
     plan: Optional[Plan] = None,
     allocate: str = "uniform",
     method: str = "squeeze",
+    multiply_adds: Optional[float] = None,
     like: Union[torch.nn.Module, Plan, None] = None,
     init: str = DEFAULT_INIT,
     progress: Optional[Progress] = None,
@@ -316,7 +319,7 @@ def squeezed(
     """
     if status(G).state != "dense":
         raise StateError("squeezed() starts from a dense generator; this one is squeezed already")
-    request = Request(reduction, ratio, widths, plan, allocate, relative(like), method)
+    request = Request(reduction, ratio, widths, plan, allocate, relative(like), method, multiply_adds)
     apply_request(G, request, init, progress=progress, seed=seed, verify=verify)
     try:
         yield G

@@ -34,14 +34,15 @@ class RunStart:
 PrepareStart = Callable[[Optional[str]], RunStart]
 
 
-def squeeze_new(G: Module, request: Dict[str, Any]) -> Module:
+def squeeze_new(G: Module, request: Dict[str, Any], record: bool = False) -> Module:
     """Squeeze a generator, or a wrapper as for `squeeze_patch.apply`, at fresh random weights, for good.
 
     Args:
         G: before optimisers see it; changed in place.
         request: as of `Request.to_dict`.
+        record: as for `apply_request`.
     """
-    apply_request(G, Request.from_dict(request), "random", keep_original=False)
+    apply_request(G, Request.from_dict(request), "random", keep_original=False, record=record)
     return G
 
 

@@ -3,7 +3,8 @@
 The command builds a Trainer in every process, and that the training wrapper StyleGAN2, which makes the optimisers; then
 the Trainer loads models/NAME/model_N.pt, the last one where nobody says which. So the wrapper is squeezed when it has
 been built, and what the Trainer loads is a squeezed file. What a run begins with is decided once, in the first process,
-and handed to the others by the environment.
+and handed to the others by the environment. What the Trainer saves gets the Plan beside it: how many channels a
+narrowed block had is in no shape.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Callable, Iterator, Mapping, Optional
 import torch
 
 from squeeze_patch.checkpoints.atomic import atomic_write
+from squeeze_patch.checkpoints.bodies import PLAN_ENTRY
 from squeeze_patch.checkpoints.load import load as load_file
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.errors import StateError
@@ -105,17 +107,18 @@ def keep_dense(path: Path) -> None:
 
 
 def hook_classes() -> None:
-    """Once a process: the wrapper squeezes itself when built, the Trainer loads the file of the job."""
+    """Once a process: the wrapper squeezes itself when built, the Trainer loads the job's file, and saves the Plan."""
     networks = importlib.import_module(f"{PACKAGE}.{PACKAGE}")
     if getattr(networks.StyleGAN2, "squeeze_patch", False):
         return
     job = json.loads(os.environ[VARIABLE])
-    build, load = networks.StyleGAN2.__init__, networks.Trainer.load
+    build, load, save = networks.StyleGAN2.__init__, networks.Trainer.load, networks.Trainer.save
 
     @functools.wraps(build)
     def build_squeezed(self: Any, *args: Any, **kwargs: Any) -> None:
         build(self, *args, **kwargs)
-        print(f"squeeze_patch: {status(squeeze_new(self, job['request']))}")
+        squeeze_new(self, job["request"], record=job["checkpoint"] is not None)
+        print(f"squeeze_patch: {status(self)}")
         if job["checkpoint"] and not job["resume"]:
             load_file(self, job["checkpoint"])
             _say_restored(self)
@@ -123,10 +126,11 @@ def hook_classes() -> None:
     @functools.wraps(load)
     def load_squeezed(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not job["resume"]:
-            return load(self, *args, **kwargs)
+            with _torch_with("load", _load):
+                return load(self, *args, **kwargs)
         self.model_name = lambda number: job["checkpoint"]
         try:
-            with _own_load():
+            with _torch_with("load", _load):
                 result = load(self, *args, **kwargs)
         finally:
             del self.model_name
@@ -134,19 +138,33 @@ def hook_classes() -> None:
         _say_restored(self.GAN)
         return result
 
-    networks.StyleGAN2.__init__, networks.Trainer.load = build_squeezed, load_squeezed
+    @functools.wraps(save)
+    def save_squeezed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        plan = status(self.GAN).plan
+        more = {} if plan is None else {PLAN_ENTRY: plan.to_dict()}
+        write = torch.save
+        with _torch_with("save", lambda data, target: write({**data, **more}, target)):
+            return save(self, *args, **kwargs)
+
+    networks.StyleGAN2.__init__ = build_squeezed
+    networks.Trainer.load, networks.Trainer.save = load_squeezed, save_squeezed
     networks.StyleGAN2.squeeze_patch = True
 
 
-@contextlib.contextmanager
-def _own_load() -> Iterator[None]:
+def _load(source: Any, **_options: Any) -> Any:
     """The host's torch.load asks for weights only; a Plan has floats, which that of torch 1.13 refuses."""
-    original = torch.load
-    setattr(torch, "load", lambda source, **_options: load_tensors(Path(source)))  # noqa: B010 - of another type
+    return load_tensors(Path(source))
+
+
+@contextlib.contextmanager
+def _torch_with(name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """``function`` as torch's one of that name, for the length of a ``with`` block."""
+    original = getattr(torch, name)
+    setattr(torch, name, function)
     try:
         yield
     finally:
-        setattr(torch, "load", original)  # noqa: B010
+        setattr(torch, name, original)
 
 
 def _say_restored(wrapper: torch.nn.Module) -> None:

@@ -28,6 +28,8 @@ def run(
     *,
     reduction: Optional[float] = None,
     ratio: Optional[float] = None,
+    multiply_adds: Optional[float] = None,
+    method: str = "squeeze",
     say: Say = print,
 ) -> None:
     """Do what ``python script.py ...`` does, with squeezed generators.
@@ -38,7 +40,7 @@ def run(
 
     Args:
         arguments: the script and its own options.
-        reduction, ratio: as for `squeeze_patch.apply`.
+        reduction, ratio, multiply_adds, method: as for `squeeze_patch.apply`.
         say: prints one line.
 
     Raises:
@@ -47,10 +49,15 @@ def run(
     script = Path(arguments[0]).resolve()
     if not script.is_file():
         raise SqueezeError(f"{arguments[0]}: there is no such script")
-    request = Request(reduction, ratio)  # a wrong one stops here, before the script begins its work
+    request = Request(
+        reduction, ratio, method=method, multiply_adds=multiply_adds
+    )  # a wrong one stops here, before the script begins its work
     plan = _plan_of_files(arguments[1:])
     if plan is not None and not request.is_default:
-        raise PlanError("the script's own file says how its generator is squeezed; leave --ratio and --reduction out")
+        raise PlanError(
+            "the script's own file says how its generator is squeezed; leave --ratio, --reduction, --budget and "
+            "--method out"
+        )
 
     def squeeze(G: torch.nn.Module) -> None:
         apply_request(G, Request(plan=plan) if plan else request, "random", keep_original=False)

@@ -35,6 +35,8 @@ def train(
     *,
     reduction: Optional[float] = None,
     ratio: Optional[float] = None,
+    multiply_adds: Optional[float] = None,
+    method: str = "squeeze",
     init_from: Optional[str] = None,
     trust: bool = False,
     dense: bool = False,
@@ -47,7 +49,7 @@ def train(
 
     Args:
         arguments: the host's script, or its installed command, and its own options.
-        reduction, ratio: as for `squeeze_patch.apply`.
+        reduction, ratio, multiply_adds, method: as for `squeeze_patch.apply`.
         init_from: checkpoint (path or URL) for the weights of G, D and G_ema, without the changes that some hosts make
             to their settings with ``--resume``. Nothing of the file is run: the host is given its tensors, in modules
             of torch's own.
@@ -59,13 +61,18 @@ def train(
     Raises:
         SqueezeError: no adapter knows how the script builds its generator, or a file does not fit the request.
     """
-    if dense and (reduction, ratio, init_from) != (None, None, None):
-        raise SqueezeError("--dense trains the host's own generator: leave --reduction, --ratio and --init-from out")
+    if dense and (init_from is not None or (reduction, ratio, multiply_adds, method) != (None, None, None, "squeeze")):
+        raise SqueezeError(
+            "--dense trains the host's own generator: leave --reduction, --ratio, --budget, --method and --init-from "
+            "out"
+        )
     if trust and not init_from:
         raise SqueezeError(
             "--trust says that the file of --init-from may run its code: give --init-from, or leave it out"
         )
-    request = Request(reduction, ratio)  # a wrong one stops here, before the script could delete an earlier run
+    request = Request(
+        reduction, ratio, method=method, multiply_adds=multiply_adds
+    )  # a wrong one stops here, before the script could delete an earlier run
     script = find_script(arguments[0])
     os.environ[SCRIPT_VARIABLE] = str(script)
     module = import_script()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Dict, List
+import dataclasses
+from typing import Any, Dict, List, Set
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.initialization import simulation
 from squeeze_patch.initialization.simulation import WINDOW
+from squeeze_patch.planning.plans import BlockPlan
 from squeeze_patch.testing import float_error, trained
+from squeeze_patch.testing.shapes_contract import plan_of_kind
 from tests.helpers import compare_windows, count
 from tests.hosts.lucidrains import LucidrainsHost
 
@@ -145,6 +148,78 @@ def test_trained_starts_are_near(lucidrains: LucidrainsHost) -> None:
     for init in ("calibrated", "weights"):
         near = lucidrains.images(squeeze_patch.apply(copy.deepcopy(G), init=init), z, c)
         assert (near - dense).square().mean() < spread, init
+        # where toRGB has no bias to make the mean good with
+        narrow = squeeze_patch.apply(copy.deepcopy(G), plan=plan_of_kind(G, "narrow", share=0.75), init=init)
+        assert (lucidrains.images(narrow, z, c) - dense).square().mean() < spread, init
+
+
+def test_layers_of_other_shapes(lucidrains: LucidrainsHost) -> None:
+    """What keeps its size is the dense block's own, also its hooks; a narrowed block is of the host's class."""
+    G = trained(lucidrains.generator(resolution=16))
+    dense = list(G["G"].blocks)
+    plan = squeeze_patch.plan(G, widths={4: 24})
+    (block,) = plan.blocks
+    first = dataclasses.replace(block, inner=16)
+    squeeze_patch.apply(G, plan=dataclasses.replace(plan, blocks=(first,)), init="random")
+    ours = G["G"].blocks[0]
+    assert shared(ours, dense[0]) == {"to_style1", "activation"}
+    assert (ours.conv1.filters, ours.to_noise1.out_features, ours.to_style2.out_features) == (16, 16, 16)
+    assert ours.excite.weight.shape == (32, 24, 1, 1)
+    handle = ours.conv1.register_forward_hook(lambda *_: None)
+    with pytest.raises(squeeze_patch.StateError, match=r"^blocks\.0\.conv1 has hooks"):
+        squeeze_patch.remove(G)
+    handle.remove()
+    squeeze_patch.remove(G)
+    assert list(G["G"].blocks) == dense
+
+    narrow = dataclasses.replace(block, excite=False)
+    handle = dense[1].to_style2.register_forward_hook(lambda *_: None)  # of a layer that stays
+    blocks = [narrow, BlockPlan("blocks.1", 8, 32, 32, excite=False)]
+    squeeze_patch.apply(G, plan=dataclasses.replace(plan, blocks=tuple(blocks)), init="weights")
+    first, second, third = G["G"].blocks
+    assert [type(part).__name__ for part in (first, second)] == ["GeneratorBlock"] * 2
+    assert shared(first, dense[0]) == {"to_style1", "to_noise1", "conv1", "to_style2", "activation"}
+    assert shared(second, dense[1]) == {"upsample", "to_style2", "activation"}
+    assert third is dense[2]
+    handle.remove()
+    squeeze_patch.remove(G)
+    dense[1].to_style1.register_forward_hook(lambda *_: None)
+    with pytest.raises(squeeze_patch.StateError, match=r"^blocks\.1\.to_style1 has hooks"):
+        squeeze_patch.apply(G, plan=dataclasses.replace(plan, blocks=tuple(blocks)), init="weights")
+    assert list(G["G"].blocks) == dense
+
+
+def shared(block: Any, dense: Any) -> Set[str]:
+    return {name for name, layer in block._modules.items() if layer is dense._modules.get(name)}
+
+
+def test_attention_reads_all_channels(lucidrains: LucidrainsHost) -> None:
+    """So what it reads can be squeezed, behind conv1 as well as conv2, but not narrowed."""
+    G = lucidrains.generator(resolution=16, attn_layers=[2])  # in front of the second block
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match=r"blocks\.0 .*attns\.1.*method='squeeze'"):
+        squeeze_patch.apply(G, plan=plan_of_kind(G, "narrow"), init="random")
+    assert squeeze_patch.status(G).state == "dense"
+    plan = squeeze_patch.plan(G, widths={16: 16})
+    last = dataclasses.replace(plan, blocks=(dataclasses.replace(plan.blocks[0], excite=False),))
+    for plan in (plan_of_kind(G, "inner"), last):
+        with squeeze_patch.squeezed(G, plan=plan, init="random"):
+            assert lucidrains.images(G, *lucidrains.latents(G)).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["inner", "mixed"])
+def test_fused_blocks_of_other_shapes(lucidrains: LucidrainsHost, kind: str) -> None:
+    """Squeezed ones run fused, also between narrowed ones, which do not."""
+    G = trained(lucidrains.generator()).eval().requires_grad_(False)
+    squeeze_patch.apply(G, plan=plan_of_kind(G, kind), init="weights")
+    z, c = lucidrains.latents(G)
+    before = lucidrains.images(G, z, c)
+    squeeze_patch.fuse(G)
+    assert squeeze_patch.status(G).fused_blocks == sum(spec.is_squeezed for spec in locate(G).specs) >= 2
+    after = lucidrains.images(G, z, c)
+    assert not torch.equal(after, before)  # computed in another order
+    assert (after - before).abs().max() <= float_error(G, before)
+    squeeze_patch.unfuse(G)
+    assert torch.equal(lucidrains.images(G, z, c), before)
 
 
 @pytest.mark.filterwarnings("ignore:no proof was made:squeeze_patch.UnprovedWarning")  # one of them cannot be run

@@ -10,6 +10,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.testing import trained
+from squeeze_patch.testing.shapes_contract import KINDS, plan_of_kind
 from tests.helpers import count
 from tests.hosts.lucidrains import LucidrainsHost
 
@@ -30,7 +31,7 @@ def test_the_training_wrapper(lucidrains: LucidrainsHost) -> None:
     with pytest.raises(squeeze_patch.StateError, match="in another way"):
         squeeze_patch.apply(gan, ratio=3)
     for generator, name in ((gan.G, "G"), (gan.GE, "GE")):
-        old, new = dense[f"{name}.blocks.1.conv2.weight"], generator.blocks[1].conv2.weight
+        old, new = dense[f"{name}.blocks.0.conv2.weight"], generator.blocks[0].conv2.weight  # later ones are refitted
         kept = [int((old - row).abs().flatten(1).amax(dim=1).argmin()) for row in new]
         assert torch.equal(old[kept], new)  # its own weights
         assert kept == kept_channels(gan, dense)  # of the same channels
@@ -47,9 +48,9 @@ def test_the_training_wrapper(lucidrains: LucidrainsHost) -> None:
 
 
 def kept_channels(gan: Any, dense: Dict[str, torch.Tensor]) -> List[int]:
-    """Of the average's second block."""
-    old = dense["GE.blocks.1.conv2.weight"]
-    return [int((old - row).abs().flatten(1).amax(dim=1).argmin()) for row in gan.GE.blocks[1].conv2.weight]
+    """Of the average's first block."""
+    old = dense["GE.blocks.0.conv2.weight"]
+    return [int((old - row).abs().flatten(1).amax(dim=1).argmin()) for row in gan.GE.blocks[0].conv2.weight]
 
 
 def test_steps_of_training(lucidrains: LucidrainsHost) -> None:
@@ -87,6 +88,36 @@ def test_steps_of_training(lucidrains: LucidrainsHost) -> None:
     fresh.load_state_dict(gan.state_dict(), strict=True)  # as the host's Trainer does
     with pytest.raises(RuntimeError, match="size mismatch"):
         lucidrains.wrapper().load_state_dict(gan.state_dict())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wrapper_of_other_shapes(lucidrains: LucidrainsHost, kind: str) -> None:
+    """G and GE alike, the optimiser over what is there now; layers that stay keep their moments, others have none."""
+    gan = trained(lucidrains.wrapper(resolution=16), seed=1)
+    trained(gan.G, seed=2)  # so that the average is another generator
+    for parameter in gan.G_opt.param_groups[0]["params"]:
+        parameter.grad = torch.ones_like(parameter)
+    gan.G_opt.step()
+    stays, goes = gan.G.blocks[0].to_style1.weight, gan.G.blocks[0].conv1.weight
+    moments = gan.G_opt.state[stays]["exp_avg"].clone()
+    dense = [count(part) for part in (gan.G, gan.S)]
+    plan = plan_of_kind(torch.nn.ModuleDict({"S": gan.SE, "G": gan.GE}), kind)
+    squeeze_patch.apply(gan, plan=plan, init="weights")
+    status = squeeze_patch.status(gan)
+    assert (status.state, status.plan, status.parameters_before) == ("squeezed", plan, sum(dense))
+    mine, average = (squeeze_patch.status(part).plan for part in (gan.G, gan.GE))
+    assert mine is not None
+    assert average is not None
+    assert mine.same_channels(average)
+    assert mine.fingerprint != ""
+    there = {id(parameter) for parameter in gan.G_opt.param_groups[0]["params"]}
+    assert there == {id(parameter) for part in (gan.G, gan.S) for parameter in part.parameters()}
+    assert torch.equal(gan.G_opt.state[stays]["exp_avg"], moments)
+    assert goes not in gan.G_opt.state
+    assert gan.G.blocks[0].conv1.weight not in gan.G_opt.state
+    gan.G_opt.step()
+    gan.EMA()
+    squeeze_patch.apply(gan, plan=plan)  # is so already
 
 
 def test_moments_of_parameters_that_stay(lucidrains: LucidrainsHost) -> None:

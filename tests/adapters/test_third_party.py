@@ -115,7 +115,7 @@ def mistakes(lumen: Any) -> dict[str, tuple[Type[Any], tuple[Any, ...]]]:
 
     class UnusedExcite(base):  # type: ignore[misc,valid-type]
         def build(self, network: Any, name: str, shape: Any) -> Any:
-            return lumen.SqueezedStage(self.get_block(network, name), shape.width, is_last=False)
+            return lumen.SqueezedStage(self.get_block(network, name), shape, is_last=False)
 
     class DrawsRandomNumbers(base):  # type: ignore[misc,valid-type]
         def sample_w(self, root: Any, network: Any, n: int, seed: int) -> Any:

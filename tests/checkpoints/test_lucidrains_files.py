@@ -9,10 +9,13 @@ import pytest
 import torch
 
 import squeeze_patch
+from squeeze_patch.adapters import locate, sampler
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.generators import inspect
 from squeeze_patch.checkpoints.state_dicts import read_archive
 from squeeze_patch.checkpoints.tensor_files import load_tensors
+from squeeze_patch.testing import float_error
+from squeeze_patch.testing.shapes_contract import KINDS, plan_of_kind
 from tests.helpers import save_wrapper, trained_wrapper
 from tests.hosts.lucidrains import LucidrainsHost
 
@@ -41,6 +44,53 @@ def test_convert_does_what_apply_does(lucidrains: LucidrainsHost, tmp_path: Path
     others = [name for name in dense["GAN"] if name.startswith(("D.", "D_aug.", "S.", "SE."))]
     assert len(others) > 0
     assert all(torch.equal(squeezed["GAN"][name], dense["GAN"][name]) for name in others)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_of_other_shapes(lucidrains: LucidrainsHost, tmp_path: Path, kind: str) -> None:
+    """The file is what apply makes in memory, is read with its Plan, makes its images, and comes back into a host."""
+    gan = trained_wrapper(lucidrains, resolution=16)
+    whole = torch.nn.ModuleDict({"S": gan.SE, "G": gan.GE})
+    plan = plan_of_kind(whole, kind)
+    target = tmp_path / "changed.pt"
+    convert(save_wrapper(gan, tmp_path), target, plan=plan, init="weights")
+    squeeze_patch.apply(gan, plan=plan, init="weights")
+    assert same(load_tensors(target)["GAN"], gan.state_dict())
+
+    body = read_archive(target, trust=False)["GAN.GE"]
+    assert squeeze_patch.status(body) == squeeze_patch.status(whole)
+    assert squeeze_patch.status(body).plan == plan
+    z, c = lucidrains.latents(whole)
+    expected = lucidrains.images(whole, z, c, "none").detach() * 2 - 1  # 0 to 1 becomes -1 to 1
+    made = sampler(body).images(z, c, "none", 1.0).detach()
+    assert (made - expected).abs().max() <= float_error(whole, expected)
+    found = locate(body)
+    dense = locate(found.surgery.dense_like(body, found.network))
+    assert [spec.shape for spec in dense.specs] == [None] * 3
+    assert sum(p.numel() for p in dense.root.parameters()) == plan.parameters_before
+
+    fresh = squeeze_patch.load(lucidrains.wrapper(resolution=16), target)
+    assert same(fresh.state_dict(), gan.state_dict())
+    assert squeeze_patch.status(fresh).plan == plan
+
+
+def test_a_narrowed_file_without_its_plan(lucidrains: LucidrainsHost, tmp_path: Path) -> None:
+    """How many channels there were is in no tensor; and a Plan that the tensors contradict is none."""
+    gan = trained_wrapper(lucidrains, resolution=16)
+    plan = plan_of_kind(torch.nn.ModuleDict({"S": gan.SE, "G": gan.GE}), "narrow")
+    squeeze_patch.apply(gan, plan=plan, init="random")
+    path = save_wrapper(gan, tmp_path)
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match=r"blocks\.0.* is narrowed, but no Plan"):
+        read_archive(path, trust=False)
+    for change in ({"excite": True}, {"width": 3}):
+        blocks = [{**block, **change} for block in plan.to_dict()["blocks"]]
+        entries = {**torch.load(path, weights_only=True), "squeeze_plan": {**plan.to_dict(), "blocks": blocks}}
+        torch.save(entries, path)
+        for body in (read_archive(path, trust=False)[name] for name in ("GAN.GE", "GAN.G")):
+            found = squeeze_patch.status(body).plan
+            assert found is None or found.parameters_before < plan.parameters_before  # what is there now, not more
+        with pytest.raises(squeeze_patch.SqueezeError):
+            squeeze_patch.load(lucidrains.wrapper(resolution=16), path)
 
 
 def test_load_into_the_wrapper(lucidrains: LucidrainsHost, tmp_path: Path) -> None:
@@ -87,8 +137,6 @@ def test_load_refuses_and_changes_nothing(lucidrains: LucidrainsHost, tmp_path: 
 @pytest.mark.parametrize("kwargs", [{}, {"attn_layers": [1, 2]}, {"no_const": True}, {"transparent": True}])
 def test_stand_ins_are_the_hosts(lucidrains: LucidrainsHost, tmp_path: Path, kwargs: Any) -> None:
     """Plans, blocks and styles, dense and squeezed; every tensor comes back where it was."""
-    from squeeze_patch.adapters import locate
-
     gan = trained_wrapper(lucidrains, **kwargs)
     for state in ("dense", "squeezed"):
         archive = read_archive(save_wrapper(gan, tmp_path), trust=False)

@@ -21,6 +21,7 @@ from squeeze_patch.evaluation.measure import Measurement, measure, pair
 from squeeze_patch.evaluation.memory import LiveTensors, memory
 from squeeze_patch.sampling import draw, latents
 from squeeze_patch.testing import float_error
+from squeeze_patch.testing.shapes_contract import KINDS, plan_of_kind
 from tests.fused import count
 from tests.hosts import Host
 
@@ -150,6 +151,13 @@ def test_the_dense_counterpart_comes_from_the_constructor(host: Host) -> None:
         assert locate(dense).specs == locate(G).specs
         assert [x.shape for x in dense.parameters()] == [x.shape for x in G.parameters()]
         measure(dense, one, repeats=2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_shapes_are_measured_against_their_dense_generator(kind: str) -> None:
+    dense = trained_generator()
+    changed = squeeze_patch.apply(copy.deepcopy(dense), plan=plan_of_kind(dense, kind), init="random")
+    assert pair(changed, dense) == (dense, changed)
 
 
 def test_what_cannot_be_measured() -> None:

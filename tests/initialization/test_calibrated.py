@@ -15,11 +15,12 @@ from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.initialization import calibrated, simulation
-from squeeze_patch.initialization.registry import SEED
+from squeeze_patch.initialization.registry import SEED, trained_starts
 from squeeze_patch.initialization.regression import fit_excite, fit_image
-from squeeze_patch.planning.shapes import saved_parameters, squeezed_to
+from squeeze_patch.planning.shapes import saved_parameters, shapes_of, squeezed_to
 from squeeze_patch.planning.spectral import spend
 from squeeze_patch.testing import float_error, trained
+from squeeze_patch.testing.shapes_contract import plan_of_kind
 from tests.helpers import images_of, latents
 from tests.hosts import Host
 
@@ -135,6 +136,27 @@ def test_regressions_recover_what_made_the_data() -> None:
     )
     assert (weight - true[:3]).abs().max() < 1e-5
     assert (bias - 1).abs().max() < 1e-5
+    moved = features + 1  # a mean that a weight alone cannot take away
+    weight, bias = fit_image(
+        torch.zeros([3, 5]).double(), torch.zeros(3).double(), moved, moved @ true[:3].t(), has_bias=False
+    )
+    assert (weight - true[:3]).abs().max() < 1e-5
+    assert not bias.any()
+
+
+@pytest.mark.parametrize("init", ["calibrated", "weights"])
+def test_behind_a_narrowed_block_of_full_width_nothing_is_missing(init: str) -> None:
+    """The next block reads all channels by its own conv0, which is not replaced, so nothing is fitted in its place."""
+    G = trained_generator()
+    found, plan = locate(G), plan_of_kind(G, "mixed")
+    starts = trained_starts(found, shapes_of(found.specs, plan.blocks), init)
+    _, narrower, full, last = plan.blocks
+    assert (full.excite, full.width) == (False, full.channels)
+    assert starts[full.name].conv0 is not None
+    assert torch.equal(starts[full.name].kept.inputs, starts[narrower.name].kept.outputs)
+    assert starts[last.name].conv0 is None
+    assert starts[last.name].kept.inputs is None
+    assert starts[last.name].conv1 is not None
 
 
 def test_gradients_are_the_jacobian(draggan: Host) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ import squeeze_patch
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.state_dicts import read_archive
 from squeeze_patch.checkpoints.tensor_files import load_tensors
+from squeeze_patch.testing import trained
+from squeeze_patch.testing.shapes_contract import plan_of_kind
+from squeeze_patch.training.lucidrains import VARIABLE, hook_classes
 from tests.hosts import HERE, package
-from tests.hosts.lucidrains import LUCIDRAINS, NEEDED
+from tests.hosts.lucidrains import LUCIDRAINS, NEEDED, LucidrainsHost
 from tests.processes import environment_with, python
 
 SIZE = 16
@@ -85,6 +89,56 @@ def test_from_scratch_and_resumed(workspace: Path) -> None:
     moved = [name for name in after if name.startswith("G.") and not torch.equal(after[name], before[name])]
     parameters = [name for name, _ in found["GAN.G"]["G"].named_parameters()]
     assert {f"G.{name}" for name in parameters} <= set(moved)  # every one learns
+
+
+def narrowed_file(lucidrains: LucidrainsHost, path: Path) -> Tuple[Dict[str, torch.Tensor], squeeze_patch.Plan]:
+    """A model that is partly narrowed, of the size that the tests train: its state, and its Plan."""
+    gan = trained(lucidrains.wrapper(resolution=SIZE))
+    squeeze_patch.apply(gan, plan=plan_of_kind(torch.nn.ModuleDict({"S": gan.SE, "G": gan.GE}), "mixed"))
+    plan = squeeze_patch.status(gan).plan
+    assert plan is not None
+    torch.save({"GAN": gan.state_dict(), "version": "1.9.0", "squeeze_plan": plan.to_dict()}, path)
+    return gan.state_dict(), plan
+
+
+def test_a_narrowed_model_is_resumed_and_saved(
+    lucidrains: LucidrainsHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its Plan, which shapes do not tell; by the Trainer's own load and save, in this process."""
+    import stylegan2_pytorch.stylegan2_pytorch as networks
+
+    class Trainer(networks.Trainer):  # type: ignore[misc]
+        def __init__(self, gan: torch.nn.Module) -> None:
+            self.GAN, self.save_every, self.models_dir = gan, 1, tmp_path
+
+        def model_name(self, number: int) -> str:
+            return str(tmp_path / f"model_{number}.pt")
+
+        def load_config(self) -> None:
+            pass
+
+        write_config = load_config
+
+    weights, plan = narrowed_file(lucidrains, tmp_path / "model_0.pt")
+    job = {"request": {"plan": plan.to_dict()}, "checkpoint": str(tmp_path / "model_0.pt"), "resume": True}
+    monkeypatch.setenv(VARIABLE, json.dumps(job))
+    for cls, names in ((networks.StyleGAN2, ("__init__",)), (networks.Trainer, ("load", "save"))):
+        for name in names:  # so that the hooks are gone afterwards
+            monkeypatch.setattr(cls, name, getattr(cls, name))
+    monkeypatch.setattr(networks.StyleGAN2, "squeeze_patch", False, raising=False)
+    hook_classes()
+    trainer = Trainer(lucidrains.wrapper(resolution=SIZE))
+    trainer.load(0)
+    assert same(trainer.GAN.state_dict(), weights)
+    trainer.save(1)
+    assert same(state(tmp_path / "model_1.pt"), weights)
+    archive = read_archive(tmp_path / "model_1.pt", trust=False)
+    for name in ("GAN.GE", "GAN.G"):
+        found = squeeze_patch.status(archive[name])
+        assert (found.state, found.plan) == ("squeezed", plan)
+        assert found.plan is not None
+        assert found.plan.same_channels(plan)
+    trainer.load(1)  # as after a diverged step
 
 
 @pytest.mark.skipif(not os.environ.get("SQUEEZE_SLOW"), reason="a minute; SQUEEZE_SLOW=1 runs it")
