@@ -8,7 +8,7 @@ is taken to be the host's default of 0.1.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Collection, Dict, List, Mapping, Optional
 
 import torch
 

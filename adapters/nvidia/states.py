@@ -98,6 +98,7 @@ def generator_from_state(state: StateDict, known: Optional[Mapping[str, bool]] =
             raise UnsupportedModelError(f"{_WORDS}{name} holds {tensor.dtype}, not floating-point numbers")
     try:
         _describe(G)
+        _note_narrowed(G.synthesis, blocks)
     except (AttributeError, IndexError, ValueError) as error:
         raise UnsupportedModelError(f"{_WORDS}its layers are of other kinds or shapes ({error})") from error
     wrong = fault(G)
@@ -122,10 +123,21 @@ def _squeezed_blocks(state: StateDict, known: Optional[Mapping[str, bool]]) -> L
                 f"no synthesis.{name}.excite.weight: the tool that wrote this file has dropped it. Convert the dense "
                 "file after that tool, not before"
             )
-        if name == names[-1]:
-            alike = len(squeezed) == len(names) - 1 > 0 if known is None else known.get(name, False)
+        if name == names[-1] and known is not None and name in known:
+            squeezed += [name] if known[name] else []
+        elif name == names[-1]:
+            alike = known is None and len(squeezed) == len(names) - 1 > 0
             squeezed += [name] if narrow or alike else []
     return squeezed
+
+
+def _note_narrowed(network: Any, squeezed: Collection[str]) -> None:
+    """What shapes tell of blocks that are narrowed, until the file's Plan takes its place."""
+    sides = {name: block.conv1.weight.shape[:2] for name, block in network.named_children() if name not in squeezed}
+    changed = {name: max(out, into) for name, (out, into) in sides.items() if out != into}
+    if changed:
+        blocks = [{"name": name, "channels": channels, "excite": False} for name, channels in changed.items()]
+        network.squeeze_plan = {"blocks": blocks}
 
 
 def _module(path: str, squeezed: Collection[str]) -> torch.nn.Module:
@@ -195,7 +207,8 @@ def _describe_block(block: Any, resolution: int, is_last: bool) -> None:
     block.w_dim, block.img_channels = block.conv1.affine.weight.shape[1], block.torgb.weight.shape[0]
     block.num_conv, block.num_torgb = (1 if first else 2), 1
     if isinstance(block, SqueezedBlock):
-        block.out_channels, block.squeezed_channels = channels, block.conv1.weight.shape[0]
+        made = block.excite.weight.shape[0] if "excite" in block._modules else channels
+        block.out_channels, block.squeezed_channels = made, block.conv1.weight.shape[0]
         block.channels_last, block.fp16_on_cpu, block.fused_modconv_default = False, True, None
         block.fused = block.defers = False
     for layer in (block.conv1, *([] if first else [block.conv0])):
