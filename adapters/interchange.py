@@ -20,6 +20,8 @@ from typing import Dict, List, Mapping
 
 import torch
 
+from squeeze_patch.adapters.content import BlockShape
+
 CommonState = Mapping[str, torch.Tensor]
 
 MAPPING_LR = 0.01
@@ -39,16 +41,34 @@ def widths(state: CommonState) -> Dict[int, int]:
     """{resolution: q} of the squeezed blocks.
 
     In the last one nothing but a smaller conv1 tells squeezed from dense; at full width the other blocks do: where all
-    others are squeezed, it is, too.
+    others are squeezed, it is, too. Where others are narrowed and none is squeezed, it is narrowed, too.
     """
-    sizes = resolutions(state)
-    found = {size: len(state[f"{size}.conv1.bias"]) for size in sizes if f"{size}.excite.weight" in state}
-    last = state[f"{sizes[-1]}.conv1.weight"]
-    if last.shape[0] < last.shape[1] or (found and len(found) == len(sizes) - 1):
-        found[sizes[-1]] = last.shape[0]
+    *others, last = resolutions(state)
+    found = {size: len(state[f"{size}.conv1.bias"]) for size in others if f"{size}.excite.weight" in state}
+    sides = {size: state[f"{size}.conv1.weight"].shape[:2] for size in (*others, last)}
+    width, inner = sides[last]
+    narrowed = [size for size in others if size not in found and sides[size][0] != sides[size][1]]
+    unlike = width != inner and (len(found) > 0 or (width < inner and not narrowed))
+    if unlike or len(found) == len(others) > 0:
+        found[last] = width
     return found
 
 
 def channels(state: CommonState) -> Dict[int, int]:
-    """{resolution: c}, what conv1 reads."""
-    return {size: state[f"{size}.conv1.weight"].shape[1] for size in resolutions(state)}
+    """{resolution: c}, as far as it shows: of a narrowed block, or the last one, that is what is left of them."""
+    made = {size: state.get(f"{size}.excite.weight") for size in resolutions(state)}
+    left = {size: max(state[f"{size}.conv1.weight"].shape[:2]) for size in made}
+    return {size: left[size] if excite is None else excite.shape[0] for size, excite in made.items()}
+
+
+def shapes(state: CommonState) -> Dict[int, BlockShape]:
+    """{resolution: sizes} of the blocks that are squeezed or narrowed, as far as it shows."""
+    found: Dict[int, BlockShape] = {}
+    squeezed, full, inputs = widths(state), channels(state), 0
+    for size, c in full.items():
+        width, inner = state[f"{size}.conv1.weight"].shape[:2]
+        read = state[f"{size}.conv0.weight"].shape[1] if inputs else 0
+        if size in squeezed or (read, inner, width) != (inputs, c, c):
+            found[size] = BlockShape(read, inner, width, size in squeezed)
+        inputs = c
+    return found

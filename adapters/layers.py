@@ -108,10 +108,11 @@ def runs_forward_of(module: torch.nn.Module, classes: Collection[str]) -> bool:
     return name in classes and method == "forward" and "forward" not in vars(module)
 
 
-def refuse_hooks(layer: torch.nn.Module, name: str) -> None:
-    """Raise `StateError` where hooks hang on ``layer`` or inside it: its replacement would not have them."""
+def refuse_hooks(layer: torch.nn.Module, name: str, ours: Collection[str] = ()) -> None:
+    """Raise `StateError` where hooks hang on ``layer`` or inside it: its replacement would not have them. ``ours`` are
+    keys of an adapter's own hooks."""
     for path, module in layer.named_modules():
-        if any(getattr(module, hooks, None) for hooks in HOOKS):
+        if any(set(getattr(module, hooks, None) or ()) - set(ours) for hooks in HOOKS):
             raise StateError(
                 f"{name}{'.' if path else ''}{path} has hooks, which would not see the layer that takes its place; "
                 "remove them, and register them anew afterwards"

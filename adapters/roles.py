@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, FrozenSet, List, Mapping, Optional, Protocol, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Protocol, Tuple
 
 import torch
 
@@ -74,10 +74,11 @@ class StateDicts(abc.ABC):
     """For families whose files hold state dicts (torch.save) rather than whole generators."""
 
     @abc.abstractmethod
-    def from_state(self, state: StateDict, squeezed: Optional[Collection[str]] = None) -> Optional[Module]:
+    def from_state(self, state: StateDict, blocks: Optional[Mapping[str, bool]] = None) -> Optional[Module]:
         """A stand-in for the generator whose state dict is ``state``: it plays every role as the host's generator
-        would, and its parameters have the same names and order. ``squeezed`` names the squeezed blocks where the file
-        says so. None where ``state`` is not of this family, `UnsupportedModelError` where it nearly is."""
+        would, and its parameters have the same names and order. ``blocks`` is {squeezed or narrowed block: whether it
+        has excite} where the file says so; the Plan is put onto the stand-in afterwards. None where ``state`` is not of
+        this family, `UnsupportedModelError` where it nearly is."""
 
     def is_of_family(self, state: StateDict) -> bool:
         """Whether ``state`` has the names that tell a generator of this family; `from_state` then reads or refuses

@@ -29,8 +29,8 @@ State = Mapping[str, torch.Tensor]
 class LucidrainsStates(StateDicts):
     """The role of files of state dicts."""
 
-    def from_state(self, state: State, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:
-        return from_state(state, squeezed)
+    def from_state(self, state: State, blocks: Optional[Mapping[str, bool]] = None) -> Optional[torch.nn.Module]:
+        return from_state(state, blocks)
 
     def is_of_family(self, state: State) -> bool:
         return _is_own(state)

@@ -18,7 +18,7 @@ from squeeze_patch.adapters.interchange import (
     channels,
     mapping_layers,
     resolutions,
-    widths,
+    shapes,
 )
 from squeeze_patch.adapters.layers import missing_tensors
 from squeeze_patch.adapters.nvidia.hosted import built, channel_options, synthesis_options
@@ -44,9 +44,15 @@ class NvidiaInterchange(Interchange):
 
     def from_common(self, state: CommonState) -> torch.nn.Module:
         G: Any = dense_generator(state)
-        for resolution, width in widths(state).items():
+        full, narrowed = channels(state), []
+        for resolution, shape in shapes(state).items():
             block = getattr(G.synthesis, f"b{resolution}")
-            setattr(G.synthesis, f"b{resolution}", shaped_block(block, width).requires_grad_(False))
+            made = shaped_block(block, [shape.inputs, shape.inner, shape.width, shape.excite])
+            setattr(G.synthesis, f"b{resolution}", made.requires_grad_(False))
+            if not shape.excite:
+                narrowed.append({"name": f"b{resolution}", "channels": full[resolution], "excite": False})
+        if narrowed:  # until a Plan takes its place
+            G.synthesis.squeeze_plan = {"blocks": narrowed}
         load(G, state)
         return G  # type: ignore[no-any-return]
 

@@ -58,8 +58,8 @@ _WORDS = "this looks like the state of a generator of the NVIDIA family, but is 
 class NvidiaStates(StateDicts):
     """The role of files of state dicts."""
 
-    def from_state(self, state: StateDict, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:
-        return generator_from_state(state, squeezed) if self.is_of_family(state) else None
+    def from_state(self, state: StateDict, blocks: Optional[Mapping[str, bool]] = None) -> Optional[torch.nn.Module]:
+        return generator_from_state(state, blocks) if self.is_of_family(state) else None
 
     def is_of_family(self, state: StateDict) -> bool:
         return set(state) >= MARKS
@@ -75,17 +75,17 @@ class NvidiaStates(StateDicts):
         return {name: places for name, places in found.items() if places}
 
 
-def generator_from_state(state: StateDict, squeezed: Optional[Collection[str]] = None) -> torch.nn.Module:
+def generator_from_state(state: StateDict, known: Optional[Mapping[str, bool]] = None) -> torch.nn.Module:
     """A generator (`body.Generator`) of the tensors of ``state``, which it takes over as they are.
 
     Args:
         state: of the whole generator; names that say where each tensor belongs.
-        squeezed: names of the squeezed blocks, where they are known; else told from shapes.
+        known: {squeezed or narrowed block: whether it has excite}, where they are known; else told from shapes.
 
     Raises:
         UnsupportedModelError: it has tensors that no such generator has, lacks some, or their shapes do not fit.
     """
-    blocks = _squeezed_blocks(state, squeezed)
+    blocks = _squeezed_blocks(state, known)
     G = _module("", blocks)
     for name, tensor in state.items():
         path, _, leaf = name.rpartition(".")
@@ -98,6 +98,7 @@ def generator_from_state(state: StateDict, squeezed: Optional[Collection[str]] =
             raise UnsupportedModelError(f"{_WORDS}{name} holds {tensor.dtype}, not floating-point numbers")
     try:
         _describe(G)
+        _note_narrowed(G.synthesis, blocks)
     except (AttributeError, IndexError, ValueError) as error:
         raise UnsupportedModelError(f"{_WORDS}its layers are of other kinds or shapes ({error})") from error
     wrong = fault(G)
@@ -106,7 +107,7 @@ def generator_from_state(state: StateDict, squeezed: Optional[Collection[str]] =
     return G
 
 
-def _squeezed_blocks(state: StateDict, known: Optional[Collection[str]]) -> List[str]:
+def _squeezed_blocks(state: StateDict, known: Optional[Mapping[str, bool]]) -> List[str]:
     """Names of the squeezed blocks. In the last one nothing but a smaller conv1 tells squeezed from dense; at full
     width the other blocks do: where all others are squeezed, it is, too."""
     names = sorted({found.group(1) for found in map(_BLOCK.match, state) if found}, key=lambda name: int(name[1:]))
@@ -122,10 +123,21 @@ def _squeezed_blocks(state: StateDict, known: Optional[Collection[str]]) -> List
                 f"no synthesis.{name}.excite.weight: the tool that wrote this file has dropped it. Convert the dense "
                 "file after that tool, not before"
             )
-        if name == names[-1]:
-            alike = len(squeezed) == len(names) - 1 > 0 if known is None else name in known
+        if name == names[-1] and known is not None and name in known:
+            squeezed += [name] if known[name] else []
+        elif name == names[-1]:
+            alike = known is None and len(squeezed) == len(names) - 1 > 0
             squeezed += [name] if narrow or alike else []
     return squeezed
+
+
+def _note_narrowed(network: Any, squeezed: Collection[str]) -> None:
+    """What shapes tell of blocks that are narrowed, until the file's Plan takes its place."""
+    sides = {name: block.conv1.weight.shape[:2] for name, block in network.named_children() if name not in squeezed}
+    changed = {name: max(out, into) for name, (out, into) in sides.items() if out != into}
+    if changed:
+        blocks = [{"name": name, "channels": channels, "excite": False} for name, channels in changed.items()]
+        network.squeeze_plan = {"blocks": blocks}
 
 
 def _module(path: str, squeezed: Collection[str]) -> torch.nn.Module:
@@ -195,7 +207,8 @@ def _describe_block(block: Any, resolution: int, is_last: bool) -> None:
     block.w_dim, block.img_channels = block.conv1.affine.weight.shape[1], block.torgb.weight.shape[0]
     block.num_conv, block.num_torgb = (1 if first else 2), 1
     if isinstance(block, SqueezedBlock):
-        block.out_channels, block.squeezed_channels = channels, block.conv1.weight.shape[0]
+        made = block.excite.weight.shape[0] if "excite" in block._modules else channels
+        block.out_channels, block.squeezed_channels = made, block.conv1.weight.shape[0]
         block.channels_last, block.fp16_on_cpu, block.fused_modconv_default = False, True, None
         block.fused = block.defers = False
     for layer in (block.conv1, *([] if first else [block.conv0])):

@@ -13,6 +13,11 @@ What is patched, by its name in rosinality's Generator (basicsr and gfpgan: ``st
 everything else             untouched: mapping, constant, up-convolutions, noise buffers, the list API of latents
 ==========================  =================================================================================
 
+Blocks of other shapes replace, beside these, ``convs.{2k}``, the up-convolution: the host's class with its own filter,
+p outputs, and as many inputs as the block before hands on; in the first block ``input.input``
+(``constant_input.weight``), of which p channels stay. What keeps its size stays the same object. A narrowed block has
+no excite: the next up-convolution reads its q channels.
+
 Files: rosinality's ``.pt`` with ``g`` and ``g_ema``, basicsr's and gfpgan's ``.pth`` with ``params`` and
 ``params_ema``, or a bare state dict. The stand-ins for them (`states`) assume what no tensor says: the mapping
 network's ``lr_mlp`` of 0.01 (gfpgan's has none; other magnitudes are refused), and basicsr's ``resample_kernel`` of
@@ -21,23 +26,24 @@ which it is taken in a file. Restoration networks around a generator (``stylegan
 
 A block's name in plans and messages is the path of its second convolution.
 
-Limits: copies of a squeezed generator and pickles of it need squeeze_patch installed; calling a layer's ``forward``
-method by hand passes excite by, as it does any hook. A trained start wants demodulated convolutions
-and blur kernels of four taps. Generators whose layers have other constructors than ``(in, out, kernel size, style
-dimension)`` and ``(in, style dimension, upsample)`` are refused.
+Limits: copies and pickles of a generator with excite need squeeze_patch installed; calling a layer's ``forward``
+method by hand passes excite by, as it does any hook. A trained start wants demodulated convolutions and blur kernels
+of four taps. Generators whose layers have other constructors than ``(in, out, kernel size, style dimension)`` and
+``(in, style dimension, upsample)`` are refused; so are new up-convolutions of a class whose constructor knows neither
+``upsample`` nor ``sample_mode``. Without the Plan no file tells how many channels a narrowed block had, nor the last
+squeezed one where its up-convolution is smaller, too.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from types import MappingProxyType
 from typing import Any, Callable, List, Optional
 
 import torch
 
 from squeeze_patch.adapters.base import Adapter, Surgery
-from squeeze_patch.adapters.content import Affine, BlockShape, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import Affine, BlockShape, BlockSpec, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.layers import (
     class_named,
     fill_excite,
@@ -45,31 +51,33 @@ from squeeze_patch.adapters.layers import (
     missing_tensors,
     refuse_hooks,
     value,
-    width_alone,
 )
+from squeeze_patch.adapters.located import described, narrowed_blocks
+from squeeze_patch.adapters.rosinality.block import FlatBlock, check_hooks, read_block, write_block
 from squeeze_patch.adapters.rosinality.fusing import RosinalityFusing
 from squeeze_patch.adapters.rosinality.interchange import RosinalityInterchange
-from squeeze_patch.adapters.rosinality.layers import conv_channels, narrow_conv, narrow_torgb
+from squeeze_patch.adapters.rosinality.layers import refuse_extras, resized_layers
 from squeeze_patch.adapters.rosinality.layout import (
     LAYOUTS,
-    FlatBlock,
     LayerPaths,
     Layout,
-    filter_of,
     find_layer_paths,
     get,
     known_layout,
     layer_paths,
     layout_of,
-    read_block,
-    write_block,
 )
 from squeeze_patch.adapters.rosinality.running import RosinalityRunning, sample_styles
 from squeeze_patch.adapters.rosinality.states import DUAL, RosinalityStates
+from squeeze_patch.adapters.rosinality.weights import (
+    load_conv,
+    read_affine,
+    read_conv,
+    read_fir,
+    scale_of,
+    write_affine,
+)
 from squeeze_patch.connection import Excite
-from squeeze_patch.errors import UnsupportedModelError
-
-_FIR = torch.outer(torch.tensor([1.0, 3.0, 3.0, 1.0]), torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
 
 
 class RosinalitySurgery(Surgery):
@@ -110,15 +118,15 @@ class RosinalitySurgery(Surgery):
         const = get(network, layout.const)
         rgb = get(network, paths.torgb)
         rgb_conv = getattr(rgb, layout.modulated)
-        gain = _scale(rgb_conv)
-        style = _affine(rgb_conv.modulation)
+        gain = scale_of(rgb_conv)
+        style = read_affine(rgb_conv.modulation)
         up = get(network, paths.up) if paths.up else None
         return DenseBlock(
             spec=_spec(network, paths),
             const=None if up else value(const)[0],
-            conv0=_conv(up, layout, str(paths.up)) if up else None,
-            fir=_fir(up, layout, str(paths.up)),
-            conv1=_conv(get(network, paths.conv1), layout, paths.conv1),
+            conv0=read_conv(up, layout, str(paths.up)) if up else None,
+            fir=read_fir(up, layout, str(paths.up)),
+            conv1=read_conv(get(network, paths.conv1), layout, paths.conv1),
             rgb_weight=value(rgb_conv.weight)[0, :, :, 0, 0],
             rgb_style=Affine(style.weight * gain, style.bias * gain),
             rgb_bias=value(rgb.bias).flatten(),
@@ -126,31 +134,39 @@ class RosinalitySurgery(Surgery):
 
     def build(self, network: torch.nn.Module, name: str, shape: BlockShape) -> FlatBlock:
         layout, dense = known_layout(network), self.get_block(network, name)
-        width = width_alone(_spec(network, dense.layer_paths), shape, "rosinality")
         self.check_replaceable(dense, name)
-        channels = _spec(network, dense.layer_paths).channels
-        conv1 = narrow_conv(dense.conv1, layout, width, dense.layer_paths.conv1)
-        torgb = narrow_torgb(dense.torgb, layout, width, dense.layer_paths.torgb)
-        if dense.layer_paths.reader is None:
-            return FlatBlock(dense.layer_paths, conv1, torgb)
-        excite = Excite(width, channels)
+        paths, channels = dense.layer_paths, _spec(network, dense.layer_paths).channels
+        first, conv1, torgb = resized_layers(dense, layout, shape)
+        if paths.up and first is not dense.first:
+            refuse_hooks(dense.first, paths.up)
+            refuse_extras(dense.first, first, paths.up)
+            first.resized = True
+        if not shape.excite:
+            return FlatBlock(paths, first, conv1, torgb)
+        conv1.squeezed = True
+        if paths.reader is None:
+            return FlatBlock(paths, first, conv1, torgb)
+        excite = Excite(shape.width, channels)
         reference = getattr(dense.conv1, layout.modulated).weight
         excite.to(device=reference.device, dtype=reference.dtype).requires_grad_(reference.requires_grad)
-        return FlatBlock(dense.layer_paths, conv1, torgb, excite.train(dense.training))
+        return FlatBlock(paths, first, conv1, torgb, excite.train(dense.training))
 
     def check_replaceable(self, block: Any, name: str) -> None:
-        for child, path in block.paths.items():
-            refuse_hooks(getattr(block, child), path)
+        check_hooks(block)
 
     def load_start(self, new: Any, dense: Any, start: SqueezedStart) -> None:
-        layout = _layout_of_conv(dense.conv1)
+        layout, kept = _layout_of_conv(dense.conv1), start.kept
         with torch.no_grad():
-            state = dense.conv1.state_dict()
-            for name, dim in conv_channels(dense.conv1, layout).items():
-                state[name] = state[name].index_select(dim, start.kept.outputs.to(state[name].device))
-            new.conv1.load_state_dict({name: state[name] for name in new.conv1.state_dict()})
+            if new.first is not dense.first:
+                if dense.layer_paths.up:
+                    load_conv(new.first, dense.first, layout, start.conv0, kept.inner, kept.inputs)
+                elif kept.inner is not None:
+                    const = layout.const.rpartition(".")[2]
+                    old = getattr(dense.first, const)
+                    getattr(new.first, const).copy_(old.index_select(1, kept.inner.to(old.device)))
+            load_conv(new.conv1, dense.conv1, layout, start.conv1, kept.outputs, kept.inner)
             rgb_conv = getattr(new.torgb, layout.modulated)
-            _write_affine(rgb_conv.modulation, start.rgb_style, _scale(rgb_conv))
+            write_affine(rgb_conv.modulation, start.rgb_style, scale_of(rgb_conv))
             rgb_conv.weight.copy_(start.rgb_weight[None, :, :, None, None])
             new.torgb.bias.copy_(start.rgb_bias.reshape(new.torgb.bias.shape))
             fill_excite(getattr(new, "excite", None), start)
@@ -160,13 +176,13 @@ class RosinalitySurgery(Surgery):
         layout = known_layout(network)
         dense: torch.nn.Module = copy.deepcopy(network)
         fusing = RosinalityFusing()
-        for paths, spec in zip(_layer_paths(network), self.specs(network)):
+        for spec in described(self.specs(network), self.plan_of(network)):
             if spec.width is not None:
                 fusing.set_fused(dense, spec.name, False, False)
-                conv1 = narrow_conv(get(dense, paths.conv1), layout, spec.channels, paths.conv1)
-                del conv1.squeezed
-                torgb = narrow_torgb(get(dense, paths.torgb), layout, spec.channels, paths.torgb)
-                write_block(dense, FlatBlock(paths, conv1, torgb))
+                now = self.get_block(dense, spec.name)
+                full = BlockShape(spec.dense_inputs, spec.channels, spec.channels)
+                first, conv1, torgb = resized_layers(now, layout, full)
+                write_block(dense, FlatBlock(now.layer_paths, first, conv1, torgb))
         self.detach_plan(dense, dense)
         return dense
 
@@ -187,19 +203,24 @@ def _layer_paths(network: torch.nn.Module) -> List[LayerPaths]:
 
 def _spec(network: torch.nn.Module, paths: LayerPaths) -> BlockSpec:
     layout = known_layout(network)
-    conv1 = get(network, paths.conv1)
-    weight = getattr(conv1, layout.modulated).weight
+    block: Any = read_block(network, paths)
+    weight = getattr(block.conv1, layout.modulated).weight
+    width, inner = weight.shape[1:3]
+    squeezed = bool(getattr(block.conv1, "squeezed", False))
+    # What the last squeezed block had is in no tensor where its constant or up-convolution is smaller, too.
+    channels = width if not squeezed else block.excite.weight.shape[0] if hasattr(block, "excite") else inner
     return BlockSpec(
         name=paths.conv1,
         resolution=paths.resolution,
-        in_channels=getattr(get(network, paths.up), layout.modulated).weight.shape[2] if paths.up else 0,
-        channels=weight.shape[2],
-        width=weight.shape[1] if getattr(conv1, "squeezed", False) else None,
-        w_dim=getattr(conv1, layout.modulated).modulation.weight.shape[1],
-        img_channels=getattr(get(network, paths.torgb), layout.modulated).weight.shape[1],
+        in_channels=getattr(block.first, layout.modulated).weight.shape[2] if paths.up else 0,
+        channels=channels,
+        width=width if squeezed else None,
+        w_dim=getattr(block.conv1, layout.modulated).modulation.weight.shape[1],
+        img_channels=getattr(block.torgb, layout.modulated).weight.shape[1],
         kernel_size=weight.shape[3],
         is_last=paths.reader is None,
         sides=paths.sides,
+        inner=None if inner == channels else inner,
     )
 
 
@@ -209,7 +230,8 @@ def _unsupported_reason(network: Any) -> Optional[str]:
     convs = getattr(network, layout.convs)
     if len(convs) != 2 * len(network.to_rgbs):
         return f"{layout.convs} has {len(convs)} layers and to_rgbs {len(network.to_rgbs)}; it should be twice as many"
-    channels = get(network, layout.const).shape[1]
+    narrowed = narrowed_blocks(getattr(network, "squeeze_plan", None))
+    handed: Optional[int] = get(network, layout.const).shape[1]
     for paths in layer_paths(network, layout):
         for path in filter(None, (paths.up, paths.conv1, paths.torgb)):
             layer = get(network, path)
@@ -222,59 +244,28 @@ def _unsupported_reason(network: Any) -> Optional[str]:
             missing = missing_tensors(layer, wanted)
             if missing:
                 return f"{path} ({type(layer).__name__}) has no parameter {' and no '.join(missing)}"
-        conv1, torgb = (getattr(get(network, path), layout.modulated).weight for path in (paths.conv1, paths.torgb))
-        fits = conv1.ndim == 5
-        if paths.up:
-            up = getattr(get(network, paths.up), layout.modulated).weight
-            fits, channels = fits and up.ndim == 5 and up.shape[2] == channels, up.shape[1]
-        squeezed = getattr(get(network, paths.conv1), "squeezed", False)
-        fits = fits and conv1.shape[2] == channels and (squeezed or conv1.shape[1] == channels)
-        if not fits or torgb.shape[2:] != (conv1.shape[1], 1, 1):
+        handed = _handed_on(read_block(network, paths), layout, handed, paths.conv1 in narrowed)
+        if handed is None:
             return f"the shapes of {paths.conv1} and {paths.torgb} do not belong to a StyleGAN2 generator"
     return None
 
 
-def _scale(layer: Any) -> float:
-    """The gain that a layer's weight gets at run time; gfpgan's layers have none."""
-    return float(getattr(layer, "scale", 1.0))
-
-
-def _affine(layer: Any) -> Affine:
-    return Affine(value(layer.weight) * _scale(layer), value(layer.bias) * float(getattr(layer, "lr_mul", 1.0)))
-
-
-def _write_affine(layer: Any, style: Affine, gain: float) -> None:
-    layer.weight.copy_(style.weight / (_scale(layer) * gain))
-    layer.bias.copy_(style.bias / (float(getattr(layer, "lr_mul", 1.0)) * gain))
-
-
-def _conv(layer: Any, layout: Layout, where: str) -> ConvWeights:
-    modulated = getattr(layer, layout.modulated)
-    slope = getattr(layer.activate, "negative_slope", None)
-    if not getattr(modulated, "demodulate", True) or slope is None:
-        what = f"activation {type(layer.activate).__name__}" if slope is None else "no demodulation"
-        raise UnsupportedModelError(
-            f"{where} has {what}; a trained start knows demodulated layers with leaky ReLU. Use init='random' and train"
-        )
-    weight, bias, noise = value(modulated.weight)[0], value(get(layer, layout.bias)).flatten(), get(layer, layout.noise)
-    strength, gain = noise.detach().item(), float(getattr(layer.activate, "scale", math.sqrt(2)))
-    if layout.plain_upsampling:  # leaky ReLU commutes with its gain: bring it behind noise and bias
-        bias, strength = bias / gain, strength / gain
-        if getattr(modulated, "sample_mode", None) == "upsample":
-            weight = weight.flip([2, 3])  # correlated with the upsampled image, not the kernel of a transposed one
-    return ConvWeights(weight * _scale(modulated), _affine(modulated.modulation), bias, strength, float(slope), gain)
-
-
-def _fir(up: Any, layout: Layout, where: str) -> torch.Tensor:
-    """The filter of an up-convolution at gain one."""
-    if up is None or layout.plain_upsampling:
-        return _FIR
-    kernel = filter_of(up, layout)
-    if kernel is None or kernel.shape != (4, 4):
-        raise UnsupportedModelError(
-            f"{where} has no blur kernel of 4x4; a trained start knows no other. Use init='random' and train"
-        )
-    return kernel / kernel.sum()
+def _handed_on(block: Any, layout: Layout, handed: Optional[int], is_narrowed: bool) -> Optional[int]:
+    """Channels that a block hands on, which reads ``handed``, or has them in its constant; None where its shapes do not
+    go together."""
+    conv1, torgb = (getattr(layer, layout.modulated).weight for layer in (block.conv1, block.torgb))
+    inner = handed
+    if block.layer_paths.up:
+        up = getattr(block.first, layout.modulated).weight
+        if up.ndim != 5 or up.shape[2] != handed:
+            return None
+        inner = up.shape[1]
+    if conv1.ndim != 5 or conv1.shape[2] != inner or torgb.shape[2:] != (conv1.shape[1], 1, 1):
+        return None
+    squeezed = bool(getattr(block.conv1, "squeezed", False))
+    if not (squeezed or is_narrowed or conv1.shape[1] == inner):
+        return None
+    return int(block.excite.weight.shape[0] if squeezed and hasattr(block, "excite") else conv1.shape[1])
 
 
 ROSINALITY_ADAPTER = Adapter(

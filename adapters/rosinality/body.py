@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar, Collection, List, Mapping, Optional, Sequence, Tuple, Type
+from typing import Any, ClassVar, Dict, List, Mapping, Optional, Sequence, Sized, Tuple, Type
 
 import torch
 
-from squeeze_patch.adapters.rosinality.layout import FlatBlock, Layout, get, layer_paths, stored_noise, write_block
+from squeeze_patch.adapters.rosinality.block import FlatBlock, read_block, write_block
+from squeeze_patch.adapters.rosinality.layout import LayerPaths, Layout, get, layer_paths, stored_noise
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import UnsupportedModelError
 
 State = Mapping[str, torch.Tensor]
+#: as `StateDicts.from_state` has them
+Blocks = Optional[Mapping[str, bool]]
 
 
 class FlatBody(torch.nn.Module, abc.ABC):
@@ -22,7 +25,7 @@ class FlatBody(torch.nn.Module, abc.ABC):
 
     Args:
         state: of the whole generator.
-        squeezed: names of the squeezed blocks, where they are known; else told from shapes.
+        blocks: {squeezed or narrowed block: whether it has excite}, where they are known; else told from shapes.
     """
 
     layout: ClassVar[Layout]
@@ -30,7 +33,7 @@ class FlatBody(torch.nn.Module, abc.ABC):
     torgb_class: ClassVar[Type[torch.nn.Module]]
     mapping_class: ClassVar[Type[torch.nn.Module]]
 
-    def __init__(self, state: State, squeezed: Optional[Collection[str]]) -> None:
+    def __init__(self, state: State, blocks: Blocks) -> None:
         super().__init__()
         layout = self.layout
         w_dim = state[f"{layout.first_conv}.{layout.modulated}.modulation.weight"].shape[1]
@@ -51,7 +54,7 @@ class FlatBody(torch.nn.Module, abc.ABC):
             if name.startswith("noises."):
                 self.noises.register_buffer(name[len("noises.") :], torch.empty(noise.shape))
         self.to(state[layout.const].dtype)
-        _squeeze_as(self, state, squeezed)
+        _mark_blocks(self, state, blocks)
 
     @abc.abstractmethod
     def upsampling(self, state: State, index: int) -> Any:
@@ -114,26 +117,49 @@ def give_parameter(module: torch.nn.Module, path: str, value: torch.Tensor) -> N
     module.register_parameter(leaf, torch.nn.Parameter(value))
 
 
-def _squeeze_as(G: FlatBody, state: State, squeezed: Optional[Collection[str]]) -> None:
-    """Mark the squeezed blocks, and give them the excite that ``state`` has."""
-    found: List[str] = []
+def _mark_blocks(G: FlatBody, state: State, known: Blocks) -> None:
+    """Mark the squeezed blocks, give them the excite that ``state`` has, and note which are narrowed, as far as shapes
+    tell: nothing does of a block with as many channels behind conv0 as behind conv1."""
+    squeezed: List[str] = []
+    narrowed: Dict[str, int] = {}
     for paths in layer_paths(G, G.layout):
-        conv1 = get(G, paths.conv1)
-        weight = getattr(conv1, G.layout.modulated).weight
-        width, channels = weight.shape[1:3]
-        name = f"{paths.reader}.excite.weight"
-        if paths.reader and width < channels and name not in state:
-            raise UnsupportedModelError(
-                f"{paths.conv1} is squeezed from {channels} to {width} channels, but there is no {name}: the tool that "
-                "wrote this file has dropped it. Convert the dense file after that tool, not before"
-            )
-        # The last block has no excite: at full width nothing in it tells squeezed from dense, but the other blocks do.
-        alike = paths.reader is None and len(found) > 0 and len(found) == len(G.to_rgbs)
-        if name in state or width < channels or (alike if squeezed is None else paths.conv1 in squeezed):
-            found.append(paths.conv1)
-            conv1.squeezed = True
-            excite = Excite(width, channels).to(weight.dtype) if name in state else None
-            write_block(G, FlatBlock(paths, conv1, get(G, paths.torgb), excite))
+        block: Any = read_block(G, paths)
+        width, inner = getattr(block.conv1, G.layout.modulated).weight.shape[1:3]
+        excite = state.get(f"{paths.reader}.excite.weight")
+        if excite is not None:
+            channels = excite.shape[0] if excite.ndim == 4 else inner
+            made = Excite(width, channels).to(excite.dtype)
+            write_block(G, FlatBlock(paths, block.first, block.conv1, block.torgb, made))
+        elif paths.reader:
+            _check_not_dropped(G, paths, width)
+        if excite is not None or (paths.reader is None and _is_squeezed(G, paths.conv1, known, squeezed, narrowed)):
+            squeezed.append(paths.conv1)
+            block.conv1.squeezed = True
+        elif inner != width:
+            narrowed[paths.conv1] = max(inner, width)
+    if narrowed:  # until the file's Plan, or one made from shapes, takes its place
+        blocks = [{"name": name, "channels": channels, "excite": False} for name, channels in narrowed.items()]
+        vars(G)["squeeze_plan"] = {"blocks": blocks}
+
+
+def _is_squeezed(G: FlatBody, last: str, known: Blocks, squeezed: Sized, narrowed: Sized) -> bool:
+    """Of the last block, which has no excite in any case; ``squeezed`` and ``narrowed`` are the others that are."""
+    if known is not None and last in known:
+        return known[last]
+    width, inner = getattr(get(G, last), G.layout.modulated).weight.shape[1:3]
+    if width == inner:  # as where it is dense, unless all others are squeezed
+        return known is None and len(squeezed) == len(G.to_rgbs) > 0
+    return len(squeezed) > 0 or (width < inner and len(narrowed) == 0)
+
+
+def _check_not_dropped(G: FlatBody, paths: LayerPaths, width: int) -> None:
+    """Raise `UnsupportedModelError` where a block is smaller than what the next one reads, and has no excite."""
+    read = getattr(get(G, str(paths.reader)), G.layout.modulated).weight.shape[2]
+    if width < read:
+        raise UnsupportedModelError(
+            f"{paths.conv1} is squeezed from {read} to {width} channels, but there is no {paths.reader}.excite.weight: "
+            "the tool that wrote this file has dropped it. Convert the dense file after that tool, not before"
+        )
 
 
 def _count(state: State, prefix: str) -> int:

@@ -19,15 +19,8 @@ import torch
 
 from squeeze_patch.adapters.layers import is_plain, runs_forward_of
 from squeeze_patch.adapters.roles import Fusing
-from squeeze_patch.adapters.rosinality.layout import (
-    HOOK,
-    Layout,
-    blur_of,
-    excite_input,
-    find_layer_paths,
-    get,
-    known_layout,
-)
+from squeeze_patch.adapters.rosinality.block import HOOK, excite_input
+from squeeze_patch.adapters.rosinality.layout import Layout, blur_of, find_layer_paths, get, known_layout
 from squeeze_patch.fused_convolution import Finish, fused_layer, fused_rgb, pays
 from squeeze_patch.handing_on import Handed, hand_on, is_plain_run, on_gpu, read
 
@@ -56,7 +49,7 @@ class RosinalityFusing(Fusing):
         for mixin, layer in (*layers, (FusedProjection, projection)):
             host: Any = layer.host_class if isinstance(layer, FusedLayer) else type(layer)
             layer.__class__ = _fused_class(mixin, host, layout) if fused else host
-        if paths.reader is not None:
+        if paths.reader is not None and hasattr(get(network, paths.reader), "excite"):
             hook = excite_input if not fused else defer_excite if defers else excite_contiguous_input
             get(network, paths.reader)._forward_pre_hooks[HOOK] = hook
 

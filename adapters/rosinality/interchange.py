@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, Mapping, Tuple
 
 import torch
 
-from squeeze_patch.adapters.interchange import MAPPING_LR, CommonState, channels, mapping_layers, resolutions, widths
+from squeeze_patch.adapters.interchange import MAPPING_LR, CommonState, channels, mapping_layers, resolutions
 from squeeze_patch.adapters.roles import Interchange
 from squeeze_patch.adapters.rosinality.layout import ROSINALITY, Layout, filter_of, get, known_layout, layer_paths
 from squeeze_patch.adapters.rosinality.states import from_state
@@ -24,10 +24,7 @@ class RosinalityInterchange(Interchange):
         return to_common(network)
 
     def from_common(self, state: CommonState) -> torch.nn.Module:
-        sizes = resolutions(state)
-        paths = ["conv1", *(f"convs.{2 * k + 1}" for k in range(len(sizes) - 1))]
-        squeezed = [path for size, path in zip(sizes, paths) if size in widths(state)]
-        body = from_state(to_state(state), squeezed)
+        body = from_state(to_state(state))
         assert body is not None  # it has all of the names that tell the family
         return body
 

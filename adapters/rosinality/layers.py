@@ -1,34 +1,58 @@
-"""Narrower layers of a flat generator, built with the host's own classes."""
+"""Layers of a flat generator in other sizes, built with the host's own classes."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping
+import inspect
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import torch
 
+from squeeze_patch.adapters.content import BlockShape
 from squeeze_patch.adapters.layers import copy_flags
-from squeeze_patch.adapters.rosinality.layout import Layout, get
-from squeeze_patch.errors import UnsupportedModelError
+from squeeze_patch.adapters.rosinality.block import FlatBlock
+from squeeze_patch.adapters.rosinality.layout import Layout, blur_of, get
+from squeeze_patch.errors import StateError, UnsupportedModelError
 
 #: attributes of a modulated convolution, and of an activation, that users change behind the constructor's back
 _BEHAVIOUR = {"modulated": ("fused", "demodulate", "eps"), "activate": ("negative_slope", "scale")}
+#: {parameter of a constructor of convolution layers: value that makes an up-convolution}
+_UPSAMPLING = {"upsample": True, "sample_mode": "upsample"}
+
+#: {parameter of a layer: {dimension: whether "inputs" or "outputs" of the layer lie along it}}
+Places = Mapping[str, Mapping[int, str]]
 
 
-def narrow_conv(layer: Any, layout: Layout, width: int, where: str) -> Any:
-    """A new layer of the same class with ``width`` outputs."""
+def resized_layers(block: FlatBlock, layout: Layout, shape: BlockShape) -> Tuple[Any, Any, Any]:
+    """Layers of the host's classes for a block of another shape, fresh and random: the constant or the up-convolution,
+    which is the block's own where its size stays, conv1, and toRGB."""
+    paths, first = block.layer_paths, block.first
+    if paths.up is None:
+        if get(first, layout.const.rpartition(".")[2]).shape[1] != shape.inner:
+            first = _resized_constant(first, layout, shape.inner)
+    elif tuple(getattr(first, layout.modulated).weight.shape[1:3]) != (shape.inner, shape.inputs):
+        first = resized_conv(first, layout, shape.inputs, shape.inner, paths.up, upsamples=True)
+    conv1 = resized_conv(block.conv1, layout, shape.inner, shape.width, paths.conv1)
+    return first, conv1, resized_torgb(block.torgb, layout, shape.width, paths.torgb)
+
+
+def resized_conv(layer: Any, layout: Layout, inputs: int, outputs: int, where: str, *, upsamples: bool = False) -> Any:
+    """A new layer of the same class; the filter of an up-convolution is the old layer's."""
     old = getattr(layer, layout.modulated)
-    _, _, channels, size, _ = old.weight.shape
-    new = _construct(layer, where, channels, width, size, old.modulation.weight.shape[1])
-    _check_shapes(new, layer, conv_channels(layer, layout), width, where)
+    arguments = (inputs, outputs, old.weight.shape[3], old.modulation.weight.shape[1])
+    new = _construct(layer, where, *arguments, **(_upsampling(layer, where) if upsamples else {}))
+    blur = blur_of(old)
+    for name, part in vars(old)["_modules"].items():
+        if part is blur and blur is not None:
+            setattr(getattr(new, layout.modulated), name, blur)
+    _check_shapes(new, layer, conv_places(layer, layout), {"inputs": inputs, "outputs": outputs}, where)
     for name in _BEHAVIOUR["activate"]:
         if hasattr(getattr(layer, "activate", None), name):
             setattr(new.activate, name, getattr(layer.activate, name))
     _follow(new, layer, layout)
-    new.squeezed = True
     return new
 
 
-def narrow_torgb(layer: Any, layout: Layout, width: int, where: str) -> Any:
+def resized_torgb(layer: Any, layout: Layout, width: int, where: str) -> Any:
     """A new layer of the same class with ``width`` inputs; the upsampling of the image is the old layer's."""
     upsample = getattr(layer, "upsample", None)
     w_dim = getattr(layer, layout.modulated).modulation.weight.shape[1]
@@ -36,14 +60,41 @@ def narrow_torgb(layer: Any, layout: Layout, width: int, where: str) -> Any:
     new = _construct(layer, where, width, w_dim, bool(upsample), *of_its_own)
     if isinstance(upsample, torch.nn.Module):
         new.upsample = upsample
-    _check_shapes(new, layer, torgb_channels(layout), width, where)
+    _check_shapes(new, layer, torgb_places(layout), {"inputs": width}, where)
     _follow(new, layer, layout)
     return new
 
 
-def _construct(layer: Any, where: str, *arguments: Any) -> Any:
+def _resized_constant(holder: Any, layout: Layout, channels: int) -> Any:
+    """A copy of the module that holds the constant, which knows no sizes, with the very hooks of that one."""
+    cls: Any = type(holder)
+    new = cls.__new__(cls)
+    vars(new).update(vars(holder))
+    for table in ("_parameters", "_buffers", "_modules"):
+        vars(new)[table] = vars(holder)[table].copy()
+    name = layout.const.rpartition(".")[2]
+    old = getattr(holder, name)
+    made = torch.randn([1, channels, *old.shape[2:]], device=old.device, dtype=old.dtype)
+    own = isinstance(old, torch.nn.Parameter)
+    setattr(new, name, torch.nn.Parameter(made, requires_grad=old.requires_grad) if own else made)
+    return new
+
+
+def _upsampling(layer: Any, where: str) -> Dict[str, Any]:
+    parameters = inspect.signature(type(layer)).parameters
+    known = {name: value for name, value in _UPSAMPLING.items() if name in parameters}
+    if not known:
+        raise UnsupportedModelError(
+            f"{where}: {type(layer).__name__} has no {' and no '.join(_UPSAMPLING)} to build another up-convolution "
+            "by; its host needs an adapter of its own, or a plan that leaves up-convolutions as they are "
+            "(method='squeeze')"
+        )
+    return known
+
+
+def _construct(layer: Any, where: str, *arguments: Any, **named: Any) -> Any:
     try:
-        return type(layer)(*arguments)
+        return type(layer)(*arguments, **named)
     except Exception as error:
         raise UnsupportedModelError(
             f"{where}: {type(layer).__name__}{arguments} cannot be built as this family's layers are "
@@ -51,10 +102,11 @@ def _construct(layer: Any, where: str, *arguments: Any) -> Any:
         ) from error
 
 
-def _check_shapes(new: torch.nn.Module, old: torch.nn.Module, changed: Mapping[str, int], width: int, at: str) -> None:
+def _check_shapes(new: torch.nn.Module, old: torch.nn.Module, places: Places, sizes: Dict[str, int], at: str) -> None:
     wanted = {name: list(tensor.shape) for name, tensor in old.state_dict().items()}
-    for name, dim in changed.items():
-        wanted[name][dim] = width
+    for name, dims in places.items():
+        for dim, which in dims.items():
+            wanted[name][dim] = sizes[which]
     if {name: list(tensor.shape) for name, tensor in new.state_dict().items()} != wanted:
         raise UnsupportedModelError(
             f"{at}: {type(new).__name__} builds other parameters than this family's layers; its host needs an adapter "
@@ -69,12 +121,37 @@ def _follow(new: torch.nn.Module, old: torch.nn.Module, layout: Layout) -> None:
     copy_flags(new, old, getattr(old, layout.modulated).weight)
 
 
-def conv_channels(layer: torch.nn.Module, layout: Layout) -> Dict[str, int]:
-    """{parameter of a second convolution: the dimension along which its outputs lie}."""
-    return {f"{layout.modulated}.weight": 1, layout.bias: 0 if get(layer, layout.bias).ndim == 1 else 1}
+def refuse_extras(old: torch.nn.Module, new: torch.nn.Module, where: str) -> None:
+    """Raise `StateError` where modules in ``old`` have attributes or children of the user's, which those in ``new``
+    lack."""
+    others = dict(new.named_modules())
+    for path, module in old.named_modules():
+        more = sorted(set(vars(module)) - set(vars(others[path]))) if path in others else [type(module).__name__]
+        if more:
+            raise StateError(
+                f"{where}{'.' if path else ''}{path} holds {', '.join(more)}, which the layer that takes its place "
+                "would not have; remove it, and add it anew afterwards"
+            )
 
 
-def torgb_channels(layout: Layout) -> Dict[str, int]:
-    """{parameter of a toRGB layer: the dimension along which its inputs lie}."""
+def conv_places(layer: torch.nn.Module, layout: Layout) -> Dict[str, Dict[int, str]]:
+    """Of a convolution layer."""
+    inner, bias = layout.modulated, 0 if get(layer, layout.bias).ndim == 1 else 1
+    styles = {f"{inner}.modulation.{name}": {0: "inputs"} for name in ("weight", "bias")}
+    return {f"{inner}.weight": {1: "outputs", 2: "inputs"}, layout.bias: {bias: "outputs"}, **styles}
+
+
+def torgb_places(layout: Layout) -> Dict[str, Dict[int, str]]:
+    """Of a toRGB layer."""
     inner = layout.modulated
-    return {f"{inner}.weight": 2, f"{inner}.modulation.weight": 0, f"{inner}.modulation.bias": 0}
+    styles = {f"{inner}.modulation.{name}": {0: "inputs"} for name in ("weight", "bias")}
+    return {f"{inner}.weight": {2: "inputs"}, **styles}
+
+
+def kept_places(places: Places, **kept: Optional[torch.Tensor]) -> Dict[str, Dict[int, torch.Tensor]]:
+    """{parameter: {dimension: indices that stay}}, of parameters of which a part stays; None = all."""
+    found = {
+        name: {dim: index for dim, which in dims.items() for index in [kept.get(which)] if index is not None}
+        for name, dims in places.items()
+    }
+    return {name: dims for name, dims in found.items() if dims}

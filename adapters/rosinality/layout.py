@@ -1,24 +1,16 @@
-"""Generators of one flat list of layers, whose forward stays untouched: where their layers are, and how excite gets in.
-
-Such a generator has no block to replace. Of each resolution two layers are, conv1 and toRGB; excite becomes a child of
-the layer that reads it, the up-convolution of the next resolution, and works on that layer's input. So the names of
-modules, attributes and state-dict entries stay the host's, and nothing refers from one module to another.
-"""
+"""Generators of one flat list of layers, whose forward stays untouched: where their layers are."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import torch
 
 from squeeze_patch.adapters.layers import class_named, value
 from squeeze_patch.errors import UnsupportedModelError
 
-#: key of excite among a layer's forward pre-hooks. A word, not one of torch's numbers: those start anew in every
-#: process, and a hook of the user's on a loaded generator could get the number of ours
-HOOK = "squeeze_patch.excite"
 #: of the noise of a generator that stores none
 NOISE_SEED = 0
 
@@ -110,8 +102,8 @@ def known_layout(network: torch.nn.Module) -> Layout:
 class LayerPaths:
     """Where the layers of one resolution are: module paths within the generator.
 
-    ``sides`` are (height, width) where they differ; ``up`` is None in the first; ``reader`` is the next resolution's
-    up-convolution, None in the last one.
+    ``sides`` are (height, width) where they differ; ``up`` is None in the first, which has ``constant`` instead, the
+    module that holds the constant; ``reader`` is the next resolution's up-convolution, None in the last one.
     """
 
     resolution: int
@@ -120,6 +112,7 @@ class LayerPaths:
     conv1: str
     torgb: str
     reader: Optional[str]
+    constant: Optional[str]
 
 
 def layer_paths(network: Any, layout: Layout) -> List[LayerPaths]:
@@ -130,70 +123,10 @@ def layer_paths(network: Any, layout: Layout) -> List[LayerPaths]:
     convs = [layout.first_conv, *(f"{layout.convs}.{2 * k + 1}" for k in range(count))]
     rgbs = ["to_rgb1", *(f"to_rgbs.{k}" for k in range(count))]
     readers = [*ups[1:], None]
+    constants = [layout.const.rpartition(".")[0], *[None] * count]
     sides = [None if height == width else (height * 2**k, width * 2**k) for k in range(count + 1)]
-    return [LayerPaths(height * 2**k, *paths) for k, paths in enumerate(zip(sides, ups, convs, rgbs, readers))]
-
-
-class FlatBlock(torch.nn.Module):
-    """The layers of one resolution that squeezing replaces, gathered: ``conv1``, ``torgb``, and ``excite`` where there
-    is one. It is made on demand and no part of the generator.
-
-    Args:
-        paths: where they belong.
-        conv1, torgb: dense or squeezed layers of the host's classes.
-        excite: of a squeezed block that has a reader.
-    """
-
-    def __init__(
-        self,
-        paths: LayerPaths,
-        conv1: torch.nn.Module,
-        torgb: torch.nn.Module,
-        excite: Optional[torch.nn.Module] = None,
-    ) -> None:
-        super().__init__()
-        self.layer_paths = paths
-        self.conv1 = conv1
-        self.torgb = torgb
-        if excite is not None:
-            self.excite = excite
-        self.training = conv1.training
-
-    @property
-    def paths(self) -> Dict[str, str]:
-        """{child: its path within the generator}."""
-        paths = self.layer_paths
-        known = {"conv1": paths.conv1, "torgb": paths.torgb, "excite": f"{paths.reader}.excite"}
-        return {name: known[name] for name in self._modules}
-
-
-def read_block(network: torch.nn.Module, paths: LayerPaths) -> FlatBlock:
-    """What is at ``paths`` now."""
-    reader = get(network, paths.reader) if paths.reader else None
-    return FlatBlock(paths, get(network, paths.conv1), get(network, paths.torgb), getattr(reader, "excite", None))
-
-
-def write_block(network: torch.nn.Module, block: FlatBlock) -> None:
-    """Put the layers of ``block`` to where they belong."""
-    paths = block.layer_paths
-    for path, layer in ((paths.conv1, block.conv1), (paths.torgb, block.torgb)):
-        parent, _, leaf = path.rpartition(".")
-        setattr(get(network, parent), leaf, layer)
-    if paths.reader is None:
-        return
-    reader = get(network, paths.reader)
-    if hasattr(block, "excite"):
-        reader.excite = block.excite
-        reader._forward_pre_hooks[HOOK] = excite_input
-        reader._forward_pre_hooks.move_to_end(HOOK, last=False)  # hooks of the user's go on seeing c channels
-    elif hasattr(reader, "excite"):
-        del reader.excite
-        reader._forward_pre_hooks.pop(HOOK, None)
-
-
-def excite_input(layer: Any, inputs: Tuple[Any, ...]) -> Tuple[Any, ...]:
-    """Forward pre-hook of an up-convolution: its features [N, q, H, W] become excite's [N, c, H, W]."""
-    return (layer.excite(inputs[0]), *inputs[1:])
+    columns = zip(sides, ups, convs, rgbs, readers, constants)
+    return [LayerPaths(height * 2**k, *paths) for k, paths in enumerate(columns)]
 
 
 def get(root: Any, path: str) -> Any:

@@ -8,11 +8,11 @@ network's learning-rate multiplier, which multiplies its weights at run time: it
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Collection, Optional, Type
+from typing import Any, ClassVar, Optional, Type
 
 import torch
 
-from squeeze_patch.adapters.rosinality.body import FlatBody, Kernel, State, give_parameter
+from squeeze_patch.adapters.rosinality.body import Blocks, FlatBody, Kernel, State, give_parameter
 from squeeze_patch.adapters.rosinality.layout import ROSINALITY, Layout, get
 from squeeze_patch.connection import upsample2d
 from squeeze_patch.errors import UnsupportedModelError
@@ -58,18 +58,17 @@ class MappingLayers(torch.nn.Sequential):
 
 
 class Modulated(torch.nn.Module):
-    """Convolution of styled features, upsampling by two where there is a filter (its gain of four included)."""
+    """Convolution of styled features, upsampling by two where there is a filter (its gain of four included; True = the
+    hosts' default)."""
 
     #: name of the module that holds the filter, and whether it is in the state dict
     holder: ClassVar[str] = "blur"
     stored: ClassVar[bool] = True
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, w_dim: int, kernel: Optional[torch.Tensor] = None
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, w_dim: int, upsample: Any = None) -> None:
         super().__init__()
-        if kernel is not None:
-            self.add_module(self.holder, Kernel(kernel, self.stored))
+        if upsample is not None:
+            self.add_module(self.holder, Kernel(FILTER if upsample is True else upsample, self.stored))
         self.weight = torch.nn.Parameter(torch.randn(1, out_channels, in_channels, kernel_size, kernel_size))
         self.modulation: torch.nn.Module = Linear(w_dim, in_channels, 1, 1)
         self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
@@ -110,11 +109,9 @@ class Conv(torch.nn.Module):
     layout: ClassVar[Layout] = ROSINALITY
     modulated_class: ClassVar[Type[Modulated]] = Modulated
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, w_dim: int, kernel: Optional[torch.Tensor] = None
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, w_dim: int, upsample: Any = None) -> None:
         super().__init__()
-        inner = self.modulated_class(in_channels, out_channels, kernel_size, w_dim, kernel)
+        inner = self.modulated_class(in_channels, out_channels, kernel_size, w_dim, upsample)
         self.add_module(self.layout.modulated, inner)
         give_parameter(self, self.layout.noise, torch.zeros(1))
         give_parameter(self, self.layout.bias, torch.zeros(out_channels))
@@ -160,8 +157,8 @@ class Generator(FlatBody):
     torgb_class = ToRGB
     mapping_class = MappingLayers
 
-    def __init__(self, state: State, squeezed: Optional[Collection[str]]) -> None:
-        super().__init__(state, squeezed)
+    def __init__(self, state: State, blocks: Blocks) -> None:
+        super().__init__(state, blocks)
         for k, to_rgb in enumerate(self.to_rgbs):
             kernel = state[f"to_rgbs.{k}.upsample.kernel"]
             to_rgb.upsample = Kernel(kernel, stored=True)

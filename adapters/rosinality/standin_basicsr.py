@@ -61,14 +61,14 @@ class CleanMapping(torch.nn.Sequential):
 class CleanModulated(Modulated):
     """A plain convolution, of bilinearly upsampled features in an up-convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, w_dim: int, up: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, w_dim: int, upsample: Any = None) -> None:
         super().__init__(in_channels, out_channels, kernel_size, w_dim)
         self.modulation = torch.nn.Linear(w_dim, in_channels)
         with torch.no_grad():
             self.modulation.bias.fill_(1)
             self.weight.mul_(self.scale)
         self.scale = 1.0
-        self.sample_mode = "upsample" if up else None
+        self.sample_mode = "upsample" if upsample else None
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         x = _twice(x) if self.sample_mode else x
@@ -78,9 +78,9 @@ class CleanModulated(Modulated):
 class CleanConv(torch.nn.Module):
     """Modulated convolution times sqrt(2), noise strength, bias, leaky ReLU without a gain of its own."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, w_dim: int, up: Any = None) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, w_dim: int, upsample: Any = None) -> None:
         super().__init__()
-        self.modulated_conv = CleanModulated(in_channels, out_channels, kernel_size, w_dim, bool(up))
+        self.modulated_conv = CleanModulated(in_channels, out_channels, kernel_size, w_dim, upsample)
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.bias = torch.nn.Parameter(torch.zeros(1, out_channels, 1, 1))
         self.activate = torch.nn.LeakyReLU(0.2)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Collection, Dict, List, Mapping, Optional, Set, Tuple, Type
+from typing import Dict, List, Mapping, Optional, Set, Tuple, Type
 
 import torch
 
 from squeeze_patch.adapters.content import Kept
 from squeeze_patch.adapters.roles import StateDicts
-from squeeze_patch.adapters.rosinality.body import FlatBody, State
-from squeeze_patch.adapters.rosinality.layers import conv_channels, torgb_channels
+from squeeze_patch.adapters.rosinality.body import Blocks, FlatBody, State
+from squeeze_patch.adapters.rosinality.layers import conv_places, kept_places, torgb_places
 from squeeze_patch.adapters.rosinality.layout import Layout, find_layer_paths, get, known_layout
 from squeeze_patch.adapters.rosinality.standin import Generator
 from squeeze_patch.adapters.rosinality.standin_basicsr import StyleGAN2Generator, StyleGAN2GeneratorClean
@@ -30,8 +30,8 @@ DUAL = (
 class RosinalityStates(StateDicts):
     """The role of files of state dicts."""
 
-    def from_state(self, state: State, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:
-        return from_state(state, squeezed)
+    def from_state(self, state: State, blocks: Blocks = None) -> Optional[torch.nn.Module]:
+        return from_state(state, blocks)
 
     def is_of_family(self, state: State) -> bool:
         return _body(state) is not None or any(name.startswith(RESTORATION) for name in state)
@@ -47,23 +47,32 @@ class RosinalityStates(StateDicts):
     def kept_entries(
         self, network: torch.nn.Module, kept: Mapping[str, Kept]
     ) -> Dict[str, List[Tuple[int, torch.Tensor]]]:
-        layout, entries = known_layout(network), {}
+        layout = known_layout(network)
+        found: Dict[str, List[Tuple[int, torch.Tensor]]] = {}
         for name, channels in kept.items():
             paths = find_layer_paths(network, name)
-            for layer, dims in (
-                (paths.conv1, conv_channels(get(network, paths.conv1), layout)),
-                (paths.torgb, torgb_channels(layout)),
-            ):
-                entries.update({f"{layer}.{parameter}": [(dim, channels.outputs)] for parameter, dim in dims.items()})
-        return entries
+            parts = {
+                paths.conv1: kept_places(
+                    conv_places(get(network, paths.conv1), layout), outputs=channels.outputs, inputs=channels.inner
+                ),
+                paths.torgb: kept_places(torgb_places(layout), inputs=channels.outputs),
+            }
+            if paths.up:
+                places = conv_places(get(network, paths.up), layout)
+                parts[paths.up] = kept_places(places, outputs=channels.inner, inputs=channels.inputs)
+            elif channels.inner is not None:
+                found[layout.const] = [(1, channels.inner)]
+            for layer, changed in parts.items():
+                found.update({f"{layer}.{parameter}": list(dims.items()) for parameter, dims in changed.items()})
+        return found
 
 
-def from_state(state: State, squeezed: Optional[Collection[str]] = None) -> Optional[torch.nn.Module]:
+def from_state(state: State, blocks: Blocks = None) -> Optional[torch.nn.Module]:
     """A stand-in for the generator of ``state``, dense or squeezed; None where it is of no lineage of this family.
 
     Args:
         state: of the whole generator.
-        squeezed: names of the squeezed blocks, where they are known; else told from shapes.
+        blocks: {squeezed or narrowed block: whether it has excite}, where they are known; else told from shapes.
 
     Raises:
         UnsupportedModelError: it has tensors that the lineage's generator does not have, or lacks some; or it is of a
@@ -81,7 +90,7 @@ def from_state(state: State, squeezed: Optional[Collection[str]] = None) -> Opti
     other = f"this looks like the state of {body.layout.host}, but is another network's"
     try:
         with torch.random.fork_rng(devices=[]):
-            G = body(state, squeezed)
+            G = body(state, blocks)
     except KeyError as error:
         raise UnsupportedModelError(f"{other}: it has no {error.args[0]}") from error
     except ValueError as error:  # a weight of fewer dimensions

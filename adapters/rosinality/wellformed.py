@@ -8,8 +8,9 @@ from typing import Any, Iterator
 
 import torch
 
+from squeeze_patch.adapters.rosinality.block import read_block
 from squeeze_patch.adapters.rosinality.body import FlatBody
-from squeeze_patch.adapters.rosinality.layout import filter_of, get, layer_paths, read_block
+from squeeze_patch.adapters.rosinality.layout import filter_of, get, layer_paths
 
 #: taps of a filter along a side; the hosts' has 4
 MOST_TAPS = 16

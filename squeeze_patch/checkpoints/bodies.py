@@ -156,14 +156,14 @@ def stand_in(value: Any, plan: Optional[Plan] = None, where: str = "") -> Option
     """
     if not is_state(value):
         return None
-    squeezed = None if plan is None else [block.name for block in plan.blocks]
+    blocks = None if plan is None else {block.name: block.excite for block in plan.blocks}
     try:
         states = next((states for states in _roles() if states.is_of_family(value)), None)
         if states is None:
             return None
         if len(value) > MOST:
             raise CheckpointError(f"the generator has {len(value):,} tensors: no StyleGAN2 generator has so many")
-        body = states.from_state(value, squeezed)
+        body = states.from_state(value, blocks)
         if body is not None:
             _check_tensors(value)
             attach_plan_of_shapes(locate(body), stored=plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -23,7 +23,7 @@ from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.stored import HostedFile
 from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError
-from squeeze_patch.surgery.status import status
+from squeeze_patch.surgery.status import status, status_of_part
 
 #: latents behind the mean style of files that store none, as many as stylegan2-pytorch by rosinality takes
 LATENTS = 4096
@@ -135,7 +135,7 @@ def _is_there(data: Any, found: Mapping[str, Located], family: Adapter) -> bool:
 def _carried(source: Path, family: Adapter, role: Interchange, found: Mapping[str, Located], data: Any) -> _Done:
     """``found``: {role: generator of the source}."""
     states, computed = _common(found, data)
-    made = {entry: _made(role, state) for entry, state in states.items()}
+    made = {entry: _made(role, state, found[entry]) for entry, state in states.items()}
     for entry, G in found.items():
         _prove(f"{source}: {entry}", G, locate(made[entry]), states[entry])
     example, state = next(iter(made.values())), next(iter(states.values()))
@@ -180,11 +180,16 @@ def _common(found: Mapping[str, Located], data: Any) -> Tuple[Dict[str, Dict[str
     return states, computed
 
 
-def _made(role: Interchange, state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    """A generator of the other family, with its Plan on it where it is squeezed."""
+def _made(role: Interchange, state: Mapping[str, torch.Tensor], source: Located) -> torch.nn.Module:
+    """A generator of the other family, with the Plan of ``source`` on it where that is squeezed."""
     with torch.random.fork_rng(devices=[]):
         G = role.from_common(state)
-    attach_plan_of_shapes(locate(G))
+    made = locate(G)
+    plan, names = status_of_part(source).plan, {a.name: b.name for a, b in zip(source.specs, made.specs)}
+    if plan is not None:
+        blocks = tuple(replace(block, name=names[block.name]) for block in plan.blocks if block.name in names)
+        plan = replace(plan, family=made.adapter.name, blocks=blocks)
+    attach_plan_of_shapes(made, stored=plan)
     return G
 
 

@@ -99,8 +99,10 @@ class BlockFit:
         return simulation.without_margin(styled, self.step.window)
 
     def _conv0(self, inner: Optional[torch.Tensor], inputs: Optional[torch.Tensor]) -> Optional[ConvWeights]:
-        """Where it reads what is left of a narrowed block's channels."""
-        if inputs is None or self.block.conv0 is None:
+        """Where it reads what is left of a narrowed block's channels, and is built anew."""
+        spec = self.block.spec
+        stays = (self.shape.inputs, self.shape.inner) == (spec.dense_inputs, spec.channels)
+        if inputs is None or self.block.conv0 is None or stays:
             return None
         assert self.step.x is not None
         assert self.student.x is not None

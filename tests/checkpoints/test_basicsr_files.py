@@ -127,6 +127,11 @@ def test_convert_and_load(host: FlatHost, tmp_path: Path) -> None:
         assert torch.equal(host.images(G, z, c, noise), host.images(expected, z, c, noise))
     other = squeeze_patch.load(host.generator(resolution=16), tmp_path / "squeezed.pth", entry="params")
     assert all(torch.equal(value, data["params"][name]) for name, value in other.state_dict().items())
+    with pytest.raises(squeeze_patch.StateError, match="params is squeezed already"):
+        convert(tmp_path / "squeezed.pth", tmp_path / "twice.pth")
+
+    convert(tmp_path / "net_g.pth", tmp_path / "rows.pth", ratio=2, init="weights")  # leaves conv1's rows as they were
+    data = read_entries(tmp_path / "rows.pth", trust=False)
     rows = {name: dense[name].style_convs[1].modulated_conv.weight[0] for name in dense}
     kept = {
         name: [
@@ -137,8 +142,6 @@ def test_convert_and_load(host: FlatHost, tmp_path: Path) -> None:
     }
     assert len(kept["params"]) == 16
     assert kept["params"] == kept["params_ema"]
-    with pytest.raises(squeeze_patch.StateError, match="params is squeezed already"):
-        convert(tmp_path / "squeezed.pth", tmp_path / "twice.pth")
 
 
 def test_one_entry_alone(host: FlatHost, tmp_path: Path) -> None:

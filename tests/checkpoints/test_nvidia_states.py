@@ -15,6 +15,7 @@ from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.checkpoints.transfer import transfer
 from squeeze_patch.testing import float_error, trained
+from squeeze_patch.testing.shapes_contract import KINDS, plan_of_kind
 from tests.helpers import FORKS, HOSTS, same, tensors
 from tests.hosts import Host
 
@@ -43,6 +44,21 @@ def test_bodies_are_the_hosts(name: str, classes: int, tmp_path: Path) -> None:
         assert squeeze_patch.status(body).plan == squeeze_patch.status(loaded).plan
         expected = host.images(loaded, z, c)
         assert (body(z, c, noise_mode="const") - expected).abs().max() <= float_error(loaded, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_shapes(draggan: Host, tmp_path: Path, kind: str) -> None:
+    G = trained(draggan.generator())
+    plan = plan_of_kind(G, kind)
+    torch.save({"state_dict": G.state_dict()}, tmp_path / "dense.pth")
+    convert(tmp_path / "dense.pth", tmp_path / "new.pth", plan=plan, init="weights")
+    body: Any = read(tmp_path / "new.pth", trust=False)["state_dict"]
+    status = squeeze_patch.status(body)
+    assert (status.state, status.plan) == ("squeezed", plan)
+    loaded = squeeze_patch.load(draggan.generator(), tmp_path / "new.pth")
+    z, c = draggan.latents(loaded)
+    expected = draggan.images(loaded, z, c)
+    assert (body(z, c, noise_mode="const") - expected).abs().max() <= float_error(loaded, expected)
 
 
 def test_moments_follow(draggan: Host, tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ def test_tensors_are_those_of_the_generator_squeezed_in_memory(snapshot: Snapsho
     assert list(data["g_ema"]) == list(squeezed.state_dict())
     for name, value in squeezed.state_dict().items():
         assert torch.equal(data["g_ema"][name], value), name
+
+
+def test_both_generators_keep_the_same_rows(snapshot: Snapshot, tmp_path: Path) -> None:
+    """By the start that leaves conv1's rows as they were."""
+    convert(snapshot.path, tmp_path / "squeezed.pt", ratio=2, init="weights")
+    data = entries_of(tmp_path / "squeezed.pt")
     rows = {name: snapshot.entries[name]["convs.3.conv.weight"][0] for name in ("g", "g_ema")}
     kept = {
         name: [int((rows[name] == row).flatten(1).all(dim=1).nonzero()) for row in data[name]["convs.3.conv.weight"][0]]
@@ -92,7 +98,7 @@ def test_load(snapshot: Snapshot, tmp_path: Path) -> None:
 
 
 def test_moments_follow_the_kept_channels(snapshot: Snapshot, tmp_path: Path) -> None:
-    convert(snapshot.path, tmp_path / "squeezed.pt", ratio=2)
+    convert(snapshot.path, tmp_path / "squeezed.pt", ratio=2, init="weights")
     data = entries_of(tmp_path / "squeezed.pt")
     G = squeeze_patch.load(snapshot.host.generator(), tmp_path / "squeezed.pt", entry="g").train()
     optimiser = torch.optim.Adam(G.parameters(), lr=1, betas=(0.0, 0.5))

@@ -19,6 +19,7 @@ from squeeze_patch.adapters.rosinality.interchange import RosinalityInterchange
 from squeeze_patch.checkpoints.transfer import transfer
 from squeeze_patch.cli import main
 from squeeze_patch.testing import float_error, trained
+from squeeze_patch.testing.shapes_contract import KINDS, plan_of_kind
 from tests.helpers import FLAT_HOSTS
 from tests.hosts import SHIMS, Host
 from tests.hosts.flat import FlatHost
@@ -238,3 +239,38 @@ def test_official_sizes_name_the_hosts_arguments(draggan: Host) -> None:
         found = locate(G)
         words = RosinalityInterchange().constructor_hint(found.interchange.to_common(G, found.network))
         assert words == f"Generator({resolution}, 512, 8, channel_multiplier={multiplier})"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_shapes(rosinality: FlatHost, draggan: Host, tmp_path: Path, kind: str) -> None:
+    """The Plan goes along, for what no tensor tells."""
+    source = FLAT_HOSTS["basicsr"]
+    with source.active():
+        G = trained(source.generator())
+        plan = plan_of_kind(G, kind)
+        torch.save({"params_ema": G.state_dict()}, tmp_path / "dense.pth")
+        squeeze_patch.convert(tmp_path / "dense.pth", tmp_path / "squeezed.pth", plan=plan, init="weights")
+        squeeze_patch.load(G, tmp_path / "squeezed.pth")
+        z, c = source.latents(G)
+        images = source.images(G, z, c)
+    transfer(tmp_path / "squeezed.pth", tmp_path / "network.pt", "rosinality")
+    with rosinality.active():
+        H = rosinality.generator(channel_base=1024)
+        squeeze_patch.load(H, tmp_path / "network.pt")
+        assert (rosinality.images(H, z, c) - images).abs().max() <= float_error(G, images)
+    generators = [G, H]
+    if kind == "mixed":  # what is left of the narrowed block is no number of channels that the host's options make
+        with pytest.raises(squeeze_patch.UnsupportedModelError, match="channel_base"):
+            transfer(tmp_path / "squeezed.pth", tmp_path / "network.pkl", "nvidia", host=draggan.folder)
+    else:
+        transfer(tmp_path / "squeezed.pth", tmp_path / "network.pkl", "nvidia", host=draggan.folder)
+        with draggan.active():
+            generators.append(pickle.loads((tmp_path / "network.pkl").read_bytes())["G_ema"])
+            assert (draggan.images(generators[-1], z, c) - images).abs().max() <= float_error(G, images)
+    kept = []
+    for network in generators:
+        status = squeeze_patch.status(network)
+        assert status.state == "squeezed"
+        assert status.plan is not None
+        kept.append([(b.resolution, b.inner, b.width, b.excite, b.kept, b.kept_inner) for b in status.plan.blocks])
+    assert all(each == kept[0] for each in kept)

@@ -13,8 +13,11 @@ from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.content import Kept
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.evaluation.pixels import psnr
+from squeeze_patch.initialization.from_weights import starts_from_weights
 from squeeze_patch.initialization.regression import regress
 from squeeze_patch.initialization.selection import select_channels
+from squeeze_patch.planning.plans import BlockPlan
+from squeeze_patch.planning.shapes import shapes_of
 from squeeze_patch.surgery.apply import squeeze
 from tests.helpers import images_of
 
@@ -120,3 +123,22 @@ def test_averaging_two_starts_with_the_same_channels_makes_sense() -> None:
     apart = psnr(of_a, of_b)
     assert psnr(of_a, of_middle) > apart
     assert psnr(of_b, of_middle) > apart
+
+
+def test_convolutions_that_stay_are_not_refitted() -> None:
+    """Behind a narrowed block of all its channels: conv0 reads features that are not the dense ones, but is the dense
+    one's own object, which no start changes."""
+    found = locate(trained_generator())
+    rows = [(0.5, False), (1.0, False), (1.0, True)]
+    blocks = [
+        BlockPlan(
+            s.name, s.resolution, s.channels, s.channels // 2 if excite else int(s.channels * share), excite=excite
+        )
+        for s, (share, excite) in zip(found.specs, rows)
+    ]
+    shapes = shapes_of(found.specs, blocks)
+    made = starts_from_weights(found.dense_blocks(), shapes, lambda n: found.sample_w(n, 0))
+    _, second, third = (made[block.name] for block in blocks)
+    assert second.conv0 is not None
+    assert third.conv0 is None
+    assert third.conv1 is not None
