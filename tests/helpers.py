@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import pickle
-import sys
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 

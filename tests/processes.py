@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -15,13 +16,18 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 from click.testing import CliRunner
 
+#: seconds that a process may take
+LONGEST = 900
 #: Reads calls, a JSON object a line, and forks a process for each, whose exit code it prints. The child goes on as
-#: `python ARGUMENTS...` would: with the caller's variables, folder and files, the paths that PYTHONPATH names, and nothing
-#: imported but one module and what that imports.
+#: `python ARGUMENTS...` would: with the caller's variables, folder and files, the paths that PYTHONPATH names, and
+#: nothing imported but one module, what that imports, and what torch imports with the first step of an optimiser.
 FORKING = """
-import importlib, json, os, runpy, sys
+import gc, importlib, importlib.util, json, os, runpy, sys
 own = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 importlib.import_module(sys.argv[1])
+if importlib.util.find_spec("torch._dynamo"):
+    importlib.import_module("torch._dynamo")
+gc.freeze()
 paths = [path for path in sys.path[1:] if path not in own]
 for line in sys.stdin:
     call = json.loads(line)
@@ -68,11 +74,14 @@ class Forks:
             call = {"arguments": arguments, "cwd": str(cwd), "env": env, "streams": list(map(str, streams))}
             self.server.stdin.write(json.dumps(call) + "\n")
             self.server.stdin.flush()
+            if not select.select([self.server.stdout], [], [], LONGEST)[0]:
+                self.server.kill()
+                raise subprocess.TimeoutExpired(arguments, LONGEST)
             code = int(self.server.stdout.readline())
             return subprocess.CompletedProcess(arguments, code, *(stream.read_text() for stream in streams))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def forks(module: str) -> Forks:
     """One for each module."""
     return Forks(module)
@@ -84,9 +93,15 @@ def environment_with(*paths: Any, **more: str) -> Dict[str, str]:
 
 
 def python(*arguments: str, cwd: Path, env: Dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """``python SCRIPT ...`` or ``python -m MODULE ...`` in a process that `forks` has made, whatever its exit code.
+    """``python SCRIPT ...`` or ``python -m MODULE ...``, whatever its exit code, in a process that `forks` has made.
 
-    Only commands of squeeze_patch have it imported to begin with."""
+    Only commands of squeeze_patch have it imported to begin with. Where a folder of PYTHONPATH changes how Python
+    starts, it is started anew.
+    """
+    if any((Path(path) / "sitecustomize.py").is_file() for path in env.get("PYTHONPATH", "").split(os.pathsep)):
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=LONGEST, check=False
+        )
     ours = arguments[0] == "-m" and arguments[1].split(".")[0] == "squeeze_patch"
     return forks("squeeze_patch.cli" if ours else "torch").run(arguments, cwd, env)
 
