@@ -23,9 +23,10 @@ os.environ.update(CUDA_HOME="", CUDA_PATH="")
 torch.set_num_threads(1)  # networks this small gain nothing from more; on a busy machine more of them cost tenfold
 
 
-def pytest_collection_finish() -> None:
-    """What is imported by now is never garbage: whatever times calls collects it before each, half a second in a
-    process as large as this one."""
+@pytest.fixture(scope="module", autouse=True)
+def _settled() -> None:
+    """What is there by now is never garbage: whatever times calls collects it before each, half a second in a process
+    as large as this one becomes with the modules that tests import as they go."""
     gc.collect()
     gc.freeze()
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
@@ -24,7 +22,7 @@ from tests.hosts import HERE, Host, flat
 from tests.hosts.flat import FlatHost, optimiser_step
 from tests.hosts.lucidrains import LucidrainsHost
 from tests.hosts.lucidrains import lucidrains as lucidrains_host
-from tests.processes import command_runner, environment_with
+from tests.processes import command_runner, environment_with, python
 
 #: of the repository
 ROOT = Path(__file__).parent.parent
@@ -215,10 +213,7 @@ def script_environment(host: FlatHost) -> Dict[str, str]:
 
 def run_in_host(host: Host, tmp_path: Path, *arguments: str) -> None:
     (tmp_path / "runner.py").write_text(RUNNER)
-    command = [sys.executable, str(tmp_path / "runner.py"), *arguments]
-    done = subprocess.run(
-        command, env=host.environment(), cwd=host.folder, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = python(str(tmp_path / "runner.py"), *arguments, cwd=host.folder, env=host.environment())
     assert done.returncode == 0, done.stderr
 
 

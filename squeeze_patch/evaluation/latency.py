@@ -97,10 +97,11 @@ def interleaved(
         clock: what tells the seconds; `time.process_time` leaves out what other processes take.
     """
     seconds: Dict[str, List[float]] = {name: [] for name in actions}
+    gc.collect()
     for index in range(warm_up + repeats):
         names = list(actions) if index % 2 == 0 else list(actions)[::-1]
         for name in names:
-            gc.collect()
+            gc.collect(1)  # what calls have left; all of a process that has imported much takes longer than a call
             synchronize()
             start = clock()
             actions[name]()
@@ -184,8 +185,9 @@ def timed_pairs(dense: Any, squeezed: Any, batch: int = 1) -> Iterator[TimedPair
     with evaluation(dense), evaluation(squeezed):
         once = min(timed(name, 1)[0] for _ in range(WARM_UP) for name in actions)
     times = max(1, round(SHORTEST / max(once, 1e-9)))
+    gc.collect()
     while True:
-        gc.collect()
+        gc.collect(1)  # what the pair before has left
         for names in (("dense", "squeezed"), ("squeezed", "dense")):
             with evaluation(dense), evaluation(squeezed):
                 found = {name: timed(name, times) for name in names}

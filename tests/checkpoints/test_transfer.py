@@ -23,6 +23,7 @@ from squeeze_patch.testing.shapes_contract import KINDS, plan_of_kind
 from tests.helpers import FLAT_HOSTS
 from tests.hosts import SHIMS, Host
 from tests.hosts.flat import FlatHost
+from tests.processes import environment_with, python
 
 SCRIPT = """
 import sys
@@ -208,8 +209,8 @@ def test_relatives_with_other_layers_are_refused(gfpgan: FlatHost) -> None:
 
 def test_a_host_is_needed_to_make_a_pickle(rosinality: FlatHost, tmp_path: Path) -> None:
     torch.save({"g_ema": trained(rosinality.generator()).state_dict()}, tmp_path / "network.pt")
-    command = [sys.executable, "-m", "squeeze_patch", "convert", "network.pt", "network.pkl", "--to", "nvidia"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    command = ("-m", "squeeze_patch", "convert", "network.pt", "network.pkl", "--to", "nvidia")
+    run = python(*command, cwd=tmp_path, env=environment_with())
     assert run.returncode == 2
     assert "--host DIR" in run.stderr
     assert not (tmp_path / "network.pkl").exists()

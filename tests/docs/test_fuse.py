@@ -10,7 +10,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.testing import float_error, trained
-from tests.docs.pages import Page, python, shell
+from tests.docs.pages import Page, commands, python
 from tests.helpers import write_checkpoint
 from tests.hosts import Host
 
@@ -28,7 +28,7 @@ def test_fuse(draggan: Host, capsys: pytest.CaptureFixture[str]) -> None:
 def test_file(draggan: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_checkpoint(draggan, tmp_path / "network.pkl", resolution=16)
-    shell(PAGE["file"], cwd=tmp_path)
+    commands(PAGE["file"])
     G = read(tmp_path / "squeezed.pkl", trust=False)["G_ema"]
     assert squeeze_patch.status(G).fused_blocks == 3
     z, c = draggan.latents(G, n=2)

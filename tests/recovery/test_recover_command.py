@@ -26,6 +26,7 @@ from squeeze_patch.recovery.session import Step
 from squeeze_patch.recovery.state_file import Evaluation
 from tests.helpers import SAMPLE_SCRIPT, SMALL, cli, run_in_host, write_checkpoint
 from tests.hosts import SHIMS, Host
+from tests.processes import python
 
 QUICK = ["--steps", "6", "--every", "2", "--batch", "4", "--device", "cpu", "--trust"]
 
@@ -185,14 +186,7 @@ def test_two_processes_do_what_one_does(draggan: Host, folder: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for out, launcher in (("one.pkl", []), ("two.pkl", torchrun)):
         command = [*launcher, "-m", "squeeze_patch", "recover", *files, "--out", str(folder / out), *options]
-        done = subprocess.run(
-            [sys.executable, *command],
-            env=environment(draggan),
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        done = python(*command, cwd=folder, env=environment(draggan))
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("written") == 1
     logs = [[json.loads(x) for x in (folder / f"{n}.jsonl").read_text().splitlines()] for n in ("one", "two")]
