@@ -25,10 +25,9 @@ from typing import Any, List, Mapping, Optional, Union
 import torch
 
 from squeeze_patch.adapters.base import Adapter, Surgery
-from squeeze_patch.adapters.content import Affine, BlockShape, BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import Affine, BlockShape, BlockSpec, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.layers import (
     HOOKS,
-    as_large_as,
     class_named,
     fill_excite,
     is_parametrised,
@@ -45,9 +44,7 @@ from squeeze_patch.adapters.nvidia.running import NvidiaRunning, sample_styles
 from squeeze_patch.adapters.nvidia.states import NvidiaStates
 from squeeze_patch.adapters.nvidia.stored import BOOKKEEPING
 from squeeze_patch.adapters.nvidia.unpickling import NvidiaPickles
-from squeeze_patch.errors import UnsupportedModelError
-
-_SLOPES = {"lrelu": 0.2, "relu": 0.0, "linear": 1.0}
+from squeeze_patch.adapters.nvidia.weights import affine_of, check_filter, conv_of, load_conv, write_affine
 
 
 class NvidiaSurgery(Surgery):
@@ -88,15 +85,15 @@ class NvidiaSurgery(Surgery):
         block = self.get_block(network, name)
         torgb = block.torgb
         first = block.in_channels == 0
-        rgb_style = _affine(torgb.affine)
+        rgb_style = affine_of(torgb.affine)
         for layer, where in ((block, name), *(() if first else ((block.conv0, f"{name}.conv0"),))):
-            _check_filter(layer, where)
+            check_filter(layer, where)
         return DenseBlock(
             spec=_spec(network, name),
             const=value(block.const) if first else None,
-            conv0=None if first else _conv(block.conv0, f"{name}.conv0"),
+            conv0=None if first else conv_of(block.conv0, f"{name}.conv0"),
             fir=value(block.resample_filter),
-            conv1=_conv(block.conv1, f"{name}.conv1"),
+            conv1=conv_of(block.conv1, f"{name}.conv1"),
             rgb_weight=value(torgb.weight)[:, :, 0, 0],
             rgb_style=Affine(rgb_style.weight * torgb.weight_gain, rgb_style.bias * torgb.weight_gain),
             rgb_bias=value(torgb.bias),
@@ -125,9 +122,9 @@ class NvidiaSurgery(Surgery):
                 if kept.inner is not None:
                     new.const.copy_(dense.const[kept.inner.to(dense.const.device)])
             elif new.conv0 is not dense.conv0:
-                _load_conv(new.conv0, dense.conv0, start.conv0, kept.inner, kept.inputs)
-            _load_conv(new.conv1, dense.conv1, start.conv1, kept.outputs, kept.inner)
-            _write_affine(new.torgb.affine, start.rgb_style, new.torgb.weight_gain)
+                load_conv(new.conv0, dense.conv0, start.conv0, kept.inner, kept.inputs)
+            load_conv(new.conv1, dense.conv1, start.conv1, kept.outputs, kept.inner)
+            write_affine(new.torgb.affine, start.rgb_style, new.torgb.weight_gain)
             new.torgb.weight.copy_(start.rgb_weight[:, :, None, None])
             new.torgb.bias.copy_(start.rgb_bias)
             fill_excite(getattr(new, "excite", None), start)
@@ -276,61 +273,6 @@ def _spec(network: Any, name: str) -> BlockSpec:
         is_last=bool(block.is_last),
         sides=None if height == width == block.resolution else (height, width),
         inner=None if weight.shape[1] == channels else weight.shape[1],
-    )
-
-
-def _affine(layer: Any) -> Affine:
-    return Affine(value(layer.weight) * layer.weight_gain, value(layer.bias) * layer.bias_gain)
-
-
-def _write_affine(layer: Any, style: Affine, gain: float) -> None:
-    layer.weight.copy_(style.weight / (layer.weight_gain * gain))
-    layer.bias.copy_(style.bias / (layer.bias_gain * gain))
-
-
-def _load_conv(
-    new: Any,
-    dense: Any,
-    refitted: Optional[ConvWeights],
-    outputs: Optional[torch.Tensor],
-    inputs: Optional[torch.Tensor],
-) -> None:
-    """Write what is kept of a dense convolution, or what was fitted in its place, into a smaller one."""
-    state = dense.state_dict()
-    cut = {"weight": (outputs, inputs), "bias": (outputs,), "affine.weight": (inputs,), "affine.bias": (inputs,)}
-    for name, indices in cut.items():
-        for dim, index in enumerate(indices):
-            if index is not None:
-                state[name] = state[name].index_select(dim, index.to(state[name].device))
-    if refitted is not None:
-        state.update(weight=as_large_as(refitted.weight, state["weight"]), bias=refitted.bias)
-        if "noise_strength" in state:
-            state["noise_strength"] = torch.tensor(refitted.noise_strength)
-    new.load_state_dict({name: state[name] for name in new.state_dict()})
-
-
-def _check_filter(layer: Any, where: str) -> None:
-    shape = tuple(layer.resample_filter.shape)
-    if shape != (4, 4):
-        raise UnsupportedModelError(
-            f"{where} upsamples with a filter of shape {list(shape)}; a trained start knows filters of 4 x 4 taps. "
-            "Use init='random' and train"
-        )
-
-
-def _conv(layer: Any, where: str) -> ConvWeights:
-    if layer.activation not in _SLOPES:
-        raise UnsupportedModelError(
-            f"{where} has activation '{layer.activation}'; a trained start knows {', '.join(_SLOPES)}. "
-            "Use init='random' and train"
-        )
-    return ConvWeights(
-        weight=value(layer.weight),
-        style=_affine(layer.affine),
-        bias=value(layer.bias),
-        noise_strength=layer.noise_strength.detach().item() if layer.use_noise else 0.0,
-        slope=_SLOPES[layer.activation],
-        gain=float(layer.act_gain),
     )
 
 

@@ -30,8 +30,9 @@ from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress, own_settings
-from squeeze_patch.surgery.apply import kept_like, relative, squeeze
+from squeeze_patch.surgery.apply import squeeze
 from squeeze_patch.surgery.fuse import fuse_part
+from squeeze_patch.surgery.relatives import kept_like, relative
 
 
 @dataclass(frozen=True)

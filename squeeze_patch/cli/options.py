@@ -68,7 +68,7 @@ def source_options(command: Decorated) -> Decorated:
     )
 
 
-class Budget(click.ParamType):
+class MultiplyAdds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A share of the dense generator's multiply-adds."""
 
     name = "budget"
@@ -95,7 +95,7 @@ def ratio_options(command: Decorated) -> Decorated:
                 "--budget",
                 "multiply_adds",
                 metavar="SHAREx",
-                type=Budget(),
+                type=MultiplyAdds(),
                 help="Multiply-adds that an image may take instead: 0.7x = 0.7 of the dense generator's.",
             ),
             click.option(

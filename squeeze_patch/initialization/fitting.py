@@ -118,7 +118,9 @@ class BlockFit:
         every = slice(None) if inner is None else inner
         if self.student.x is None or (self.block.spec.in_channels == 0 and conv0 is None):
             return self.step.styled[:, every]
-        conv = conv0 or _outputs(self.block.conv0, inner)
+        conv = conv0
+        if conv is None and self.block.conv0 is not None:
+            conv = _outputs(self.block.conv0, inner)
         style = _rows_of(self.block.conv1.style, inner)
         block = replace(self.block, conv0=conv, conv1=replace(self.block.conv1, style=style))
         return simulation.run_inner(block, self.student.x, self.ws, self.step.window)
@@ -139,7 +141,7 @@ class BlockFit:
     ) -> torch.Tensor:
         if conv1 is None and self.student.x is None:
             return self.step.y[:, outputs]
-        conv = conv1 or _outputs(self.block.conv1, outputs)
+        conv = _outputs(self.block.conv1, outputs) if conv1 is None else conv1
         return simulation.run_outer(replace(self.block, conv1=conv), styled, self.ws, self.step.window)
 
     def _readers(self, kept: Kept, dense: torch.Tensor, f: torch.Tensor, image: torch.Tensor) -> SqueezedStart:
@@ -172,9 +174,9 @@ class BlockFit:
         return Student(f, image, None if every else start.kept.outputs)
 
 
-def _outputs(conv: Optional[ConvWeights], kept: Optional[torch.Tensor]) -> Optional[ConvWeights]:
+def _outputs(conv: ConvWeights, kept: Optional[torch.Tensor]) -> ConvWeights:
     """The rows of kept outputs."""
-    if conv is None or kept is None:
+    if kept is None:
         return conv
     noise = conv.noise_strength
     strength = noise[kept] if isinstance(noise, torch.Tensor) else noise

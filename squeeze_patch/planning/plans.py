@@ -65,10 +65,10 @@ class BlockPlan:
     def from_dict(cls, data: Mapping[str, Any]) -> BlockPlan:
         """Inverse of `to_dict`; raises KeyError, TypeError or ValueError where it is damaged."""
         kept, kept_inner = (None if data.get(k) is None else tuple(map(int, data[k])) for k in ("kept", "kept_inner"))
-        numbers = [int(data[name]) for name in ("resolution", "channels", "width")]
+        resolution, channels_before, width_now = (int(data[name]) for name in ("resolution", "channels", "width"))
         inner = None if data.get("inner") is None else int(data["inner"])
         excite = data.get("excite", True)
-        block = cls(str(data["name"]), *numbers, kept, inner, excite, kept_inner)
+        block = cls(str(data["name"]), resolution, channels_before, width_now, kept, inner, excite, kept_inner)
         if not 0 < block.channels <= MOST_CHANNELS or not isinstance(excite, bool):
             raise ValueError(f"{block.name[:40]} has impossible channels")
         for width, channels in ((block.width, kept), (block.inner_width, kept_inner)):

@@ -14,7 +14,7 @@ from squeeze_patch.adapters.content import BlockShape, Kept
 from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.errors import LostWarning, PlanError, ProofError, SqueezeError, StateError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS, SEED, check_finite, check_init, trained_starts
-from squeeze_patch.planning.kept import kept_of, recorded
+from squeeze_patch.planning.kept import recorded
 from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
@@ -25,6 +25,7 @@ from squeeze_patch.surgery.belongings import belongings_of
 from squeeze_patch.surgery.originals import KEPT, forget, keep, put_back, undo
 from squeeze_patch.surgery.proof import UNCHANGED, build_twins, prove
 from squeeze_patch.surgery.references import parameters_held, redirect
+from squeeze_patch.surgery.relatives import kept_like, relative
 from squeeze_patch.surgery.remove import remove
 from squeeze_patch.surgery.status import Status, status, status_of
 
@@ -216,29 +217,6 @@ def _squeeze_target(
         raise
     if not keep_original:
         forget(target)
-
-
-def relative(like: Union[torch.nn.Module, Plan, None]) -> Optional[Plan]:
-    """The Plan of ``like=``.
-
-    Raises:
-        PlanError: it is a generator that is not squeezed.
-    """
-    if not isinstance(like, torch.nn.Module):
-        return like
-    found = status(like).plan
-    if found is None:
-        raise PlanError(f"like is a dense {type(like).__name__}; squeeze it first, then this generator like it")
-    return found
-
-
-def kept_like(request: Request, init: str) -> Optional[Dict[str, Kept]]:
-    """{block name: channels to keep} of a relative, None where none is asked for."""
-    if request.like is None:
-        return None
-    if INITS[init].make is None:
-        raise PlanError(f"like says which trained channels stay, and init='{init}' keeps none; use a trained start")
-    return kept_of(request.like)
 
 
 def _copy_new_layers(target: Target) -> None:

@@ -42,8 +42,7 @@ class AdapterContract(ShapesContract, abc.ABC):
         family: name of the adapter that has to be found; "" = any.
         cannot_pickle: why the family's dense generators cannot be pickled; "" = they can. The suite then demands that
             squeezed ones can too, and otherwise that dense ones really cannot.
-        shapes: whether the adapter builds blocks that are narrower inside, or narrowed without excite; where not, the
-            suite demands that it refuses them.
+        shapes: whether the adapter builds blocks of other shapes (`ShapesContract`); where not, it has to refuse them.
     """
 
     family: str = ""
