@@ -152,7 +152,7 @@ def chosen(G: Any, plan: squeeze_patch.Plan, selection: Selection, seed: int) ->
         block.name: Kept(
             torch.from_numpy(
                 np.sort(
-                    selection(seen.covariance[block.name].numpy(), seen.importance[block.name].numpy(), block.width)
+                    selection(seen.outer[block.name].numpy(), seen.gradients.outer[block.name].numpy(), block.width)
                 )
             )
         )

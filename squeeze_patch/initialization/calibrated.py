@@ -45,24 +45,21 @@ SMALL = 1 << 29
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """Of the dense generator, {block name: matrix [c, c]}: ``covariance`` of conv1's output, and ``importance``, the
-    quadratic form of what an error in it does to the image (positions of the block together); and the same of what
-    conv1 reads, conv0's output times the style."""
-
-    covariance: Dict[str, torch.Tensor]
-    importance: Dict[str, torch.Tensor]
-    inner_covariance: Dict[str, torch.Tensor]
-    inner_importance: Dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class _Gradients:
-    """{block name: Gauss-Newton matrix of the image's squared error [c, c]}, summed over the block's positions, in
-    conv1's output, and in what it reads."""
+class Gradients:
+    """{block name: Gauss-Newton matrix of the image's squared error [c, c]}, summed over the block's positions: of an
+    error in conv1's output, and in what it reads, conv0's output times the style."""
 
     outer: Dict[str, torch.Tensor]
     inner: Dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of the dense generator: ``gradients``, and the covariances [c, c] of the same activations."""
+
+    outer: Dict[str, torch.Tensor]
+    inner: Dict[str, torch.Tensor]
+    gradients: Gradients
 
 
 @dataclass(frozen=True)
@@ -105,14 +102,21 @@ def calibrate(
     progress: Optional[Progress] = None,
     seed: int = 0,
     select: Select = select_channels,
-    rows_per_channel: int = ROWS_PER_CHANNEL,
+    gradients: Optional[Gradients] = None,
+    share: float = 1.0,
 ) -> Calibration:
-    """`calibrated_starts` and what they leave; fewer ``rows_per_channel`` are enough to compare shapes."""
+    """`calibrated_starts` and what they leave.
+
+    Args:
+        gradients: of `statistics`, where they are at hand.
+        share: of the positions that starts are fitted to; fewer are enough to compare shapes.
+    """
     with _threads(blocks):
-        counts = _counts(blocks, rows_per_channel)
+        counts = _counts(blocks, share)
         all_ws = sample_w(max(*counts, GRADIENTS))
         with_inner = any(shapes[s.name].inner < s.channels for s in (b.spec for b in blocks) if s.name in shapes)
-        gradients = None if kept is not None else _gradients(blocks, all_ws[:GRADIENTS], seed, with_inner)
+        if gradients is None and kept is None:
+            gradients = _gradients(blocks, all_ws[:GRADIENTS], seed, with_inner)
         starts: Dict[str, SqueezedStart] = {}
         student, error = Student(), 0.0
         for index, step in enumerate(simulation.dense_run(blocks, counts, all_ws, seed)):
@@ -131,7 +135,7 @@ def calibrate(
     return Calibration(starts, error)
 
 
-def _chooser(name: str, gradients: Optional[_Gradients], select: Select) -> Choose:
+def _chooser(name: str, gradients: Optional[Gradients], select: Select) -> Choose:
     """Which channels of a block stay, by what their errors do to the image."""
 
     def choose(which: str, rows: torch.Tensor, width: int) -> torch.Tensor:
@@ -145,17 +149,14 @@ def _chooser(name: str, gradients: Optional[_Gradients], select: Select) -> Choo
 
 def statistics(blocks: Sequence[DenseBlock], sample_w: Callable[[int], torch.Tensor], seed: int = 0) -> Statistics:
     """What the planner needs to spend parameters where they matter (``allocate="spectral"``); arguments as above."""
-    found = Statistics({}, {}, {}, {})
     with _threads(blocks):
         counts = _counts(blocks)
         ws = sample_w(max(*counts, GRADIENTS))
-        gradients = _gradients(blocks, ws[:GRADIENTS], seed)
+        found = Statistics({}, {}, _gradients(blocks, ws[:GRADIENTS], seed))
         for step in simulation.dense_run(blocks, counts, ws, seed):
             name, styled = step.block.spec.name, simulation.without_margin(step.styled, step.window)
-            found.covariance[name] = _covariance(simulation.rows(step.y))
-            found.importance[name] = gradients.outer[name]
-            found.inner_covariance[name] = _covariance(simulation.rows(styled))
-            found.inner_importance[name] = gradients.inner[name]
+            found.outer[name] = _covariance(simulation.rows(step.y))
+            found.inner[name] = _covariance(simulation.rows(styled))
     return found
 
 
@@ -171,11 +172,11 @@ def weighed(covariance: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     return gradient + ridge * torch.eye(len(gradient), dtype=gradient.dtype)
 
 
-def _gradients(blocks: Sequence[DenseBlock], ws: torch.Tensor, seed: int, with_inner: bool = True) -> _Gradients:
+def _gradients(blocks: Sequence[DenseBlock], ws: torch.Tensor, seed: int, with_inner: bool = True) -> Gradients:
     """The gradient of a random projection of the image, with independent standard normals, has the Gauss-Newton matrix
     as the expected product with itself. Where there are windows, the image is the last one's."""
     none = {block.spec.name: torch.zeros([block.spec.channels] * 2, dtype=torch.float64) for block in blocks}
-    sums = _Gradients(none, {name: matrix.clone() for name, matrix in none.items()} if with_inner else {})
+    sums = Gradients(none, {name: matrix.clone() for name, matrix in none.items()} if with_inner else {})
     windows = simulation.sample_windows(blocks, [len(ws)] * len(blocks), seed)
     random = torch.Generator().manual_seed(seed)
     for start in range(0, len(ws), GRADIENT_BATCH):
@@ -209,8 +210,10 @@ def _differentiable(
     return outer, inner, image
 
 
-def _counts(blocks: Sequence[DenseBlock], rows_per_channel: int = ROWS_PER_CHANNEL) -> List[int]:
-    return simulation.counts(blocks, rows_per_channel, MIN_SAMPLES, MIN_ROWS)
+def _counts(blocks: Sequence[DenseBlock], share: float = 1.0) -> List[int]:
+    """``share``: of the positions that starts are fitted to."""
+    samples, rows = max(round(share * MIN_SAMPLES), 1), round(share * MIN_ROWS)
+    return simulation.counts(blocks, round(share * ROWS_PER_CHANNEL), samples, rows)
 
 
 def _multiply_adds(spec: BlockSpec) -> int:

@@ -7,7 +7,7 @@ from typing import List, Optional, Sequence
 import torch
 
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.initialization.calibrated import calibrate, statistics, weighed
+from squeeze_patch.initialization.calibrated import Gradients, Statistics, calibrate, statistics, weighed
 from squeeze_patch.initialization.selection import rank_channels
 from squeeze_patch.planning.allocation import Allocation, Losses
 from squeeze_patch.planning.plans import Plan
@@ -15,8 +15,8 @@ from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import plan_of_blocks, shapes_of
 from squeeze_patch.planning.solver import Goal
 
-#: positions per channel behind the last comparison, fewer than behind a start
-ROWS_PER_CHANNEL = 16
+#: of the positions behind a start, how many the last comparison looks at
+SHARE = 0.25
 
 
 def allocate_spectrally(
@@ -35,10 +35,13 @@ def allocate_spectrally(
         seed: of the latents.
         uniform: one ratio for all blocks, where that meets the goal.
     """
-    plans = [_allocated(found, losses_of(found, seed), goal, request, multiple)]
+    seen = statistics_of(found, seed)
+    plans = [_allocated(found, losses_of(seen), goal, request, multiple)]
     plans += [] if uniform is None else [uniform]
     plans = [plan for plan in plans if plan.blocks]
-    return plans[0] if len(plans) == 1 else min(plans, key=lambda plan: _image_error(found, plan, seed))
+    if len(plans) == 1:
+        return plans[0]
+    return min(plans, key=lambda plan: _image_error(found, plan, seen.gradients, seed))
 
 
 def _allocated(found: Located, losses: Losses, goal: Goal, request: Request, multiple: Optional[int]) -> Plan:
@@ -54,24 +57,29 @@ def _allocated(found: Located, losses: Losses, goal: Goal, request: Request, mul
     return min(plans, key=lambda plan: abs(goal.saved(plan) - goal.share))
 
 
-def _image_error(found: Located, plan: Plan, seed: int) -> float:
+def _image_error(found: Located, plan: Plan, gradients: Gradients, seed: int) -> float:
     with torch.inference_mode(False):
         shapes = shapes_of(found.specs, plan.blocks)
         blocks = found.dense_blocks()
-        return calibrate(blocks, shapes, lambda n: found.sample_w(n, seed), rows_per_channel=ROWS_PER_CHANNEL).error
+        made = calibrate(blocks, shapes, lambda n: found.sample_w(n, seed), gradients=gradients, share=SHARE)
+    return made.error
 
 
-def losses_of(found: Located, seed: int) -> Losses:
-    """What the images of a dense generator lose with fewer channels behind each convolution, in the same units."""
+def statistics_of(found: Located, seed: int) -> Statistics:
+    """Of a dense generator on random latents."""
     with torch.inference_mode(False):
-        seen = statistics(found.dense_blocks(), lambda n: found.sample_w(n, seed))
+        return statistics(found.dense_blocks(), lambda n: found.sample_w(n, seed))
+
+
+def losses_of(seen: Statistics) -> Losses:
+    """What the images lose with fewer channels behind each convolution, in the same units."""
     return Losses(
-        {name: _loss(seen.covariance[name], seen.importance[name]) for name in seen.covariance},
-        {name: _loss(seen.inner_covariance[name], seen.inner_importance[name]) for name in seen.covariance},
+        {name: _loss(seen.outer[name], seen.gradients.outer[name]) for name in seen.outer},
+        {name: _loss(seen.inner[name], seen.gradients.inner[name]) for name in seen.inner},
     )
 
 
-def _loss(covariance: torch.Tensor, importance: torch.Tensor) -> Sequence[float]:
+def _loss(covariance: torch.Tensor, gradient: torch.Tensor) -> Sequence[float]:
     """What `rank_channels` leaves with the best 0, 1, ... c channels."""
-    left: Sequence[float] = rank_channels(covariance, weighed(covariance, importance), len(covariance))[1].tolist()
+    left: Sequence[float] = rank_channels(covariance, weighed(covariance, gradient), len(covariance))[1].tolist()
     return left
