@@ -175,7 +175,7 @@ def test_distillation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells are kept; the second run computes none."""
     pytest.importorskip("torch.utils.flop_counter", reason="torch before 2.1 does not count")
     monkeypatch.setattr(distillation, "SAMPLES", 64)
-    options = ["--out", str(tmp_path), "--steps", "0,1", "--rows", "2", "--reductions", "0.25", "--seeds", "1"]
+    options = ["--out", str(tmp_path), "--steps", "0,1", "--rows", "11", "--reductions", "0.25", "--seeds", "1"]
     assert "squeezed, random | 0.25 | 1 | 0:" in run("distillation", *options)
     assert (tmp_path / "distillation-demo.png").is_file()
     assert " | " not in run("distillation", *options)

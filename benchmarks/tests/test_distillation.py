@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 import squeeze_patch
-from benchmarks.distillation import PRUNED, ROWS, Cost, distil, key, multiply_adds, student_of, table
+from benchmarks.distillation import BY, PRUNED, REFITTED, ROWS, Cost, distil, key, multiply_adds, student_of, table
 from benchmarks.fidelity import images_of
-from benchmarks.pruning import by_activation_energy, by_weight_norm, prune, pruned_to
+from benchmarks.pruning import by_activation_energy, by_content, by_weight_norm, prune, pruned_to
 from benchmarks.variants import count
 from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
@@ -34,6 +36,8 @@ def test_pruning(score, images: torch.Tensor) -> None:  # type: ignore[no-untype
     target = squeeze_patch.plan(dense).parameters_after
     pruned = pruned_to(dense, target, score)
     assert abs(count(pruned.G) - target) / target < 0.02  # a channel of each layer is 3 % of the convolutions here
+    by_cost = pruned_to(dense, 0.7 * multiply_adds(dense), score, multiply_adds)
+    assert abs(multiply_adds(by_cost.G) / multiply_adds(dense) - 0.7) < 0.02
     name, kept = next(iter(pruned.kept.items()))
     assert scores[name, "conv1"][kept].min() >= scores[name, "conv1"].sort().values[-len(kept)]
 
@@ -50,12 +54,28 @@ def test_scores_by_hand() -> None:
     assert by_weight_norm(G)["b8", "conv0"][4] > 0
     assert by_activation_energy(G)["b8", "conv0"][5] == 0
     assert by_activation_energy(G)["b8", "conv0"][4] > 0
+    content = by_content(G)
+    assert content["b8", "conv0"].argmin() == 5  # weights that read zeros move by demodulation alone
+    assert not any(parameter.requires_grad for parameter in G.parameters())  # as it was
 
 
-@pytest.mark.parametrize("row", ["squeezed, random", *PRUNED])
+@pytest.mark.parametrize("score", PRUNED)
+def test_a_refit_helps_every_score(score: str, images: torch.Tensor) -> None:
+    """The same channels and widths, as many parameters."""
+    dense = trained_generator()
+    plain, _ = student_of(f"pruned by {score}", dense, 0.25, BY[0], seed=0)
+    fitted, pair = student_of(f"pruned by {score}{REFITTED}", dense, 0.25, BY[0], seed=0)
+    assert count(plain) == count(fitted)
+    assert psnr(images, images_of(fitted)) > psnr(images, images_of(plain)) + 1
+    assert {name: len(kept) for name, kept in pair.handed.items()} == {
+        name: getattr(plain.synthesis, name).conv1.weight.shape[0] for name in pair.tapped
+    }
+
+
+@pytest.mark.parametrize("row", ["squeezed, random", *(f"pruned by {score}" for score in PRUNED)])
 def test_poor_starts_learn_in_three_steps(row: str, images: torch.Tensor) -> None:
     dense = trained_generator()
-    G, pair = student_of(row, dense, 0.25, seed=0)
+    G, pair = student_of(row, dense, 0.25, BY[0], seed=0)
     before = images_of(G)
     distil(pair, steps=3, seed=0)
     assert psnr(images, images_of(G)) > psnr(images, before)
@@ -64,9 +84,12 @@ def test_poor_starts_learn_in_three_steps(row: str, images: torch.Tensor) -> Non
     assert all(not block._forward_hooks for block in dense.synthesis.children())
 
 
-def test_rows_have_one_size() -> None:
+@pytest.mark.parametrize(("by", "sized"), [(BY[0], count), (BY[1], multiply_adds)], ids=BY)
+def test_rows_have_one_size(by: str, sized: Any) -> None:
+    pytest.importorskip("torch.utils.flop_counter", reason="torch before 2.1 does not count")
     dense = trained_generator()
-    sizes = {row: count(student_of(row, dense, 0.25, seed=0)[0]) for row in ROWS}
+    rows = [row for row in ROWS if not row.endswith(REFITTED)]  # of the size of what is refitted
+    sizes = {row: sized(student_of(row, dense, 0.25, by, seed=0)[0]) for row in rows}
     assert max(sizes.values()) / min(sizes.values()) < 1.02  # as above
 
 
@@ -74,7 +97,7 @@ def test_multiply_adds_are_those_of_the_report() -> None:
     """But for the images' filter in squeezed blocks, a transposed convolution, which counts at input resolution."""
     pytest.importorskip("torch.utils.flop_counter", reason="torch before 2.1 does not count")
     dense = trained_generator()
-    squeezed, _ = student_of(ROWS[0], dense, DEFAULT_REDUCTION, 0)
+    squeezed, _ = student_of(ROWS[0], dense, DEFAULT_REDUCTION, BY[0], 0)
     found = report(locate(squeezed))
     assert multiply_adds(dense) == found.multiply_adds_before
     pixels = 8**2 + 16**2 + 32**2
@@ -84,5 +107,5 @@ def test_multiply_adds_are_those_of_the_report() -> None:
 def test_table() -> None:
     cells = {key(ROWS[0], 0.25, 0, seed): {"psnr": 20.0 + seed, "frechet": 1.0} for seed in range(3)}
     lines = table(cells, dict.fromkeys(ROWS, Cost(1000, 0.5)), 0.25, [0, 100], 3)
-    assert lines[1].split() == ["squeezed,", "calibrated", "1,000", "0.50", "21.0", "(20.0", "to", "22.0),", "1"]
+    assert lines[1].split() == [*ROWS[0].split(), "1,000", "0.50", "21.0", "(20.0", "to", "22.0),", "1"]
     assert all(line.split() == [*row.split(), "1,000", "0.50"] for line, row in zip(lines[2:], ROWS[1:]))
