@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Tuple, Union
 
 import torch
@@ -18,12 +18,14 @@ class BlockShape:
         width: q, outputs of conv1, which toRGB reads.
         excite: True = squeezed: excite makes the dense block's c channels again for the next one (the last block has
             none). False = narrowed: a block of the host's own class that hands on its q channels.
+        anew: whether conv0 is to be built anew though it keeps its size, to see what its class gives it.
     """
 
     inputs: int
     inner: int
     width: int
     excite: bool = True
+    anew: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import inspect
 import sys
 import types
 import uuid
+import weakref
 from typing import Any, List, Mapping, Optional, Union
 
 import torch
@@ -45,6 +46,9 @@ from squeeze_patch.adapters.nvidia.states import NvidiaStates
 from squeeze_patch.adapters.nvidia.stored import BOOKKEEPING
 from squeeze_patch.adapters.nvidia.unpickling import NvidiaPickles
 from squeeze_patch.adapters.nvidia.weights import affine_of, check_filter, conv_of, load_conv, write_affine
+
+#: conv0 of blocks in which it was built anew: it goes when the dense block comes back
+_OURS: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 
 class NvidiaSurgery(Surgery):
@@ -102,17 +106,18 @@ class NvidiaSurgery(Surgery):
     def build(self, network: torch.nn.Module, name: str, shape: BlockShape) -> Any:
         block = self.get_block(network, name)
         self.check_replaceable(block, name)
-        new = shaped_block(block, [shape.inputs, shape.inner, shape.width, shape.excite])
+        new = shaped_block(block, [shape.inputs, shape.inner, shape.width, shape.excite, shape.anew])
         if "conv0" in new._modules and new.conv0 is not block.conv0:
             refuse_hooks(block.conv0, f"{name}.conv0")
+            _OURS.add(new.conv0)
         for hooks in HOOKS:  # the same dictionaries, so that the handles that users hold stay valid
             if hasattr(block, hooks) and hasattr(new, hooks):
                 object.__setattr__(new, hooks, getattr(block, hooks))
         return new
 
     def check_replaceable(self, block: torch.nn.Module, name: str) -> None:
-        for child in ("conv1", "torgb", "excite"):
-            if hasattr(block, child):
+        for child in ("conv0", "conv1", "torgb", "excite"):
+            if hasattr(block, child) and (child != "conv0" or getattr(block, child) in _OURS):
                 refuse_hooks(getattr(block, child), f"{name}.{child}")
 
     def load_start(self, new: Any, dense: Any, start: SqueezedStart) -> None:

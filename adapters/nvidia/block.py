@@ -151,7 +151,9 @@ class SqueezedBlock(torch.nn.Module):
         return f"resolution={self.resolution:d}, channels={self.out_channels:d}, squeezed={self.squeezed_channels:d}"
 
 
-def squeeze_block(block: Any, width: int, inner: Optional[int] = None, inputs: Optional[int] = None) -> Any:
+def squeeze_block(
+    block: Any, width: int, inner: Optional[int] = None, inputs: Optional[int] = None, anew: bool = False
+) -> Any:
     """Build the squeezed counterpart of a dense block, with fresh random conv1, torgb and excite.
 
     Args:
@@ -160,6 +162,7 @@ def squeeze_block(block: Any, width: int, inner: Optional[int] = None, inputs: O
         width: q, the squeezed width, 1 to c.
         inner: p, outputs of conv0, or channels of const; None = c.
         inputs: channels that conv0 reads; None = as many as it does.
+        anew: build conv0 anew in any case.
 
     Returns:
         A `SqueezedBlock` on the same device, with the same training flag and the same frozen parameters; persistent in
@@ -184,7 +187,7 @@ def squeeze_block(block: Any, width: int, inner: Optional[int] = None, inputs: O
         fused_modconv_default=getattr(block, "fused_modconv_default", None),
     )
     new.register_buffer("resample_filter", block.resample_filter)
-    _put_first_half(new, block, inner, inputs)
+    _put_first_half(new, block, inner, inputs, anew)
     new.conv1 = rebuild_layer(conv1, in_channels=inner, out_channels=width)
     new.torgb = rebuild_layer(torgb, in_channels=width)
     if not block.is_last:
@@ -198,14 +201,14 @@ def squeeze_block(block: Any, width: int, inner: Optional[int] = None, inputs: O
     return new
 
 
-def narrow_block(block: Any, width: int, inner: int, inputs: int) -> Any:
+def narrow_block(block: Any, width: int, inner: int, inputs: int, anew: bool = False) -> Any:
     """Build a block of the host's own class with fewer channels, with fresh random layers; arguments as above."""
     new = block.__class__.__new__(block.__class__)
     vars(new).update(vars(block))
     for kind in ("_parameters", "_buffers", "_modules"):
         vars(new)[kind] = dict(vars(block)[kind])
     new.in_channels = inputs
-    _put_first_half(new, block, inner, inputs)
+    _put_first_half(new, block, inner, inputs, anew)
     new.conv1 = rebuild_layer(block.conv1, in_channels=inner, out_channels=width)
     new.torgb = rebuild_layer(block.torgb, in_channels=width)
     for name, layer in new._modules.items():
@@ -214,7 +217,7 @@ def narrow_block(block: Any, width: int, inner: int, inputs: int) -> Any:
     return new
 
 
-def _put_first_half(new: Any, block: Any, inner: int, inputs: int) -> None:
+def _put_first_half(new: Any, block: Any, inner: int, inputs: int, anew: bool) -> None:
     """const or conv0: the block's own where its size stays."""
     if block.in_channels == 0:
         const = block.const
@@ -225,20 +228,20 @@ def _put_first_half(new: Any, block: Any, inner: int, inputs: int) -> None:
         else:
             own = const is block.const
             new.const = const if own else torch.nn.Parameter(const, requires_grad=block.const.requires_grad)
-    elif tuple(block.conv0.weight.shape[:2]) == (inner, inputs):
+    elif not anew and tuple(block.conv0.weight.shape[:2]) == (inner, inputs):
         new.conv0 = block.conv0
     else:
         new.conv0 = rebuild_layer(block.conv0, in_channels=inputs, out_channels=inner)
 
 
 def shaped_block(block: Any, shape: Any) -> Any:
-    """The block that a Plan makes of ``block``: ``shape`` is q, or [inputs, p, q, whether it has excite]."""
+    """The block that a Plan makes of ``block``: ``shape`` is q, or [inputs, p, q, whether it has excite], and perhaps
+    whether conv0 is built anew in any case."""
     if isinstance(shape, int):
         return squeeze_block(block, shape)
-    inputs, inner, width, excite = shape
-    if excite:
-        return squeeze_block(block, width, inner, inputs)
-    return narrow_block(block, width, inner, inputs)
+    inputs, inner, width, excite, *anew = shape
+    build = squeeze_block if excite else narrow_block
+    return build(block, width, inner, inputs, any(anew))
 
 
 #: attributes that say what a layer computes and do not depend on its width

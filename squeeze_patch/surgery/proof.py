@@ -280,11 +280,12 @@ def exchanged(
 def build_twins(found: Located, shapes: Mapping[str, BlockShape]) -> Dict[str, torch.nn.Module]:
     """Squeezed or narrowed blocks as wide as the dense ones, as the adapter builds them; the caller's random numbers
     stay."""
-    full = {
-        spec.name: BlockShape(spec.dense_inputs, spec.channels, spec.channels, shapes[spec.name].excite)
-        for spec in found.specs
-        if spec.name in shapes
-    }
+    full: Dict[str, BlockShape] = {}
+    for spec in found.specs:
+        if spec.name in shapes:
+            shape, inputs, c = shapes[spec.name], spec.dense_inputs, spec.channels
+            is_new = (shape.inputs, shape.inner) != (inputs, c)
+            full[spec.name] = BlockShape(inputs, c, c, shape.excite, anew=is_new)
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         return {name: found.surgery.build(found.network, name, shape) for name, shape in full.items()}
 

@@ -1,0 +1,51 @@
+"""Blocks of other shapes in the NVIDIA family: what is the user's on an up-convolution that is built anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import squeeze_patch
+from squeeze_patch.testing import trained
+from squeeze_patch.testing.shapes_contract import plan_of_kind
+from tests.hosts import Host
+
+KINDS = ["inner", "narrow"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hooks_on_an_up_convolution_are_refused(kind: str, draggan: Host) -> None:
+    """Where it is built anew, when the block comes and when it goes; a shared one keeps them."""
+    G = trained(draggan.generator(resolution=16))
+    plan = plan_of_kind(G, kind)
+    handle = G.synthesis.b8.conv0.register_forward_hook(lambda *_: None)
+    with pytest.raises(squeeze_patch.StateError, match="b8.conv0 has hooks"):
+        squeeze_patch.apply(G, plan=plan, init="random")
+    assert squeeze_patch.status(G).state == "dense"
+    handle.remove()
+    squeeze_patch.apply(G, plan=plan, init="random")
+    handle = G.synthesis.b8.conv0.register_forward_hook(lambda *_: None)
+    with pytest.raises(squeeze_patch.StateError, match="b8.conv0 has hooks"):
+        squeeze_patch.remove(G)
+    handle.remove()
+    squeeze_patch.remove(G)
+    G.synthesis.b8.conv0.register_forward_hook(lambda *_: None)
+    squeeze_patch.remove(squeeze_patch.apply(G, init="random"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_hangs_on_an_up_convolution(kind: str, draggan: Host) -> None:
+    """A plain attribute goes to what takes its place, a changed setting as well; a layer inside it is refused."""
+    G: Any = trained(draggan.generator(resolution=16))
+    plan = plan_of_kind(G, kind)
+    G.synthesis.b8.conv0.note = "mine"
+    G.synthesis.b8.conv0.act_gain = 1.25
+    squeeze_patch.apply(G, plan=plan, init="random")
+    assert G.synthesis.b8.conv0.note == "mine"
+    assert G.synthesis.b8.conv0.act_gain == 1.25
+    squeeze_patch.remove(G)
+    G.synthesis.b8.conv0.more = G.synthesis.b4.conv1
+    with pytest.raises(squeeze_patch.ProofError, match="b8.conv0"):
+        squeeze_patch.apply(G, plan=plan, init="random")
+    assert squeeze_patch.status(G).state == "dense"
