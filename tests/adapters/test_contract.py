@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 import squeeze_patch
 from squeeze_patch.testing import AdapterContract, float_error, trained
+from squeeze_patch.testing.shapes_contract import plan_of_kind
 from tests.helpers import latents
 from tests.hosts import Host
 from tests.hosts.training import need_second_derivatives
@@ -105,6 +106,22 @@ def test_host_rebuilds_it_in_fp16(full_host: Host) -> None:
         b = rebuilt(z, c, noise_mode="const", force_fp32=True)
         # The only difference is the clamp at 256, which these activations do not reach.
         assert (a - b).abs().max() <= float_error(G, a)
+
+
+@pytest.mark.parametrize("kind", ["inner", "narrow"])
+def test_host_rebuilds_other_shapes_in_fp16(kind: str, full_host: Host) -> None:
+    import legacy  # the host's
+
+    dense = trained(full_host.generator())
+    G = squeeze_patch.apply(dense, plan=plan_of_kind(dense, kind), init="weights")
+    data = {"G": G, "D": full_host.discriminator(), "G_ema": copy.deepcopy(G)}
+    rebuilt = legacy.load_network_pkl(io.BytesIO(pickle.dumps(data)), force_fp16=True)["G_ema"]
+    assert squeeze_patch.status(rebuilt) == squeeze_patch.status(G)
+    assert [getattr(rebuilt.synthesis, f"b{r}").use_fp16 for r in (4, 8, 16, 32)] == [False, True, True, True]
+    z, c = latents(G)
+    a = G(z, c, noise_mode="const", force_fp32=True)
+    b = rebuilt(z, c, noise_mode="const", force_fp32=True)
+    assert (a - b).abs().max() <= float_error(G, a)  # as above
 
 
 def test_features_keep_their_channels(host: Host) -> None:

@@ -15,6 +15,7 @@ import squeeze_patch
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.testing import trained
+from squeeze_patch.testing.shapes_contract import plan_of_kind
 from tests.helpers import HOSTS, SAMPLE_SCRIPT, run_in_host
 from tests.hosts import Host
 
@@ -59,6 +60,27 @@ def test_converted_file_in_the_untouched_host(host: Host, tmp_path: Path) -> Non
     snapshot(host, tmp_path / "dense.pkl")
     convert(tmp_path / "dense.pkl", tmp_path / "squeezed.pkl", trust=True)
     check_sampling(host, host.script, tmp_path / "squeezed.pkl", host, tmp_path)
+
+
+def test_other_shapes_in_the_untouched_host(full_host: Host, tmp_path: Path) -> None:
+    """Narrowed blocks, a squeezed one among them, are sampled and rebuilt in half precision by the host."""
+    snapshot(full_host, tmp_path / "dense.pkl")
+    dense = read(tmp_path / "dense.pkl", trust=True)["G_ema"]
+    for kind in ("narrow", "mixed"):
+        plan = plan_of_kind(dense, kind)
+        convert(tmp_path / "dense.pkl", tmp_path / f"{kind}.pkl", trust=True, plan=plan, init="weights")
+        inert = squeeze_patch.status(read(tmp_path / f"{kind}.pkl", trust=False)["G_ema"])
+        assert (inert.plan, inert.parameters_after) == (plan, plan.parameters_after)
+    check_sampling(full_host, full_host.script, tmp_path / "mixed.pkl", full_host, tmp_path)
+    script = tmp_path / "fp16.py"
+    script.write_text(
+        "import sys, legacy\n"
+        "G = legacy.load_network_pkl(open(sys.argv[1], 'rb'), force_fp16=True)['G_ema']\n"
+        "assert G.synthesis.b32.use_fp16 and type(G.synthesis.b8).__name__ == 'SynthesisBlock'\n"
+        "assert sum(p.numel() for p in G.parameters()) == int(sys.argv[2])\n"
+    )
+    narrowed = plan_of_kind(dense, "narrow").parameters_after
+    run_in_host(full_host, tmp_path, str(script), str(tmp_path / "narrow.pkl"), str(narrowed))
 
 
 @pytest.mark.parametrize("other", [name for name, host in HOSTS.items() if name not in ("ggdr", "projected-gan")])
