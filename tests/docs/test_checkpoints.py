@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import squeeze_patch
+from squeeze_patch.adapters import locate
+from squeeze_patch.planning.cost import report
 from squeeze_patch.testing import trained
 from tests.docs.pages import Page, commands, python, shows
 from tests.hosts import Host, tensorflow
@@ -64,14 +66,19 @@ def test_tensorflow_pickles(workspace: Path) -> None:
 
 def test_how_much(workspace: Path) -> None:
     commands(PAGE["wishes"])
-    names = ("fifth", "half", "allocated")
-    fifth, half, allocated = (squeeze_patch.status(unpickled(workspace / f"{name}.pkl")).plan for name in names)
+    generators = {name: unpickled(workspace / f"{name}.pkl") for name in ("fifth", "half", "allocated", "narrowed")}
+    fifth, half, allocated, narrowed = (squeeze_patch.status(G).plan for G in generators.values())
     assert fifth is not None
     assert abs(fifth.reduction - 0.2) < 0.01
     assert half is not None
     assert half.ratio == 2
     assert allocated is not None
     assert allocated.ratio is None
+    assert narrowed is not None
+    assert narrowed.method == "narrow"
+    cost = report(locate(generators["narrowed"]))
+    # a channel of the last block is 1 % of the multiply-adds of so small a generator
+    assert abs(cost.multiply_adds_after / cost.multiply_adds_before - 0.7) <= 0.01
 
 
 def test_plan_as_a_file(workspace: Path) -> None:

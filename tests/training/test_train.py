@@ -73,6 +73,21 @@ def test_from_scratch_and_resumed(draggan: Host, workspace: Path, gpus: int) -> 
     assert out.count(f"restored {tensors} of {tensors} parameters and buffers") == 2  # G and G_ema
 
 
+@pytest.mark.skipif(not os.environ.get("SQUEEZE_SLOW"), reason="a minute; SQUEEZE_SLOW=1 runs it")
+def test_a_narrowed_one_from_scratch_and_resumed(draggan: Host, workspace: Path) -> None:
+    squeezed_train(draggan, workspace, ["--method", "narrow", "--ratio", "2"], "--outdir=first")
+    first = snapshot(workspace / "first")["G_ema"]
+    plan = squeeze_patch.status(first).plan
+    assert plan is not None
+    assert plan.method == "narrow"
+    assert all(block.inner == block.width for block in plan.blocks)
+    pickled = next((workspace / "first").glob("*/*.pkl"))
+    squeezed_train(draggan, workspace, [], "--outdir=second", "--steps=0", f"--resume={pickled}")
+    second = snapshot(workspace / "second")["G_ema"]
+    assert squeeze_patch.status(second).plan == plan
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+
+
 def test_the_dense_rival(draggan: Host, workspace: Path) -> None:
     """Trained by the same word, under what a current torch needs; its folder has the host's own name."""
     squeezed_train(draggan, workspace, ["--dense"], "--outdir=dense")
