@@ -206,6 +206,16 @@ def key(row: str, reduction: float, steps: int, seed: int) -> str:
     return f"{row} | {reduction:g} | {steps} | {seed}"
 
 
+def store(file: Path, more: Dict[str, Dict[str, Any]]) -> Dict[str, Any]:
+    """Add to the results in a file, to which another process may have written since."""
+    known = json.loads(file.read_text()) if file.exists() else {}
+    merged = {name: {**known.get(name, {}), **entries} for name, entries in more.items()}
+    data = {"machine": machine(), **{"cells": known.get("cells", {}), "costs": known.get("costs", {})}, **merged}
+    with atomic_write(file) as stream:
+        stream.write(json.dumps(data, indent=1).encode())
+    return data
+
+
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the results.")
 @click.option("--weights", type=click.Path(path_type=Path, exists=True), help="A dense generator's state dict.")
@@ -250,13 +260,11 @@ def main(
                 unreachable.add((row, reduction))
                 click.echo(f"{name}: {error}")
                 continue
-            # another process may have written since
-            cells = {**(json.loads(file.read_text())["cells"] if file.exists() else {}), **cells, name: found}
-            with atomic_write(file) as stream:
-                stream.write(json.dumps({"machine": machine(), "cells": cells}, indent=1).encode())
+            cells = store(file, {"cells": {**cells, name: found}})["cells"]
             click.echo(f"{name}: {found['psnr']:.1f} dB, Frechet {found['frechet']:.3g}")
     reached = {r: [row for row in chosen if found_in(cells, row, r, lengths[0], seeds)] for r in wanted}
     costs = {reduction: {row: cost(row, dense, reduction, by) for row in rows} for reduction, rows in reached.items()}
+    store(file, {"costs": {f"{row} | {r:g}": list(found) for r, rows in costs.items() for row, found in rows.items()}})
     for reduction in wanted:
         click.echo("\n".join(table(cells, costs[reduction], reduction, lengths, seeds)))
     draw(cells, costs, lengths, seeds, weights.stem if weights else "the demo's digits", by, file.with_suffix(".png"))

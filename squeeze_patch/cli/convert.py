@@ -191,7 +191,10 @@ def print_conversion(done: Conversion) -> None:
     say(f"file size   {done.bytes_before / 1e6:.1f} MB -> {done.bytes_after / 1e6:.1f} MB")
     names = ", ".join(name or "the generator" for name in done.generators)
     same = ", with the same channels" if done.shared_channels and len(done.generators) > 1 else ""
-    say(f"squeezed    {names}{same}")
+    narrow = done.plan.method == "narrow"
+    say(f"{'narrowed' if narrow else 'squeezed'}    {names}{same}")
+    if narrow:
+        say("            between blocks there are fewer channels now: what reads those beside the blocks cannot go on")
     for name, other in done.aliases.items():
         say(f"            {name} is the same object as {other}, and stays so")
     for line in done.optimisers:
