@@ -29,7 +29,7 @@ def folders(env: Mapping[str, str]) -> List[str]:
 
 
 def starts_in_its_own_way(env: Mapping[str, str]) -> bool:
-    """Whether a folder of PYTHONPATH changes how Python starts, so that it has to be started anew."""
+    """Whether a folder of PYTHONPATH changes how Python starts."""
     return any(os.path.isfile(os.path.join(path, "sitecustomize.py")) for path in folders(env))
 
 
@@ -82,6 +82,9 @@ def serve(address: str, module: str) -> List[str]:
     os.environ.clear()
     os.environ.update(call["env"])
     sys.path[:] = [*folders(os.environ), *paths]
+    if starts_in_its_own_way(os.environ):
+        sys.modules.pop("sitecustomize", None)  # the server's own
+        importlib.import_module("sitecustomize")
     return list(call["arguments"])
 
 
@@ -120,8 +123,6 @@ def run(arguments: Sequence[str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         run(serve(*sys.argv[2:]))
-    elif starts_in_its_own_way(os.environ):
-        os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
     else:
         exit_code = ask(sys.argv[1], sys.argv[2:], os.getcwd(), os.environ, (0, 1, 2))
         sys.exit(exit_code if exit_code >= 0 else 128 - exit_code)

@@ -41,7 +41,7 @@ class Forks:
     def run(self, arguments: Sequence[str], cwd: Path, env: Dict[str, str]) -> subprocess.CompletedProcess[str]:
         with open(os.devnull) as nothing, TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
             streams = [stream.fileno() for stream in (nothing, stdout, stderr)]
-            code = forking.ask(self.address, arguments, str(cwd), env, streams)
+            code = forking.ask(self.address, arguments, os.path.abspath(cwd), env, streams)
             for stream in (stdout, stderr):
                 stream.seek(0)
             return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
@@ -54,9 +54,10 @@ def forks(module: str) -> Forks:
 
 
 @functools.cache
-def programs() -> Path:
-    """A folder to put in front of PATH: its `squeeze-patch` is this environment's, in a process that `forks` makes."""
-    server = forks("squeeze_patch.cli")
+def programs(module: str) -> Path:
+    """A folder to put in front of PATH: its `squeeze-patch` is this environment's, in a process that ``forks(module)``
+    makes."""
+    server = forks(module)
     installed = Path(sys.executable).parent / "squeeze-patch"
     assert installed.is_file()
     folder = Path(server.folder.name) / "programs"
@@ -75,14 +76,15 @@ def environment_with(*paths: Any, **more: str) -> Dict[str, str]:
 def python(*arguments: str, cwd: Path, env: Dict[str, str]) -> subprocess.CompletedProcess[str]:
     """``python SCRIPT ...`` or ``python -m MODULE ...``, whatever its exit code, in a process that `forks` has made.
 
-    Only commands of squeeze_patch have it imported to begin with. Where a folder of PYTHONPATH changes how Python
-    starts, it is started anew.
+    Commands of squeeze_patch have it imported to begin with, see `module_for`.
     """
-    if forking.starts_in_its_own_way(env):
-        command, longest = [sys.executable, *arguments], forking.LONGEST
-        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=longest, check=False)
     ours = arguments[0] == "-m" and arguments[1].split(".")[0] == "squeeze_patch"
-    return forks("squeeze_patch.cli" if ours else "torch").run(arguments, cwd, env)
+    return forks(module_for(env) if ours else "torch").run(arguments, cwd, env)
+
+
+def module_for(env: Dict[str, str]) -> str:
+    """What commands of squeeze_patch have imported; torch alone where a folder of PYTHONPATH changes it first."""
+    return "torch" if forking.starts_in_its_own_way(env) else "squeeze_patch.cli"
 
 
 def several(*commands: Sequence[str], cwd: Path, env: Dict[str, str]) -> List[Tuple[int, str, str]]:
