@@ -265,6 +265,7 @@ class AdapterContract(ShapesContract, abc.ABC):
                 assert "hooks" in refusal
                 _check_dense(G, before)
             else:
+                seen.clear()
                 self.images(G, *self.latents(G))
                 assert seen != [], f"the hook on {name} is lost"
 
