@@ -171,7 +171,6 @@ class AdapterContract(ShapesContract, abc.ABC):
         G = trained(self.make_generator())
         z, c = self.latents(G)
         before, images = _snapshot(G), self.images(G, z, c)
-
         assert squeeze_patch.apply(G) is G
         assert squeeze_patch.status(G).state == "squeezed"
         assert _count(G) < squeeze_patch.status(G).parameters_before
@@ -248,14 +247,16 @@ class AdapterContract(ShapesContract, abc.ABC):
         dense = self.make_generator().eval()
         G = copy.deepcopy(dense)
         modules = dict(G.named_modules())
-        squeeze_patch.apply(G, init="random")
-        now = dict(G.named_modules())
+        now = dict(squeeze_patch.apply(G, init="random").named_modules())
         gone = [name for name, module in modules.items() if now.get(name) is not module]
         assert gone != []
-        for name in self._called(copy.deepcopy(dense), gone):
+        for name in gone:
             G = copy.deepcopy(dense)
             seen: List[str] = []
             G.get_submodule(name).register_forward_hook(lambda *_, seen=seen, name=name: seen.append(name))
+            self.images(G, *self.latents(G))
+            if not seen:  # one that is not called, such as a list, has no hooks to lose
+                continue
             before, refusal = _snapshot(G), ""
             try:
                 squeeze_patch.apply(G, init="random")
@@ -268,14 +269,6 @@ class AdapterContract(ShapesContract, abc.ABC):
                 seen.clear()
                 self.images(G, *self.latents(G))
                 assert seen != [], f"the hook on {name} is lost"
-
-    def _called(self, G: Any, names: List[str]) -> List[str]:
-        """Those that run; one that is not called, such as a list, has no hooks to lose."""
-        seen: Dict[str, None] = {}
-        for name in names:
-            G.get_submodule(name).register_forward_hook(lambda *_, name=name: seen.update({name: None}))
-        self.images(G, *self.latents(G))
-        return list(seen)
 
     # What travels
 

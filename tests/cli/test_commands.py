@@ -290,7 +290,7 @@ def test_quiet_commands_print_nothing(snapshot: Path, tmp_path: Path) -> None:
     ):
         assert cli(*arguments, "--trust", "--quiet") == (0, "", ""), arguments
     assert json.loads((tmp_path / "figures.json").read_text())["images"] == 4
-    assert cli("demo", "--out", tmp_path / "demo", "--init", "random", "--quiet") == (0, "", "")
+    assert cli("demo", "--out", tmp_path / "demo", "--quiet") == (0, "", "")
 
 
 def test_json_of_jobs(snapshot: Path, tmp_path: Path) -> None:
