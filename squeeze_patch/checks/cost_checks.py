@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 import torch
-from scipy import special
 
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.checks.answers import RECORD, Answer, Context, holds, not_recorded, short, skipped
@@ -122,9 +122,9 @@ def judge(
 def _chance(ratios: List[float], limit: float, side: str) -> float:
     """Of so many pairs, or more, on that side of the limit where the median is the limit."""
     beyond = sum(ratio > limit for ratio in ratios)
-    # scipy.special's binomial distribution: scipy.stats takes every command a second more to import
-    tail = special.bdtrc(beyond - 1, len(ratios), 0.5) if side == "greater" else special.bdtr(beyond, len(ratios), 0.5)
-    return float(tail)
+    n = len(ratios)
+    counts = range(beyond, n + 1) if side == "greater" else range(beyond + 1)
+    return sum(math.comb(n, count) for count in counts) / 2**n
 
 
 def measured_ratios(subject: Subject, context: Context) -> Dict[str, float]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional
+import importlib
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from squeeze_patch.adapters.content import BlockShape
 from squeeze_patch.adapters.located import Located
@@ -147,7 +147,7 @@ def channel_order(subject: Subject, context: Context, settings: Mapping[str, Any
                 continue
             near = _similarities(a, b, spec.name, spec.width)
             own = near.diagonal()
-            rows, columns = linear_sum_assignment(-near.numpy())
+            rows, columns = _assigned(near)
             moved = [r for r, c in zip(rows, columns) if near[r, c] - own[r] > CLEARLY]
             where = f"{spec.name} of {other.name or 'it'}"
             if float(own.median()) < RELATED and not moved:
@@ -162,9 +162,16 @@ def channel_order(subject: Subject, context: Context, settings: Mapping[str, Any
                     f"({_some([f'{columns[r]} is its {r}' for r in moved])})",
                     wanted="one order: averages of the two would mix channels",
                     place=where,
-                    figures={"moved": {str(r): int(columns[r]) for r in moved}},
+                    figures={"moved": {str(r): columns[r] for r in moved}},
                 )
     return holds(f"{len(others) + 1} generators have their channels in one order")
+
+
+def _assigned(near: torch.Tensor) -> Tuple[List[int], List[int]]:
+    """Rows and columns of the pairs, one for each row, whose sum is the largest; scipy is imported here, since every
+    command would wait for it."""
+    rows, columns = importlib.import_module("scipy.optimize").linear_sum_assignment(-near.numpy())
+    return rows.tolist(), columns.tolist()
 
 
 def _similarities(a: Located, b: Located, block: str, width: int) -> torch.Tensor:

@@ -128,7 +128,7 @@ class AdapterContract(ShapesContract, abc.ABC):
         """A way of calling that answers what another one does would test nothing."""
         G = trained(self.make_generator())
         z, c = self.latents(G)
-        answers = list(self.calls(squeeze_patch.apply(G, ratio=2), z, c).values())
+        answers = list(self.calls(squeeze_patch.apply(G, ratio=2, init="weights"), z, c).values())
         assert torch.equal(self.images(G, z, c), self.images(G, z, c))
         assert not torch.equal(self.images(G, z, c)[0], self.images(G, z, c)[1])
         for index, answer in enumerate(answers):
@@ -147,7 +147,7 @@ class AdapterContract(ShapesContract, abc.ABC):
 
     def test_every_parameter_is_used_twice_differentiably(self) -> None:
         """Path length regularisation differentiates through a gradient; DDP wants no parameter without one."""
-        G = squeeze_patch.apply(trained(self.make_generator())).train().requires_grad_(True)
+        G = squeeze_patch.apply(trained(self.make_generator()), init="weights").train().requires_grad_(True)
         styles, images = self.styles_and_images(G, *self.latents(G))
         (gradient,) = torch.autograd.grad((images * torch.randn_like(images)).sum(), styles, create_graph=True)
         penalty = gradient.flatten(1).square().sum(1).sqrt().mean()
@@ -170,7 +170,6 @@ class AdapterContract(ShapesContract, abc.ABC):
         G = trained(self.make_generator())
         z, c = self.latents(G)
         before, images = _snapshot(G), self.images(G, z, c)
-
         assert squeeze_patch.apply(G) is G
         assert squeeze_patch.status(G).state == "squeezed"
         assert _count(G) < squeeze_patch.status(G).parameters_before
@@ -182,7 +181,7 @@ class AdapterContract(ShapesContract, abc.ABC):
         assert squeeze_patch.remove(G) is G
 
     def test_second_apply(self) -> None:
-        G = squeeze_patch.apply(trained(self.make_generator()))
+        G = squeeze_patch.apply(trained(self.make_generator()), init="weights")
         before = _snapshot(G)
         assert squeeze_patch.apply(G) is G
         _check_same(G, before)
@@ -244,14 +243,14 @@ class AdapterContract(ShapesContract, abc.ABC):
 
     def test_no_hook_is_lost(self) -> None:
         """One on a module that squeezing replaces goes on working, or the generator is refused and left as it was."""
-        G = self.make_generator()
+        dense = self.make_generator().eval()
+        G = copy.deepcopy(dense)
         modules = dict(G.named_modules())
-        squeeze_patch.apply(G, init="random")
-        now = dict(G.named_modules())
+        now = dict(squeeze_patch.apply(G, init="random").named_modules())
         gone = [name for name, module in modules.items() if now.get(name) is not module]
         assert gone != []
         for name in gone:
-            G = self.make_generator().eval()
+            G = copy.deepcopy(dense)
             seen: List[str] = []
             G.get_submodule(name).register_forward_hook(lambda *_, seen=seen, name=name: seen.append(name))
             self.images(G, *self.latents(G))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any, List
 from xml.etree import ElementTree
@@ -13,10 +14,12 @@ import pytest
 
 from squeeze_patch.checks.baseline import read_baseline
 from tests.helpers import ROOT
+from tests.processes import python
 
 pytest_plugins = ("pytester",)
 
 INI = "[pytest]\nsqueeze_config = squeeze.toml\nfilterwarnings = error\n"
+OPTIONS = ("-p", "squeeze_patch_pytest", "-rfEs")
 #: says whether a run has paid for torch
 CONFTEST = "import sys\ndef pytest_unconfigure():\n    print('torch is', 'torch' in sys.modules)\n"
 TESTS = """
@@ -59,14 +62,22 @@ class Downstream:
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
     def run(self, *arguments: str, planted: str = "") -> pytest.RunResult:
+        """In a process that has torch imported, and nothing of squeeze_patch."""
         self.monkeypatch.setenv("PLANTED", planted)
-        return self.pytester.runpytest_subprocess("-p", "squeeze_patch_pytest", "-rfEs", *arguments)
+        begin = time.perf_counter()
+        done = python("-m", "pytest", *OPTIONS, *arguments, cwd=self.folder, env=dict(os.environ))
+        taken = time.perf_counter() - begin
+        return pytest.RunResult(done.returncode, done.stdout.splitlines(), done.stderr.splitlines(), taken)
+
+    def run_anew(self, *arguments: str) -> pytest.RunResult:
+        """In a process that has nothing imported, for what has to do without torch."""
+        done = self.pytester.runpytest_subprocess(*OPTIONS, *arguments)
+        assert "torch is False" in done.outlines
+        return done
 
     def collected(self, *arguments: str) -> List[str]:
-        """Names of tests; collecting has to do without torch."""
-        done = self.run("--collect-only", "-q", *arguments)
-        assert "torch is False" in done.outlines
-        return [line for line in done.outlines if "::" in line]
+        """Names of tests."""
+        return [line for line in self.run_anew("--collect-only", "-q", *arguments).outlines if "::" in line]
 
 
 @pytest.fixture
@@ -89,9 +100,8 @@ def test_collecting(downstream: Downstream) -> None:
 
 def test_it_is_off_where_it_is_not_configured(downstream: Downstream) -> None:
     (downstream.folder / "pytest.ini").unlink()
-    done = downstream.run()
+    done = downstream.run_anew()
     done.assert_outcomes(errors=2)
-    assert "torch is False" in done.outlines
     cure = "the fixture squeezed_generator needs a configuration of checks: squeeze_config = squeeze.toml in pytest's"
     assert cure in done.stdout.str()
     (downstream.folder / "squeeze.toml").rename(downstream.folder / "other.toml")

@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Mapping, Optional
 from click.testing import CliRunner
 
 from squeeze_patch.cli import main
+from tests.processes import module_for, programs
 
 ROOT = Path(__file__).parent.parent.parent
 #: languages of blocks that are run, that show what is printed, and that are read by a parser
@@ -75,9 +76,10 @@ def module_of(page: Page) -> Path:
 
 
 def shell(text: str, cwd: Path, environment: Optional[Mapping[str, str]] = None) -> subprocess.CompletedProcess[str]:
-    """Run a block in bash, as written; `squeeze-patch` is this environment's."""
+    """Run a block in bash, as written; `squeeze-patch` is this environment's, without the seconds that torch takes."""
     variables: Dict[str, str] = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-    variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
+    folders = [programs(module_for(variables)), Path(sys.executable).parent, variables["PATH"]]
+    variables["PATH"] = os.pathsep.join(map(str, folders))
     done = subprocess.run(
         ["bash", "-ec", text], cwd=cwd, env=variables, capture_output=True, text=True, timeout=900, check=False
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import pytest
 
 from squeeze_patch.checks.catalogue import CHECKS
 from squeeze_patch.checks.runner import check
-from tests.docs.pages import Page, commands, shows
-from tests.processes import environment_with
+from tests.docs.pages import ROOT, Page, commands, shows
+from tests.processes import environment_with, python
 
 PAGE = Page("docs/checks.md")
 NETWORKS = """
@@ -62,8 +61,7 @@ def test_from_nothing(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def run_pytest(*arguments: str) -> Any:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, env=environment_with(), capture_output=True, text=True, check=False)
+    return python("-m", "pytest", "-p", "no:cacheprovider", *arguments, cwd=Path.cwd(), env=environment_with(ROOT))
 
 
 def test_in_pytest(repository: Path) -> None:

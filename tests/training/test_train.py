@@ -44,13 +44,15 @@ def snapshot(folder: Path) -> Dict[str, Any]:
     return read(next(folder.glob("*/network-snapshot*.pkl")), trust=True)
 
 
-ONE = "as docs/training.md in its own test; SQUEEZE_SLOW=1 runs it"
+ONE = "from one process to one is docs/training.md, and from scratch on two the README; SQUEEZE_SLOW=1 runs all"
 
 
-@pytest.mark.parametrize(
-    "gpus", [pytest.param(1, marks=pytest.mark.skipif(not os.environ.get("SQUEEZE_SLOW"), reason=ONE)), 2]
-)
-def test_from_scratch_and_resumed(draggan: Host, workspace: Path, gpus: int) -> None:
+def processes(*gpus: int, slow: bool = True) -> Any:
+    return pytest.param(*gpus, marks=pytest.mark.skipif(slow and not os.environ.get("SQUEEZE_SLOW"), reason=ONE))
+
+
+@pytest.mark.parametrize(("gpus", "later"), [processes(1, 2, slow=False), processes(1, 1), processes(2, 2)])
+def test_from_scratch_and_resumed(draggan: Host, workspace: Path, gpus: int, later: int) -> None:
     squeezed_train(draggan, workspace, ["--ratio", "2"], "--outdir=first", f"--gpus={gpus}")
     first = snapshot(workspace / "first")
     for name in ("G", "G_ema"):
@@ -61,7 +63,7 @@ def test_from_scratch_and_resumed(draggan: Host, workspace: Path, gpus: int) -> 
     pickled = next((workspace / "first").glob("*/*.pkl"))
 
     out = squeezed_train(
-        draggan, workspace, [], "--outdir=second", f"--gpus={gpus}", "--steps=0", f"--resume={pickled}"
+        draggan, workspace, [], "--outdir=second", f"--gpus={later}", "--steps=0", f"--resume={pickled}"
     )
     assert "is squeezed already; training goes on with its plan" in out
     second = snapshot(workspace / "second")
