@@ -17,7 +17,7 @@ PAGE = Page("docs/benchmarks.md")
 README = Page("README.md")
 STUDIES = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
 DISTILLED = {"16x16 digits": "distillation-mnist16.json", "the demo's 32x32 digits": "distillation-demo.json"}
-STEPS = ("0", "100", "300", "1000")
+STEPS = ("0", "100", "300")
 
 
 def results(name: str) -> Dict[str, Any]:
