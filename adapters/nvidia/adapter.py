@@ -260,10 +260,17 @@ def _shapes_fit(block: Any, is_changed: bool) -> bool:
     return into == channels and (is_changed or out == channels) and block.torgb.weight.shape[1:] == (out, 1, 1)
 
 
+def _channels(block: Any) -> int:
+    """c of a squeezed block, of whichever class: what excite makes; without one, what the block says or conv1 reads."""
+    if "excite" in block._modules:
+        return int(block.excite.weight.shape[0])
+    return int(getattr(block, "out_channels", block.conv1.weight.shape[1]))
+
+
 def _spec(network: Any, name: str) -> BlockSpec:
     block, first = getattr(network, name), getattr(network, _names(network)[0])
     weight, squeezed = block.conv1.weight, class_named(block, "SqueezedBlock")
-    channels = int(block.out_channels) if squeezed else weight.shape[0]
+    channels = _channels(block) if squeezed else weight.shape[0]
     times = int(block.resolution) / int(first.resolution)
     height, width = (int(side * times) for side in first.const.shape[1:])
     return BlockSpec(
