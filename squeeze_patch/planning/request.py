@@ -86,7 +86,7 @@ class Request:
             )
         if self.multiply_adds is not None and not 0 < self.multiply_adds <= 1:
             raise PlanError(
-                f"multiply_adds is the share of the dense generator's that is left: above 0, up to 1, not "
+                f"multiply_adds (--budget) is the share of the dense generator's that is left: above 0, up to 1, not "
                 f"{self.multiply_adds}"
             )
         if self.widths is not None and self.allocate != "uniform":

@@ -43,7 +43,7 @@ def fuse(G: Module, *, verify: bool = True, progress: Optional[Progress] = None)
         UnprovedWarning: G could not be run to verify it.
 
     Raises:
-        StateError: G is dense, half squeezed, or in training mode.
+        StateError: G is dense, half squeezed, narrowed without excite, or in training mode.
         ProofError: its images are others than before. G is as it was.
         UnsupportedModelError: no adapter knows the generator, or how to fuse its family.
 
@@ -126,6 +126,11 @@ def fuse_part(found: Located, verify: bool = True, progress: Optional[Progress] 
     total = LOOKED_AT + 2
     step(0, total)
     names = _squeezed_blocks(found)
+    if not names:
+        raise StateError(
+            f"{name_of(found)} has no block with excite to run fused: it is narrowed, and runs by the host's own "
+            "layers; use it as it is"
+        )
     unfuse_part(found)  # what follows looks at the images as they are then
     trial = None
     if verify:

@@ -77,7 +77,8 @@ def kept_channels(G: torch.nn.Module) -> Dict[str, torch.Tensor]:
 
     The styles of convolutions, and the features between blocks, have all c channels as before: directions and channel
     numbers for them stay what they are. What has q channels is conv1's output and toRGB's style: entry i of theirs was
-    entry ``kept[i]``.
+    entry ``kept[i]``. Behind narrowed blocks, so have the features and the style of the convolution that reads them; of
+    what is narrower inside, ``status(G).plan.kept_inner`` says the channels.
 
     Args:
         G: a generator that was squeezed with a trained start, also a copy, or one out of a file.
