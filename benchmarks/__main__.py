@@ -22,6 +22,7 @@ ENTRIES = {
         "1 minute; --init calibrated 3", "time and memory of converting a checkpoint file", "Conversion"
     ),
     "proof": Entry("5 minutes", "what the proof before squeezing costs, beside the starts", "Conversion"),
+    "starts": Entry("15 minutes", "time and memory of calibrated starts, by method and allocation", "The start"),
     "fidelity": Entry("1 minute", "PSNR to the dense images before any training, by start", "The start"),
     "recovery": Entry("3 minutes", "PSNR before and after self-distillation", "The start"),
     "kill": Entry(

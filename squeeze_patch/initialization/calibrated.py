@@ -25,7 +25,7 @@ from squeeze_patch.adapters.content import BlockShape, BlockSpec, DenseBlock, Ke
 from squeeze_patch.initialization import simulation
 from squeeze_patch.initialization.fitting import BlockFit, Choose, Student
 from squeeze_patch.initialization.selection import select_channels
-from squeeze_patch.initialization.simulation import BlockWindow
+from squeeze_patch.initialization.simulation import BlockWindow, DenseStep
 from squeeze_patch.progress import Progress, one_thread
 
 #: (covariance [c, c], importance [c, c], q) -> the channels to keep [q], ascending
@@ -40,6 +40,10 @@ MIN_SAMPLES = 64
 GRADIENTS, GRADIENT_BATCH = 32, 8
 #: weight of what all channels count alike for, beside the image's error, when they are chosen
 RIDGE = 1e-3
+#: positions of a block, per channel, behind the covariances that say how many channels it needs
+STATISTICS_PER_CHANNEL = 16
+#: of the positions behind a start, how many are enough to compare shapes
+COMPARED = 0.25
 #: multiply-adds for one image below which one thread is the fastest
 SMALL = 1 << 29
 
@@ -62,13 +66,37 @@ class Statistics:
     gradients: Gradients
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Starts, {block name: start}, and what they leave: the mean squared error of the image on the samples that they
-    were fitted to, where all of them have been made."""
+class _Squeezing:
+    """The squeezed generator that is being simulated beside a dense one.
 
-    starts: Dict[str, SqueezedStart]
-    error: float
+    Attributes:
+        starts: {block name: start}, of the blocks until now.
+        error: mean squared error of its image, as far as it is drawn, on the samples that starts are fitted to.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, BlockShape],
+        gradients: Optional[Gradients],
+        kept: Optional[Mapping[str, Kept]],
+        select: Select,
+    ) -> None:
+        self.starts: Dict[str, SqueezedStart] = {}
+        self.error = 0.0
+        self._shapes, self._gradients, self._kept, self._select = shapes, gradients, kept, select
+        self._student = Student()
+
+    def add(self, step: DenseStep, ws: torch.Tensor) -> None:
+        """The next block, which the dense generator has run."""
+        name, shape = step.block.spec.name, self._shapes.get(step.block.spec.name)
+        if shape is None:
+            self._student = self._student.through(step, ws)
+        else:
+            fit = BlockFit(step, shape, self._student, ws)
+            given = None if self._kept is None else self._kept[name]
+            self.starts[name] = fit.start(given, _chooser(name, self._gradients, self._select))
+            self._student = fit.after()
+        self.error = float((self._student.drawn - step.image).square().mean())
 
 
 def calibrated_starts(
@@ -91,48 +119,36 @@ def calibrated_starts(
         seed: of noise inputs and positions.
         select: chooses the channels.
     """
-    return calibrate(blocks, shapes, sample_w, kept, progress, seed, select).starts
-
-
-def calibrate(
-    blocks: Sequence[DenseBlock],
-    shapes: Mapping[str, BlockShape],
-    sample_w: Callable[[int], torch.Tensor],
-    kept: Optional[Mapping[str, Kept]] = None,
-    progress: Optional[Progress] = None,
-    seed: int = 0,
-    select: Select = select_channels,
-    gradients: Optional[Gradients] = None,
-    share: float = 1.0,
-) -> Calibration:
-    """`calibrated_starts` and what they leave.
-
-    Args:
-        gradients: of `statistics`, where they are at hand.
-        share: of the positions that starts are fitted to; fewer are enough to compare shapes.
-    """
     with _threads(blocks):
-        counts = _counts(blocks, share)
+        counts = _counts(blocks)
         all_ws = sample_w(max(*counts, GRADIENTS))
         with_inner = any(shapes[s.name].inner < s.channels for s in (b.spec for b in blocks) if s.name in shapes)
-        if gradients is None and kept is None:
-            gradients = _gradients(blocks, all_ws[:GRADIENTS], seed, with_inner)
-        starts: Dict[str, SqueezedStart] = {}
-        student, error = Student(), 0.0
+        gradients = None if kept is not None else _gradients(blocks, all_ws[:GRADIENTS], seed, with_inner)
+        squeezing = _Squeezing(shapes, gradients, kept, select)
         for index, step in enumerate(simulation.dense_run(blocks, counts, all_ws, seed)):
-            name, ws = step.block.spec.name, all_ws[: len(step.y)]
-            if name in shapes:
-                choose = _chooser(name, gradients, select)
-                given = None if kept is None else kept[name]
-                fit = BlockFit(step, shapes[name], student, ws)
-                starts[name] = fit.start(given, choose)
-                student = fit.after()
-            else:
-                student = student.through(step, ws)
-            error = float((student.drawn - step.image).square().mean())
+            squeezing.add(step, all_ws[: len(step.y)])
             if progress is not None:
-                progress(name, index + 1, len(blocks))
-    return Calibration(starts, error)
+                progress(step.block.spec.name, index + 1, len(blocks))
+    return squeezing.starts
+
+
+def image_errors(
+    blocks: Sequence[DenseBlock],
+    rivals: Sequence[Mapping[str, BlockShape]],
+    sample_w: Callable[[int], torch.Tensor],
+    gradients: Gradients,
+    seed: int = 0,
+) -> List[float]:
+    """What the starts of several wishes leave: the mean squared error of the image, on the samples, fewer than for a
+    start, that they are fitted to. Arguments as above, ``rivals`` with the ``shapes`` of each."""
+    with _threads(blocks):
+        counts = _counts(blocks, COMPARED)
+        all_ws = sample_w(max(counts))
+        squeezings = [_Squeezing(shapes, gradients, None, select_channels) for shapes in rivals]
+        for step in simulation.dense_run(blocks, counts, all_ws, seed):
+            for squeezing in squeezings:
+                squeezing.add(step, all_ws[: len(step.y)])
+    return [squeezing.error for squeezing in squeezings]
 
 
 def _chooser(name: str, gradients: Optional[Gradients], select: Select) -> Choose:
@@ -150,7 +166,7 @@ def _chooser(name: str, gradients: Optional[Gradients], select: Select) -> Choos
 def statistics(blocks: Sequence[DenseBlock], sample_w: Callable[[int], torch.Tensor], seed: int = 0) -> Statistics:
     """What the planner needs to spend parameters where they matter (``allocate="spectral"``); arguments as above."""
     with _threads(blocks):
-        counts = _counts(blocks)
+        counts = simulation.counts(blocks, STATISTICS_PER_CHANNEL, MIN_SAMPLES, MIN_ROWS)
         ws = sample_w(max(*counts, GRADIENTS))
         found = Statistics({}, {}, _gradients(blocks, ws[:GRADIENTS], seed))
         for step in simulation.dense_run(blocks, counts, ws, seed):

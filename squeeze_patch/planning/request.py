@@ -28,8 +28,8 @@ class Request:
         method: "squeeze" = the image squeeze connection; "narrow" = fewer channels behind both convolutions of a block,
             and no excite: the next block reads those that are left. Plans say it themselves.
         multiply_adds: share of the dense generator's multiply-adds that an image may take, 0 to 1.
-        allocate: "uniform" = one ratio for all blocks; "spectral" = the same number of parameters, spent where a
-            trained generator's images need them.
+        allocate: "uniform" = one ratio for all blocks; "spectral" = the same budget, spent where a trained generator's
+            images need it; None = not decided yet, see `settled`.
 
     Raises:
         PlanError: several of them, or one that no generator could be given.
@@ -39,7 +39,7 @@ class Request:
     ratio: Optional[float] = None
     widths: Optional[Mapping[int, int]] = None
     plan: Optional[Plan] = None
-    allocate: str = "uniform"
+    allocate: Optional[str] = None
     like: Optional[Plan] = None
     method: str = "squeeze"
     multiply_adds: Optional[float] = None
@@ -47,7 +47,7 @@ class Request:
     def __post_init__(self) -> None:
         budgets = (self.reduction, self.ratio, self.widths, self.multiply_adds)
         given = [value for value in budgets if value is not None]
-        elsewise = self.allocate != "uniform" or self.method != "squeeze"
+        elsewise = self.allocate == "spectral" or self.method != "squeeze"
         if self.like is not None and (given or self.plan is not None or elsewise):
             raise PlanError(
                 "like says everything; give it alone, without plan, reduction, ratio, widths, allocate, method"
@@ -61,7 +61,7 @@ class Request:
             raise PlanError("give a plan, or a reduction, ratio, widths, allocate or method, not both")
         if not (self.plan is None or isinstance(self.plan, Plan)):
             raise PlanError(f"plan has to be a squeeze_patch.Plan, not {type(self.plan).__name__}; see Plan.from_json")
-        if self.allocate not in ALLOCATIONS:
+        if self.allocate not in (None, *ALLOCATIONS):
             raise PlanError(f"allocate has to be one of {', '.join(ALLOCATIONS)}, not {self.allocate!r}")
         if self.method not in METHODS:
             raise PlanError(f"method has to be one of {', '.join(METHODS)}, not {self.method!r}")
@@ -89,7 +89,7 @@ class Request:
                 f"multiply_adds (--budget) is the share of the dense generator's that is left: above 0, up to 1, not "
                 f"{self.multiply_adds}"
             )
-        if self.widths is not None and self.allocate != "uniform":
+        if self.widths is not None and self.allocate == "spectral":
             raise PlanError("widths say what each block gets; allocate='spectral' would choose it. Give one of them")
 
     @property
@@ -101,9 +101,18 @@ class Request:
         """The same budget at one ratio for all blocks."""
         return replace(self, allocate="uniform")
 
+    def settled(self, calibrated: bool) -> Request:
+        """The same with ``allocate`` decided where the user left it open: "spectral" for a budget that goes with a
+        ``calibrated`` start; "uniform" for other starts, which look at no images, and where ratio or widths say it."""
+        if self.allocate is not None or self.plan is not None or self.like is not None:
+            return self
+        is_open = calibrated and self.ratio is None and self.widths is None
+        return replace(self, allocate="spectral" if is_open else "uniform")
+
     def to_dict(self) -> Dict[str, Any]:
         """Plain numbers, strings and dicts of what was asked for, as processes hand it to each other."""
-        found: Dict[str, Any] = {"allocate": self.allocate, "method": self.method}
+        found: Dict[str, Any] = {"method": self.method}
+        found.update({} if self.allocate is None else {"allocate": self.allocate})
         numbers_given = {"reduction": self.reduction, "ratio": self.ratio, "multiply_adds": self.multiply_adds}
         for name, number in numbers_given.items():
             found.update({} if number is None else {name: float(number)})

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import List, Optional, Sequence
 
 import torch
 
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.initialization.calibrated import Gradients, Statistics, calibrate, statistics, weighed
+from squeeze_patch.initialization.calibrated import Statistics, image_errors, statistics, weighed
 from squeeze_patch.initialization.selection import rank_channels
 from squeeze_patch.planning.allocation import Allocation, Losses
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import plan_of_blocks, shapes_of
 from squeeze_patch.planning.solver import Goal
-
-#: of the positions behind a start, how many the last comparison looks at
-SHARE = 0.25
 
 
 def allocate_spectrally(
@@ -41,7 +39,11 @@ def allocate_spectrally(
     plans = [plan for plan in plans if plan.blocks]
     if len(plans) == 1:
         return plans[0]
-    return min(plans, key=lambda plan: _image_error(found, plan, seen.gradients, seed))
+    with torch.inference_mode(False):
+        rivals = [shapes_of(found.specs, plan.blocks) for plan in plans]
+        sample_w = functools.partial(found.sample_w, seed=seed)
+        errors = image_errors(found.dense_blocks(), rivals, sample_w, seen.gradients)
+    return plans[errors.index(min(errors))]
 
 
 def _allocated(found: Located, losses: Losses, goal: Goal, request: Request, multiple: Optional[int]) -> Plan:
@@ -55,14 +57,6 @@ def _allocated(found: Located, losses: Losses, goal: Goal, request: Request, mul
         if goal.is_met(plans[-1]):
             break
     return min(plans, key=lambda plan: abs(goal.saved(plan) - goal.share))
-
-
-def _image_error(found: Located, plan: Plan, gradients: Gradients, seed: int) -> float:
-    with torch.inference_mode(False):
-        shapes = shapes_of(found.specs, plan.blocks)
-        blocks = found.dense_blocks()
-        made = calibrate(blocks, shapes, lambda n: found.sample_w(n, seed), gradients=gradients, share=SHARE)
-    return made.error
 
 
 def statistics_of(found: Located, seed: int) -> Statistics:

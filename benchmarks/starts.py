@@ -1,0 +1,63 @@
+"""What a calibrated start costs at the official sizes, by method and allocation.
+
+    python -m benchmarks starts [--sizes paper256,config-f] [--host draggan]
+
+Processor time of `squeeze_patch.apply` on one thread, without its proof (`python -m benchmarks proof` has that), and how
+far it lifts the process's peak memory above the generator in float32. Each in a process of its own, since a peak never
+goes down.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from multiprocessing import get_context
+from typing import Any, Dict, Tuple
+
+import click
+import torch
+
+import squeeze_patch
+from benchmarks.common import SIZES, find, generator, machine
+from squeeze_patch.testing import trained
+
+#: {row: arguments of apply}
+WAYS: Dict[str, Dict[str, Any]] = {
+    "squeezed, one ratio": {"allocate": "uniform"},
+    "squeezed, allocated": {"allocate": "spectral"},
+    "narrowed, one ratio": {"method": "narrow", "allocate": "uniform"},
+    "narrowed, allocated": {"method": "narrow", "allocate": "spectral"},
+}
+
+
+def peak_bytes() -> int:
+    """Of this process's resident memory until now; Linux counts in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def cost(job: Tuple[str, str, Dict[str, Any]]) -> Tuple[float, int]:
+    """(seconds, bytes) of one start."""
+    host_name, size, wish = job
+    torch.set_num_threads(1)
+    host = find(host_name)
+    with host.active():
+        G = trained(generator(host, size))
+        before, began = peak_bytes(), time.process_time()
+        squeeze_patch.apply(G, **wish, verify=False, keep_original=False)
+        return time.process_time() - began, peak_bytes() - before
+
+
+@click.command(help="Processor time and memory of calibrated starts.")
+@click.option("--host", "host_name", default="draggan", show_default=True)
+@click.option("--sizes", default="paper256,config-f", show_default=True, help=f"Of {', '.join(SIZES)}.")
+def main(host_name: str, sizes: str) -> None:
+    click.echo(f"{machine()}, one thread")
+    for size in sizes.split(","):
+        click.echo(f"{size:<22} {'seconds':>8} {'GB':>6}   / squeezed, one ratio")
+        first = None
+        for row, wish in WAYS.items():
+            with get_context("spawn").Pool(1) as pool:
+                seconds, peak = pool.apply(cost, ((host_name, size, wish),))
+            first = first or (seconds, peak)
+            shares = f"{seconds / first[0]:.2f}, {peak / first[1]:.2f}"
+            click.echo(f"{row:<22} {seconds:>8.1f} {peak / 1e9:>6.2f}   {shares}")
