@@ -2,7 +2,7 @@
 
     python -m benchmarks starts [--sizes paper256,config-f] [--host draggan]
 
-Processor time of `squeeze_patch.apply` on one thread, without its proof (`python -m benchmarks proof` has that), and how
+Processor time of `squeeze_patch.apply` on one thread without its proof (`python -m benchmarks proof` has that), and how
 far it lifts the process's peak memory above the generator in float32. Each in a process of its own, since a peak never
 goes down.
 """

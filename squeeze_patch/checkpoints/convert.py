@@ -79,7 +79,7 @@ def convert(
     ratio: Optional[float] = None,
     widths: Optional[Mapping[int, int]] = None,
     plan: Optional[Plan] = None,
-    allocate: str = "uniform",
+    allocate: Optional[str] = None,
     method: str = "squeeze",
     multiply_adds: Optional[float] = None,
     like: Union[PathLike, torch.nn.Module, Plan, None] = None,
@@ -179,7 +179,7 @@ def convert_file(
         if form is None:
             _refuse_modules(source, data, found)
             warn_of_nested(data, found)
-        plans = _plans({name: found[name] for name in order}, request, seed)
+        plans = _plans({name: found[name] for name in order}, request, init, seed, not (form is None and is_bare(data)))
         if form is None:
             _refuse_bare(source, data, plans[reference])
         cost = report(found[reference], plans[reference])
@@ -226,9 +226,14 @@ def _is_something(value: Any) -> bool:
     return value is not None and not (isinstance(value, dict) and not value)
 
 
+def is_bare(data: Any) -> bool:
+    """Whether a file is one state dict and no more, with no place for a Plan."""
+    return isinstance(data, Archive) and WHOLE in data.sites
+
+
 def _refuse_bare(source: Path, data: Any, plan: Plan) -> None:
     """Plans that have to travel with their generators, in files that have no place for one."""
-    if isinstance(data, Archive) and WHOLE in data.sites and not plan.is_told_by_shapes:
+    if is_bare(data) and not plan.is_told_by_shapes:
         raise CheckpointError(
             f"{source}: this file is a bare state dict, which has no place for the Plan, and sizes of layers alone do "
             "not say what was narrowed; --format pt or --format safetensors (in Python: form=) writes the Plan beside "
@@ -246,14 +251,14 @@ def _refuse_modules(source: Path, data: Any, found: Mapping[str, Located]) -> No
             )
 
 
-def _plans(found: Mapping[str, Located], request: Request, seed: int) -> Dict[str, Plan]:
+def _plans(found: Mapping[str, Located], request: Request, init: str, seed: int, has_inner: bool) -> Dict[str, Plan]:
     """Of every generator; those of one shape get one plan, the first one's."""
     plans: Dict[str, Plan] = {}
     given = request.plan is not None or request.like is not None
     uniform = {name: plan_for(G, request if given else request.uniform()) for name, G in found.items()}
     for name, G in found.items():
         twin = next((other for other in plans if uniform[other].same_widths(uniform[name])), None)
-        plans[name] = plans[twin] if twin is not None else plan_for(G, request, seed=seed)
+        plans[name] = plans[twin] if twin is not None else plan_for(G, request, init, seed=seed, has_inner=has_inner)
     return plans
 
 

@@ -124,7 +124,7 @@ def request_options(plan_file: bool = True) -> Callable[[Decorated], Decorated]:
             ratio: Optional[float],
             multiply_adds: Optional[float],
             method: str,
-            allocate: str,
+            allocate: Optional[str],
             **kwargs: Any,
         ) -> Any:
             path = kwargs.get("plan_file")
@@ -135,9 +135,8 @@ def request_options(plan_file: bool = True) -> Callable[[Decorated], Decorated]:
         allocate = click.option(
             "--allocate",
             type=click.Choice(ALLOCATIONS),
-            default="uniform",
-            show_default=True,
-            help="One ratio for all blocks, or the same budget spent where the images need it.",
+            help="One ratio for all blocks, or the same budget spent where the images need it.  [default: spectral; "
+            "with --ratio, or another start than the calibrated one, uniform]",
         )
         from_file = click.option(
             "--plan",

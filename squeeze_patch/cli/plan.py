@@ -7,6 +7,7 @@ from typing import Optional
 import click
 
 from squeeze_patch.adapters import reference_name
+from squeeze_patch.checkpoints.convert import is_bare
 from squeeze_patch.checkpoints.generators import dense_generators
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import host_path
@@ -35,9 +36,10 @@ def plan(file: str, request: Request, trust: bool, host: Optional[str], sources:
     """
     (path,) = sources.local(file)
     with host_path(host):
-        found = dense_generators(path, read(path, trust=trust))
+        data = read(path, trust=trust)
+        found = dense_generators(path, data)
         G = found[reference_name(found)]
-        result = plan_for(G, request)
+        result = plan_for(G, request, has_inner=not is_bare(data))
     warn_of_growth(result)
     if as_json:
         click.echo(result.to_json())

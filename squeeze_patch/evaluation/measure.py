@@ -174,7 +174,7 @@ def pair(
     reduction: Optional[float] = None,
     ratio: Optional[float] = None,
     plan: Optional[Plan] = None,
-    allocate: str = "uniform",
+    allocate: Optional[str] = None,
     method: str = "squeeze",
     multiply_adds: Optional[float] = None,
 ) -> Tuple[Any, Any]:

@@ -43,6 +43,7 @@ class Allocation:
         cost: what a block costs.
         multiple: widths are multiples of this; None = 8, which tensor cores like, or 1 in generators without layers of
             `WIDE` channels, which keep no such hardware busy.
+        has_inner: whether there may be fewer channels behind conv0; else all blocks are the paper's.
     """
 
     def __init__(
@@ -52,14 +53,17 @@ class Allocation:
         method: str,
         cost: BlockCost,
         multiple: Optional[int] = None,
+        has_inner: bool = True,
     ) -> None:
         self.specs, self.method, self.cost = list(specs), method, cost
         self.widths: Dict[Place, int] = {}
+        self._costs: Dict[Tuple[Optional[int], ...], int] = {}  # of a block, by the widths that it depends on
         self.losses: Dict[Place, Sequence[float]] = {}
         self.steps: Dict[Place, int] = {}
         widest = max(spec.channels for spec in specs)
         for index, spec in enumerate(self.specs):
-            for is_inner, known in ((True, losses.inner), (False, losses.outer)):
+            places = ((True, losses.inner), (False, losses.outer)) if has_inner else ((False, losses.outer),)
+            for is_inner, known in places:
                 self.widths[index, is_inner] = spec.channels
                 self.losses[index, is_inner] = known[spec.name]
                 self.steps[index, is_inner] = multiple or (MULTIPLE if widest >= WIDE else 1)
@@ -93,7 +97,7 @@ class Allocation:
 
     def _shape(self, index: int) -> Optional[BlockShape]:
         spec = self.specs[index]
-        p, q = self.widths[index, True], self.widths[index, False]
+        p, q = self.widths.get((index, True), spec.channels), self.widths[index, False]
         narrow = self.method == "narrow"
         before = self.widths[index - 1, False] if narrow and index else None
         inputs = spec.dense_inputs if before is None else before
@@ -102,7 +106,11 @@ class Allocation:
         return BlockShape(inputs, p, q, excite=not narrow and q < spec.channels)
 
     def _block(self, index: int) -> int:
-        return self.cost(self.specs[index], self._shape(index))
+        places = ((index - 1, False), (index, True), (index, False))
+        widths = (index, *(self.widths.get(place) for place in places))
+        if widths not in self._costs:
+            self._costs[widths] = self.cost(self.specs[index], self._shape(index))
+        return self._costs[widths]
 
     def _near(self, index: int) -> int:
         """The cost of a block and of the one that reads it."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Mapping, Optional
 
 import torch
 
 from squeeze_patch.adapters import search
+from squeeze_patch.adapters.content import BlockShape
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.errors import PlanError
-from squeeze_patch.initialization.registry import SEED
+from squeeze_patch.errors import PlanError, StateError, UnsupportedModelError
+from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_finite, check_init
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import dense_parameters, plan_of_blocks
@@ -26,9 +28,10 @@ def plan(
     ratio: Optional[float] = None,
     widths: Optional[Mapping[int, int]] = None,
     multiple: Optional[int] = None,
-    allocate: str = "uniform",
+    allocate: Optional[str] = None,
     method: str = "squeeze",
     multiply_adds: Optional[float] = None,
+    init: str = DEFAULT_INIT,
     seed: int = SEED,
 ) -> Plan:
     """Plan the squeeze of a generator, dense or already squeezed; changes nothing.
@@ -39,10 +42,12 @@ def plan(
         ratio: c / q for every block instead.
         widths: {resolution: q} instead; blocks that are not named stay dense.
         multiple: squeezed widths are multiples of this; default 8, or 1 in blocks of fewer than 32 channels.
-        allocate: "uniform" = one ratio for all blocks; "spectral" = the same number of parameters, saved where a
-            trained dense G's images change least by it. Blocks may stay dense.
+        allocate: "uniform" = one ratio for all blocks; "spectral" = the same budget, saved where a trained dense G's
+            images change least by it, of conv0's channels as well (at the official sizes half a minute); blocks may
+            stay dense. Default: as `squeeze_patch.apply` does with ``init``.
         method: "squeeze" or "narrow"; see `squeeze_patch.apply`.
         multiply_adds: share of G's multiply-adds that an image may take, 0 to 1, instead of ``reduction``.
+        init: the start that is to follow; see `squeeze_patch.apply`.
         seed: of the latents that "spectral" looks at.
 
     Raises:
@@ -56,16 +61,29 @@ def plan(
         ({32: 16}, 5680)
     """
     request = Request(reduction, ratio, widths, allocate=allocate, method=method, multiply_adds=multiply_adds)
-    return plan_for(search(G).reference, request, multiple=multiple, seed=seed)
+    check_init(init)
+    return plan_for(search(G).reference, request, init, multiple=multiple, seed=seed)
 
 
 @own_settings()
-def plan_for(found: Located, request: Request, *, multiple: Optional[int] = None, seed: int = SEED) -> Plan:
-    """The Plan that ``request`` means on a generator; one that it brings along is checked to be of the family.
+def plan_for(
+    found: Located,
+    request: Request,
+    init: str = DEFAULT_INIT,
+    *,
+    multiple: Optional[int] = None,
+    seed: int = SEED,
+    has_inner: bool = True,
+) -> Plan:
+    """The Plan that ``request`` means on a generator, with the start ``init``; one that it brings along is checked to
+    be of the family. ``has_inner``: whether an allocation may leave fewer channels behind conv0, where the generator
+    allows it; what loads it has to know the Plan then.
 
     Raises:
         PlanError: as for `plan`.
     """
+    if multiple is not None and multiple < 1:
+        raise PlanError(f"multiple has to be a positive whole number, not {multiple}")
     family = found.adapter.name
     given = request.plan or request.like
     if given is not None and given.family != family:
@@ -75,14 +93,47 @@ def plan_for(found: Located, request: Request, *, multiple: Optional[int] = None
     specs = found.specs
     if request.like is not None:
         return _counted(request.like, found)
+    is_dense = not any(spec.is_squeezed for spec in specs)
+    request = request.settled(init == "calibrated" and is_dense)
     if request.allocate == "uniform":
         return solve(specs, dense_parameters(found.generator, specs), family, request, multiple)
-    if any(spec.width is not None for spec in specs):
+    if not is_dense:
         raise PlanError("allocate='spectral' reads a dense generator's activations; this one is squeezed already")
-    return _spectral(found, request, multiple, seed)
+    check_finite(found)
+    return _spectral(found, request, multiple, seed, has_inner and _is_reshapable(found))
 
 
-def _spectral(found: Located, request: Request, multiple: Optional[int], seed: int) -> Plan:
+def is_meant(request: Request, found: Located, plan: Plan) -> bool:
+    """Whether the ``plan`` of a squeezed generator may be what ``request`` asked for when it was dense. What it did
+    then is no longer to be seen: an allocation that meets the same budget by the same method counts as the same."""
+    request = request.settled(calibrated=True)
+    if request.allocate != "spectral":
+        return plan_for(found, request).same_widths(plan)
+    uniform: Optional[Plan] = None
+    with contextlib.suppress(PlanError):  # one ratio for all blocks may not reach it
+        uniform = plan_for(found, request.uniform())
+    if uniform is not None and uniform.same_widths(plan):
+        return True
+    goal = goal_of(found.specs, dense_parameters(found.generator, found.specs), request)
+    if request.ratio is not None and uniform is not None:
+        goal = replace(goal, share=goal.saved(uniform))
+    return plan.method == request.method and goal.is_met(plan)
+
+
+def _is_reshapable(found: Located) -> bool:
+    """Whether conv0 can be built with fewer outputs in all blocks: neither the family nor what a user changed on
+    those layers stands against it."""
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        for spec in found.specs:
+            less = max(spec.channels - 1, 1)
+            try:
+                found.surgery.build(found.network, spec.name, BlockShape(spec.dense_inputs, less, less, excite=True))
+            except (UnsupportedModelError, StateError):
+                return False
+    return True
+
+
+def _spectral(found: Located, request: Request, multiple: Optional[int], seed: int, has_inner: bool) -> Plan:
     """As much saved as was asked for, which one ratio for all blocks may miss, or may not reach."""
     before = dense_parameters(found.generator, found.specs)
     goal = goal_of(found.specs, before, request)
@@ -97,7 +148,9 @@ def _spectral(found: Located, request: Request, multiple: Optional[int], seed: i
     if uniform is not None and request.ratio is not None:
         goal = replace(goal, share=goal.saved(uniform))
     rival = uniform if uniform is not None and goal.is_met(uniform) else None
-    found_plan = allocate_spectrally(found, goal, request, multiple, seed, rival)
+    found_plan = allocate_spectrally(
+        found, goal, request, multiple, seed, rival, has_inner or request.method == "narrow"
+    )
     if out_of_reach is not None and not goal.is_met(found_plan):
         raise out_of_reach
     return found_plan

@@ -49,8 +49,6 @@ def solve(
     Raises:
         PlanError: contradictory or impossible requests; the message states what can be reached.
     """
-    if multiple is not None and multiple < 1:
-        raise PlanError(f"multiple has to be a positive whole number, not {multiple}")
 
     def build(chosen: Mapping[str, int], at_ratio: Optional[float]) -> Plan:
         blocks = [block_of(s, chosen[s.name], request.method) for s in specs if s.name in chosen]

@@ -8,6 +8,7 @@ from typing import List, Optional, Sequence
 import torch
 
 from squeeze_patch.adapters.located import Located
+from squeeze_patch.errors import PlanError
 from squeeze_patch.initialization.calibrated import Statistics, image_errors, statistics, weighed
 from squeeze_patch.initialization.selection import rank_channels
 from squeeze_patch.planning.allocation import Allocation, Losses
@@ -18,7 +19,13 @@ from squeeze_patch.planning.solver import Goal
 
 
 def allocate_spectrally(
-    found: Located, goal: Goal, request: Request, multiple: Optional[int], seed: int, uniform: Optional[Plan]
+    found: Located,
+    goal: Goal,
+    request: Request,
+    multiple: Optional[int],
+    seed: int,
+    uniform: Optional[Plan],
+    has_inner: bool = True,
 ) -> Plan:
     """A Plan that meets ``goal`` (or else comes nearest), of the least loss in the image.
 
@@ -32,11 +39,14 @@ def allocate_spectrally(
         multiple: widths are multiples of this; None = 8 in wide generators, finer where 8 misses the goal.
         seed: of the latents.
         uniform: one ratio for all blocks, where that meets the goal.
+        has_inner: whether there may be fewer channels behind conv0.
     """
     seen = statistics_of(found, seed)
-    plans = [_allocated(found, losses_of(seen), goal, request, multiple)]
+    plans = [_allocated(found, losses_of(seen), goal, request, multiple, has_inner)]
     plans += [] if uniform is None else [uniform]
     plans = [plan for plan in plans if plan.blocks]
+    if not plans:
+        raise PlanError("no allocation makes this generator smaller: its blocks have too few channels")
     if len(plans) == 1:
         return plans[0]
     with torch.inference_mode(False):
@@ -46,12 +56,14 @@ def allocate_spectrally(
     return plans[errors.index(min(errors))]
 
 
-def _allocated(found: Located, losses: Losses, goal: Goal, request: Request, multiple: Optional[int]) -> Plan:
+def _allocated(
+    found: Located, losses: Losses, goal: Goal, request: Request, multiple: Optional[int], has_inner: bool
+) -> Plan:
     specs, parameters = found.specs, sum(parameter.numel() for parameter in found.generator.parameters())
     rest = goal.whole - sum(goal.cost(spec, None) for spec in specs)  # that no width changes
     plans: List[Plan] = []
     for step in (None, 4, 2, 1) if multiple is None else (multiple,):
-        widths = Allocation(specs, losses, request.method, goal.cost, step)
+        widths = Allocation(specs, losses, request.method, goal.cost, step, has_inner)
         widths.spend(round(goal.whole * (1 - goal.share)) - rest)
         plans.append(plan_of_blocks(specs, parameters, found.adapter.name, widths.blocks()))
         if goal.is_met(plans[-1]):

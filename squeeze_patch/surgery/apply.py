@@ -15,11 +15,10 @@ from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.errors import LostWarning, PlanError, ProofError, SqueezeError, StateError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS, SEED, check_finite, check_init, trained_starts
 from squeeze_patch.planning.kept import recorded
-from squeeze_patch.planning.planner import plan_for
+from squeeze_patch.planning.planner import is_meant, plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import completed, shapes_of
-from squeeze_patch.planning.solver import TOLERANCE
 from squeeze_patch.progress import Progress, one_thread, own_settings
 from squeeze_patch.surgery.belongings import belongings_of
 from squeeze_patch.surgery.originals import KEPT, forget, keep, put_back, undo
@@ -41,7 +40,7 @@ def apply(
     ratio: Optional[float] = None,
     widths: Optional[Mapping[int, int]] = None,
     plan: Optional[Plan] = None,
-    allocate: str = "uniform",
+    allocate: Optional[str] = None,
     method: str = "squeeze",
     multiply_adds: Optional[float] = None,
     like: Union[torch.nn.Module, Plan, None] = None,
@@ -63,7 +62,9 @@ def apply(
         ratio: c / q for every block instead, 1 or more.
         widths: {resolution: q} instead; blocks that are not named stay dense.
         plan: a Plan instead, from `squeeze_patch.plan` or from a file.
-        allocate: "spectral" spends the same number of parameters where G's images need them; see `plan`.
+        allocate: "spectral" spends the budget where G's images need it, "uniform" squeezes all blocks by one ratio; see
+            `plan`. Default: "spectral" for a ``reduction`` or ``multiply_adds``, named or not, with a calibrated start;
+            else "uniform".
         method: "squeeze" = the image squeeze connection; "narrow" = fewer channels behind both convolutions of a block
             and no excite, so that the next block reads fewer as well: a plain StyleGAN2 of unequal widths, of the
             host's own classes. What reads c channels between blocks beside them (GGDR's discriminator) cannot.
@@ -123,7 +124,7 @@ def apply_request(
     with _ONE_AT_A_TIME:
         target = search(G)
         now = status_of(target)
-        wanted = _wanted(target.reference, request, now, seed)
+        wanted = _wanted(target.reference, request, now, init, seed)
         if now.state == "irregular":
             raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
         if now.state == "dense":
@@ -272,7 +273,7 @@ def squeezed(
     ratio: Optional[float] = None,
     widths: Optional[Mapping[int, int]] = None,
     plan: Optional[Plan] = None,
-    allocate: str = "uniform",
+    allocate: Optional[str] = None,
     method: str = "squeeze",
     multiply_adds: Optional[float] = None,
     like: Union[torch.nn.Module, Plan, None] = None,
@@ -308,13 +309,10 @@ def squeezed(
     remove(G)
 
 
-def _wanted(found: Located, request: Request, now: Status, seed: int) -> Plan:
-    if request.allocate == "uniform" or now.state != "squeezed":
-        return plan_for(found, request, seed=seed)
-    # What the dense generator did is no longer to be seen: the same budget counts as the same request.
-    budget = plan_for(found, request.uniform())
-    same = now.plan is not None and abs(budget.reduction - now.plan.reduction) <= TOLERANCE
-    return now.plan if now.plan is not None and same else budget
+def _wanted(found: Located, request: Request, now: Status, init: str, seed: int) -> Plan:
+    if now.state == "squeezed" and now.plan is not None and is_meant(request, found, now.plan):
+        return now.plan
+    return plan_for(found, request if now.state != "squeezed" else request.uniform(), init, seed=seed)
 
 
 def _check_fits(plan: Plan, found: Located) -> None:

@@ -22,7 +22,7 @@ from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import is_checkout
 from squeeze_patch.checkpoints.stored import StoredFile
 from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
-from squeeze_patch.planning.planner import plan_for
+from squeeze_patch.planning.planner import is_meant
 from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.status import status_of_part
 from squeeze_patch.training.bare import bare_copy
@@ -123,7 +123,7 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say, trus
     now = status_of_part(G)
     if now.state == "squeezed":
         assert now.plan is not None
-        if not request.is_default and not plan_for(G, request).same_widths(now.plan):
+        if not request.is_default and not is_meant(request, G, now.plan):
             raise PlanError(f"{source} is squeezed in another way than asked for ({now.plan})")
         say(f"squeeze_patch: {source} is squeezed already; training goes on with its plan ({now})")
         plan, begin = now.plan, path

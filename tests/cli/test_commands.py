@@ -33,7 +33,7 @@ def test_demo(tmp_path: Path) -> None:
     with Image.open(tmp_path / "demo" / "samples.png") as image:
         assert image.size == (16 * 32 * 2, 3 * (32 * 2 + 16))
     decibels = float(re.search(r"([\d.]+) dB PSNR", out)[1])  # type: ignore[index]
-    again = ("demo", "--out", tmp_path / "demo", "--allocate", "spectral")
+    again = ("demo", "--out", tmp_path / "demo", "--allocate", "uniform")
     code, _, err = cli(*again)
     assert code == 2
     assert "dense.pkl: the file exists; --force overwrites it" in err
@@ -41,8 +41,8 @@ def test_demo(tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert found["conversion"]["plan"]["parameters_after"] < found["conversion"]["plan"]["parameters_before"]
-    assert found["comparison"]["psnr"] > decibels + 3  # tests/initialization/test_calibrated.py says why
-    assert decibels > 20
+    assert found["comparison"]["psnr"] < decibels - 3  # tests/initialization/test_calibrated.py says why
+    assert found["comparison"]["psnr"] > 20
 
 
 def test_info(snapshot: Path) -> None:
@@ -141,17 +141,18 @@ def test_report(snapshot: Path, tmp_path: Path) -> None:
 
 
 def test_spectral_widths_are_the_same_in_every_command(tmp_path: Path) -> None:
-    """plan, report of a dense file, and convert; on a trained generator, where they differ from uniform ones."""
+    """plan, report of a dense file, and convert, which they are the default of; on a trained generator, where they differ
+    from uniform ones."""
     dense, squeezed = tmp_path / "dense.pkl", tmp_path / "squeezed.pkl"
     dense.write_bytes(pickle.dumps({"G_ema": trained_generator()}))
     wish = ["--trust", "--allocate", "spectral", "--json"]
     planned = json.loads(cli("plan", dense, *wish)[1])
-    converted = json.loads(cli("convert", dense, squeezed, *wish)[1])["plan"]
+    converted = json.loads(cli("convert", dense, squeezed, "--trust", "--json")[1])["plan"]
     reported = json.loads(cli("report", dense, *wish, "--repeats", "2")[1])["cost"]["blocks"]
     widths = {block["resolution"]: block["width"] for block in planned["blocks"]}
     assert {block["resolution"]: block["width"] for block in converted["blocks"]} == widths
     assert {row["resolution"]: row["width"] for row in reported if row["resolution"] in widths} == widths
-    assert widths != squeeze_patch.plan(trained_generator()).widths
+    assert widths != squeeze_patch.plan(trained_generator(), allocate="uniform").widths
 
 
 ERRORS: List[Tuple[List[str], str]] = [
@@ -234,7 +235,7 @@ def test_convert_in_a_process_of_its_own(host: Host, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "with the same channels" in done.stdout
     out = cli("info", tmp_path / "squeezed.pkl", "--trust", "--host", host.folder)[1]
-    assert "G_ema: SqueezedGenerator, squeezed: 4 of 4 blocks" in out
+    assert re.search("G_ema: SqueezedGenerator, squeezed: [1-4] of 4 blocks", out)
 
 
 def test_the_list_of_commands_is_not_cut_off() -> None:

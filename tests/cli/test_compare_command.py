@@ -19,7 +19,7 @@ from tests.helpers import cli
 
 def test_compare(snapshot: Path, tmp_path: Path) -> None:
     squeezed, figures, picture = snapshot.with_name("squeezed.pkl"), tmp_path / "figures.json", tmp_path / "out.png"
-    cli("convert", snapshot, squeezed, "--trust")
+    cli("convert", snapshot, squeezed, "--trust", "--allocate", "uniform")
     options = ["--trust", "--samples", "9", "--seed", "3", "--noise", "none", "--truncation", "0.7"]
     code, out, err = cli("compare", snapshot, squeezed, *options, "--json", figures, "--grid", picture)
     assert (code, err) == (0, "")  # quiet beside the table where stderr is no terminal
@@ -40,7 +40,7 @@ def test_compare(snapshot: Path, tmp_path: Path) -> None:
 
 def test_the_page(snapshot: Path, tmp_path: Path) -> None:
     squeezed, picture, html = snapshot.with_name("squeezed.pkl"), tmp_path / "out.png", tmp_path / "out.html"
-    cli("convert", snapshot, squeezed)
+    cli("convert", snapshot, squeezed, "--allocate", "uniform")
     code, out, _ = cli("compare", snapshot, squeezed, "--samples", "9", "--grid", picture, "--html", html)
     assert code == 0
     assert out.endswith(f"picture                  {picture}\npage                     {html}\n")

@@ -112,7 +112,7 @@ def effective(G: Any) -> List[torch.Tensor]:
 
 def psnr_of_start(G: Any) -> float:
     """Of the calibrated start to the dense generator's own images, noise off."""
-    squeezed = squeeze_patch.apply(copy.deepcopy(G), keep_original=False)
+    squeezed = squeeze_patch.apply(copy.deepcopy(G), allocate="uniform", keep_original=False)
     return compare(G, squeezed, samples=128, noise_mode="none").psnr
 
 

@@ -35,7 +35,7 @@ def test_widths(channels: int, ratio: float, width: int) -> None:
 def test_target_is_met_and_the_count_is_real(target: float) -> None:
     G = generator()
     before = sum(p.numel() for p in G.parameters())
-    plan = squeeze_patch.plan(G, reduction=target)
+    plan = squeeze_patch.plan(G, reduction=target, allocate="uniform")
     # one channel more or less in all four blocks at once is the finest stair
     stair = plan.reduction - squeeze_patch.plan(G, widths={r: q + 1 for r, q in plan.widths.items()}).reduction
     assert abs(plan.reduction - target) <= max(0.003, stair / 2)
@@ -55,7 +55,7 @@ def test_counts_of_any_ratio(ratio: float) -> None:
 @pytest.mark.parametrize("target", [0.9, 0.75, -0.1, 0.0])
 def test_impossible_targets_name_the_range(target: float) -> None:
     with pytest.raises(squeeze_patch.PlanError, match=r"can be made \d+\.\d% to \d+\.\d% smaller"):
-        squeeze_patch.plan(generator(), reduction=target)
+        squeeze_patch.plan(generator(), reduction=target, allocate="uniform")
 
 
 def test_a_generator_that_cannot_shrink() -> None:

@@ -38,7 +38,7 @@ def test_status_lines() -> None:
 def test_status_sees_a_block_put_back_by_hand() -> None:
     G = trained_generator()
     dense = G.synthesis.b8
-    squeeze_patch.apply(G)
+    squeeze_patch.apply(G, init="weights")
     G.synthesis.b8 = dense
     assert squeeze_patch.status(G).state == "irregular"
     assert squeeze_patch.status(G).squeezed_blocks == 3
@@ -83,10 +83,10 @@ def test_context_manager_restores_after_an_error() -> None:
 def test_remove_refuses_what_it_cannot_restore() -> None:
     G = trained_generator()
     assert squeeze_patch.remove(G) is G
-    squeeze_patch.apply(G, keep_original=False)
+    squeeze_patch.apply(G, init="weights", keep_original=False)
     with pytest.raises(squeeze_patch.StateError, match="keep_original"):
         squeeze_patch.remove(G)
-    G = squeeze_patch.apply(trained_generator())
+    G = squeeze_patch.apply(trained_generator(), init="weights")
     with pytest.raises(squeeze_patch.StateError, match="copy"):
         squeeze_patch.remove(copy.deepcopy(G))
     with torch.no_grad():
@@ -281,12 +281,12 @@ def test_a_diverged_generator_is_refused(name: str, value: float) -> None:
 def test_only_the_generator_counts() -> None:
     """A decoder beside an encoder that is a hundred times as large is squeezed as it is alone; the encoder's NaN is
     nobody's business."""
-    alone = squeeze_patch.plan(trained_generator())
+    alone = squeeze_patch.plan(trained_generator(), init="weights")
     whole = torch.nn.Module()
     whole.encoder = torch.nn.Linear(1000, 30000)
     whole.encoder.weight.data[0, 0] = float("nan")
     whole.decoder = trained_generator()
-    assert squeeze_patch.plan(whole) == alone
+    assert squeeze_patch.plan(whole, init="weights") == alone
     assert str(squeeze_patch.status(whole)) == "dense: 263,531 parameters, 4 blocks, in decoder"
     squeeze_patch.apply(whole, init="weights")
     now = squeeze_patch.status(whole)
