@@ -111,7 +111,7 @@ def mean_image(images: torch.Tensor) -> float:
 def main(weights: Optional[Path], ratios: str, seeds: int) -> None:
     """Measure and print the table: median (lowest to highest) over the seeds."""
     dense = generator_from(weights)
-    plans = {"default": squeeze_patch.plan(dense)}
+    plans = {"default": squeeze_patch.plan(dense, allocate="uniform")}
     plans.update({f"ratio {ratio}": squeeze_patch.plan(dense, ratio=float(ratio)) for ratio in ratios.split(",")})
     images = images_of(dense)
     click.echo(f"{weights.name if weights else 'demo generator'}: {squeeze_patch.status(dense)}")

@@ -242,7 +242,7 @@ def placed(strengths: Callable[[int, int], float]) -> Variant:
 
     def build(dense: Dense) -> Any:
         G = dense()
-        uniform = squeeze_patch.plan(G)
+        uniform = squeeze_patch.plan(G, allocate="uniform")
 
         def widths(s: float) -> Mapping[int, int]:
             n = len(uniform.blocks)

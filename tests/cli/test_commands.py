@@ -141,7 +141,7 @@ def test_report(snapshot: Path, tmp_path: Path) -> None:
 
 
 def test_spectral_widths_are_the_same_in_every_command(tmp_path: Path) -> None:
-    """plan, report of a dense file, and convert, which they are the default of; on a trained generator, where they differ
+    """plan, report of a dense file, and convert, whose default they are; on a trained generator, where they differ
     from uniform ones."""
     dense, squeezed = tmp_path / "dense.pkl", tmp_path / "squeezed.pkl"
     dense.write_bytes(pickle.dumps({"G_ema": trained_generator()}))
