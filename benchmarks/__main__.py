@@ -34,6 +34,11 @@ ENTRIES = {
     "distillation": Entry(
         "2 hours", "squeezing against pruning, each distilled alike", "Squeezing against pruning; README"
     ),
+    "pareto": Entry(
+        "10 minutes",
+        "fronts of what distillation found over parameters, multiply-adds, time",
+        "Squeezing against pruning",
+    ),
     "quality": Entry("5 hours", "Frechet distance of trainings from scratch", "Training from scratch; README"),
     "checks": Entry(
         "10 minutes; --reruns some hours", "what squeeze-patch check and others say of planted regressions", "Checks"

@@ -210,7 +210,7 @@ def store(file: Path, more: Dict[str, Dict[str, Any]]) -> Dict[str, Any]:
     """Add to the results in a file, to which another process may have written since."""
     known = json.loads(file.read_text()) if file.exists() else {}
     merged = {name: {**known.get(name, {}), **entries} for name, entries in more.items()}
-    data = {"machine": machine(), **{"cells": known.get("cells", {}), "costs": known.get("costs", {})}, **merged}
+    data = {"cells": {}, "costs": {}, **known, "machine": machine(), **merged}
     with atomic_write(file) as stream:
         stream.write(json.dumps(data, indent=1).encode())
     return data

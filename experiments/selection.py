@@ -169,7 +169,9 @@ def main(weights: Optional[Path], reductions: str, seeds: int) -> None:
     torch.set_num_threads(1)
     dense = generator_from(weights)
     images = images_of(dense)
-    plans = [squeeze_patch.plan(dense, reduction=float(reduction), allocate="uniform") for reduction in reductions.split(",")]
+    plans = [
+        squeeze_patch.plan(dense, reduction=float(reduction), allocate="uniform") for reduction in reductions.split(",")
+    ]
     click.echo(f"{weights.name if weights else 'demo generator'}: {squeeze_patch.status(dense)}")
     click.echo(f"{'':<38}" + "".join(f"{f'{plan.reduction:.1%} fewer':>24}" for plan in plans))
     for name, selection in SELECTIONS.items():
