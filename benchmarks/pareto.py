@@ -4,7 +4,7 @@
 
 Reads what `python -m benchmarks distillation --out FOLDER` has found and draws it: a column for each cost, as a share
 of the dense generator's, a row for each length of the distillation; a line a way, its points the reductions. Time is
-the processor time of one call of the synthesis network on one thread, 8 images, noise off, in turns with the dense one's;
+the processor time of one call of the synthesis network on one thread, 8 images, noise off, in turns with the dense one;
 medians of the ratios. It is measured first, and kept in FOLDER.
 """
 
