@@ -142,6 +142,21 @@ def test_fused_latency() -> None:
     assert f"and {large} at 1024x1024" in text
 
 
+def test_latency_on_two_threads() -> None:
+    found = results("latency-256-two-threads.json")
+    assert (found["clock"], "2 threads" in found["machine"]) == ("time", True)
+    text = " ".join(PAGE.text.split())
+    for label, name in {
+        "squeezed, default flags": "squeezed",
+        "dense with the kernels of fused ones": "same kernels",
+        "fused": "fused",
+    }.items():
+        rows = (row for each in found["results"] for row in each["rows"])
+        cells = [quartiles(row["to best"]) for row in rows if (row["generator"], row["called"]) == (name, "default")]
+        assert len(cells) == 2
+        assert f"{label} {', '.join(cells)}" in text
+
+
 def test_latency_on_a_gpu() -> None:
     stored = results("latency-h100.json")
     assert "H100" in stored["machine"]
