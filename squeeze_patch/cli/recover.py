@@ -34,6 +34,12 @@ def recovery_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--patience", type=int, help="Stop after so many evaluations without gain."),
             click.option("--batch", default=Settings.batch, show_default=True, help="Images a step, all processes."),
             click.option(
+                "--at-a-time",
+                type=click.IntRange(min=1),
+                help="Images that each process runs at a time, where memory is short; gradients of the batch add up.  "
+                "[default: what fits 2 to 4 GB, at 256x256 four]",
+            ),
+            click.option(
                 "--lr",
                 "learning_rate",
                 default=Settings.learning_rate,
@@ -82,6 +88,7 @@ def recover(
     plan_file: Optional[Path],
     minutes: Optional[float],
     patience: Optional[int],
+    at_a_time: Optional[int],
     log: Optional[Path],
     device: Optional[str],
     force: bool,
@@ -118,7 +125,7 @@ def recover(
                 student[0] if student else None,
                 target,
                 chosen,
-                budget=Budget(minutes, patience),
+                budget=Budget(minutes, patience, at_a_time),
                 source=Source(trust, host),
                 request=request,
                 force=force,

@@ -74,6 +74,7 @@ def recover(
     evaluate_every: int = Settings.evaluate_every,
     minutes: Optional[float] = None,
     patience: Optional[int] = None,
+    at_a_time: Optional[int] = None,
     state: Optional[Union[str, Path]] = None,
     log: Optional[Union[str, Path]] = None,
     progress: Optional[StepProgress] = None,
@@ -104,6 +105,8 @@ def recover(
         evaluate_every: steps between two evaluations.
         minutes: stop after this time.
         patience: stop when so many evaluations in a row bring less than 0.01 dB.
+        at_a_time: images that each process runs at a time, where memory is short: gradients of its share of the batch
+            are added up. Default: as many as need some gigabytes, at 256x256 four. Weights differ by rounding alone.
         state: file from which to go on where it exists, written as the run proceeds; left in place at the end.
         log: file for the evaluations, as JSON lines.
         progress: called after every step, in the first process.
@@ -135,7 +138,7 @@ def recover(
         evaluate_every=evaluate_every,
     )
     state, log = (None if path is None else Path(path) for path in (state, log))
-    return run(student, teacher, settings, Budget(minutes, patience), state, log, progress)
+    return run(student, teacher, settings, Budget(minutes, patience, at_a_time), state, log, progress)
 
 
 def run(
@@ -153,7 +156,7 @@ def run(
     origin = fingerprint(pair)
     # The tensors at hand may have been made in inference mode, or be used in it later; the training is outside.
     with torch.inference_mode(False), torch.set_grad_enabled(True), training_mode(pair):
-        training = Training(pair, settings, processes)
+        training = Training(pair, settings, processes, budget.at_a_time)
         found = processes.from_first(lambda: _stored(state_file, settings, origin))
         session = Session(training, budget, Files(state_file, log, origin), found)
         try:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import warnings
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Optional, TypeVar
+from typing import Any, Callable, ContextManager, Iterator, Optional, TypeVar
 
 import torch
 
@@ -53,6 +53,10 @@ class Processes:
             # torch 2.13 deprecates the argument, whose successor would overwrite buffers; older releases lack that one
             warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
             return torch.nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+
+    def kept(self, module: Any, is_shared: bool) -> ContextManager[None]:
+        """In which gradients of a `parallel` module stay this process's own until later, unless ``is_shared``."""
+        return contextlib.nullcontext() if self.size == 1 or is_shared else module.no_sync()
 
     def from_first(self, make: Callable[[], Value]) -> Value:
         """What ``make`` returns in the first process, in all of them; its error is raised in all of them."""

@@ -50,8 +50,13 @@ StepProgress = Callable[[Step], None]
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop before the last step: after ``minutes``, breaks left out, or when ``patience`` evaluations in a row
-    brought no gain. None = never.
+    """What a recovery may take, and how many images at a time: nothing that its weights depend on, but for rounding.
+
+    Attributes:
+        minutes: stop before the last step after this time, breaks left out; None = never.
+        patience: stop when so many evaluations in a row brought no gain; None = never.
+        at_a_time: images that each process runs at a time, whose gradients add up to those of its share of the batch;
+            None = as many as take some gigabytes (`trainer.FEATURES`).
 
     Raises:
         RecoveryError: one of them is not above 0.
@@ -59,9 +64,10 @@ class Budget:
 
     minutes: Optional[float] = None
     patience: Optional[int] = None
+    at_a_time: Optional[int] = None
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "patience"):
+        for name in ("minutes", "patience", "at_a_time"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise RecoveryError(f"{name} has to be above 0, not {value}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Optional
 
 import torch
 
@@ -18,18 +18,29 @@ from squeeze_patch.recovery.processes import Processes
 from squeeze_patch.recovery.settings import Settings, average_decay, feature_weight, learning_rate
 from squeeze_patch.recovery.state_file import State
 
-#: images that are made at a time where no gradient is needed
-EVALUATION_BATCH = 16
+#: images that are made at a time where no gradient is needed, at most; features in both generators' blocks that one
+#: step may hold at a time: with all that a gradient needs beside them, 2 to 4 GB
+EVALUATION_BATCH, FEATURES = 16, 1 << 26
 
 
 class Training:
-    """A student in training: its parameters, their average, the optimiser. Use it inside `training`."""
+    """A student in training: its parameters, their average, the optimiser. Use it inside `training_mode`.
 
-    def __init__(self, pair: Pair, settings: Settings, processes: Processes) -> None:
+    Args:
+        pair: student and teacher.
+        settings: of the run.
+        processes: that share each batch.
+        at_a_time: images that this process runs at a time; None = as many as `FEATURES` allows.
+    """
+
+    def __init__(self, pair: Pair, settings: Settings, processes: Processes, at_a_time: Optional[int] = None) -> None:
         self.pair, self.settings, self.processes = pair, settings, processes
+        fitting = max(FEATURES // features_of(pair), 1)
+        self.at_a_time = at_a_time or fitting
+        self.evaluated = min(4 * fitting, EVALUATION_BATCH)  # the loss is scaled by some: the same for any at_a_time
         self.centre = inputs.mean_style(pair, settings)
         self.held_out = inputs.held_out_styles(pair, settings)
-        probe = self.held_out[:EVALUATION_BATCH].to(pair.device)
+        probe = self.held_out[: self.evaluated].to(pair.device)
         self.targets = Targets(pair, settings.noise_mode, probe)
         distance = lpips_distance(pair.device) if settings.lpips_weight else None
         self.objective = Objective(pair, settings, feature_power(self.targets, probe), distance)
@@ -63,10 +74,7 @@ class Training:
         w = inputs.training_styles(self.pair, self.settings, step, self.centre)
         w = self.processes.share(w).to(self.pair.device)
         self.optimiser.zero_grad()
-        with self.objective.taps.on(self.pair.student, self.pair.tapped):
-            share = self.parallel(w, *self.targets(w), feature_weight(self.settings, step))
-            share.backward()
-        loss = float(self.processes.total(share.detach())) / self.processes.size
+        loss = float(self.processes.total(self._backward(w, step))) / self.processes.size
         slope = float(torch.stack([p.grad.norm() for p in self.parameters if p.grad is not None]).norm())
         if not (math.isfinite(loss) and math.isfinite(slope)):
             raise SqueezeError(
@@ -78,6 +86,22 @@ class Training:
             for average, parameter in zip(self.average, self.parameters):
                 average.lerp_(parameter, 1 - average_decay(step))
         return loss
+
+    def _backward(self, w: torch.Tensor, step: int) -> torch.Tensor:
+        """The loss of this process's styles [N, num_ws, w_dim], a mean over them; its gradients are added up part by
+        part, and shared by the processes with the last one."""
+        parts, total = w.split(self.at_a_time), torch.zeros([], device=w.device)
+        for index, part in enumerate(parts):
+            is_last = index == len(parts) - 1
+            with (
+                self.objective.taps.on(self.pair.student, self.pair.tapped),
+                self.processes.kept(self.parallel, is_last),
+            ):
+                loss = self.parallel(part, *self.targets(part), feature_weight(self.settings, step))
+                loss = loss * (len(part) / len(w))
+                loss.backward()
+            total += loss.detach()
+        return total
 
     def psnr(self, weights: List[torch.Tensor]) -> float:
         """Of the student with ``weights``: dB to the teacher's images on the held-out latents, noise off.
@@ -98,8 +122,7 @@ class Training:
         return decibels(error / count)
 
     def _batches(self) -> List[torch.Tensor]:
-        rows = range(0, len(self.held_out), EVALUATION_BATCH)
-        return [self.held_out[row : row + EVALUATION_BATCH] for row in rows]
+        return list(self.held_out.split(self.evaluated))
 
     @contextlib.contextmanager
     def holding(self, weights: List[torch.Tensor]) -> Iterator[None]:
@@ -121,6 +144,11 @@ class Training:
         self.put(state.weights)
         self.average = [value.to(self.pair.device, copy=True) for value in state.average]
         self.optimiser.load_state_dict(state.optimiser)
+
+
+def features_of(pair: Pair) -> int:
+    """Numbers in the features between all blocks of both generators, of one image."""
+    return 2 * sum(spec.channels * spec.positions for spec in pair.teacher.specs)
 
 
 def copies(tensors: Any) -> List[torch.Tensor]:

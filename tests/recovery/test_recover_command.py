@@ -180,12 +180,13 @@ def test_time_is_up_and_the_same_command_goes_on(folder: Path) -> None:
 
 
 def test_two_processes_do_what_one_does(draggan: Host, folder: Path) -> None:
-    """torchrun, gloo, the CPU: the same global batch, the same log and weights within float error."""
+    """torchrun, gloo, the CPU: the same global batch, the same log and weights within float error; also where each runs
+    its share image by image."""
     options = [*QUICK, "--every", "1", "--lr", "1e-3"]
     files = [str(folder / "dense.pkl"), str(folder / "squeezed.pkl")]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    for out, launcher in (("one.pkl", []), ("two.pkl", torchrun)):
-        command = [*launcher, "-m", "squeeze_patch", "recover", *files, "--out", str(folder / out), *options]
+    for out, launcher, more in (("one.pkl", [], []), ("two.pkl", torchrun, ["--at-a-time", "1"])):
+        command = [*launcher, "-m", "squeeze_patch", "recover", *files, "--out", str(folder / out), *options, *more]
         done = python(*command, cwd=folder, env=environment(draggan))
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("written") == 1
