@@ -4,9 +4,9 @@
     python -m benchmarks recovery --cost paper256 [--at-a-time 1,4] [--device cpu]
 
 Without --weights the demo's generator is used, else a small one from a state dict in the NVIDIA family's names.
-256 latents that neither the training nor its evaluations saw, noise off, images in [-1, 1]. With --cost: what a step of an
-official size takes instead, images run so many at a time, each in a process of its own: seconds of processor time on one
-thread an image (on a GPU, seconds), and the process's highest memory (of the GPU's allocator).
+256 latents that neither the training nor its evaluations saw, noise off, images in [-1, 1]. With --cost: what a step of
+an official size takes instead, images run so many at a time, each in a process of its own: seconds an image (of one
+thread's processor time, or on a GPU), and the highest memory of the process (on a GPU, of its allocator).
 """
 
 from __future__ import annotations
