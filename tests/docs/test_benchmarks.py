@@ -6,7 +6,7 @@ import json
 import math
 import re
 import statistics
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 import pytest
 from scipy import stats
@@ -17,7 +17,6 @@ PAGE = Page("docs/benchmarks.md")
 README = Page("README.md")
 STUDIES = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
 DISTILLED = {"16x16 digits": "distillation-mnist16.json", "the demo's 32x32 digits": "distillation-demo.json"}
-STEPS = ("0", "100", "300")
 
 
 def results(name: str) -> Dict[str, Any]:
@@ -26,12 +25,12 @@ def results(name: str) -> Dict[str, Any]:
     return data
 
 
-def psnr(file: str, row: str, reduction: str) -> List[List[float]]:
+def psnr(file: str, row: str, reduction: str, steps: Sequence[str]) -> List[List[float]]:
     """Of every length of the training, one a seed."""
     cells = results(file)["cells"]
     found = {
         step: [c["psnr"] for key, c in cells.items() if key.startswith(f"{row} | {reduction} | {step} |")]
-        for step in STEPS
+        for step in steps
     }
     return list(found.values())
 
@@ -43,11 +42,16 @@ def test_all_rows_of_distillation(digits: str, fewer: str) -> None:
     (table,) = re.findall(rf"^\| {digits}, {fewer} fewer.*?\n\n", PAGE.text, flags=re.DOTALL | re.MULTILINE)
     data, reduction = results(DISTILLED[digits]), f"{float(fewer[:-2]) / 100:g}"
     shown = set()
-    for line in table.strip().splitlines()[2:]:
-        row, cost, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+    head, _, *lines = table.strip().splitlines()
+    steps = [re.sub(r"\D", "", cell) or "0" for cell in head.strip("|").split("|")[3:]]
+    assert set(steps) == {key.split(" | ")[2] for key in data["cells"] if key.split(" | ")[1] == reduction}
+    for line in lines:
+        row, cost, share, *cells = (cell.strip() for cell in line.strip("|").split("|"))
         shown.add(row)
         assert cost == f"{data['costs'][f'{row} | {reduction}'][1]:.2f}", line
-        for cell, seeds in zip(cells, psnr(DISTILLED[digits], row, reduction)):
+        assert share == f"{data['shares'][f'{row} | {reduction}'][2]:.2f}", line
+        assert len(cells) == len(steps)
+        for cell, seeds in zip(cells, psnr(DISTILLED[digits], row, reduction, steps)):
             assert bool(cell) == bool(seeds), line
             assert not seeds or cell.startswith(f"{statistics.fmean(seeds):.1f}, "), line
             assert not seeds or cell.endswith(f" ({len(seeds)})") == (len(seeds) > 1), line
@@ -75,9 +79,12 @@ def test_readmes_row_of_images() -> None:
     """25 % fewer parameters, at the start and after 300 steps: squeezed, the best of all that are pruned, narrowed."""
     (line,) = re.findall(r"^\| the demo's digits.*$", README.text, flags=re.MULTILINE)
     data = results("distillation-demo.json")
-    means = {row: psnr("distillation-demo.json", row, "0.25") for row in (key.split(" | ")[0] for key in data["cells"])}
+    means = {
+        row: psnr("distillation-demo.json", row, "0.25", ("0", "300"))
+        for row in (key.split(" | ")[0] for key in data["cells"])
+    }
     said = []
-    for step in (0, 2):
+    for step in (0, 1):
         at = {row: statistics.fmean(found[step]) for row, found in means.items() if found[step]}
         rivals = [value for row, value in at.items() if row.startswith("pruned")]
         said += [at["squeezed, allocated"], max(rivals), at["narrowed, allocated"]]
