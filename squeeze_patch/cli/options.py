@@ -100,8 +100,8 @@ class ShareText(BudgetText):
         found = super().convert(value, param, ctx)
         if "milliseconds" in found:
             self.fail(
-                f"{value!r}: a host's processes would each measure their own; squeeze-patch plan FILE --budget "
-                f"{value} says which share of the multiply-adds that is, to be written like 0.7x here",
+                f"{value!r}: a host's processes would each measure their own; squeeze-patch plan FILE --allocate "
+                f"uniform --budget {value} says which share of the multiply-adds that is, to be written like 0.7x here",
                 param,
                 ctx,
             )

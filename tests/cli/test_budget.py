@@ -42,7 +42,9 @@ def test_what_is_no_budget(small: Path) -> None:
     assert "device nowhere cannot be used" in err
     code, _, err = cli("train", "--budget", "12ms", "--", "train.py")
     assert code == 2
-    assert "squeeze-patch plan FILE --budget 12ms says which share of the multiply-adds that is" in err
+    assert (
+        "squeeze-patch plan FILE --allocate uniform --budget 12ms says which share of the multiply-adds that is" in err
+    )
 
 
 @pytest.mark.parametrize("text", ["70ms", "70 ms", " 70.0ms"])
