@@ -25,7 +25,7 @@ from benchmarks.common import find, generator, machine
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.io import read, write
-from squeeze_patch.evaluation.latency import paired_ratio
+from squeeze_patch.timing import paired_ratio
 from tests.hosts import Host
 
 

@@ -29,7 +29,7 @@ import torch
 from benchmarks.common import RATIO, Clock, device_of, device_option, find, generators, machine, reason_of
 from benchmarks.kernels import with_same_kernels
 from benchmarks.ways import captured, compiled
-from squeeze_patch.evaluation.latency import Quartiles, interleaved, paired_ratio, waiting_for
+from squeeze_patch.timing import Quartiles, interleaved, paired_ratio, waiting_for
 from tests.hosts import Host
 from tests.hosts.training import compile_nothing
 

@@ -22,7 +22,7 @@ import click
 import torch
 
 from benchmarks.common import Clock, find, generators, machine
-from squeeze_patch.evaluation.latency import Quartiles, interleaved, paired_ratio
+from squeeze_patch.timing import Quartiles, interleaved, paired_ratio
 from tests.hosts import Host
 
 GENERATORS = ("dense", "squeezed", "fused")

@@ -26,7 +26,7 @@ import torch
 
 import squeeze_patch
 from benchmarks.common import CPU, SIZES, Clock, device_of, device_option, find, machine
-from squeeze_patch.evaluation.latency import interleaved, paired_ratio, waiting_for
+from squeeze_patch.timing import interleaved, paired_ratio, waiting_for
 from tests.hosts import Host
 from tests.hosts.training import accumulate, compile_nothing, loss_of
 

@@ -20,6 +20,7 @@ FLOORS = (
     {"fused_convolution"},
     {"adapters"},
     {"sampling", "initialization"},
+    {"timing"},
     {"planning"},
     {"surgery"},
     {"checkpoints", "evaluation"},

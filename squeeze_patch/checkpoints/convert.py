@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 import torch
 
@@ -26,7 +26,8 @@ from squeeze_patch.errors import CheckpointError, SqueezeError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_init
 from squeeze_patch.planning.cost import Report, report
 from squeeze_patch.planning.kept import recorded
-from squeeze_patch.planning.planner import plan_for
+from squeeze_patch.planning.milliseconds import Timing
+from squeeze_patch.planning.planner import plan_for, timed_plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress, own_settings
@@ -52,6 +53,7 @@ class Conversion:
         optimisers: what became of the optimiser states of squeezed generators, a line each.
         aliases: {further name of a squeezed generator: its name in ``generators``}, of files that store one object
             under several names.
+        timing: what was measured for a budget in milliseconds, on the reference generator.
     """
 
     source: Path
@@ -67,6 +69,7 @@ class Conversion:
     optimisers: Tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     left: Tuple[str, ...] = ()
+    timing: Optional[Timing] = None
 
 
 def convert(
@@ -82,6 +85,7 @@ def convert(
     allocate: Optional[str] = None,
     method: str = "squeeze",
     multiply_adds: Optional[float] = None,
+    milliseconds: Optional[float] = None,
     like: Union[PathLike, torch.nn.Module, Plan, None] = None,
     init: str = DEFAULT_INIT,
     seed: int = SEED,
@@ -106,6 +110,8 @@ def convert(
         host: folder of the host's checkout, which a trusted pickle may need.
         reduction, ratio, widths, plan, allocate, method, multiply_adds, like, init, seed, verify: as for
             `squeeze_patch.apply`; ``like`` may be a squeezed file, too.
+        milliseconds: as for `squeeze_patch.apply`, measured on the CPU; of a file that is read without its host, on
+            generators of squeeze_patch's own with the same arithmetic.
         force: overwrite ``target`` where it exists.
         form: "safetensors" or "pt" = write the generator alone (the moving average, or the only one) as a state dict in
             a file of that kind; default: the whole file, as it came.
@@ -135,7 +141,7 @@ def convert(
         refuse_relative(Path(like), Path(target))
     with host_path(host):
         other = plan_in_file(like, trust=trust) if isinstance(like, (str, Path)) else relative(like)
-    request = Request(reduction, ratio, widths, plan, allocate, other, method, multiply_adds)
+    request = Request(reduction, ratio, widths, plan, allocate, other, method, multiply_adds, milliseconds)
     how: Dict[str, Any] = {"trust": trust, "host": host, "seed": seed, "verify": verify, "force": force, "form": form}
     return convert_file(source, target, request, init, fuse=fuse, progress=progress, **how)
 
@@ -179,7 +185,12 @@ def convert_file(
         if form is None:
             _refuse_modules(source, data, found)
             warn_of_nested(data, found)
-        plans = _plans({name: found[name] for name in order}, request, init, seed, not (form is None and is_bare(data)))
+        planning: Dict[str, Any] = {
+            "seed": seed,
+            "has_inner": not (form is None and is_bare(data)),
+            "progress": progress,
+        }
+        plans, timing = _plans({name: found[name] for name in order}, request, init, planning)
         if form is None:
             _refuse_bare(source, data, plans[reference])
         cost = report(found[reference], plans[reference])
@@ -219,6 +230,7 @@ def convert_file(
         init=init,
         optimisers=() if form else tuple(f"{name}: {line}" for name, line in optimisers.items()),
         aliases={} if form else aliases,
+        timing=timing,
     )
 
 
@@ -251,15 +263,25 @@ def _refuse_modules(source: Path, data: Any, found: Mapping[str, Located]) -> No
             )
 
 
-def _plans(found: Mapping[str, Located], request: Request, init: str, seed: int, has_inner: bool) -> Dict[str, Plan]:
-    """Of every generator; those of one shape get one plan, the first one's."""
+def _plans(
+    found: Mapping[str, Located], request: Request, init: str, how: Mapping[str, Any]
+) -> Tuple[Dict[str, Plan], Optional[Timing]]:
+    """Of every generator; those of one shape get one plan, the first one's, whose timing is returned, too. ``how`` as
+    for `timed_plan_for`."""
     plans: Dict[str, Plan] = {}
     given = request.plan is not None or request.like is not None
-    uniform = {name: plan_for(G, request if given else request.uniform()) for name, G in found.items()}
+    # times vary from call to call: any ratio tells as well whether two generators are of one shape
+    shape = Request(ratio=2) if request.milliseconds is not None else request if given else request.uniform()
+    uniform = {name: plan_for(G, shape) for name, G in found.items()}
+    timings: List[Optional[Timing]] = []
     for name, G in found.items():
         twin = next((other for other in plans if uniform[other].same_widths(uniform[name])), None)
-        plans[name] = plans[twin] if twin is not None else plan_for(G, request, init, seed=seed, has_inner=has_inner)
-    return plans
+        if twin is not None:
+            plans[name] = plans[twin]
+        else:
+            plans[name], timing = timed_plan_for(G, request, init, **how)
+            timings.append(timing)
+    return plans, timings[0]
 
 
 def _squeeze_all(

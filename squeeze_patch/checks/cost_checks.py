@@ -12,10 +12,11 @@ from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.checks.answers import RECORD, Answer, Context, holds, not_recorded, short, skipped
 from squeeze_patch.checks.subjects import Subject
 from squeeze_patch.errors import UnsupportedModelError
-from squeeze_patch.evaluation.latency import Quartiles, timed_pairs
+from squeeze_patch.evaluation.latency import timed_pairs
 from squeeze_patch.evaluation.memory import memory as memory_of
 from squeeze_patch.planning.cost import amount, report
 from squeeze_patch.progress import Progress
+from squeeze_patch.timing import Quartiles
 
 #: chance of an alarm where nothing is wrong, for all looks together: a noisy runner is no regression
 FALSE_ALARM = 1e-4

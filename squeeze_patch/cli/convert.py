@@ -188,6 +188,8 @@ def print_conversion(done: Conversion) -> None:
         f"multiply-adds {amount(cost.multiply_adds_before)} -> {amount(cost.multiply_adds_after)} "
         f"({describe_reduction(1 - cost.multiply_adds_after / cost.multiply_adds_before)})"
     )
+    if done.timing is not None:
+        say(f"time        {done.timing}")
     say(f"file size   {done.bytes_before / 1e6:.1f} MB -> {done.bytes_after / 1e6:.1f} MB")
     names = ", ".join(name or "the generator" for name in done.generators)
     same = ", with the same channels" if done.shared_channels and len(done.generators) > 1 else ""

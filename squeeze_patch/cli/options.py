@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import click
 
@@ -68,36 +68,64 @@ def source_options(command: Decorated) -> Decorated:
     )
 
 
-class MultiplyAdds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """A share of the dense generator's multiply-adds."""
+class BudgetText(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """What an image may take, as an argument of `Request`: a share of the dense generator's multiply-adds, or
+    milliseconds."""
 
     name = "budget"
+    units: Mapping[str, str] = {"x": "multiply_adds", "ms": "milliseconds"}
 
-    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> float:
-        if isinstance(value, float):
+    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Dict[str, float]:
+        if isinstance(value, dict):
             return value
+        text = str(value).strip()
+        unit = next((unit for unit in self.units if text.endswith(unit)), None)
         try:
-            if not str(value).endswith("x"):
+            if unit is None:
                 raise ValueError
-            return float(str(value)[:-1])
+            return {self.units[unit]: float(text[: -len(unit)])}
         except ValueError:
-            self.fail(f"{value!r} is no budget; write 0.7x for 0.7 of the dense generator's multiply-adds", param, ctx)
+            self.fail(
+                f"{value!r} is no budget; write 0.7x for 0.7 of the dense generator's multiply-adds, or 12ms for 12 "
+                "milliseconds an image",
+                param,
+                ctx,
+            )
+
+
+class ShareText(BudgetText):
+    """Of commands whose generators are built in a host's processes: each would measure other times."""
+
+    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Dict[str, float]:
+        found = super().convert(value, param, ctx)
+        if "milliseconds" in found:
+            self.fail(
+                f"{value!r}: a host's processes would each measure their own; squeeze-patch plan FILE --allocate "
+                f"uniform --budget {value} says which share of the multiply-adds that is, to be written like 0.7x here",
+                param,
+                ctx,
+            )
+        return found
 
 
 def ratio_options(command: Decorated) -> Decorated:
     """How far, for generators that have just been built."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, budget: Optional[Dict[str, float]], **kwargs: Any) -> Any:
+        return command(*args, multiply_adds=(budget or {}).get("multiply_adds"), **kwargs)
+
+    words = "Multiply-adds that an image may take instead: 0.7x = 0.7 of the dense generator's."
+    return _how_far(wrapped, click.option("--budget", metavar="SHAREx", type=ShareText(), help=words))
+
+
+def _how_far(command: Decorated, budget: Decorated) -> Decorated:
     return _with(
         command,
         [
             click.option("--reduction", type=float, help="Share of the parameters to save.  [default: 0.121]"),
             click.option("--ratio", type=float, help="Squeeze every block's c channels to c / RATIO instead."),
-            click.option(
-                "--budget",
-                "multiply_adds",
-                metavar="SHAREx",
-                type=MultiplyAdds(),
-                help="Multiply-adds that an image may take instead: 0.7x = 0.7 of the dense generator's.",
-            ),
+            budget,
             click.option(
                 "--method",
                 type=click.Choice(METHODS),
@@ -122,14 +150,14 @@ def request_options(plan_file: bool = True) -> Callable[[Decorated], Decorated]:
             *args: Any,
             reduction: Optional[float],
             ratio: Optional[float],
-            multiply_adds: Optional[float],
+            budget: Optional[Dict[str, float]],
             method: str,
             allocate: Optional[str],
             **kwargs: Any,
         ) -> Any:
             path = kwargs.get("plan_file")
             plan = None if path is None else read_plan(path)
-            request = Request(reduction, ratio, None, plan, allocate, None, method, multiply_adds)
+            request = Request(reduction, ratio, None, plan, allocate, None, method, **(budget or {}))
             return command(*args, request=request, **kwargs)
 
         allocate = click.option(
@@ -145,7 +173,14 @@ def request_options(plan_file: bool = True) -> Callable[[Decorated], Decorated]:
             type=click.Path(path_type=Path, dir_okay=False, exists=True),
             help="Squeeze by this Plan, as plan --json prints it.",
         )
-        return ratio_options(_with(wrapped, [allocate, *([from_file] if plan_file else [])]))
+        budget = click.option(
+            "--budget",
+            metavar="SHAREx|MSms",
+            type=BudgetText(),
+            help="What an image may take instead: 0.7x = 0.7 of the dense generator's multiply-adds; 12ms = 12 "
+            "milliseconds, measured here.",
+        )
+        return _how_far(_with(wrapped, [allocate, *([from_file] if plan_file else [])]), budget)
 
     return decorate
 

@@ -8,16 +8,21 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 import click
+import torch
 
+from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.atomic import atomic_write, refuse_special
 from squeeze_patch.checkpoints.targets import check_writable
 from squeeze_patch.checks.junit import BEGIN
 from squeeze_patch.cli.errors import EXIT_ERROR
 from squeeze_patch.errors import MeasurementError
+from squeeze_patch.planning.milliseconds import Timing
+from squeeze_patch.planning.planner import timed_plan_for
 from squeeze_patch.planning.plans import Plan
+from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress
 from squeeze_patch.reporting.page import START
 
@@ -48,6 +53,17 @@ def warn_of_growth(plan: Plan) -> None:
             "excite needs more than is squeezed away. Ask for a larger --ratio or --reduction",
             err=True,
         )
+
+
+def timed_plan(
+    found: Located, request: Request, device: torch.device, quiet: bool = False, has_inner: bool = True
+) -> Tuple[Plan, Optional[Timing]]:
+    """The Plan that a request means, and, for a budget in milliseconds, what was measured on ``device``, where the
+    generator then is. ``has_inner`` as for `plan_for`."""
+    if request.milliseconds is not None:
+        found.root.to(device)
+    with progress_bar("timing", quiet=quiet) as step:
+        return timed_plan_for(found, request, has_inner=has_inner, progress=step)
 
 
 def say_unless(quiet: bool, err: bool = False) -> Callable[[str], None]:
@@ -106,6 +122,8 @@ def progress_bar(label: str = "squeezing", unit: int = 1, quiet: bool = False) -
 
         def step(what: str, done: int, total: int) -> None:
             nonlocal bar
+            if bar is not None and total and bar.length != max(total // unit, 1):
+                bar.length = max(total // unit, 1)  # other work, or more of it than was known
             if bar is None:
                 how: Any = {"label": label, "show_eta": True, "show_pos": True, "file": sys.stderr}
                 # without a length, click counts what an iterator of unknown length brings: none

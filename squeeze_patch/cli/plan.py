@@ -13,10 +13,10 @@ from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, request_options
-from squeeze_patch.cli.output import warn_of_growth
+from squeeze_patch.cli.output import timed_plan, warn_of_growth
 from squeeze_patch.cli.sources import Sources
+from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.planning.cost import report, table
-from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import describe_reduction
 from squeeze_patch.planning.request import Request
 
@@ -25,22 +25,35 @@ from squeeze_patch.planning.request import Request
 @click.argument("file", metavar="FILE")
 @request_options(plan_file=False)
 @file_options
+@click.option("--device", default="cpu", show_default=True, help="Where --budget 12ms is measured: cpu, cuda, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the Plan as JSON, for --plan of other commands.")
-def plan(file: str, request: Request, trust: bool, host: Optional[str], sources: Sources, as_json: bool) -> None:
+def plan(
+    file: str,
+    request: Request,
+    trust: bool,
+    host: Optional[str],
+    sources: Sources,
+    device: str,
+    as_json: bool,
+) -> None:
     """Show what convert would do to a file; write nothing.
 
     \b
     Examples:
       squeeze-patch plan 550000.pt --reduction 0.25
       squeeze-patch plan 550000.pt --allocate spectral --json > plan.json
+      squeeze-patch plan 550000.pt --budget 40ms
     """
+    where = device_named(device)
     (path,) = sources.local(file)
     with host_path(host):
         data = read(path, trust=trust)
         found = dense_generators(path, data)
         G = found[reference_name(found)]
-        result = plan_for(G, request, has_inner=not is_bare(data))
+        result, timing = timed_plan(G, request, where, has_inner=not is_bare(data))
     warn_of_growth(result)
+    if timing is not None:
+        click.echo(f"time {timing}", err=as_json)
     if as_json:
         click.echo(result.to_json())
         return

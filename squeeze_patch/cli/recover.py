@@ -102,8 +102,8 @@ def recover(
     """Train a squeezed generator to make its dense one's images again.
 
     SQUEEZED learns the images of DENSE, without a data set, and is written to OUT. Without SQUEEZED, DENSE is squeezed
-    first, as --ratio, --reduction, --allocate and --plan say. A run that was broken off
-    goes on when the same command is given again.
+    first, as --ratio, --reduction, --budget, --allocate and --plan say. A run that was broken off goes on when the same
+    command is given again.
 
     \b
     Examples:
@@ -133,6 +133,7 @@ def recover(
                 device=device,
                 progress=None if quiet else Line(),
                 squeezing=functools.partial(progress_bar, quiet=quiet),
+                say=lambda line: None if quiet else click.echo(f"time        {line}", err=as_json),
             )
     except KeyboardInterrupt:
         if first and state_path(target).exists():

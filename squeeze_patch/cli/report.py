@@ -7,12 +7,13 @@ from typing import Optional
 
 import click
 
+from squeeze_patch.adapters import locate
 from squeeze_patch.checkpoints.addresses import redacted
 from squeeze_patch.checkpoints.generators import load_generator
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, measuring_options, quiet_option, request_options
-from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, progress_bar
+from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, progress_bar, timed_plan
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.evaluation.latency import REPEATS
@@ -62,8 +63,14 @@ def report(
     check_replaceable(json_target)
     with host_path(host):
         G, *other = (load_generator(path, key, trust=trust).to(where) for path in files)
+        timing = None
+        if request.milliseconds is not None and not other:
+            planned, timing = timed_plan(locate(G), request, where, quiet)
+            request = Request(plan=planned)
         dense, squeezed = pair_for(G, request, *other)
         with progress_bar("measuring", quiet=quiet) as step:
             result = measure(dense, squeezed, batch, repeats, step, fuse=fuse)
     names = {"file": redacted(file), "against": None if against is None else redacted(against)}
-    emit(str(result), {**names, "key": key, **result.to_dict()}, json_target, quiet)
+    text = str(result) if timing is None else f"{result}\nbudget       {timing}"
+    budget = {} if timing is None else {"budget": timing.to_dict()}
+    emit(text, {**names, "key": key, **budget, **result.to_dict()}, json_target, quiet)

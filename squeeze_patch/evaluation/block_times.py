@@ -12,12 +12,12 @@ import torch
 
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.evaluation.latency import waiting_for
 from squeeze_patch.handing_on import on_gpu
 from squeeze_patch.planning.cost import fused_multiply_adds
 from squeeze_patch.planning.multiply_adds import multiply_adds
 from squeeze_patch.progress import Progress
 from squeeze_patch.sampling import draw, evaluation, latents
+from squeeze_patch.timing import waiting_for
 
 
 @dataclass(frozen=True)

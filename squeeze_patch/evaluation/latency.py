@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import statistics
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
 
 import torch
 
@@ -15,30 +14,13 @@ from squeeze_patch.adapters import sampler
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.evaluation.devices import device_name
 from squeeze_patch.progress import Progress, one_thread
-from squeeze_patch.sampling import draw, evaluation, latents
+from squeeze_patch.sampling import evaluation
+from squeeze_patch.timing import Quartiles, calls, interleaved, paired_ratio, waiting_for
 
 REPEATS = 20
 WARM_UP = 3
 #: seconds that a measurement of `timed_pairs` takes at least
 SHORTEST = 0.05
-
-
-@dataclass(frozen=True)
-class Quartiles:
-    """Median and quartiles of repeated measurements, in the unit of what was measured."""
-
-    median: float
-    lower: float
-    upper: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Quartiles:
-        """Of two values or more."""
-        lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median, lower, upper)
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.lower:.2f} to {self.upper:.2f})"
 
 
 @dataclass(frozen=True)
@@ -74,48 +56,6 @@ class Latency:
 def verdict_on(ratio: Quartiles) -> str:
     """ "faster" or "slower" where three quarters of the pairs agree, else "neither"."""
     return "faster" if ratio.upper < 1 else "slower" if ratio.lower > 1 else "neither"
-
-
-def interleaved(
-    actions: Mapping[str, Callable[[], Any]],
-    repeats: int,
-    warm_up: int = 1,
-    synchronize: Callable[[], None] = lambda: None,
-    progress: Optional[Progress] = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Dict[str, List[float]]:
-    """Seconds of each action, run in turns, so that a noisy machine disturbs all of them alike.
-
-    Every second round runs backwards: no action always follows the same other one.
-
-    Args:
-        actions: {name: what to run}.
-        repeats: measured rounds.
-        warm_up: rounds before, not measured: allocators, kernels and caches settle.
-        synchronize: waits until the device is done; called before the clock is read.
-        progress: called with ("rounds", done, in all).
-        clock: what tells the seconds; `time.process_time` leaves out what other processes take.
-    """
-    seconds: Dict[str, List[float]] = {name: [] for name in actions}
-    gc.collect()
-    for index in range(warm_up + repeats):
-        names = list(actions) if index % 2 == 0 else list(actions)[::-1]
-        for name in names:
-            gc.collect(1)  # what calls have left; all of a process that has imported much takes longer than a call
-            synchronize()
-            start = clock()
-            actions[name]()
-            synchronize()
-            if index >= warm_up:
-                seconds[name].append(clock() - start)
-        if progress is not None:
-            progress("rounds", index + 1, warm_up + repeats)
-    return seconds
-
-
-def paired_ratio(over: Sequence[float], under: Sequence[float]) -> Quartiles:
-    """Quartiles of the ratios of paired measurements."""
-    return Quartiles.of([a / b for a, b in zip(over, under)])
 
 
 def latency(
@@ -197,16 +137,5 @@ def timed_pairs(dense: Any, squeezed: Any, batch: int = 1) -> Iterator[TimedPair
 
 def _calls(generators: Mapping[str, Any], batch: int) -> Tuple[Dict[str, Callable[[], Any]], Callable[[], None]]:
     """A call of each, on the same latents, and what waits for their device."""
-    sources = {name: sampler(G) for name, G in generators.items()}
     device = reference_of(next(iter(generators.values()))).device
-    z, c = (x.to(device) for x in latents(next(iter(sources.values())), batch, seed=0))
-
-    def call(name: str) -> Callable[[], Any]:
-        return lambda: draw(sources[name], z, c)
-
-    return {name: call(name) for name in sources}, waiting_for(device)
-
-
-def waiting_for(device: torch.device) -> Callable[[], None]:
-    """What waits until the device has done all that it was given."""
-    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None
+    return calls({name: sampler(G) for name, G in generators.items()}, device, batch), waiting_for(device)

@@ -13,7 +13,7 @@ from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import MeasurementError, StateError
 from squeeze_patch.evaluation.block_times import BlockTimes, block_times, fused_counts, table_of
-from squeeze_patch.evaluation.latency import REPEATS, Latency, Quartiles, latency, verdict_on
+from squeeze_patch.evaluation.latency import REPEATS, Latency, latency, verdict_on
 from squeeze_patch.evaluation.memory import Memory, memory
 from squeeze_patch.planning.cost import Report, amount, report, table
 from squeeze_patch.planning.plans import Plan, describe_reduction
@@ -24,6 +24,7 @@ from squeeze_patch.sampling import draw, evaluation, latents
 from squeeze_patch.surgery import fuse as fusing
 from squeeze_patch.surgery.apply import apply_request
 from squeeze_patch.surgery.status import status_of_part
+from squeeze_patch.timing import Quartiles
 
 
 @dataclass(frozen=True)
@@ -177,19 +178,22 @@ def pair(
     allocate: Optional[str] = None,
     method: str = "squeeze",
     multiply_adds: Optional[float] = None,
+    milliseconds: Optional[float] = None,
 ) -> Tuple[Any, Any]:
     """(dense, squeezed) to measure, from either one. The other gets random weights: cost does not depend on them.
 
     Args:
         G: dense, to be squeezed in a copy; or squeezed.
         against: the dense generator of a squeezed G; default: one is made by G's own constructor call.
-        reduction, ratio, plan, allocate, method, multiply_adds: as for `squeeze_patch.apply`, for a dense G.
+        reduction, ratio, plan, allocate, method, multiply_adds, milliseconds: as for `squeeze_patch.apply`, for a
+            dense G.
 
     Raises:
         PlanError, UnsupportedModelError: as for `squeeze_patch.apply`, or no dense generator can be made.
         StateError: the arguments do not fit G's state.
     """
-    return pair_for(G, Request(reduction, ratio, None, plan, allocate, None, method, multiply_adds), against)
+    request = Request(reduction, ratio, None, plan, allocate, None, method, multiply_adds, milliseconds)
+    return pair_for(G, request, against)
 
 
 def pair_for(G: Any, request: Request, against: Optional[Any] = None) -> Tuple[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import torch
 
@@ -13,12 +13,13 @@ from squeeze_patch.adapters.content import BlockShape
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import PlanError, StateError, UnsupportedModelError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_finite, check_init
+from squeeze_patch.planning.milliseconds import Timing, plan_within
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import dense_parameters, plan_of_blocks
 from squeeze_patch.planning.solver import goal_of, solve
 from squeeze_patch.planning.spectral import allocate_spectrally
-from squeeze_patch.progress import own_settings
+from squeeze_patch.progress import Progress, own_settings
 
 
 def plan(
@@ -31,6 +32,7 @@ def plan(
     allocate: Optional[str] = None,
     method: str = "squeeze",
     multiply_adds: Optional[float] = None,
+    milliseconds: Optional[float] = None,
     init: str = DEFAULT_INIT,
     seed: int = SEED,
 ) -> Plan:
@@ -47,6 +49,8 @@ def plan(
             stay dense. Default: as `squeeze_patch.apply` does with ``init``.
         method: "squeeze" or "narrow"; see `squeeze_patch.apply`.
         multiply_adds: share of G's multiply-adds that an image may take, 0 to 1, instead of ``reduction``.
+        milliseconds: that a call ``G(z, c)`` for one image may take here, instead: the widest plan of a dense G that
+            keeps to them, found by timing (seconds to minutes). Times vary, and with them such plans.
         init: the start that is to follow; see `squeeze_patch.apply`.
         seed: of the latents that "spectral" looks at.
 
@@ -60,12 +64,11 @@ def plan(
         >>> plan.widths, plan.parameters_before - plan.parameters_after
         ({32: 16}, 5680)
     """
-    request = Request(reduction, ratio, widths, allocate=allocate, method=method, multiply_adds=multiply_adds)
+    request = Request(reduction, ratio, widths, None, allocate, None, method, multiply_adds, milliseconds)
     check_init(init)
     return plan_for(search(G).reference, request, init, multiple=multiple, seed=seed)
 
 
-@own_settings()
 def plan_for(
     found: Located,
     request: Request,
@@ -74,10 +77,31 @@ def plan_for(
     multiple: Optional[int] = None,
     seed: int = SEED,
     has_inner: bool = True,
+    progress: Optional[Progress] = None,
 ) -> Plan:
     """The Plan that ``request`` means on a generator, with the start ``init``; one that it brings along is checked to
     be of the family. ``has_inner``: whether an allocation may leave fewer channels behind conv0, where the generator
-    allows it; what loads it has to know the Plan then.
+    allows it; what loads it has to know the Plan then. ``progress`` is told of the timing for a budget in milliseconds.
+
+    Raises:
+        PlanError: as for `plan`.
+    """
+    how: Dict[str, Any] = {"multiple": multiple, "seed": seed, "has_inner": has_inner, "progress": progress}
+    return timed_plan_for(found, request, init, **how)[0]
+
+
+@own_settings()
+def timed_plan_for(
+    found: Located,
+    request: Request,
+    init: str = DEFAULT_INIT,
+    *,
+    multiple: Optional[int] = None,
+    seed: int = SEED,
+    has_inner: bool = True,
+    progress: Optional[Progress] = None,
+) -> Tuple[Plan, Optional[Timing]]:
+    """As `plan_for`, and what was measured for a budget in milliseconds.
 
     Raises:
         PlanError: as for `plan`.
@@ -89,23 +113,29 @@ def plan_for(
     if given is not None and given.family != family:
         raise PlanError(f"the plan is for a generator of family {given.family}, this one is of family {family}")
     if request.plan is not None:
-        return request.plan
+        return request.plan, None
     specs = found.specs
     if request.like is not None:
-        return _counted(request.like, found)
+        return _counted(request.like, found), None
     is_dense = not any(spec.is_squeezed for spec in specs)
     request = request.settled(init == "calibrated" and is_dense)
+    if request.allocate == "spectral" and is_dense:
+        check_finite(found)
+        has_inner = request.method == "narrow" or (has_inner and _is_reshapable(found))
+    if request.milliseconds is not None:
+        return plan_within(found, request, multiple=multiple, seed=seed, has_inner=has_inner, progress=progress)
     if request.allocate == "uniform":
-        return solve(specs, dense_parameters(found.generator, specs), family, request, multiple)
+        return solve(specs, dense_parameters(found.generator, specs), family, request, multiple), None
     if not is_dense:
         raise PlanError("allocate='spectral' reads a dense generator's activations; this one is squeezed already")
-    check_finite(found)
-    return _spectral(found, request, multiple, seed, has_inner and _is_reshapable(found))
+    return _spectral(found, request, multiple, seed, has_inner), None
 
 
 def is_meant(request: Request, found: Located, plan: Plan) -> bool:
     """Whether the ``plan`` of a squeezed generator may be what ``request`` asked for when it was dense. What it did
     then is no longer to be seen: an allocation that meets the same budget by the same method counts as the same."""
+    if request.milliseconds is not None:  # nor can it be timed
+        return False
     request = request.settled(calibrated=True)
     if request.allocate != "spectral":
         return plan_for(found, request).same_widths(plan)
@@ -148,9 +178,7 @@ def _spectral(found: Located, request: Request, multiple: Optional[int], seed: i
     if uniform is not None and request.ratio is not None:
         goal = replace(goal, share=goal.saved(uniform))
     rival = uniform if uniform is not None and goal.is_met(uniform) else None
-    found_plan = allocate_spectrally(
-        found, goal, request, multiple, seed, rival, has_inner or request.method == "narrow"
-    )
+    found_plan = allocate_spectrally(found, goal, request, multiple, seed, rival, has_inner)
     if out_of_reach is not None and not goal.is_met(found_plan):
         raise out_of_reach
     return found_plan

@@ -17,7 +17,7 @@ METHODS = ("squeeze", "narrow")
 @dataclass(frozen=True)
 class Request:
     """How far, and where, a generator is to be squeezed; one of ``reduction``, ``ratio``, ``widths``,
-    ``multiply_adds``, ``plan`` and ``like``, or none of them.
+    ``multiply_adds``, ``milliseconds``, ``plan`` and ``like``, or none of them.
 
     Attributes:
         reduction: share of the parameters to save, 0 to 1; where nothing is asked for: 0.121, the paper's figure.
@@ -28,6 +28,7 @@ class Request:
         method: "squeeze" = the image squeeze connection; "narrow" = fewer channels behind both convolutions of a block,
             and no excite: the next block reads those that are left. Plans say it themselves.
         multiply_adds: share of the dense generator's multiply-adds that an image may take, 0 to 1.
+        milliseconds: that a call for one image may take, measured where the dense generator is.
         allocate: "uniform" = one ratio for all blocks; "spectral" = the same budget, spent where a trained generator's
             images need it; None = not decided yet, see `settled`.
 
@@ -43,9 +44,10 @@ class Request:
     like: Optional[Plan] = None
     method: str = "squeeze"
     multiply_adds: Optional[float] = None
+    milliseconds: Optional[float] = None
 
     def __post_init__(self) -> None:
-        budgets = (self.reduction, self.ratio, self.widths, self.multiply_adds)
+        budgets = (self.reduction, self.ratio, self.widths, self.multiply_adds, self.milliseconds)
         given = [value for value in budgets if value is not None]
         elsewise = self.allocate == "spectral" or self.method != "squeeze"
         if self.like is not None and (given or self.plan is not None or elsewise):
@@ -66,14 +68,13 @@ class Request:
         if self.method not in METHODS:
             raise PlanError(f"method has to be one of {', '.join(METHODS)}, not {self.method!r}")
         if len(given) > 1:
-            raise PlanError("give one of reduction, ratio, widths and multiply_adds, not several")
+            raise PlanError("give one of reduction, ratio, widths, multiply_adds and milliseconds, not several")
         self._check_ranges()
         if isinstance(self.widths, Mapping):  # the caller's own may change later
             object.__setattr__(self, "widths", dict(self.widths))
 
     def _check_ranges(self) -> None:
-        numbers_given = {"ratio": self.ratio, "reduction": self.reduction, "multiply_adds": self.multiply_adds}
-        for name, number in numbers_given.items():
+        for name, number in self._numbers().items():
             if number is not None and not isinstance(number, numbers.Real):
                 raise PlanError(f"{name} has to be a number, not {number!r}")
         if self.ratio is not None and not (math.isfinite(self.ratio) and self.ratio >= 1):
@@ -89,8 +90,14 @@ class Request:
                 f"multiply_adds (--budget) is the share of the dense generator's that is left: above 0, up to 1, not "
                 f"{self.multiply_adds}"
             )
+        if self.milliseconds is not None and not (math.isfinite(self.milliseconds) and self.milliseconds > 0):
+            raise PlanError(f"milliseconds (--budget) have to be more than 0 for an image, not {self.milliseconds}")
         if self.widths is not None and self.allocate == "spectral":
             raise PlanError("widths say what each block gets; allocate='spectral' would choose it. Give one of them")
+
+    def _numbers(self) -> Dict[str, Optional[float]]:
+        names = ("reduction", "ratio", "multiply_adds", "milliseconds")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def is_default(self) -> bool:
@@ -113,8 +120,7 @@ class Request:
         """Plain numbers, strings and dicts of what was asked for, as processes hand it to each other."""
         found: Dict[str, Any] = {"method": self.method}
         found.update({} if self.allocate is None else {"allocate": self.allocate})
-        numbers_given = {"reduction": self.reduction, "ratio": self.ratio, "multiply_adds": self.multiply_adds}
-        for name, number in numbers_given.items():
+        for name, number in self._numbers().items():
             found.update({} if number is None else {name: float(number)})
         if self.widths is not None:
             found["widths"] = {int(resolution): int(width) for resolution, width in self.widths.items()}

@@ -40,11 +40,14 @@ def solve(
     family: str,
     request: Request,
     multiple: Optional[int] = None,
+    *,
+    or_nearest: bool = False,
 ) -> Plan:
     """The Plan for a generator of ``parameters`` parameters (dense) with blocks ``specs``.
 
     Where nothing is asked for, ``reduction=DEFAULT_REDUCTION``. The reduction, or share of multiply-adds, that comes
-    out is the nearest that one ratio for all blocks can give; ``allocate`` counts elsewhere.
+    out is the nearest that one ratio for all blocks can give; ``allocate`` and ``milliseconds`` count elsewhere.
+    ``or_nearest``: also where what was asked for is out of reach.
 
     Raises:
         PlanError: contradictory or impossible requests; the message states what can be reached.
@@ -61,7 +64,7 @@ def solve(
         return build(_checked_widths(specs, request.widths), None)
     if request.ratio is not None:
         return uniform(float(request.ratio), multiple)
-    return _nearest(uniform, [s.channels for s in specs], multiple, goal_of(specs, parameters, request))
+    return _nearest(uniform, [s.channels for s in specs], multiple, goal_of(specs, parameters, request), or_nearest)
 
 
 BlockCost = Callable[[BlockSpec, Optional[BlockShape]], int]
@@ -92,6 +95,7 @@ class Goal:
 
 def goal_of(specs: Sequence[BlockSpec], parameters: int, request: Request) -> Goal:
     """The goal of a request that names a reduction, a share of multiply-adds, or nothing."""
+    assert request.milliseconds is None, "no share says what is to be saved for a time"
     if request.multiply_adds is not None:
         whole = sum(multiply_adds(spec, None) for spec in specs)
         share = 1 - float(request.multiply_adds)
@@ -127,7 +131,11 @@ def _checked_widths(specs: Sequence[BlockSpec], widths: Mapping[int, int]) -> Di
 
 
 def _nearest(
-    uniform: Callable[[float, Optional[int]], Plan], channels: Sequence[int], multiple: Optional[int], goal: Goal
+    uniform: Callable[[float, Optional[int]], Plan],
+    channels: Sequence[int],
+    multiple: Optional[int],
+    goal: Goal,
+    or_nearest: bool,
 ) -> Plan:
     """The plan nearest to ``goal``. In narrow generators multiples of 8 are coarse stairs; finer ones are taken, one
     after another, where the coarser miss the target by more than `TOLERANCE`."""
@@ -141,7 +149,7 @@ def _nearest(
             return best
     if best is None:
         raise PlanError("no ratio makes this generator smaller: its blocks have too few channels")
-    if not min(reached) <= goal.share <= max(reached):
+    if not or_nearest and not min(reached) <= goal.share <= max(reached):
         raise PlanError(
             f"a reduction of {goal.share:.1%} is out of reach: this generator can be made {min(reached):.1%} to "
             f"{max(reached):.1%} smaller{'' if goal.of == 'parameters' else f' in {goal.of}'} by one ratio for all "

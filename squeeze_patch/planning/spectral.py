@@ -42,11 +42,16 @@ def allocate_spectrally(
         has_inner: whether there may be fewer channels behind conv0.
     """
     seen = statistics_of(found, seed)
-    plans = [_allocated(found, losses_of(seen), goal, request, multiple, has_inner)]
+    plans = [allocated(found, losses_of(seen), goal, request, multiple, has_inner)]
     plans += [] if uniform is None else [uniform]
     plans = [plan for plan in plans if plan.blocks]
     if not plans:
         raise PlanError("no allocation makes this generator smaller: its blocks have too few channels")
+    return better_start(found, plans, seen, seed)
+
+
+def better_start(found: Located, plans: Sequence[Plan], seen: Statistics, seed: int) -> Plan:
+    """The plan whose start, made as far as the image of random latents goes, comes nearest to the dense images."""
     if len(plans) == 1:
         return plans[0]
     with torch.inference_mode(False):
@@ -56,9 +61,10 @@ def allocate_spectrally(
     return plans[errors.index(min(errors))]
 
 
-def _allocated(
+def allocated(
     found: Located, losses: Losses, goal: Goal, request: Request, multiple: Optional[int], has_inner: bool
 ) -> Plan:
+    """The Plan of the least sum of ``losses`` that meets ``goal``, or else comes nearest; it may have no blocks."""
     specs, parameters = found.specs, sum(parameter.numel() for parameter in found.generator.parameters())
     rest = goal.whole - sum(goal.cost(spec, None) for spec in specs)  # that no width changes
     plans: List[Plan] = []

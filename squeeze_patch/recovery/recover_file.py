@@ -13,12 +13,14 @@ import torch
 
 from squeeze_patch.adapters import reference_name
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.checkpoints.convert import convert_file
+from squeeze_patch.checkpoints.convert import convert_file, is_bare
 from squeeze_patch.checkpoints.generators import dense_generators, generators
 from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.checkpoints.safe_tensors import check_name
 from squeeze_patch.errors import CheckpointError, StateError
+from squeeze_patch.planning.planner import timed_plan_for
+from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress
 from squeeze_patch.recovery import processes as parallel
@@ -26,6 +28,7 @@ from squeeze_patch.recovery.distillation import Recovery, run
 from squeeze_patch.recovery.paths import check_paths, log_path, state_path
 from squeeze_patch.recovery.session import Budget, StepProgress
 from squeeze_patch.recovery.settings import Settings
+from squeeze_patch.recovery.state_file import plan_of_state
 from squeeze_patch.surgery.status import status_of_part
 
 
@@ -51,6 +54,7 @@ def recover_file(
     device: Optional[str] = None,
     progress: Optional[StepProgress] = None,
     squeezing: Callable[[], ContextManager[Optional[Progress]]] = contextlib.nullcontext,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Recovery:
     """Write ``squeezed`` with generators that make the dense ones' images again.
 
@@ -70,6 +74,7 @@ def recover_file(
         device: "cpu", "cuda", ...; default a GPU where there is one. torchrun's processes share the work.
         squeezing: makes what is told of the conversion, for its length, as `squeeze_patch.convert`'s
             ``progress`` (in the first process).
+        say: told, in the first process, what was measured for a budget in milliseconds.
 
     Raises:
         CheckpointError: a file cannot be read or written, or holds no generator.
@@ -87,8 +92,12 @@ def recover_file(
         origin = read(dense, trust=source.trust)
         if squeezed is None:
             check_name(target, origin)  # what it is converted to is of its kind
-        teacher = _reference(_dense_generators(dense, origin)).root.to(place)
+        reference = _reference(_dense_generators(dense, origin))
+        teacher = reference.root.to(place)
         told = squeezing if parallel.current().first else contextlib.nullcontext
+        if request.milliseconds is not None:
+            has_inner = not is_bare(origin)
+            request = Request(plan=_timed(reference, request, has_inner, memory, told, say))
         with _squeezed_file(dense, squeezed, source, request, told) as path:
             data = read(path, trust=source.trust)
         check_name(target, data)
@@ -121,6 +130,28 @@ def _squeezed_file(
         with squeezing() as progress:
             convert_file(dense, path, request, trust=source.trust, progress=progress)
         yield path
+
+
+def _timed(
+    teacher: Located,
+    request: Request,
+    has_inner: bool,
+    memory: Path,
+    squeezing: Callable[[], ContextManager[Optional[Progress]]],
+    say: Callable[[str], None],
+) -> Plan:
+    """The Plan of a budget in milliseconds, the same in all processes: times vary from call to call, so a run that goes
+    on takes up the one that it began with."""
+
+    def measured() -> Plan:
+        if memory.exists():
+            return plan_of_state(memory)
+        with squeezing() as progress:
+            plan, timing = timed_plan_for(teacher, request, has_inner=has_inner, progress=progress)
+        say(str(timing))
+        return plan
+
+    return parallel.current().from_first(measured)
 
 
 def _dense_generators(path: Path, data: Any) -> Dict[str, Located]:

@@ -14,6 +14,7 @@ from squeeze_patch.recovery import state_file
 from squeeze_patch.recovery.settings import learning_rate
 from squeeze_patch.recovery.state_file import Evaluation, State
 from squeeze_patch.recovery.trainer import Training, copies
+from squeeze_patch.surgery.status import status_of_part
 
 #: longest time between two state files, in seconds
 SAVE_EVERY = 60.0
@@ -153,7 +154,8 @@ class Session:
         state, training = self.state, self.training
         state.weights, state.average = copies(training.parameters), training.average
         state.optimiser = training.optimiser.state_dict()
-        state_file.save(self.paths.state, state, self.settings, self.paths.origin)
+        plan = status_of_part(training.pair.student).plan
+        state_file.save(self.paths.state, state, self.settings, self.paths.origin, plan)
         self.saved_at = time.monotonic()
 
     def _write_log(self) -> None:

@@ -14,6 +14,7 @@ import torch
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.tensor_files import load_tensors, save_tensors
 from squeeze_patch.errors import RecoveryError
+from squeeze_patch.planning.plans import Plan
 from squeeze_patch.recovery.pair import Pair
 from squeeze_patch.recovery.settings import Settings
 
@@ -68,10 +69,11 @@ class State:
     seconds: float = 0.0
 
 
-def save(path: Path, state: State, settings: Settings, origin: str) -> None:
-    """Write a state file, whole or not at all."""
+def save(path: Path, state: State, settings: Settings, origin: str, plan: Optional[Plan]) -> None:
+    """Write a state file, whole or not at all; ``plan``: of the student."""
     content = {**vars(state), "history": [asdict(entry) for entry in state.history]}
     content.update(schema=SCHEMA, settings=asdict(settings), origin=origin)
+    content.update({} if plan is None else {"plan": plan.to_dict()})
     with atomic_write(path) as stream:
         save_tensors(content, stream)
 
@@ -83,12 +85,8 @@ def load(path: Path, settings: Settings, origin: str) -> State:
         RecoveryError: it cannot be read, or belongs to a run with other settings or other generators.
     """
     cure = f"Repeat the earlier command, or delete {path} to start anew"
-    try:
-        content = load_tensors(path)
-    except Exception as error:  # whatever a damaged file brings about
-        raise RecoveryError(f"{path}: this is no readable state of a recovery. Delete it to start anew") from error
-    if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
-        raise RecoveryError(f"{path}: not a state of this version of squeeze_patch. Delete it to start anew")
+    content = _content(path)
+    content.pop("plan", None)
     then, now = content.pop("settings"), asdict(settings)
     different = [f"{name} {then.get(name)!r}, now {now.get(name)!r}" for name in now if then.get(name) != now[name]]
     if different:
@@ -97,6 +95,28 @@ def load(path: Path, settings: Settings, origin: str) -> State:
         raise RecoveryError(f"{path} is of a run with other generators. {cure}")
     history = [Evaluation(**entry) for entry in content.pop("history")]
     return State(**content, history=history)
+
+
+def plan_of_state(path: Path) -> Plan:
+    """The Plan of the student whose state a file holds.
+
+    Raises:
+        RecoveryError: it cannot be read, or names none.
+    """
+    found = _content(path).get("plan")
+    if found is None:
+        raise RecoveryError(f"{path}: this state names no plan. Delete it to start anew")
+    return Plan.from_dict(found)
+
+
+def _content(path: Path) -> Dict[str, Any]:
+    try:
+        content = load_tensors(path)
+    except Exception as error:  # whatever a damaged file brings about
+        raise RecoveryError(f"{path}: this is no readable state of a recovery. Delete it to start anew") from error
+    if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
+        raise RecoveryError(f"{path}: not a state of this version of squeeze_patch. Delete it to start anew")
+    return content
 
 
 def fingerprint(pair: Pair) -> str:

@@ -43,6 +43,7 @@ def apply(
     allocate: Optional[str] = None,
     method: str = "squeeze",
     multiply_adds: Optional[float] = None,
+    milliseconds: Optional[float] = None,
     like: Union[torch.nn.Module, Plan, None] = None,
     init: str = DEFAULT_INIT,
     keep_original: bool = True,
@@ -69,6 +70,7 @@ def apply(
             and no excite, so that the next block reads fewer as well: a plain StyleGAN2 of unequal widths, of the
             host's own classes. What reads c channels between blocks beside them (GGDR's discriminator) cannot.
         multiply_adds: share of G's multiply-adds that an image may take, 0 to 1, instead of ``reduction``.
+        milliseconds: that a call ``G(z, c)`` for one image may take here, instead; see `plan`.
         like: a squeezed relative of G (the parent that it was fine-tuned from, another snapshot), or its Plan, instead:
             the same widths, and the same channels kept, so that weights of the two can be averaged and swapped.
         init: "calibrated" = start from G's trained weights, fitted block by block to what they make of random latents
@@ -76,7 +78,8 @@ def apply(
             seconds; "random" = fresh conv1, torgb and excite, to train from scratch.
         keep_original: keep the dense blocks beside G, so that `remove` can put them back (G's memory grows by them;
             they are neither pickled nor copied with G). False saves that memory, for training.
-        progress: called with (block name, blocks done, blocks in all).
+        progress: called with (block name, blocks done, blocks in all), before that with ("timing", ...) for a budget in
+            milliseconds.
         seed: of the latents that a trained start, or "spectral", looks at.
         verify: run G a few times first, with an equal block in the place of each that is to be squeezed: its images
             have to stay the same. It costs some images' time and finds forks that only look like a known host.
@@ -101,7 +104,7 @@ def apply(
         >>> print(squeeze_patch.status(G))
         squeezed: 4 of 4 blocks, 263,531 -> 202,459 parameters (23.17 % fewer)
     """
-    request = Request(reduction, ratio, widths, plan, allocate, relative(like), method, multiply_adds)
+    request = Request(reduction, ratio, widths, plan, allocate, relative(like), method, multiply_adds, milliseconds)
     apply_request(G, request, init, keep_original=keep_original, progress=progress, seed=seed, verify=verify)
     return G
 
@@ -124,7 +127,7 @@ def apply_request(
     with _ONE_AT_A_TIME:
         target = search(G)
         now = status_of(target)
-        wanted = _wanted(target.reference, request, now, init, seed)
+        wanted = _wanted(target.reference, request, now, init, seed, progress)
         if now.state == "irregular":
             raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
         if now.state == "dense":
@@ -276,6 +279,7 @@ def squeezed(
     allocate: Optional[str] = None,
     method: str = "squeeze",
     multiply_adds: Optional[float] = None,
+    milliseconds: Optional[float] = None,
     like: Union[torch.nn.Module, Plan, None] = None,
     init: str = DEFAULT_INIT,
     progress: Optional[Progress] = None,
@@ -298,7 +302,7 @@ def squeezed(
     """
     if status(G).state != "dense":
         raise StateError("squeezed() starts from a dense generator; this one is squeezed already")
-    request = Request(reduction, ratio, widths, plan, allocate, relative(like), method, multiply_adds)
+    request = Request(reduction, ratio, widths, plan, allocate, relative(like), method, multiply_adds, milliseconds)
     apply_request(G, request, init, progress=progress, seed=seed, verify=verify)
     try:
         yield G
@@ -309,10 +313,12 @@ def squeezed(
     remove(G)
 
 
-def _wanted(found: Located, request: Request, now: Status, init: str, seed: int) -> Plan:
+def _wanted(found: Located, request: Request, now: Status, init: str, seed: int, progress: Optional[Progress]) -> Plan:
     if now.state == "squeezed" and now.plan is not None and is_meant(request, found, now.plan):
         return now.plan
-    return plan_for(found, request if now.state != "squeezed" else request.uniform(), init, seed=seed)
+    return plan_for(
+        found, request if now.state != "squeezed" else request.uniform(), init, seed=seed, progress=progress
+    )
 
 
 def _check_fits(plan: Plan, found: Located) -> None:

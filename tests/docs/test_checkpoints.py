@@ -12,7 +12,9 @@ import torch
 import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.planning.cost import report
+from squeeze_patch.planning.milliseconds import MARGIN, RESOLUTION
 from squeeze_patch.testing import trained
+from tests.clocks import line_clock, share_within
 from tests.docs.pages import Page, commands, python, shows
 from tests.hosts import Host, tensorflow
 from tests.hosts.flat import FlatHost
@@ -79,6 +81,17 @@ def test_how_much(workspace: Path) -> None:
     cost = report(locate(generators["narrowed"]))
     # a channel of the last block is 1 % of the multiply-adds of so small a generator
     assert abs(cost.multiply_adds_after / cost.multiply_adds_before - 0.7) <= 0.01
+
+
+def test_milliseconds(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of which 40 ms are within reach; so small a generator is no faster narrowed."""
+    line_clock(monkeypatch)
+    commands(PAGE["milliseconds"])
+    plan = squeeze_patch.Plan.from_json((workspace / "fast.json").read_text())
+    cost = report(locate(unpickled(workspace / "fast.pkl")))
+    most = share_within(40 * (1 - MARGIN))
+    assert plan.method == "narrow"
+    assert most - RESOLUTION - 0.02 <= cost.multiply_adds_after / cost.multiply_adds_before <= most
 
 
 def test_plan_as_a_file(workspace: Path) -> None:

@@ -16,12 +16,13 @@ from squeeze_patch.adapters import locate, sampler
 from squeeze_patch.adapters.nvidia import fused_layers
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.errors import MeasurementError, StateError, UnsupportedModelError
-from squeeze_patch.evaluation.latency import Latency, Quartiles, interleaved, latency, paired_ratio
+from squeeze_patch.evaluation.latency import Latency, latency
 from squeeze_patch.evaluation.measure import Measurement, measure, pair
 from squeeze_patch.evaluation.memory import LiveTensors, memory
 from squeeze_patch.sampling import draw, latents
 from squeeze_patch.testing import float_error
 from squeeze_patch.testing.shapes_contract import KINDS, plan_of_kind
+from squeeze_patch.timing import Quartiles, interleaved, paired_ratio
 from tests.fused import count
 from tests.hosts import Host
 

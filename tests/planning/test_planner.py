@@ -135,6 +135,7 @@ def test_plans_of_dense_and_squeezed_agree() -> None:
         Request(),
         Request(reduction=0.2, allocate="spectral"),
         Request(ratio=np.float32(2)),
+        Request(milliseconds=12),
         Request(widths={8: np.int64(16), 4: 8}),
         Request(plan=Plan("demo", (), 10, 9)),
     ],
