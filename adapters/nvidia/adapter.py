@@ -159,7 +159,7 @@ class NvidiaSurgery(Surgery):
     def dense_like(self, root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
         owner = _owner(root, network)
         if owner is None and isinstance(network, BODIES["SynthesisNetwork"]):
-            return dense_body_like(root, network)
+            return dense_body_like(root, network, described(self.specs(network), self.plan_of(network)))
         if owner is None:
             return super().dense_like(root, network)
         classes = type(owner).__mro__

@@ -187,7 +187,7 @@ def squeeze_block(
         fused_modconv_default=getattr(block, "fused_modconv_default", None),
     )
     new.register_buffer("resample_filter", block.resample_filter)
-    _put_first_half(new, block, inner, inputs, anew)
+    put_first_half(new, block, inner, inputs, anew)
     new.conv1 = rebuild_layer(conv1, in_channels=inner, out_channels=width)
     new.torgb = rebuild_layer(torgb, in_channels=width)
     if not block.is_last:
@@ -208,7 +208,7 @@ def narrow_block(block: Any, width: int, inner: int, inputs: int, anew: bool = F
     for kind in ("_parameters", "_buffers", "_modules"):
         vars(new)[kind] = dict(vars(block)[kind])
     new.in_channels = inputs
-    _put_first_half(new, block, inner, inputs, anew)
+    put_first_half(new, block, inner, inputs, anew)
     new.conv1 = rebuild_layer(block.conv1, in_channels=inner, out_channels=width)
     new.torgb = rebuild_layer(block.torgb, in_channels=width)
     for name, layer in new._modules.items():
@@ -217,7 +217,7 @@ def narrow_block(block: Any, width: int, inner: int, inputs: int, anew: bool = F
     return new
 
 
-def _put_first_half(new: Any, block: Any, inner: int, inputs: int, anew: bool) -> None:
+def put_first_half(new: Any, block: Any, inner: int, inputs: int, anew: bool) -> None:
     """const or conv0: the block's own where its size stays."""
     if block.in_channels == 0:
         const = block.const

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch.nn import functional
 
-from squeeze_patch.adapters.nvidia.block import rebuild_layer
+from squeeze_patch.adapters.content import BlockSpec
+from squeeze_patch.adapters.nvidia.block import put_first_half, rebuild_layer
 from squeeze_patch.connection import upsample2d
 
 #: {activation: (slope below zero, gain)}
@@ -283,14 +284,15 @@ BODIES: Dict[str, Any] = {
 }
 
 
-def dense_body_like(root: torch.nn.Module, network: Any) -> torch.nn.Module:
-    """A copy of ``root`` whose squeezed blocks are dense ones again, with random weights for conv1 and torgb."""
+def dense_body_like(root: torch.nn.Module, network: Any, specs: Sequence[BlockSpec]) -> torch.nn.Module:
+    """A copy of ``root`` whose blocks are dense again, of the sizes that ``specs`` have for it, with random weights for
+    conv1, for torgb, and for what has other sizes."""
     path = next(name for name, module in root.named_modules() if module is network)
     dense = copy.deepcopy(root)
     copied: Any = dense.get_submodule(path)
-    for resolution in network.block_resolutions:
-        old: Any = getattr(copied, f"b{resolution}")
-        if isinstance(old, SynthesisBlock):
+    for spec in specs:
+        old: Any = getattr(copied, spec.name)
+        if spec.shape is None:
             continue
         new: Any = SynthesisBlock()
         for name, value in vars(old).items():
@@ -299,11 +301,10 @@ def dense_body_like(root: torch.nn.Module, network: Any) -> torch.nn.Module:
         for name, tensor in (*old.named_parameters(recurse=False), *old.named_buffers(recurse=False)):
             kind = new.register_parameter if isinstance(tensor, torch.nn.Parameter) else new.register_buffer
             kind(name, tensor)
-        if old.in_channels:
-            new.conv0 = old.conv0
-        channels = old.out_channels
-        new.conv1 = rebuild_layer(old.conv1, out_channels=channels)
-        new.torgb = rebuild_layer(old.torgb, in_channels=channels)
-        setattr(copied, f"b{resolution}", new.train(old.training))
+        new.in_channels, new.out_channels = spec.in_channels, spec.channels
+        put_first_half(new, old, spec.channels, spec.in_channels, anew=False)
+        new.conv1 = rebuild_layer(old.conv1, in_channels=spec.channels, out_channels=spec.channels)
+        new.torgb = rebuild_layer(old.torgb, in_channels=spec.channels)
+        setattr(copied, spec.name, new.train(old.training))
     del copied.squeeze_plan
     return dense

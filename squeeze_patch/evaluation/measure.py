@@ -16,6 +16,7 @@ from squeeze_patch.evaluation.block_times import BlockTimes, block_times, fused_
 from squeeze_patch.evaluation.latency import REPEATS, Latency, latency, verdict_on
 from squeeze_patch.evaluation.memory import Memory, memory
 from squeeze_patch.planning.cost import Report, amount, report, table
+from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import Plan, describe_reduction
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import dense_of
@@ -208,7 +209,8 @@ def pair_for(G: Any, request: Request, against: Optional[Any] = None) -> Tuple[A
                 raise StateError("the generator is dense; a dense one to measure against belongs to a squeezed one")
             other = copy.deepcopy(G)
             # its cost is measured, whatever its images: convert is where a fork is refused
-            apply_request(other, request, "random", keep_original=False, verify=False)
+            planned = Request(plan=plan_for(found, request))  # with the start that convert gives it
+            apply_request(other, planned, "random", keep_original=False, verify=False)
             return G, other.eval().requires_grad_(False)
         if not request.is_default:
             raise StateError(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import squeeze_patch
+from squeeze_patch.checkpoints.generators import load_generator
+from squeeze_patch.evaluation.measure import pair
 from squeeze_patch.testing import trained
 from squeeze_patch.testing.shapes_contract import plan_of_kind
 from tests.hosts import Host
@@ -49,3 +53,17 @@ def test_what_hangs_on_an_up_convolution(kind: str, draggan: Host) -> None:
     with pytest.raises(squeeze_patch.ProofError, match="b8.conv0"):
         squeeze_patch.apply(G, plan=plan, init="random")
     assert squeeze_patch.status(G).state == "dense"
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "mixed"])
+def test_a_dense_generator_like_one_in_a_file(kind: str, draggan: Host, tmp_path: Path) -> None:
+    """Read without its host, as report makes one."""
+    G = trained(draggan.generator(resolution=16))
+    wanted = {name: tensor.shape for name, tensor in G.state_dict().items()}
+    squeeze_patch.apply(G, plan=plan_of_kind(G, kind), init="weights", keep_original=False)
+    (tmp_path / "squeezed.pkl").write_bytes(pickle.dumps({"G_ema": G}))
+    dense, squeezed = pair(load_generator(tmp_path / "squeezed.pkl", trust=False))
+    assert {name: tensor.shape for name, tensor in dense.state_dict().items()} == wanted
+    assert squeeze_patch.status(dense).state == "dense"
+    assert squeeze_patch.status(squeezed).state == "squeezed"
+    assert draggan.images(dense, *draggan.latents(dense)).isfinite().all()

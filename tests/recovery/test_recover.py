@@ -16,14 +16,12 @@ import torch
 import squeeze_patch
 from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.progress import one_thread
-from squeeze_patch.recovery import inputs, trainer
+from squeeze_patch.recovery import inputs
 from squeeze_patch.recovery.optimiser import Optimiser, orthogonalised
 from squeeze_patch.recovery.pair import pair_of
-from squeeze_patch.recovery.processes import current
 from squeeze_patch.recovery.session import LEAST_GAIN, has_plateaued
 from squeeze_patch.recovery.settings import Settings, average_decay, learning_rate
 from squeeze_patch.recovery.state_file import Evaluation
-from squeeze_patch.recovery.trainer import Training, features_of, training_mode
 from squeeze_patch.testing import trained
 from tests.helpers import QUICK, SMALL, same, tensors
 from tests.hosts import Host
@@ -41,35 +39,6 @@ def pair(host: Host, **kwargs: Any) -> Tuple[Any, Any]:
     torch.manual_seed(0)
     dense = trained(host.generator(**{**SMALL, **kwargs}))
     return squeeze_patch.apply(copy.deepcopy(dense), ratio=2, init="weights", keep_original=False), dense
-
-
-def test_gradients_of_parts_are_those_of_the_batch(host: Host) -> None:
-    student, dense = pair(host)
-    both, gradients, losses = pair_of(student, dense), [], []
-    for at_a_time in (None, 3):
-        with training_mode(both):
-            training = Training(both, Settings(batch=8), current(), at_a_time)
-            w = inputs.training_styles(both, training.settings, 0, training.centre)
-            losses.append(float(training._backward(w, 0)))
-            gradients.append([p.grad.clone() for p in training.parameters if p.grad is not None])
-            training.optimiser.zero_grad()
-    # a gradient sums the products of 8 images, 64 pixels and 9 taps of up to 32 channels; rounding walks randomly
-    walk = torch.finfo(torch.float32).eps * math.sqrt(8 * 64 * 9 * 32)
-    assert losses[0] == pytest.approx(losses[1], rel=walk)
-    assert len(gradients[0]) == len(gradients[1]) > 0
-    whole = torch.cat([gradient.flatten() for gradient in gradients[0]]).norm()
-    for one, other in zip(*gradients):
-        assert (one - other).norm() <= walk * whole
-
-
-def test_large_generators_run_few_images_at_a_time(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    student, dense = pair(host)
-    both = pair_of(student, dense)
-    for room, images in ((8, 8), (1, 1), (0.5, 1)):
-        monkeypatch.setattr(trainer, "FEATURES", int(room * features_of(both)))
-        with training_mode(both):
-            training = Training(both, Settings(), current())
-        assert (training.at_a_time, training.evaluated) == (images, min(4 * images, 16))
 
 
 @pytest.mark.parametrize("c_dim", [0, 3])
