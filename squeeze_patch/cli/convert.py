@@ -19,7 +19,7 @@ from squeeze_patch.checkpoints.safe_tensors import FORMATS
 from squeeze_patch.checkpoints.targets import check_target, refuse_relative
 from squeeze_patch.checkpoints.transfer import Transfer, transfer
 from squeeze_patch.cli.errors import Command, printable
-from squeeze_patch.cli.options import file_options, quiet_option, request_options
+from squeeze_patch.cli.options import file_options, init_option, quiet_option, request_options
 from squeeze_patch.cli.output import check_outputs, clean_termination, progress_bar, warn_of_growth
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.errors import PlanError
@@ -33,14 +33,7 @@ from squeeze_patch.planning.request import Request
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST", type=click.Path(path_type=Path))
 @request_options()
-@click.option(
-    "--init",
-    type=click.Choice(list(INITS)),
-    default=DEFAULT_INIT,
-    show_default=True,
-    help="Start from the trained weights, fitted block by block to what they make of random latents; from simpler "
-    "statistics of them (seconds); or from random layers, to train from scratch.",
-)
+@init_option
 @click.option(
     "--to",
     metavar="FAMILY",

@@ -10,6 +10,7 @@ import click
 
 from squeeze_patch.cli.sources import Sources, sums
 from squeeze_patch.errors import PlanError
+from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import ALLOCATIONS, METHODS, Request
 
@@ -210,3 +211,11 @@ def measuring_options(command: Decorated) -> Decorated:
 
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors and JSON.")
+init_option = click.option(
+    "--init",
+    type=click.Choice(list(INITS)),
+    default=DEFAULT_INIT,
+    show_default=True,
+    help="Start from the trained weights, fitted block by block to what they make of random latents; from simpler "
+    "statistics of them (seconds); or from random layers, to train from scratch.",
+)

@@ -19,6 +19,7 @@ from squeeze_patch.checkpoints.targets import check_writable
 from squeeze_patch.checks.junit import BEGIN
 from squeeze_patch.cli.errors import EXIT_ERROR
 from squeeze_patch.errors import MeasurementError
+from squeeze_patch.initialization.registry import DEFAULT_INIT
 from squeeze_patch.planning.milliseconds import Timing
 from squeeze_patch.planning.planner import timed_plan_for
 from squeeze_patch.planning.plans import Plan
@@ -56,14 +57,19 @@ def warn_of_growth(plan: Plan) -> None:
 
 
 def timed_plan(
-    found: Located, request: Request, device: torch.device, quiet: bool = False, has_inner: bool = True
+    found: Located,
+    request: Request,
+    device: torch.device,
+    init: str = DEFAULT_INIT,
+    quiet: bool = False,
+    has_inner: bool = True,
 ) -> Tuple[Plan, Optional[Timing]]:
     """The Plan that a request means, and, for a budget in milliseconds, what was measured on ``device``, where the
-    generator then is. ``has_inner`` as for `plan_for`."""
+    generator then is. ``init`` and ``has_inner`` as for `plan_for`."""
     if request.milliseconds is not None:
         found.root.to(device)
     with progress_bar("timing", quiet=quiet) as step:
-        return timed_plan_for(found, request, has_inner=has_inner, progress=step)
+        return timed_plan_for(found, request, init, has_inner=has_inner, progress=step)
 
 
 def say_unless(quiet: bool, err: bool = False) -> Callable[[str], None]:

@@ -12,7 +12,7 @@ from squeeze_patch.checkpoints.generators import dense_generators
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command
-from squeeze_patch.cli.options import file_options, request_options
+from squeeze_patch.cli.options import file_options, init_option, request_options
 from squeeze_patch.cli.output import timed_plan, warn_of_growth
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.devices import device_named
@@ -24,6 +24,7 @@ from squeeze_patch.planning.request import Request
 @click.command(cls=Command)
 @click.argument("file", metavar="FILE")
 @request_options(plan_file=False)
+@init_option
 @file_options
 @click.option("--device", default="cpu", show_default=True, help="Where --budget 12ms is measured: cpu, cuda, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the Plan as JSON, for --plan of other commands.")
@@ -33,6 +34,7 @@ def plan(
     trust: bool,
     host: Optional[str],
     sources: Sources,
+    init: str,
     device: str,
     as_json: bool,
 ) -> None:
@@ -50,7 +52,7 @@ def plan(
         data = read(path, trust=trust)
         found = dense_generators(path, data)
         G = found[reference_name(found)]
-        result, timing = timed_plan(G, request, where, has_inner=not is_bare(data))
+        result, timing = timed_plan(G, request, where, init, has_inner=not is_bare(data))
     warn_of_growth(result)
     if timing is not None:
         click.echo(f"time {timing}", err=as_json)

@@ -65,7 +65,7 @@ def report(
         G, *other = (load_generator(path, key, trust=trust).to(where) for path in files)
         timing = None
         if request.milliseconds is not None and not other:
-            planned, timing = timed_plan(locate(G), request, where, quiet)
+            planned, timing = timed_plan(locate(G), request, where, quiet=quiet)
             request = Request(plan=planned)
         dense, squeezed = pair_for(G, request, *other)
         with progress_bar("measuring", quiet=quiet) as step:

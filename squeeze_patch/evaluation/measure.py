@@ -11,7 +11,7 @@ import torch
 from squeeze_patch.adapters import locate, sampler
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.errors import MeasurementError, StateError
+from squeeze_patch.errors import MeasurementError, StateError, UnsupportedModelError
 from squeeze_patch.evaluation.block_times import BlockTimes, block_times, fused_counts, table_of
 from squeeze_patch.evaluation.latency import REPEATS, Latency, latency, verdict_on
 from squeeze_patch.evaluation.memory import Memory, memory
@@ -209,7 +209,7 @@ def pair_for(G: Any, request: Request, against: Optional[Any] = None) -> Tuple[A
                 raise StateError("the generator is dense; a dense one to measure against belongs to a squeezed one")
             other = copy.deepcopy(G)
             # its cost is measured, whatever its images: convert is where a fork is refused
-            planned = Request(plan=plan_for(found, request))  # with the start that convert gives it
+            planned = Request(plan=_converted(found, request))
             apply_request(other, planned, "random", keep_original=False, verify=False)
             return G, other.eval().requires_grad_(False)
         if not request.is_default:
@@ -221,6 +221,14 @@ def pair_for(G: Any, request: Request, against: Optional[Any] = None) -> Tuple[A
             against = dense.to(reference_of(G).device).eval().requires_grad_(False)
     _check_pair(locate(against), found)
     return against, G
+
+
+def _converted(found: Located, request: Request) -> Plan:
+    """The Plan with the start that convert gives a generator, or the one without, where it knows no other."""
+    try:
+        return plan_for(found, request)
+    except UnsupportedModelError:
+        return plan_for(found, request, "random")
 
 
 def _check_pair(dense: Located, squeezed: Located) -> None:

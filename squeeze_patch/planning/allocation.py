@@ -76,6 +76,7 @@ class Allocation:
                 return
             _, place, width = min(options)
             self.widths[place] = width
+        self._fill(budget)
         while self._exchange(budget):
             pass
 
@@ -138,6 +139,23 @@ class Allocation:
         if is_full:  # the first step has to pay for excite
             return list(range(rounded, least - 1, -step))
         return [rounded - k * step for k in range(max(STRIDES)) if rounded - k * step >= least]
+
+    def _fill(self, budget: int) -> None:
+        """Give back what the last step saved beyond the budget, where it gains most for what it costs."""
+        while True:
+            options = []
+            for place, now in self.widths.items():
+                before, spec = self.total(), self.specs[place[0]]
+                wider = min(now - now % self.steps[place] + self.steps[place], spec.channels)
+                self.widths[place] = wider
+                if wider > now and self.total() <= budget:
+                    gained = float(self.losses[place][now]) - float(self.losses[place][wider])
+                    options.append((gained / max(self.total() - before, 1), place, wider))
+                self.widths[place] = now
+            if not options:
+                return
+            _, place, wider = max(options)
+            self.widths[place] = wider
 
     def _exchange(self, budget: int) -> bool:
         """The best exchange: fewer channels in one place, more in another."""

@@ -87,7 +87,7 @@ def test_parameter_counts_at_ratio_1_5(official_host: Host, size: str) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_default_reduction_is_the_papers(official_host: Host, size: str) -> None:
-    plan = squeeze_patch.plan(sized(official_host, size))
+    plan = squeeze_patch.plan(sized(official_host, size), init="random")
     assert abs(plan.reduction - 0.121) <= 0.003
 
 

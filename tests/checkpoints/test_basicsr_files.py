@@ -175,7 +175,7 @@ def test_commands(host: FlatHost, tmp_path: Path) -> None:
     """info, plan, compare and report; figures are those of the host's generators."""
     generators = save(host, tmp_path / "net_g.pth", **SMALL)
     dense, squeezed = tmp_path / "net_g.pth", tmp_path / "squeezed.pth"
-    plan = json.loads(call("plan", dense, "--json"))
+    plan = json.loads(call("plan", dense, "--allocate", "uniform", "--json"))
     out = call("convert", dense, squeezed, "--init", "weights")
     assert "squeezed    params_ema, params, with the same channels" in out
     rows = json.loads(call("info", squeezed, "--json"))
@@ -190,7 +190,8 @@ def test_commands(host: FlatHost, tmp_path: Path) -> None:
         # decibels of errors far above rounding (1e-6) differ by 1e-3 or less
         assert found["psnr"] == pytest.approx(compare(generators[entry], G, samples=4).psnr, abs=1e-3)
     for rest in ((dense,), (squeezed,), (squeezed, "--against", dense)):
-        cost = json.loads(call("report", *rest, "--repeats", 2, "--json", "--device", "cpu"))["cost"]
+        wish = ("--allocate", "uniform") if rest == (dense,) else ()
+        cost = json.loads(call("report", *rest, *wish, "--repeats", 2, "--json", "--device", "cpu"))["cost"]
         assert cost["parameters_before"] == plan["parameters_before"]
         assert cost["parameters_after"] == plan["parameters_after"]
     code, _, err = cli("compare", dense, dense, "--key", "h")

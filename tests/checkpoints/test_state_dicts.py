@@ -254,7 +254,7 @@ class TestLoadRefuses:
             squeeze_patch.load(G, other.state_dict())
 
     def test_a_missing_tensor(self, G: Any, snapshot: Snapshot) -> None:
-        state = squeeze_patch.apply(copy.deepcopy(snapshot.g)).state_dict()
+        state = squeeze_patch.apply(copy.deepcopy(snapshot.g), init="weights").state_dict()
         del state["convs.2.excite.bias"]
         with pytest.raises(squeeze_patch.SqueezeError, match=r"convs\.2\.excite\.bias"):
             squeeze_patch.load(G, state)
