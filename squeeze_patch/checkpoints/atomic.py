@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from pathlib import Path
 from typing import IO, Any, Callable, Iterator, Optional, Tuple
 
@@ -30,6 +31,8 @@ _WORDS = {
     errno.ENAMETOOLONG: "the name is too long",
 }
 POSIX = os.name == "posix"
+#: seconds between tries to replace a file that another program has open: a virus scanner does for a moment
+WAITS = (0.1, 0.2, 0.4, 0.8)
 
 
 @contextlib.contextmanager
@@ -61,8 +64,8 @@ def atomic_write(
                 os.fsync(handle)
                 if check is not None:
                     check(part)
-                os.chmod(part, _mode_for(path))
                 if POSIX:  # still locked, so that no other run takes it for left behind
+                    os.chmod(part, _mode_for(path))
                     _rename(part, path, force)
             if not POSIX:  # an open file cannot be renamed there
                 _rename(part, path, force)
@@ -139,7 +142,7 @@ def _lock(handle: int) -> Optional[bool]:
 def _rename(part: Path, path: Path, force: bool) -> None:
     """The finished file to its place, and the folder's entry to the disk."""
     if force:
-        os.replace(part, path)
+        replace(part, path)
     else:
         _rename_to_new(part, path)
     if POSIX:
@@ -149,6 +152,29 @@ def _rename(part: Path, path: Path, force: bool) -> None:
                 os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def replace(part: Path, path: Path) -> None:
+    """``os.replace``, which Windows refuses while a program has one of the two files open.
+
+    Raises:
+        CheckpointError: it does so for longer than a moment; ``path`` is as it was.
+    """
+    for seconds in WAITS:
+        try:
+            os.replace(part, path)
+            return
+        except PermissionError:
+            if POSIX:  # there it is a matter of permissions, which waiting does not change
+                raise
+        time.sleep(seconds)
+    try:
+        os.replace(part, path)
+    except PermissionError as error:
+        raise CheckpointError(
+            f"{path}: this file cannot be replaced and is as it was: a program has it open, or it is write-protected. "
+            "Close that program (a viewer, a training run), take the protection off, or name another file"
+        ) from error
 
 
 def _rename_to_new(part: Path, path: Path) -> None:
@@ -161,7 +187,7 @@ def _rename_to_new(part: Path, path: Path) -> None:
             raise
         except OSError:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-            os.replace(part, path)
+            replace(part, path)
         else:
             os.unlink(part)
     except FileExistsError as error:

@@ -23,6 +23,7 @@ import filelock
 import platformdirs
 
 from squeeze_patch.checkpoints.addresses import Address
+from squeeze_patch.checkpoints.atomic import replace as replace_file
 from squeeze_patch.checkpoints.checksums import sha256_of
 from squeeze_patch.checkpoints.transport import Validators
 from squeeze_patch.errors import CheckpointError, DownloadWarning
@@ -170,7 +171,7 @@ class CacheSlot:
         """
         with contextlib.suppress(FileNotFoundError):
             _record_path(self.path).unlink()
-        os.replace(self.part, self.path)
+        replace_file(self.part, self.path)
         _write_record(self.path, record, whole=True)
         self.discard()
         return self.path
@@ -195,7 +196,7 @@ class CacheSlot:
                 _link(file.path, new)
                 if sha256_of(new) != sha256:
                     return None
-                os.replace(new, path)
+                replace_file(new, path)
             finally:
                 new.unlink(missing_ok=True)  # two names of one file are not renamed into each other
             _write_record(path, replace(file.record, sha256=sha256, size=path.stat().st_size), whole=True)
@@ -267,7 +268,7 @@ def _write_record(path: Path, record: CacheRecord, whole: bool) -> None:
         _unwritten(path).unlink()
     with open(_create(_unwritten(path)), "w", encoding="utf-8") as stream:
         stream.write(text + "\n")
-    os.replace(_unwritten(path), _record_path(path))
+    replace_file(_unwritten(path), _record_path(path))
 
 
 def _create(path: Path) -> int:

@@ -69,7 +69,9 @@ def read_tensors(source: Path) -> Dict[str, Any]:
     try:
         with package.safe_open(str(source), framework="pt") as file:
             words = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            # copies: what the package returns is the mapped file, which another process may change or make shorter,
+            # and which Windows neither replaces nor removes meanwhile
+            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except Exception as error:  # whatever a damaged file brings about
         raise CheckpointError(f"{source}: no readable file of safetensors ({error}); is it complete?") from error
     found: Dict[str, Any] = {WHOLE: state}

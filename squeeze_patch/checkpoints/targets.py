@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -33,6 +34,24 @@ def refuse_relative(like: Path, target: Path) -> None:
     """Raise `CheckpointError` where ``target`` is the relative itself."""
     if target.exists() and like.exists() and target.samefile(like):
         raise CheckpointError(f"{target}: this is the relative (--like), which would be lost; name another target")
+
+
+def same_place(one: Path, other: Path) -> bool:
+    """Whether two paths are one file once it is written: also by another way to its folder, and where the folder takes
+    names in upper and lower case for the same, as those of macOS and Windows do."""
+    one, other = Path(os.path.realpath(one)), Path(os.path.realpath(other))
+    if one == other or (one.exists() and other.exists() and one.samefile(other)):
+        return True
+    folders = one.parent, other.parent
+    alike = one.name.casefold() == other.name.casefold()
+    return alike and all(map(os.path.isdir, folders)) and folders[0].samefile(folders[1]) and _ignores_case(folders[0])
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Asked with a file that is there for a moment: it is a matter of the folder, not of the system."""
+    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(dir=folder, prefix=".squeeze-") as file:
+        return os.path.exists(folder / Path(file.name).name.swapcase())
+    return False
 
 
 def check_writable(target: Path) -> None:

@@ -97,9 +97,8 @@ def without_squeeze_patch(subject: Subject, context: Context, settings: Mapping[
         torch.save(inputs, Path(folder) / "call.pt")
         command = [sys.executable, "-c", ELSEWHERE, folder, *_importable()]
         environment = {**os.environ, "PYTHONPATH": ""}
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
+        how: Any = {"capture_output": True, "text": True, "errors": "replace", "timeout": PATIENCE, "check": False}
+        done = subprocess.run(command, cwd=folder, env=environment, **how)
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
             return short(

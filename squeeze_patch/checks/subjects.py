@@ -183,8 +183,10 @@ def tensors_of(root: torch.nn.Module) -> Dict[str, torch.Tensor]:
 def kinds_of(root: torch.nn.Module) -> Dict[str, str]:
     """{tensor of its state dict: "parameter", "frozen" (one that takes no gradient) or "buffer"}."""
     learned = {
-        name: "parameter" if parameter.requires_grad else "frozen"
-        for name, parameter in root.named_parameters(remove_duplicate=False)
+        f"{prefix}.{name}" if prefix else name: "parameter" if parameter.requires_grad else "frozen"
+        for prefix, module in root.named_modules(remove_duplicate=False)  # of named_parameters since torch 2.0 only
+        for name, parameter in module._parameters.items()
+        if parameter is not None
     }
     return {name: learned.get(name, "buffer") for name in tensors_of(root)}
 
@@ -195,7 +197,7 @@ def code_is_checked(config: CheckConfig) -> bool:
 
 
 def relative_to(config: CheckConfig, path: Path) -> str:
-    """A path as the repository would say it."""
+    """A path as the repository would say it, with slashes."""
     with contextlib.suppress(ValueError):
-        return str(path.resolve().relative_to(config.folder))
+        return path.resolve().relative_to(config.folder).as_posix()
     return str(path)

@@ -11,6 +11,7 @@ from squeeze_patch.cli.compare import compare
 from squeeze_patch.cli.convert import convert
 from squeeze_patch.cli.demo import demo
 from squeeze_patch.cli.info import info
+from squeeze_patch.cli.output import any_characters
 from squeeze_patch.cli.plan import plan
 from squeeze_patch.cli.recover import recover
 from squeeze_patch.cli.report import report
@@ -30,6 +31,7 @@ def main() -> None:
     Convert a checkpoint, which the untouched host then loads:
       squeeze-patch convert dense.pkl squeezed.pkl
     """
+    click.get_current_context().with_resource(any_characters())
 
 
 for command in (info, scan, plan, convert, recover, compare, report, check, demo, train, run, cache):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import signal
 import sys
@@ -15,7 +16,7 @@ import torch
 
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.atomic import atomic_write, refuse_special
-from squeeze_patch.checkpoints.targets import check_writable
+from squeeze_patch.checkpoints.targets import check_writable, same_place
 from squeeze_patch.checks.junit import BEGIN
 from squeeze_patch.cli.errors import EXIT_ERROR
 from squeeze_patch.errors import MeasurementError
@@ -94,7 +95,7 @@ def check_replaceable(*targets: Optional[str]) -> None:
     else, of a checkpoint whose name has come behind --json, say, or of each other."""
     paths = [Path(name) for name in targets if name is not None and name != "-"]
     for index, target in enumerate(paths):
-        if target.resolve() in (other.resolve() for other in paths[:index]):
+        if any(same_place(target, other) for other in paths[:index]):
             raise MeasurementError(f"{target}: two things cannot be written to one file; name another one for each")
         if target.is_file():
             with open(target, "rb") as stream:
@@ -105,6 +106,21 @@ def check_replaceable(*targets: Optional[str]) -> None:
                     f"{target}: this file holds neither figures (JSON) nor a picture (PNG) nor a report (XML) nor a "
                     "page of squeeze-patch (HTML), and would be lost; name another one, or delete it first"
                 )
+
+
+@contextlib.contextmanager
+def any_characters() -> Iterator[None]:
+    """Print as escapes what an output cannot hold: where it is a file or a pipe, Windows encodes it in the characters
+    of one part of the world, and names of files have all."""
+    strict = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper) and s.errors == "strict"]
+    for stream in strict:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream in strict:
+            with contextlib.suppress(ValueError):  # closed meanwhile
+                stream.reconfigure(errors="strict")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Optional
 
-from squeeze_patch.checkpoints.targets import check_target
+from squeeze_patch.checkpoints.targets import check_target, same_place
 from squeeze_patch.errors import CheckpointError
 
 
@@ -28,7 +28,7 @@ def check_paths(dense: Path, squeezed: Optional[Path], target: Path, log: Path, 
     check_target(dense, target, force or state.exists())  # a state is of an earlier run, which asked already
     for path in sources:
         check_target(path, log, force=True)
-    if log.absolute() in (target.absolute(), state.absolute()):
+    if same_place(log, target) or same_place(log, state):
         raise CheckpointError(f"{log}: this is another file of the same recovery; name another one with --log")
     if log.exists() and not force and not _is_log(log):
         raise CheckpointError(
