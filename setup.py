@@ -17,8 +17,12 @@ setup(
     description="The image squeeze connection for existing StyleGAN2 generators: about 12 % fewer parameters",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The squeeze_patch authors",
     license="MIT",
-    python_requires=">=3.9",
+    license_files=["LICENSE"],
+    keywords=["StyleGAN2", "GAN", "generator", "skip connection", "model compression", "checkpoint conversion"],
+    project_urls={"Paper": "https://arxiv.org/abs/2407.05527"},
+    python_requires=">=3.9",  # functools.cache, str.removeprefix
     packages=[
         *find_packages(include=["squeeze_patch", "squeeze_patch.*"]),
         "squeeze_patch.adapters",
@@ -33,16 +37,16 @@ setup(
     },
     install_requires=[
         "torch>=1.13",
-        "numpy",
+        "numpy>=1.21",
         "numpy<2; python_version < '3.10'",  # where torch 1.13 is still met, which was built with NumPy 1
         "click>=8.0",
-        "requests",
-        "urllib3",  # requests brings it
-        "platformdirs",
+        "requests>=2.25",
+        "urllib3>=1.26",  # requests brings it
+        "platformdirs>=2.4",
         "filelock>=3.8",
-        "Pillow",
+        "Pillow>=9.1",
         "scipy>=1.7",
-        "tomli; python_version < '3.11'",
+        "tomli>=1.1; python_version < '3.11'",
     ],
     extras_require={
         "fid": ["torch-fidelity>=0.4"],
@@ -87,7 +91,14 @@ setup(
         "pytest11": ["squeeze_patch_pytest = squeeze_patch_pytest"],
     },
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(9, 14)),  # docs/versions.md
+        "Topic :: Multimedia :: Graphics",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],

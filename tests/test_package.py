@@ -6,46 +6,75 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests import release
+
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--disable-pip-version-check",
-        "--wheel-dir",
-    ]
-    subprocess.run([*command, str(folder), str(ROOT)], check=True, cwd=folder)
-    return next(folder.glob("*.whl"))
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return release.source_distribution(tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path) -> Path:
+    """Built from the source distribution, in an environment of its own."""
+    return release.wheel_of(sdist)
+
+
+def test_the_source_distribution_is_all_that_builds_and_tests(sdist: Path) -> None:
+    """What is committed, without this repository's own CI; and nothing besides but what setuptools writes."""
+    with tarfile.open(sdist) as archive:
+        found = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a clone")  # the source distribution itself, unpacked
+    kept = {name for name in listed.stdout.split() if not name.startswith(".ci/") and (ROOT / name).is_file()}
+    assert kept - found == set()
+    written = {name for name in found - kept if "egg-info/" not in name}
+    untracked = {name for name in written if (ROOT / name).is_file()}  # new files, not committed yet
+    assert written - untracked == {"PKG-INFO", "setup.cfg"}
+    assert sdist.stat().st_size < 3 * 1024 * 1024
 
 
 def test_contents(wheel: Path) -> None:
+    """Every module and every file of data, the licence, what pip writes; and nothing else."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
         scripts = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "squeeze_patch").rglob("*.py")}
-    sources |= {f"squeeze_patch/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "adapters").rglob("*.py")}
-    assert sources <= names
-    assert {"squeeze_patch/py.typed", "squeeze_patch/demo/weights.npz"} <= names
-    assert {f"squeeze_patch/reporting/{name}" for name in ("style.css", "script.js")} <= names
-    assert not any(name.startswith(("tests", "adapters", "benchmarks", "experiments")) for name in names)
+    wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "squeeze_patch").rglob("*.py")}
+    wanted |= {f"squeeze_patch/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "adapters").rglob("*.py")}
+    wanted |= {f"squeeze_patch/{name}" for name in ("py.typed", "demo/weights.npz", "demo/README.md")}
+    wanted |= {f"squeeze_patch/reporting/{name}" for name in ("style.css", "script.js")} | {"squeeze_patch_pytest.py"}
+    assert {name for name in names if ".dist-info/" not in name} == wanted
+    about = {name.partition(".dist-info/")[2].rpartition("/")[2] for name in names if ".dist-info/" in name}
+    assert about == {"LICENSE", "METADATA", "WHEEL", "entry_points.txt", "top_level.txt", "RECORD"}
     assert wheel.stat().st_size < 2 * 1024 * 1024
     assert "License: MIT" in metadata or "License-Expression: MIT" in metadata
+    for minor in range(9, 14):
+        assert f"Classifier: Programming Language :: Python :: 3.{minor}\n" in metadata
     assert "squeeze-patch = squeeze_patch.cli:main" in scripts
-    assert "squeeze_patch_pytest.py" in names
+
+
+def test_importing_it_is_quick() -> None:
+    """Its errors, and nothing else: names bring their modules, and torch, when they are used."""
+    script = (
+        "import sys; before = set(sys.modules); import squeeze_patch; print(*sorted(set(sys.modules) - before))\n"
+        "assert set(squeeze_patch.__all__) <= set(dir(squeeze_patch))\n"
+        "assert all(getattr(squeeze_patch, name) is vars(squeeze_patch)[name] for name in squeeze_patch.__all__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ours = [name for name in done.stdout.split() if name.startswith("squeeze_patch")]
+    assert ours == ["squeeze_patch", "squeeze_patch.errors", "squeeze_patch.version"]
+    assert not {"torch", "numpy", "scipy", "requests", "click", "PIL"} & set(done.stdout.split())
 
 
 def test_it_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
