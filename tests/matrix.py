@@ -167,6 +167,7 @@ def run(pair: Pair, suite: str, folder: Path, *, index: Optional[str], limit: fl
         "MPLBACKEND": "Agg",
         "OMP_NUM_THREADS": "1",
     }
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles torch anew
     log = folder / f"{pair.name}.log"
     began = time.monotonic()
     with open(log, "wb") as stream:

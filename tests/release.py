@@ -4,8 +4,8 @@
 
 Builds the source distribution, and the wheel from it; `twine check`; installs the wheel into an empty environment and
 runs, outside this tree, the demo, the contract suite on an adapter of another distribution, and mypy --strict on a
-program that uses it; resolves every extra; measures how long importing takes. Ten minutes; twine has to be installed. Pip
-is configured as ever: with PIP_CONSTRAINT, for example, it takes a release of torch that is here already.
+program that uses it; resolves every extra; measures how long importing takes. Ten minutes; twine has to be installed.
+Pip is configured as ever: with PIP_CONSTRAINT, for example, it takes a release of torch that is here already.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.checkpoints import atomic, targets
+from squeeze_patch.checkpoints.addresses import is_url
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.downloads import fetch
 from squeeze_patch.checkpoints.safe_tensors import read_tensors
@@ -235,6 +236,11 @@ def test_outputs_that_lack_characters(tmp_path: Path, monkeypatch: pytest.Monkey
         text = written.getvalue().decode("utf-8" if encoding == "ascii" else encoding)  # click's way out of ASCII
     assert "a zip archive, 507,886 bytes" in text
     assert "sliced Wasserstein" in text
+
+
+@pytest.mark.parametrize("path", [r"C:\nets\a.pkl", "C:/nets/a.pkl", r"C:a.pkl", r"\\server\share\a.pkl"])
+def test_paths_of_windows_are_no_addresses(path: str) -> None:
+    assert not is_url(path)
 
 
 def test_records_say_paths_with_slashes(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def check_writable(target: Path) -> None:
     """Raise `CheckpointError` where nothing can be written into the folder of ``target``, or it is write-protected."""
     target = Path(os.path.realpath(target))
     if target.exists() and not target.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
-        raise CheckpointError(f"{target}: the file is write-protected; take that off (chmod u+w), or name another")
+        cure = "chmod u+w" if os.name == "posix" else "attrib -r"
+        raise CheckpointError(f"{target}: the file is write-protected; take that off ({cure}), or name another")
     with system_errors(target), tempfile.TemporaryFile(dir=target.parent):
         pass
 

@@ -31,7 +31,7 @@ def gradients(subject: Subject, context: Context, settings: Mapping[str, Any]) -
     excused = [pattern.strip() for pattern in settings["without"].split(",") if pattern.strip()]
     none, broken, zero = [], [], []
     frozen = [
-        name for name in _frozen(subject, context) if not any(fnmatch.fnmatch(name, pattern) for pattern in excused)
+        name for name in _frozen(subject, context) if not any(fnmatch.fnmatchcase(name, pattern) for pattern in excused)
     ]
     if frozen:
         return short(
@@ -42,7 +42,7 @@ def gradients(subject: Subject, context: Context, settings: Mapping[str, Any]) -
             figures={"frozen": frozen},
         )
     for name, parameter in found.generator.named_parameters():
-        if any(fnmatch.fnmatch(name, pattern) for pattern in excused):
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in excused):
             continue
         if parameter.grad is None:
             none.append(name)
