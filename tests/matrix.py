@@ -142,8 +142,8 @@ def interpreter(version: str) -> Optional[str]:
     return str(found[-1]) if found else shutil.which(f"python{version}")
 
 
-def run(pair: Pair, suite: str, folder: Path, *, index: Optional[str], limit: float) -> Dict[str, Any]:
-    """Make the environment, run the suite in it, and say what became of it.
+def run(pair: Pair, words: Sequence[str], folder: Path, *, index: Optional[str], limit: float) -> Dict[str, Any]:
+    """Make the environment, run the tests that ``words`` select in it, and say what became of them.
 
     Raises:
         NotInstalledError: there is no such Python, or no file of such a torch for it.
@@ -171,14 +171,13 @@ def run(pair: Pair, suite: str, folder: Path, *, index: Optional[str], limit: fl
     log = folder / f"{pair.name}.log"
     began = time.monotonic()
     with open(log, "wb") as stream:
-        command = [python, "-m", "pytest", *options, *SUITES[suite]]
+        command = [python, "-m", "pytest", *options, *words]
         subprocess.run(command, cwd=ROOT, env=variables, stdout=stream, stderr=stream, timeout=limit, check=False)
     if not report.is_file():
         raise NotInstalledError(f"pytest wrote no report: {log.read_text(errors='replace')[-1500:]}")
     return {
         "python": said(python, "import platform; print(platform.python_version())"),
         "versions": json.loads(said(python, VERSIONS)),
-        "suite": suite,
         "lowest": pair.lowest,
         "date": datetime.date.today().isoformat(),
         "seconds": round(time.monotonic() - began),
@@ -231,6 +230,21 @@ def outcomes(report: Path) -> Dict[str, Any]:
     }
 
 
+def node(case: str) -> str:
+    """What pytest calls a case that its report calls ``package.module.Class::name``."""
+    place, _, name = case.partition("::")
+    parts = place.split(".")
+    length = next(n for n in range(len(parts), 0, -1) if (ROOT / Path(*parts[:n])).with_suffix(".py").is_file())
+    return "::".join(["/".join(parts[:length]) + ".py", *parts[length:], name])
+
+
+def merged(known: Dict[str, Any], again: Dict[str, Any]) -> Dict[str, Any]:
+    """A record whose failures, and nothing else, were run again after a change; ``again`` names those."""
+    counts = {name: known[name] + again[name] for name in ("passed", "skipped")}
+    names = sorted({*known.get("again", []), *known["failures"]})
+    return {**known, **counts, "failed": again["failed"], "failures": again["failures"], "again": names}
+
+
 def table(results: Dict[str, Dict[str, Any]]) -> str:
     """Markdown: a row for each pair."""
     heads = ["Python", "torch", "NumPy", "SciPy", "Pillow", "click", "suite", "passed", "failed", "skipped", "date"]
@@ -254,10 +268,18 @@ def read(path: Path) -> Dict[str, Dict[str, Any]]:
     return found
 
 
+def record(path: Path, name: str, found: Dict[str, Any]) -> None:
+    """Write one result beside those that are there by now: another run of this may have written meanwhile."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({**read(path), name: found}, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
 @click.command(help=__doc__.replace("    python", "\b\n    python", 1))
 @click.option("--quick", is_flag=True, help="A selection of those suites, two to three minutes of a core.")
 @click.option("--pair", "names", multiple=True, help="PYTHON+TORCH, for example 3.12+2.4.1; may be repeated.")
 @click.option("--again", is_flag=True, help="Also run what is recorded already.")
+@click.option("--failed", is_flag=True, help="Run only what has failed, of the pairs that are recorded.")
 @click.option("--work", type=click.Path(path_type=Path), default=ROOT / ".cache" / "matrix", help="For environments.")
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="The file of results.")
 @click.option("--index", help="An index more for pip, such as the one with torch's files for CPUs.")
@@ -268,6 +290,7 @@ def main(
     quick: bool,
     names: Tuple[str, ...],
     again: bool,
+    failed: bool,
     work: Path,
     out: Path,
     index: Optional[str],
@@ -282,25 +305,27 @@ def main(
     chosen = [pair for pair in PAIRS if not names or pair.name in names] if not show else []
     suite = "quick" if quick else "full"
     work.mkdir(parents=True, exist_ok=True)
+    if failed:
+        chosen = [pair for pair in chosen if results.get(pair.name, {}).get("failures")]
     for index_of, pair in enumerate(chosen, 1):
         head = f"[{index_of}/{len(chosen)}] Python {pair.python}, torch {pair.torch}{', oldest' if pair.lowest else ''}"
         known = results.get(pair.name)
-        if known and not again and known["suite"] in (suite, "full"):
+        if known and not (again or failed) and known["suite"] in (suite, "full"):
             click.echo(f"{head}: recorded on {known['date']}")
             continue
-        click.echo(f"{head}: installing, then the {suite} suite ...", err=True)
+        what = "what failed" if failed else f"the {suite} suite"
+        click.echo(f"{head}: installing, then {what} ...", err=True)
+        words = [node(case) for case in known["failures"]] if known and failed else SUITES[suite]
         try:
-            found = run(pair, suite, work, index=index, limit=limit)
+            found = {"suite": suite, **run(pair, words, work, index=index, limit=limit)}
         except (NotInstalledError, subprocess.TimeoutExpired) as error:
             click.echo(f"{head}: not run: {error}")
             continue
         finally:
             if not keep:
                 shutil.rmtree(work / pair.name, ignore_errors=True)
-        results = {**read(out), pair.name: found}  # another run of this may have written meanwhile
-        temporary = out.with_suffix(".part")
-        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(out)
+        record(out, pair.name, merged(known, found) if known and failed else found)
+        results = read(out)
         counts = ", ".join(f"{found[key]} {key}" for key in ("passed", "failed", "skipped"))
         click.echo(f"{head}: {counts}, {found['seconds']} s" + "".join(f"\n  {name}" for name in found["failures"]))
     click.echo(table(results))

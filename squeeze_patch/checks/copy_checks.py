@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Mapping, Tuple
 import torch
 
 from squeeze_patch.adapters import locate
+from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.checks.answers import Answer, Context, holds, short, skipped
 from squeeze_patch.checks.fixed_inputs import fixed_latents
 from squeeze_patch.checks.subjects import Subject, code_is_checked, tensors_of
@@ -106,7 +107,7 @@ def without_squeeze_patch(subject: Subject, context: Context, settings: Mapping[
                 wanted="a pickle that needs the repository alone",
                 place=_of_squeeze_patch(subject.root) if "squeeze_patch" in last else "",
             )
-        answer = torch.load(Path(folder) / "answer.pt").float()
+        answer = load_tensors(Path(folder) / "answer.pt").float()
     limit = context.tolerance(subject, 0.0) * float(expected.abs().max())
     apart = float((answer - expected).abs().max()) if answer.shape == expected.shape else float("inf")
     if not apart <= limit:

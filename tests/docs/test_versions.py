@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.docs.pages import Page
-from tests.matrix import PAIRS, RESULTS, metadata, minimums, read, table, wanted
+from tests.matrix import PAIRS, RESULTS, merged, metadata, minimums, node, read, table, wanted
 
 PAGE = Page("docs/versions.md")
 
@@ -48,3 +48,13 @@ def test_environments_are_asked_for_as_said() -> None:
     assert "click==8.0" in constraints
     assert pairs["3.11+2.0.1"][0][-1] == "numpy<2"
     assert not any(constraints for name, (_, constraints) in pairs.items() if "lowest" not in name)
+
+
+def test_results_of_a_run() -> None:
+    """What failed and is run again alone replaces what was recorded; cases are named as pytest takes them."""
+    known = {"passed": 5, "skipped": 1, "failed": 2, "failures": ["a::b", "a::c"], "date": "then"}
+    again = {"passed": 1, "skipped": 0, "failed": 1, "failures": ["a::c"], "date": "now"}
+    assert merged(known, again) == {**known, "passed": 6, "failed": 1, "failures": ["a::c"], "again": ["a::b", "a::c"]}
+    case = "tests.adapters.test_contract.TestContract::test_flags_carry_over[draggan]"
+    assert node(case) == "tests/adapters/test_contract.py::TestContract::test_flags_carry_over[draggan]"
+    assert node("tests.checks.test_planted::test_no_alarm[a]") == "tests/checks/test_planted.py::test_no_alarm[a]"
