@@ -90,7 +90,7 @@ class Training:
     def _backward(self, w: torch.Tensor, step: int) -> torch.Tensor:
         """The loss of this process's styles [N, num_ws, w_dim], a mean over them; its gradients are added up part by
         part, and shared by the processes with the last one."""
-        parts, total = w.split(self.at_a_time), torch.zeros([], device=w.device)
+        parts, total = torch.split(w, self.at_a_time), torch.zeros([], device=w.device)
         for index, part in enumerate(parts):
             is_last = index == len(parts) - 1
             with (
@@ -122,7 +122,7 @@ class Training:
         return decibels(error / count)
 
     def _batches(self) -> List[torch.Tensor]:
-        return list(self.held_out.split(self.evaluated))
+        return list(torch.split(self.held_out, self.evaluated))
 
     @contextlib.contextmanager
     def holding(self, weights: List[torch.Tensor]) -> Iterator[None]:
