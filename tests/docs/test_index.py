@@ -12,5 +12,5 @@ PAGE = Page("docs/index.md")
 
 def test_first_minute(capsys: Any) -> None:
     G = python(PAGE["first"])["G"]
-    assert "squeezed: 4 of 4 blocks" in capsys.readouterr().out
+    assert "squeezed: 2 of 4 blocks" in capsys.readouterr().out
     assert squeeze_patch.status(G).state == "dense"
