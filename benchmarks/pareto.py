@@ -101,7 +101,7 @@ def draw(data: Dict[str, Any], steps: Sequence[int], title: str, file: Path) -> 
         line[0].set_ylabel(f"PSNR in dB, {f'{length:,} steps' if length else 'at the start'}")
     for axes, name in zip(panels[-1], AXES):
         axes.set_xlabel(f"{name}, share of the dense generator's")
-    panels[0][-1].legend(fontsize="small", loc="lower right", framealpha=0.6)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")
     figure.suptitle(title)
     with atomic_write(file) as stream:
         FigureCanvasAgg(figure).print_png(stream)

@@ -92,7 +92,7 @@ def test_host_rebuilds_it_in_fp16(full_host: Host) -> None:
     """legacy.load_network_pkl(force_fp16=True) rebuilds G from its init_kwargs; draggan does so by default."""
     import legacy  # the host's
 
-    G = squeeze_patch.apply(trained(full_host.generator()))
+    G = squeeze_patch.apply(trained(full_host.generator()), ratio=1.5)
     data = {"G": G, "D": full_host.discriminator(), "G_ema": copy.deepcopy(G)}
     for source in (data, pickle.loads(pickle.dumps(data))):
         rebuilt = legacy.load_network_pkl(io.BytesIO(pickle.dumps(source)), force_fp16=True)["G_ema"]
@@ -149,7 +149,7 @@ def test_fp16_blocks(host: Host, channels_last: bool) -> None:
     """Dtypes and memory formats are the dense block's; the images are the float32 ones to half precision."""
     G = trained(host.generator(num_fp16_res=2, conv_clamp=256, fp16_channels_last=channels_last))
     dense = block_outputs(G)
-    squeeze_patch.apply(G)
+    squeeze_patch.apply(G, ratio=1.5)
     half = block_outputs(G)
     assert [x.dtype for x, _ in half.values()] == [x.dtype for x, _ in dense.values()]
     for (a, _), (b, _) in zip(dense.values(), half.values()):
@@ -171,7 +171,7 @@ def test_clamping_is_applied_to_excite(host: Host) -> None:
 
 
 def test_noise_truncation_mixing_labels(host: Host) -> None:
-    G = squeeze_patch.apply(trained(host.generator(c_dim=3)))
+    G = squeeze_patch.apply(trained(host.generator(c_dim=3)), ratio=1.5)
     z, c = latents(G)
     const = G(z, c, noise_mode="const")
     assert torch.equal(G(z, c, noise_mode="const"), const)
@@ -195,7 +195,7 @@ def test_projector_finds_the_noise_buffers(host: Host) -> None:
         return {name: tuple(b.shape) for name, b in G.synthesis.named_buffers() if "noise_const" in name}
 
     dense = noise()
-    squeeze_patch.apply(G)
+    squeeze_patch.apply(G, ratio=1.5)
     assert noise() == dense
     assert all(len(shape) == 2 and shape[0] == shape[1] for shape in dense.values())
 
@@ -204,7 +204,7 @@ def test_hooks_on_blocks_go_on_working(host: Host) -> None:
     G = trained(host.generator())
     seen = []
     handle = G.synthesis.b8.register_forward_hook(lambda module, _i, _o: seen.append(type(module).__name__))
-    squeeze_patch.apply(G)
+    squeeze_patch.apply(G, ratio=1.5)
     G(*latents(G))
     handle.remove()
     G(*latents(G))
@@ -213,14 +213,14 @@ def test_hooks_on_blocks_go_on_working(host: Host) -> None:
         G = host.generator()
         G.synthesis.b8.get_submodule(path).register_forward_hook(lambda *_: None)
         with pytest.raises(squeeze_patch.StateError, match=rf"b8\.{path} has hooks"):
-            squeeze_patch.apply(G)
+            squeeze_patch.apply(G, ratio=1.5)
         assert squeeze_patch.status(G).state == "dense"
 
 
 def test_training_and_frozen_flags_carry_over(host: Host) -> None:
     G = host.generator().train().requires_grad_(False)
     G.synthesis.b16.conv1.requires_grad_(True)
-    squeeze_patch.apply(G)
+    squeeze_patch.apply(G, ratio=1.5)
     assert all(module.training for module in G.modules())
     assert {name.rsplit(".", 1)[0] for name, p in G.named_parameters() if p.requires_grad} == {
         "synthesis.b16.conv1",
@@ -234,7 +234,7 @@ def test_other_architectures_are_refused(host: Host, architecture: str) -> None:
     G = host.generator(architecture=architecture)
     before = {name: id(module) for name, module in G.named_modules()}
     with pytest.raises(squeeze_patch.UnsupportedModelError, match=f"b4 has architecture '{architecture}'"):
-        squeeze_patch.apply(G)
+        squeeze_patch.apply(G, ratio=1.5)
     assert {name: id(module) for name, module in G.named_modules()} == before
 
 

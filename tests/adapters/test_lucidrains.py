@@ -269,7 +269,7 @@ def test_hooks(lucidrains: LucidrainsHost) -> None:
     seen = []
     handle = G["G"].blocks[1].register_forward_hook(lambda module, _i, _o: seen.append(type(module).__name__))
     G["G"].blocks[1].conv1.register_forward_hook(lambda *_: seen.append("conv1"))
-    squeeze_patch.apply(G)
+    squeeze_patch.apply(G, ratio=1.5)
     lucidrains.images(G, *lucidrains.latents(G))
     handle.remove()
     lucidrains.images(G, *lucidrains.latents(G))
@@ -278,7 +278,7 @@ def test_hooks(lucidrains: LucidrainsHost) -> None:
         G = lucidrains.generator()
         G["G"].blocks[1].get_submodule(path).register_forward_hook(lambda *_: None)
         with pytest.raises(squeeze_patch.StateError, match=rf"^blocks\.1\.{path} has hooks"):
-            squeeze_patch.apply(G)
+            squeeze_patch.apply(G, ratio=1.5)
         assert squeeze_patch.status(G).state == "dense"
 
 

@@ -152,14 +152,14 @@ def test_hooks(rosinality: FlatHost) -> None:
         G = rosinality.generator()
         G.get_submodule(path).register_forward_hook(lambda *_: None)
         with pytest.raises(squeeze_patch.StateError, match=rf"^{path} has hooks"):
-            squeeze_patch.apply(G)
+            squeeze_patch.apply(G, ratio=1.5)
         assert squeeze_patch.status(G).state == "dense"
 
 
 def test_training_and_frozen_flags_carry_over(rosinality: FlatHost) -> None:
     G = rosinality.generator().train().requires_grad_(False)
     G.convs[3].requires_grad_(True)
-    squeeze_patch.apply(G)
+    squeeze_patch.apply(G, ratio=1.5)
     assert all(module.training for module in G.modules())
     layers = {name.rsplit(".", 1)[0] for name, p in G.named_parameters() if p.requires_grad}
     parts = ("conv", "conv.modulation", "noise", "activate")
@@ -196,7 +196,7 @@ def test_refusals(rosinality: FlatHost) -> None:
     def refused(match: str) -> None:
         before = {name: id(module) for name, module in G.named_modules()}
         with pytest.raises(squeeze_patch.UnsupportedModelError, match=match):
-            squeeze_patch.apply(G)
+            squeeze_patch.apply(G, ratio=1.5)
         assert {name: id(module) for name, module in G.named_modules()} == before
 
     G = rosinality.generator()

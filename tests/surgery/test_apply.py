@@ -32,7 +32,7 @@ def test_status_lines() -> None:
     del G.synthesis.squeeze_plan
     assert str(squeeze_patch.status(G)) == "irregular: 4 of 4 blocks squeezed; no plan travels with it"
     with pytest.raises(squeeze_patch.StateError, match="half squeezed"):
-        squeeze_patch.apply(G)
+        squeeze_patch.apply(G, ratio=1.5)
 
 
 def test_status_sees_a_block_put_back_by_hand() -> None:
@@ -74,7 +74,7 @@ def test_context_manager_restores_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), squeeze_patch.squeezed(G):
         raise ZeroDivisionError
     assert torch.equal(G(z, noise_mode="const"), image)
-    squeeze_patch.apply(G)
+    squeeze_patch.apply(G, ratio=1.5)
     with pytest.raises(squeeze_patch.StateError, match="starts from a dense"), squeeze_patch.squeezed(G):
         pass
     assert squeeze_patch.status(G).state == "squeezed"
@@ -100,7 +100,7 @@ def test_remove_refuses_what_it_cannot_restore() -> None:
 @pytest.mark.parametrize("how", [pytest.param("fused", marks=NEEDS_FUSED_SGD), "data"])
 def test_remove_sees_training_behind_autograds_back(how: str) -> None:
     """Neither raises the version counter of a tensor."""
-    G = squeeze_patch.apply(trained_generator()).requires_grad_(True)
+    G = squeeze_patch.apply(trained_generator(), ratio=1.5).requires_grad_(True)
     if how == "fused":
         optimizer = torch.optim.SGD(G.parameters(), lr=1e-4, fused=True)
         G(latents(G)[0]).square().mean().backward()
@@ -114,14 +114,14 @@ def test_remove_sees_training_behind_autograds_back(how: str) -> None:
 
 @pytest.mark.parametrize("there_and_back", [torch.float64, torch.float16, torch.bfloat16])
 def test_remove_does_not_mistake_a_move_for_training(there_and_back: torch.dtype) -> None:
-    G = squeeze_patch.apply(trained_generator())
+    G = squeeze_patch.apply(trained_generator(), ratio=1.5)
     G.to(there_and_back)
     squeeze_patch.remove(G)
     assert squeeze_patch.status(G).state == "dense"
 
 
 def test_a_failing_remove_changes_nothing() -> None:
-    G = squeeze_patch.apply(trained_generator())
+    G = squeeze_patch.apply(trained_generator(), ratio=1.5)
     G.synthesis.b16.torgb.register_forward_hook(lambda *_: None)
     before = {name: id(module) for name, module in G.named_modules()}
     with pytest.raises(squeeze_patch.StateError, match=r"b16\.torgb has hooks"):
@@ -144,7 +144,7 @@ def test_context_manager_lets_the_users_error_through() -> None:
 def test_inference_mode_leaves_trainable_parameters() -> None:
     G = trained_generator()
     with torch.inference_mode():
-        squeeze_patch.apply(G)
+        squeeze_patch.apply(G, ratio=1.5)
     G.requires_grad_(True)
     G(latents(G)[0]).mean().backward()
     assert all(p.grad is not None for p in G.parameters())
@@ -186,7 +186,7 @@ def test_copies_are_instances_also_after_a_squeezed_file_was_loaded(host: Host) 
 
 
 def test_remove_follows_dtype_and_flags() -> None:
-    G = squeeze_patch.apply(trained_generator())
+    G = squeeze_patch.apply(trained_generator(), ratio=1.5)
     G.double().train().requires_grad_(True)
     squeeze_patch.remove(G)
     assert {p.dtype for p in G.parameters()} == {torch.float64}
@@ -199,20 +199,20 @@ def test_the_random_stream_is_left_alone() -> None:
     torch.manual_seed(3)
     expected = torch.randn(4)
     torch.manual_seed(3)
-    squeeze_patch.apply(G)
+    squeeze_patch.apply(G, ratio=1.5)
     assert torch.equal(torch.randn(4), expected)
 
 
 def test_w_avg_stays_when_the_mapping_is_in_training_mode(draggan: Host) -> None:
     G = draggan.generator().train()
     before = G.mapping.w_avg.clone()
-    squeeze_patch.apply(G)
+    squeeze_patch.apply(G, ratio=1.5)
     assert torch.equal(G.mapping.w_avg, before)
     assert G.mapping.training
 
 
 def test_same_seed_same_result() -> None:
-    a, b = (squeeze_patch.apply(trained_generator()).state_dict() for _ in range(2))
+    a, b = (squeeze_patch.apply(trained_generator(), ratio=1.5).state_dict() for _ in range(2))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -235,7 +235,7 @@ def test_distributed_wrappers_are_refused_inside(tmp_path: Any) -> None:
         with pytest.raises(
             squeeze_patch.UnsupportedModelError, match=r"synthesis is wrapped in DistributedDataParallel"
         ):
-            squeeze_patch.apply(G)
+            squeeze_patch.apply(G, ratio=1.5)
     finally:
         torch.distributed.destroy_process_group()
 
@@ -301,7 +301,7 @@ def test_parametrizations_are_refused(layer: str) -> None:
     G = trained_generator().requires_grad_(True)
     torch.nn.utils.parametrizations.spectral_norm(getattr(G.synthesis.b8, layer).affine)
     with pytest.raises(squeeze_patch.UnsupportedModelError, match="block b8 computes its weights from others"):
-        squeeze_patch.apply(G)
+        squeeze_patch.apply(G, ratio=1.5)
 
 
 def test_stylegan3_generators_are_refused() -> None:

@@ -157,7 +157,7 @@ def test_wrapped_layers_are_refused_by_name(layer: str, draggan: Host) -> None:
     setattr(holder, leaf, Around(getattr(holder, leaf)))
     words = rf"b16.{layer.partition('.')[0]} \(.*\) has no .*weight.*an adapter, as LoRA"
     with pytest.raises(squeeze_patch.UnsupportedModelError, match=words):
-        squeeze_patch.apply(G)
+        squeeze_patch.apply(G, ratio=1.5)
 
 
 def test_mappings_that_make_no_styles(draggan: Host) -> None:
@@ -168,7 +168,7 @@ def test_mappings_that_make_no_styles(draggan: Host) -> None:
         G = trained(draggan.generator())
         G.mapping = mapping
         with pytest.raises(squeeze_patch.UnsupportedModelError, match=words):
-            squeeze_patch.apply(G)
+            squeeze_patch.apply(G, ratio=1.5)
         assert squeeze_patch.status(G).state == "dense"
 
 
