@@ -58,6 +58,17 @@ def test_all_rows_of_distillation(digits: str, fewer: str) -> None:
     assert shown == {key.split(" | ")[0] for key in data["cells"] if key.split(" | ")[1] == reduction}
 
 
+def test_equal_multiply_adds() -> None:
+    cells = [results(f"distillation-{name}-multiply-adds.json")["cells"] for name in ("mnist16", "demo")]
+    (text,) = re.findall(r"^\| 0.65 of the multiply-adds.*?\n\n", PAGE.text, flags=re.DOTALL | re.MULTILINE)
+    lines = text.strip().splitlines()[2:]
+    assert len(lines) == 4
+    for line in lines:
+        row, *shown = (cell.strip() for cell in line.strip("|").split("|"))
+        stored = [found.get(f"{row} | 0.35 | {steps} | 0") for found in cells for steps in (0, 300)]
+        assert shown == ["" if cell is None else f"{cell['psnr']:.1f}" for cell in stored], line
+
+
 @pytest.mark.parametrize(("file", "column"), [("scanners.json", "hostile"), ("scanners-picklescan.json", "theirs")])
 def test_scanners(file: str, column: str) -> None:
     (text,) = re.findall(rf"^\| scanner \| {column}.*?\n\n", PAGE.text, flags=re.DOTALL | re.MULTILINE)
