@@ -18,6 +18,8 @@ from typing import Any, Dict, List, Tuple
 import click
 import pytest
 
+#: an egg-info beside the sources names benchmarks among what a plug-in brings, and this one is running
+ALREADY = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
 FILE = Path(__file__).parent.parent / "tests" / "adapters" / "test_contract.py"
 FIXTURES = ("any_host", "official_host", "host", "full_host", "flat_host")
 
@@ -72,7 +74,7 @@ def main(arguments: Tuple[str, ...]) -> None:
     found = Collector()
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        code = pytest.main([str(FILE), "-q", "-p", "no:cacheprovider", *arguments], plugins=[found])
+        code = pytest.main([str(FILE), "-q", "-p", "no:cacheprovider", "-W", ALREADY, *arguments], plugins=[found])
     if not found.outcomes:
         print(output.getvalue(), file=sys.stderr)
         sys.exit(int(code) or 1)

@@ -219,7 +219,7 @@ def convert_file(
     return Conversion(
         source=source,
         target=target,
-        plan=recorded(plans[reference], kept[reference]),
+        plan=plans[reference] if form is None and is_bare(data) else recorded(plans[reference], kept[reference]),
         generators=tuple(order[:1] if form else order),
         shared_channels=shared,
         carried=() if form else others,
@@ -270,8 +270,8 @@ def _plans(
     for `timed_plan_for`."""
     plans: Dict[str, Plan] = {}
     given = request.plan is not None or request.like is not None
-    # times vary from call to call: any ratio tells as well whether two generators are of one shape
-    shape = Request(ratio=2) if request.milliseconds is not None else request if given else request.uniform()
+    # whatever the wish, any ratio tells whether two generators are of one shape
+    shape = request if given else Request(ratio=2)
     uniform = {name: plan_for(G, shape) for name, G in found.items()}
     timings: List[Optional[Timing]] = []
     for name, G in found.items():

@@ -20,7 +20,7 @@ from squeeze_patch.checkpoints.targets import check_target, refuse_relative
 from squeeze_patch.checkpoints.transfer import Transfer, transfer
 from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.cli.options import file_options, init_option, quiet_option, request_options
-from squeeze_patch.cli.output import check_outputs, clean_termination, progress_bar, warn_of_growth
+from squeeze_patch.cli.output import check_outputs, clean_termination, progress_bar, warn_of_growth, warn_of_little
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.errors import PlanError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS
@@ -136,6 +136,7 @@ def convert(
     with clean_termination(), progress_bar(quiet=quiet) as step:
         done = convert_file(path, target, request, init, form=form, fuse=fused, progress=step, **how)
     warn_of_growth(done.plan)
+    warn_of_little(done.plan, request.ratio)
     if as_json:
         click.echo(json.dumps(figures_of(done), indent=2))
     elif not quiet:

@@ -28,6 +28,8 @@ from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress
 from squeeze_patch.reporting.page import START
 
+#: share of the parameters beyond which little is left
+MOST = 0.75
 #: beginnings of pages and reports of ours
 OURS = (START.encode(), BEGIN.encode())
 
@@ -53,6 +55,23 @@ def warn_of_growth(plan: Plan) -> None:
         click.echo(
             f"Warning: this adds {more:,} parameters to each generator ({more / plan.parameters_before:.2%} more): "
             "excite needs more than is squeezed away. Ask for a larger --ratio or --reduction",
+            err=True,
+        )
+
+
+def warn_of_little(plan: Plan, ratio: Optional[float]) -> None:
+    """Of a plan that leaves next to nothing, and of a ratio that its widths do not reach."""
+    if plan.reduction > MOST:
+        click.echo(
+            f"Warning: {plan.reduction:.0%} of the parameters go; little of the images will be left. squeeze-patch "
+            "compare shows how much",
+            err=True,
+        )
+    reached = max((block.channels / block.width for block in plan.blocks), default=1.0)
+    if ratio is not None and reached < 0.75 * ratio:
+        click.echo(
+            f"Warning: a ratio of {ratio:g} is not reached, but {reached:g}: at least 8 channels stay in layers of 32 "
+            "and more, one in others",
             err=True,
         )
 

@@ -13,7 +13,7 @@ from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, init_option, request_options
-from squeeze_patch.cli.output import timed_plan, warn_of_growth
+from squeeze_patch.cli.output import timed_plan, warn_of_growth, warn_of_little
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.planning.cost import report, table
@@ -54,6 +54,7 @@ def plan(
         G = found[reference_name(found)]
         result, timing = timed_plan(G, request, where, init, has_inner=not is_bare(data))
     warn_of_growth(result)
+    warn_of_little(result, request.ratio)
     if timing is not None:
         click.echo(f"time {timing}", err=as_json)
     if as_json:

@@ -164,6 +164,8 @@ def _search(candidates: _Candidates, watch: Stopwatch, limit: float, tell: Progr
     """
     tell("timing", 0, USUAL)
     trials = [watch.trial(candidates.uniform(NARROWEST), limit)]
+    if watch.dense > limit and trials[0].ratio * watch.dense > limit and candidates.request.allocate == "spectral":
+        trials = [watch.trial(candidates.at(NARROWEST), limit)]  # an allocation goes further than one ratio
     while True:
         _check_reach(watch, trials[0], limit, candidates.request.method)
         goal = limit * (1 - MARGIN) / watch.dense
@@ -203,7 +205,7 @@ def _check_reach(watch: Stopwatch, narrowest: TimedPlan, limit: float, method: s
     if fastest > limit:
         cures = ["more threads", "a generator of a lower resolution"]
         if method == "squeeze":
-            cures = ["method='narrow' (--method narrow)", "fuse behind the squeezing (--fuse)", *cures]
+            cures = ["method='narrow' (--method narrow)", *cures]
         raise PlanError(
             f"{limit:g} ms are out of reach: here ({watch.where}) an image takes the dense generator "
             f"{_words(watch.dense)}, and the narrowest one {_words(fastest)}. What helps: {', '.join(cures)}"

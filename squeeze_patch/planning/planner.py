@@ -180,7 +180,11 @@ def _spectral(found: Located, request: Request, multiple: Optional[int], seed: i
     rival = uniform if uniform is not None and goal.is_met(uniform) else None
     found_plan = allocate_spectrally(found, goal, request, multiple, seed, rival, has_inner)
     if out_of_reach is not None and not goal.is_met(found_plan):
-        raise out_of_reach
+        in_what = "" if goal.of == "parameters" else f" in {goal.of}"
+        raise PlanError(
+            f"a reduction of {goal.share:.1%}{in_what} is out of reach: with channels allocated as the images need "
+            f"them, this generator can be made {goal.saved(found_plan):.1%} smaller. Ask for as much"
+        ) from out_of_reach
     return found_plan
 
 

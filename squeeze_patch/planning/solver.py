@@ -150,10 +150,10 @@ def _nearest(
     if best is None:
         raise PlanError("no ratio makes this generator smaller: its blocks have too few channels")
     if not or_nearest and not min(reached) <= goal.share <= max(reached):
+        in_what = "" if goal.of == "parameters" else f" in {goal.of}"
         raise PlanError(
-            f"a reduction of {goal.share:.1%} is out of reach: this generator can be made {min(reached):.1%} to "
-            f"{max(reached):.1%} smaller{'' if goal.of == 'parameters' else f' in {goal.of}'} by one ratio for all "
-            "blocks"
+            f"a reduction of {goal.share:.1%}{in_what} is out of reach: this generator can be made {min(reached):.1%} "
+            f"to {max(reached):.1%} smaller by one ratio for all blocks. Ask for as much, or for a ratio (--ratio)"
         )
     return best
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from pathlib import Path
 from typing import Any, Dict
 
@@ -119,6 +121,24 @@ class TestConv0:
         planned = Plan.from_json(cli("plan", tmp_path / "bare.pt", *wish, "--json")[1])
         assert planned.widths == plan.widths
         assert abs(planned.reduction - 0.2) <= 0.003
+
+
+def test_what_only_an_allocation_reaches(tmp_path: Path) -> None:
+    """In convert as in plan; of what leaves next to nothing, and of a ratio that is not reached, both warn."""
+    (tmp_path / "dense.pkl").write_bytes(pickle.dumps({"G_ema": trained_generator()}))
+    dense, target = tmp_path / "dense.pkl", tmp_path / "squeezed.pkl"
+    code, out, err = cli("plan", dense, "--trust", "--reduction", "0.8", "--json")
+    assert (code, "80% of the parameters go" in err) == (0, True)
+    assert abs(Plan.from_json(out).reduction - 0.8) <= 0.003
+    code, out, err = cli("convert", dense, target, "--trust", "--reduction", "0.8", "--json")
+    assert (code, "80% of the parameters go" in err) == (0, True)
+    assert abs(Plan.from_dict(json.loads(out)["plan"]).reduction - 0.8) <= 0.003
+    code, _, err = cli("plan", dense, "--trust", "--reduction", "0.8", "--allocate", "uniform")
+    assert (code, "by one ratio for all blocks" in err) == (2, True)
+    code, _, err = cli("plan", dense, "--trust", "--reduction", "0.99")
+    assert (code, "with channels allocated" in err) == (2, True)
+    code, _, err = cli("plan", dense, "--trust", "--ratio", "1000")
+    assert (code, "a ratio of 1000 is not reached, but 8" in err) == (0, True)
 
 
 def test_a_diverged_generator_is_not_planned() -> None:
