@@ -131,7 +131,8 @@ def test_real_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     with one_thread(), torch.no_grad():
         z, c = torch.ones(1, 32), torch.zeros(1, 0)
         took = sorted(seconds_of(lambda: G(z, c), lambda: None).processor for _ in range(7))[3]
-        plan, timing = plan_within(locate(G), Request(milliseconds=1000 * 0.5 * took, method="narrow"))
+        budget = 1000 * 0.5 * took
+        plan, timing = plan_within(locate(G), Request(milliseconds=budget, method="narrow"))
         squeezed = squeeze_patch.apply(copy.deepcopy(G), plan=plan, init="random", verify=False)
         ratios = [
             seconds_of(lambda: squeezed(z, c), lambda: None).processor
@@ -139,8 +140,10 @@ def test_real_calls(monkeypatch: pytest.MonkeyPatch) -> None:
             for _ in range(9)
         ]
     assert timing.where == "cpu, 1 thread"
-    # caches and clock rates of a busy machine move single calls by a third; medians of nine by less
-    assert 0.5 / 1.5 < sorted(ratios)[4] < 0.5 * 1.33
+    assert timing.squeezed <= budget
+    # Caches and clock rates of a busy machine move single calls, dense ones from before to now as well, by half; the
+    # ratio that was promised is of calls in turns, as these are.
+    assert 1 / 1.5 < sorted(ratios)[4] / (timing.squeezed / timing.dense) < 1.5
 
 
 @pytest.mark.parametrize("threads", [1, 2])
