@@ -21,6 +21,13 @@ CPU = torch.device("cpu")
 #: to see whether a benchmark runs
 SIZES = {"cifar": (32, 32768, 2), "paper256": (256, 16384, 8), "config-f": (1024, 32768, 8), "tiny": (16, 256, 2)}
 
+#: blocks in float16, and the clamp that hosts put on features then
+DTYPES: Dict[str, Dict[str, Any]] = {
+    "float32": {"num_fp16_res": 0},
+    "mixed": {"num_fp16_res": 4, "conv_clamp": 256},
+    "float16": {"num_fp16_res": 99, "conv_clamp": 256},
+}
+
 
 def generator(host: Host, size: str, **synthesis: Any) -> Any:
     resolution, base, layers = SIZES[size]

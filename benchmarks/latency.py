@@ -26,23 +26,17 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 import click
 import torch
 
-from benchmarks.common import RATIO, Clock, device_of, device_option, find, generators, machine, reason_of
+from benchmarks.common import DTYPES, RATIO, Clock, device_of, device_option, find, generators, machine, reason_of
 from benchmarks.kernels import with_same_kernels
 from benchmarks.ways import captured, compiled
 from squeeze_patch.timing import Quartiles, interleaved, paired_ratio, waiting_for
 from tests.hosts import Host
-from tests.hosts.training import compile_nothing
+from tests.hosts.training import settle_kernels
 
 FLAGS: Dict[str, Dict[str, Any]] = {
     "default": {},
     "fused_modconv": {"fused_modconv": True},
     "no fused_modconv": {"fused_modconv": False},
-}
-#: blocks in float16, and the clamp that hosts put on features then
-DTYPES: Dict[str, Dict[str, Any]] = {
-    "float32": {"num_fp16_res": 0},
-    "mixed": {"num_fp16_res": 4, "conv_clamp": 256},
-    "float16": {"num_fp16_res": 99, "conv_clamp": 256},
 }
 #: {flags: how they are called as a captured graph}
 _GRAPHS = {"default": "graph", "fused_modconv": "graph, fused", "no fused_modconv": "graph, unfused"}
@@ -201,7 +195,7 @@ def main(
     click.echo(f"ratio {RATIO}, {clock.name}, median (quartiles) of {repeats} pairs; {host.name}, {machine(device)}")
     with host.active():
         if device.type == "cuda":
-            compile_nothing()  # what of the hosts' kernels a current torch still loads differs from host to host
+            settle_kernels()  # what of the hosts' kernels a current torch still loads differs from host to host
         for size in sizes.split(","):
             for batch in (int(b) for b in batches.split(",")):
                 results.append(measure(host, size, batch, setting))

@@ -31,6 +31,7 @@ from squeeze_patch.recovery.progress_line import Line
 from squeeze_patch.recovery.settings import Settings
 from squeeze_patch.recovery.trainer import Training, training_mode
 from squeeze_patch.testing import trained
+from tests.hosts.training import settle_kernels
 
 
 def cost(job: Tuple[str, int, str]) -> Tuple[float, int]:
@@ -41,6 +42,8 @@ def cost(job: Tuple[str, int, str]) -> Tuple[float, int]:
     clock = time.process_time if device == "cpu" else time.perf_counter
     host = find("draggan")
     with host.active():
+        if device == "cuda":
+            settle_kernels()
         dense = trained(generator(host, size)).to(device)
         student = squeeze_patch.apply(
             copy.deepcopy(dense), ratio=RATIO, init="weights", keep_original=False, verify=False

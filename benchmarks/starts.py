@@ -1,10 +1,10 @@
 """What a calibrated start costs at the official sizes, by method and allocation.
 
-    python -m benchmarks starts [--sizes paper256,config-f] [--host draggan]
+    python -m benchmarks starts [--sizes paper256,config-f] [--host draggan] [--device cuda]
 
 Processor time of `squeeze_patch.apply` on one thread without its proof (`python -m benchmarks proof` has that), and how
 far it lifts the process's peak memory above the generator in float32. Each in a process of its own, since a peak never
-goes down.
+goes down. With --device cuda: seconds of the wall clock, and the peak of the GPU's allocator above the generator.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import click
 import torch
 
 import squeeze_patch
-from benchmarks.common import SIZES, find, generator, machine
+from benchmarks.common import SIZES, device_of, device_option, find, generator, machine
 from squeeze_patch.testing import trained
+from tests.hosts.training import settle_kernels
 
 #: {row: arguments of apply}
 WAYS: Dict[str, Dict[str, Any]] = {
@@ -35,29 +36,35 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def cost(job: Tuple[str, str, Dict[str, Any]]) -> Tuple[float, int]:
+def cost(job: Tuple[str, str, str, Dict[str, Any]]) -> Tuple[float, int]:
     """(seconds, bytes) of one start."""
-    host_name, size, wish = job
+    host_name, size, device, wish = job
+    on_gpu = device == "cuda"
+    clock, peak = (time.perf_counter, torch.cuda.max_memory_allocated) if on_gpu else (time.process_time, peak_bytes)
     torch.set_num_threads(1)
     host = find(host_name)
     with host.active():
-        G = trained(generator(host, size))
-        before, began = peak_bytes(), time.process_time()
+        if on_gpu:
+            settle_kernels()
+        G = trained(generator(host, size)).to(device)
+        before, began = peak(), clock()
         squeeze_patch.apply(G, **wish, verify=False, keep_original=False)
-        return time.process_time() - began, peak_bytes() - before
+        return clock() - began, peak() - before
 
 
 @click.command(help="Processor time and memory of calibrated starts.")
 @click.option("--host", "host_name", default="draggan", show_default=True)
 @click.option("--sizes", default="paper256,config-f", show_default=True, help=f"Of {', '.join(SIZES)}.")
-def main(host_name: str, sizes: str) -> None:
-    click.echo(f"{machine()}, one thread")
+@device_option
+def main(host_name: str, sizes: str, device_name_: str) -> None:
+    device = device_of(device_name_)
+    click.echo(f"{machine(device)}, one thread")
     for size in sizes.split(","):
         click.echo(f"{size:<22} {'seconds':>8} {'GB':>6}   / squeezed, one ratio")
         first = None
         for row, wish in WAYS.items():
             with get_context("spawn").Pool(1) as pool:
-                seconds, peak = pool.apply(cost, ((host_name, size, wish),))
+                seconds, peak = pool.apply(cost, ((host_name, size, device.type, wish),))
             first = first or (seconds, peak)
             shares = f"{seconds / first[0]:.2f}, {peak / first[1]:.2f}"
             click.echo(f"{row:<22} {seconds:>8.1f} {peak / 1e9:>6.2f}   {shares}")

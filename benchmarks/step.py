@@ -5,9 +5,11 @@
 
 Phases as in the hosts' loop: G and D, each with and without its regularisation (path length every 4th step, R1 every
 16th); "whole step" is their average over 16 steps. Dense and squeezed run in turns, so that a noisy machine disturbs
-both alike. On CUDA (--device cuda) the device is waited for before and behind each phase. Memory, on the CPU only:
-growth of a process's resident memory, at its peak, over all phases, one process each. glibc is told to give tensors
-back at once (MALLOC_MMAP_THRESHOLD_): with its defaults, holes in its heap decide the figure.
+both alike. On CUDA (--device cuda) the device is waited for before and behind each phase, cuDNN searches its fastest
+algorithms and float32 is float32, as in the hosts' training; --dtype mixed: both networks' largest four resolutions in
+float16, as the hosts train, too. Memory, one process each, over all phases: on the CPU growth of its resident memory,
+at its peak, where glibc is told to give tensors back at once (MALLOC_MMAP_THRESHOLD_: with its defaults, holes in its
+heap decide the figure); on CUDA the peak of what its allocator gave out.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ import click
 import torch
 
 import squeeze_patch
-from benchmarks.common import CPU, SIZES, Clock, device_of, device_option, find, machine
+from benchmarks.common import CPU, DTYPES, SIZES, Clock, device_of, device_option, find, machine
 from squeeze_patch.timing import interleaved, paired_ratio, waiting_for
 from tests.hosts import Host
-from tests.hosts.training import accumulate, compile_nothing, loss_of
+from tests.hosts.training import accumulate, loss_of, settle_kernels
 
 #: phases and how often a training runs each of them
 PHASES = {"Gmain": 1.0, "Greg": 1 / 4, "Dmain": 1.0, "Dreg": 1 / 16}
@@ -36,12 +38,16 @@ VARIANTS = ("dense", "squeezed")
 
 
 def phases(
-    host: Host, size: str, batch: int, variant: str, device: torch.device = CPU
+    host: Host, size: str, batch: int, variant: str, device: torch.device = CPU, dtype: str = "float32"
 ) -> Dict[str, Callable[[], None]]:
     """Actions that each do one phase: gradients and the optimiser's step. The host is active."""
     resolution, base, layers = SIZES[size]
     torch.manual_seed(0)
-    sizes = {"channel_base": base, "channel_max": 512}
+    sizes = {"channel_base": base, "channel_max": 512, **DTYPES[dtype]}
+    if device.type == "cuda":
+        settle_kernels()
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     D = host.discriminator(resolution, **sizes).train().requires_grad_(False)
     G = host.generator(resolution, w_dim=512, layers=layers, **sizes)
     if variant == "squeezed":
@@ -64,12 +70,12 @@ def phases(
     return {phase: lambda phase=phase: act(phase) for phase in PHASES}
 
 
-def time_of(host: Host, size: str, batch: int, repeats: int, clock: Clock, device: torch.device) -> Dict[str, Any]:
+def time_of(
+    host: Host, size: str, batch: int, repeats: int, clock: Clock, device: torch.device, dtype: str = "float32"
+) -> Dict[str, Any]:
     """Quartiles of seconds, squeezed / dense, of every phase and of the whole step; and the dense one's median."""
     with host.active():
-        if device.type == "cuda":
-            compile_nothing()
-        both = {variant: phases(host, size, batch, variant, device) for variant in VARIANTS}
+        both = {variant: phases(host, size, batch, variant, device, dtype) for variant in VARIANTS}
         turns = {f"{v} {phase}": both[v][phase] for phase in PHASES for v in VARIANTS}
         seconds = interleaved(turns, repeats, 1, waiting_for(device), clock=clock.seconds)
     whole: Dict[str, List[float]] = {
@@ -87,21 +93,23 @@ def resident() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def peak_of(host: Host, size: str, batch: int, variant: str) -> int:
+def peak_of(host: Host, size: str, batch: int, variant: str, device: torch.device = CPU, dtype: str = "float32") -> int:
     """Bytes that this process's memory grows by, at its peak, when it trains for one step of all phases."""
     before = resident()
     with host.active():
-        for action in phases(host, size, batch, variant).values():
+        for action in phases(host, size, batch, variant, device, dtype).values():
             action()
-    return resident() - before
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident() - before
 
 
-def memory_of(host_name: str, size: str, batch: int) -> Dict[str, int]:
+def memory_of(
+    host_name: str, size: str, batch: int, device: torch.device = CPU, dtype: str = "float32"
+) -> Dict[str, int]:
     """`peak_of` for both variants, each in a process of its own."""
     peaks = {}
     for variant in VARIANTS:
         command = [sys.executable, "-m", "benchmarks", "step", "--host", host_name, "--sizes", size]
-        command += ["--batch", str(batch), "--peak-of", variant]
+        command += ["--batch", str(batch), "--device", device.type, "--dtype", dtype, "--peak-of", variant]
         environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         peaks[variant] = int(done.stdout)
@@ -114,6 +122,7 @@ def memory_of(host_name: str, size: str, batch: int) -> Dict[str, int]:
 @click.option("--batch", default=8, show_default=True)
 @click.option("--repeats", default=5, show_default=True)
 @device_option
+@click.option("--dtype", type=click.Choice([*DTYPES]), default="float32", show_default=True)
 @click.option("--threads", type=int, help="CPU threads.  [default: torch's]")
 @click.option("--processor-time", is_flag=True, help="Of one thread, instead of the wall clock's.")
 @click.option("--memory", is_flag=True, help="Measure memory, not time.")
@@ -124,6 +133,7 @@ def main(
     batch: int,
     repeats: int,
     device_name_: str,
+    dtype: str,
     threads: Optional[int],
     processor_time: bool,
     memory: bool,
@@ -133,19 +143,19 @@ def main(
     host, device = find(host_name), device_of(device_name_)
     clock = Clock.of(processor_time, threads, device)
     if child:
-        click.echo(peak_of(host, sizes, batch, child))
+        click.echo(peak_of(host, sizes, batch, child, device, dtype))
         return
-    if memory and device.type != "cpu":
-        raise click.UsageError("--memory is the process's own: leave --device out")
     results: Dict[str, Any] = {}
-    click.echo(f"{machine(device)}, {host_name}, batch {batch}; squeezed / dense, {clock.name}, median (quartiles)")
+    click.echo(
+        f"{machine(device)}, {host_name}, batch {batch}, {dtype}; squeezed / dense, {clock.name}, median (quartiles)"
+    )
     for size in sizes.split(","):
         if memory:
-            peaks = results[size] = memory_of(host_name, size, batch)
+            peaks = results[size] = memory_of(host_name, size, batch, device, dtype)
             dense, squeezed = (peaks[variant] for variant in VARIANTS)
             click.echo(f"{size:>10}  peak memory {squeezed / dense:.2f} ({squeezed >> 20} of {dense >> 20} MiB)")
         else:
-            results[size] = time_of(host, size, batch, repeats, clock, device)
+            results[size] = time_of(host, size, batch, repeats, clock, device, dtype)
             for phase in (*PHASES, "whole step"):
                 click.echo(f"{size:>10}  {phase:<10}  {results[size][phase]}")
     click.echo(json.dumps(results, default=asdict))

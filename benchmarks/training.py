@@ -23,7 +23,7 @@ from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.evaluation.distributions import frechet_distance, precision_recall, sliced_wasserstein
 from squeeze_patch.sampling import sample
 from tests.hosts import Host
-from tests.hosts.training import accumulate, compile_nothing, loss_of
+from tests.hosts.training import accumulate, loss_of, settle_kernels
 
 #: seed of the latents that every evaluation of every run uses
 EVALUATION_SEED = 12345
@@ -80,7 +80,7 @@ class Run:
         self.device = data.images.device
         self.graphs = graphs and not settings.style_mixing  # whose place the hosts wait for
         if self.device.type == "cuda":
-            compile_nothing()
+            settle_kernels()
         channels = {"img_channels": data.images.shape[1]}
         sizes = {"channel_base": settings.channel_base, "channel_max": settings.channels}
         torch.manual_seed(seed)

@@ -126,7 +126,7 @@ class Host:
         if "decoder_res" in sizes:
             sizes["decoder_res"] = min(sizes["decoder_res"], resolution)
         return importlib.import_module(self.networks).Discriminator(
-            c_dim=c_dim, img_resolution=resolution, img_channels=img_channels, num_fp16_res=0, **sizes
+            c_dim=c_dim, img_resolution=resolution, img_channels=img_channels, **{"num_fp16_res": 0, **sizes}
         )
 
     def environment(self) -> Dict[str, str]:

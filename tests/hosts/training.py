@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.hosts import Host
+from tests.hosts.plugins import OPERATIONS, compiled
 
 
 def need_second_derivatives(host: Host) -> None:
@@ -43,15 +44,18 @@ def loss_of(host: Host, G: Any, D: Any, **settings: Any) -> Any:
     return loss(device, G, D, **settings)
 
 
-def compile_nothing() -> None:
-    """Let the active host of NVIDIA's family compute on a GPU by torch's own operations, and keep no statistics.
+def settle_kernels() -> None:
+    """Let the active host of NVIDIA's family compute on a GPU by its kernels that `tests.hosts.plugins` compiled into
+    the folder SQUEEZE_PLUGINS, else by torch's own operations, and keep no statistics.
 
     Its operations look for their compiled form at every call otherwise, which takes a CUDA compiler, and where there is
-    none, milliseconds and a warning each time.
+    none, or a torch newer than the host, milliseconds and a warning each time.
     """
-    for name in ("bias_act", "upfirdn2d", "filtered_lrelu"):
+    for name in OPERATIONS:
         with contextlib.suppress(ModuleNotFoundError):  # not every host has all of them
-            importlib.import_module(f"torch_utils.ops.{name}")._init = lambda: False  # type: ignore[attr-defined]
+            module: Any = importlib.import_module(f"torch_utils.ops.{name}")
+            plugin = compiled(name)
+            module._plugin, module._init = plugin, lambda plugin=plugin: plugin is not None
     importlib.import_module("torch_utils.training_stats").report = lambda _name, value: value  # type: ignore[attr-defined]
 
 
