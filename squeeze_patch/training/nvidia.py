@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Callable, Dict, Optional
 
 import torch
@@ -159,6 +161,7 @@ def _bridge_torch() -> None:
     """What torch did when these hosts were written, and they rely on."""
     _accept_data_source()
     _broadcast_buffers()
+    _keep_extensions()
 
 
 def _accept_data_source() -> None:
@@ -183,3 +186,25 @@ def _broadcast_buffers() -> None:
 
     with_equal_buffers.squeeze_patch = True  # type: ignore[attr-defined]
     wrapper.__init__ = with_equal_buffers
+
+
+def _keep_extensions() -> None:
+    """Extensions that torch compiled could be imported by name afterwards, as long as it came with pybind11 2; hosts
+    import their CUDA kernels so, and fall back to far slower operations, at each call anew, where that fails."""
+    try:
+        from torch.utils import cpp_extension
+    except ImportError:  # it needs setuptools; so do hosts that compile kernels
+        return
+    original = cpp_extension.load
+    if getattr(original, "squeeze_patch", False):
+        return
+
+    @functools.wraps(original)
+    def load(name: str, *args: Any, **kwargs: Any) -> Any:
+        module = original(name, *args, **kwargs)
+        if isinstance(module, ModuleType):  # else a path
+            sys.modules.setdefault(name, module)
+        return module
+
+    load.squeeze_patch = True  # type: ignore[attr-defined]
+    cpp_extension.load = load

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Iterator, List
 
 import pytest
@@ -31,6 +33,7 @@ FOREIGN = {
     "Numpy is not available",
     "A module that was compiled using NumPy 1.x cannot be run in ...",
     "You need to have an Nvidia GPU with CUDA installed.",
+    "Failed to build CUDA kernels for upfirdn2d. Falling back to slow reference implementation.",
 }
 
 
@@ -105,6 +108,15 @@ def test_a_mix_up_stops(draggan: Host) -> None:
 def test_cuda_on_a_cpu(workspace: Path) -> None:
     arguments = ["report", "network.pkl", "--trust", "--host", "stylegan2-ada-pytorch", "--device", "cuda"]
     assert "--device cpu always can" in CliRunner().invoke(main, arguments).output
+
+
+def test_compiled_kernels_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    extensions = pytest.importorskip("torch.utils.cpp_extension", reason="needs setuptools")
+    monkeypatch.setattr(extensions, "load", lambda name, sources: ModuleType(name))
+    python(PAGE["extensions"])
+    module = extensions.load("kernels_of_a_host", sources=["a.cu"])
+    assert importlib.import_module("kernels_of_a_host") is module
+    monkeypatch.delitem(sys.modules, "kernels_of_a_host")
 
 
 def test_lucidrains_asserts_cuda(lucidrains: LucidrainsHost) -> None:
