@@ -116,7 +116,7 @@ def test_compiled_kernels_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> 
     python(PAGE["extensions"])
     module = extensions.load("kernels_of_a_host", sources=["a.cu"])
     assert importlib.import_module("kernels_of_a_host") is module
-    monkeypatch.delitem(sys.modules, "kernels_of_a_host")
+    del sys.modules["kernels_of_a_host"]
 
 
 def test_lucidrains_asserts_cuda(lucidrains: LucidrainsHost) -> None:
