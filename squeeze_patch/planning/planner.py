@@ -181,9 +181,15 @@ def _spectral(found: Located, request: Request, multiple: Optional[int], seed: i
     found_plan = allocate_spectrally(found, goal, request, multiple, seed, rival, has_inner)
     if out_of_reach is not None and not goal.is_met(found_plan):
         in_what = "" if goal.of == "parameters" else f" in {goal.of}"
+        saved = goal.saved(found_plan)
+        if saved > goal.share:  # what whole multiples leave out; one channel more or less is less than the tolerance
+            raise PlanError(
+                f"a reduction of {goal.share:.1%}{in_what} cannot be met in whole multiples of channels: allocated as "
+                f"the images need them, they make this generator {saved:.1%} smaller. Ask for as much, or multiple=1"
+            ) from out_of_reach
         raise PlanError(
             f"a reduction of {goal.share:.1%}{in_what} is out of reach: with channels allocated as the images need "
-            f"them, this generator can be made {goal.saved(found_plan):.1%} smaller. Ask for as much"
+            f"them, this generator can be made {saved:.1%} smaller. Ask for as much"
         ) from out_of_reach
     return found_plan
 

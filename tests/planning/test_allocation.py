@@ -129,6 +129,9 @@ def test_what_is_out_of_reach() -> None:
         for allocate in ("uniform", "spectral"):
             with pytest.raises(squeeze_patch.PlanError, match="out of reach"):
                 squeeze_patch.plan(G, allocate=allocate, **request)  # type: ignore[arg-type]
+    for multiple, method in ((8, "narrow"), (32, "squeeze")):  # reached, and passed over
+        with pytest.raises(squeeze_patch.PlanError, match=r"whole multiples .* 1\d\.\d% smaller.*multiple=1"):
+            squeeze_patch.plan(G, reduction=0.121, multiple=multiple, method=method)
     for share in (0, 1.5, float("nan")):
         with pytest.raises(squeeze_patch.PlanError, match="share of the dense"):
             squeeze_patch.plan(G, multiply_adds=share)
