@@ -76,7 +76,7 @@ def test_the_readme_s_commands(draggan: Host, tmp_path: Path, monkeypatch: pytes
     table, cost = arguments_of("results")
     done = call(*table)
     assert done.exit_code == 1
-    assert "no experiment in paper-runs has metrics of both variants for one seed" in done.output
+    assert "no experiment in paper-runs has metrics of dense and another variant for one seed" in done.output
     assert lines(*cost)[1].split(maxsplit=2)[2] == "not published: measure it"
 
 
@@ -127,12 +127,15 @@ def test_the_table(tmp_path: Path) -> None:
         write_metrics(root / f"squeezed-seed{seed}" / "00001-b", better, {"fid50k_full": 20.0})
     write_metrics(root / "squeezed-seed0" / "00000-old", {"fid50k_full": 0.1, "pr50k3_full_precision": 1.0})
     write_metrics(root / "dense-seed7" / "00000-a", {"fid50k_full": 1.0})
+    for seed, fid in enumerate((8.0, 8.0)):
+        write_metrics(root / f"ratio4-seed{seed}" / "00000-a", {"fid50k_full": fid})
     with open(root / "dense-seed0" / "00000-a" / "metric-fid50k_full.jsonl", "a") as stream:
         stream.write('{"results": {"fid50k')
-    fid, precision = lines("table", "--out", str(tmp_path))[1:]
+    fid, precision, harder = lines("table", "--out", str(tmp_path))[1:]
     low, high = (0.5 * math.exp(sign * 4.303 * math.log(1.25) / math.sqrt(3)) for sign in (-1, 1))
-    assert fid.split() == f"ffhq256-ggdr fid50k_full (less) 3 10 5.083 0.500 ({low:.3f} to {high:.3f})".split()
-    assert precision.split()[:6] == ["ffhq256-ggdr", "pr50k3_full_precision", "(more)", "3", "0.6", "0.3"]
+    assert fid.split() == f"ffhq256-ggdr squeezed fid50k_full (less) 3 10 5.083 0.500 ({low:.3f} to {high:.3f})".split()
+    assert harder.split()[1:] == ["ratio4", "fid50k_full", "(less)", "2", "10", "8", "0.800", "(0.800", "to", "0.800)"]
+    assert precision.split()[:7] == ["ffhq256-ggdr", "squeezed", "pr50k3_full_precision", "(more)", "3", "0.6", "0.3"]
 
 
 def test_values_without_a_ratio(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import click
 
 from examples.reproduce_paper import results
 from examples.reproduce_paper.commands import command, environment, folder, smoke_data, smoke_gpus
-from examples.reproduce_paper.plans import EXPERIMENTS, VARIANTS
+from examples.reproduce_paper.plans import CHOICES, EXPERIMENTS
 
 OUT = click.option(
     "--out",
@@ -43,7 +43,9 @@ def list_() -> None:
     "--host", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Its checkout."
 )
 @click.option("--data", type=click.Path(path_type=Path, exists=True), help="Data set, as its dataset_tool.py made it.")
-@click.option("--variant", type=click.Choice([*VARIANTS, "both"]), default="both", show_default=True)
+@click.option(
+    "--variant", type=click.Choice([*CHOICES]), default="both", show_default=True, help="both: dense and squeezed."
+)
 @click.option("--seeds", default="0,1,2", show_default=True)
 @click.option("--gpus", type=int, help="Default: what the configuration is meant for.")
 @click.option("--smoke", is_flag=True, help="A trial: 1 kimg on noise of 8x8, no metrics.")
@@ -72,7 +74,7 @@ def run(
     source = data.resolve() if data and not smoke else smoke_data(out)
     processes = gpus or (smoke_gpus(chosen) if smoke else chosen.gpus)
     for seed in parsed(seeds):
-        for each in VARIANTS if variant == "both" else (variant,):
+        for each in CHOICES[variant]:
             wanted = command(chosen, each, seed, source, out, processes, smoke)
             train(wanted, host, folder(out, chosen, each, seed) / "ended", environment(smoke), only_print)
 
@@ -102,10 +104,10 @@ def train(wanted: List[str], host: Path, ended: Path, variables: Dict[str, str],
 @main.command()
 @OUT
 def table(out: Path) -> None:
-    """The metrics of all runs, dense beside squeezed: of each run the snapshot with the lowest FID."""
+    """The metrics of all runs, squeezed ones beside dense: of each run the snapshot with the lowest FID."""
     lines = results.table(out)
     if len(lines) == 1:
-        raise click.ClickException(f"no experiment in {out} has metrics of both variants for one seed")
+        raise click.ClickException(f"no experiment in {out} has metrics of dense and another variant for one seed")
     click.echo("\n".join(lines))
 
 

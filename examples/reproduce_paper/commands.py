@@ -11,14 +11,12 @@ from typing import Dict, List
 import torch
 from PIL import Image
 
-from examples.reproduce_paper.plans import GGDR, METRICS, REDUCTION, Experiment
+from examples.reproduce_paper.plans import GGDR, METRICS, VARIANTS, Experiment
 
 #: images of a trial run, and their side
 SMOKE_IMAGES, SMOKE_SIZE = 64, 8
 #: a trial run has the experiment's options, and these behind them
 SMOKE_OPTIONS = ("--kimg=1", "--snap=1", "--metrics=none", "--fp32=1", "--workers=1", "--batch=64")
-#: in front of the host's train.py; dense by the same word, because hosts of 2020 stop on a current torch
-SQUEEZE = {"dense": "--dense", "squeezed": f"--reduction={REDUCTION}"}
 _HOSTS = Path(__file__).parents[2] / "tests" / "hosts"
 
 
@@ -30,10 +28,10 @@ def folder(out: Path, experiment: Experiment, variant: str, seed: int) -> Path:
 def command(
     experiment: Experiment, variant: str, seed: int, data: Path, out: Path, gpus: int, smoke: bool = False
 ) -> List[str]:
-    """To be run in the host's folder; both variants' differ in one word."""
+    """To be run in the host's folder; variants differ in one word."""
     lengths = SMOKE_OPTIONS if smoke else (f"--kimg={experiment.kimg}", f"--metrics={','.join(METRICS)}")
     return [
-        *(sys.executable, "-m", "squeeze_patch", "train", SQUEEZE[variant], "--", "train.py"),
+        *(sys.executable, "-m", "squeeze_patch", "train", VARIANTS[variant], "--", "train.py"),
         f"--outdir={folder(out, experiment, variant, seed)}",
         f"--data={data}",
         f"--gpus={gpus}",

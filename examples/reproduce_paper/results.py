@@ -54,22 +54,22 @@ def collect(out: Path, name: str) -> Dict[str, Dict[int, Figures]]:
 
 
 def table(out: Path) -> List[str]:
-    """A line an experiment and metric; the ratio is over the seeds that both variants have."""
-    lines = [f"{'experiment':<16} {'metric':<24} seeds  {'dense':>9} {'squeezed':>9}   squeezed / dense (95 %)"]
+    """A line an experiment, variant and metric; the ratio is over the seeds that it and dense have."""
+    lines = [f"{'experiment':<16} {'variant':<9} {'metric':<24} seeds  {'dense':>9} {'variant':>9}   / dense (95 %)"]
     for name in EXPERIMENTS:
         found = collect(out, name)
-        seeds = sorted(found["dense"].keys() & found["squeezed"].keys())
-        if not seeds:
-            continue
-        for metric in sorted(set.intersection(*(set(found[v][seed]) for v in VARIANTS for seed in seeds))):
-            values = {v: {seed: found[v][seed][metric] for seed in seeds} for v in VARIANTS}
-            lines.append(f"{name:<16} {_row(metric, values)}")
+        for variant in VARIANTS:
+            both = (found["dense"], found[variant])
+            seeds = sorted(both[0].keys() & both[1].keys()) if variant != "dense" else []
+            metrics = (set(each[seed]) for each in both for seed in seeds)
+            for metric in sorted(set.intersection(*metrics)) if seeds else ():
+                values = ({seed: each[seed][metric] for seed in seeds} for each in both)
+                lines.append(f"{name:<16} {variant:<9} {_row(metric, *values)}")
     return lines
 
 
-def _row(metric: str, values: Mapping[str, Mapping[int, float]]) -> str:
+def _row(metric: str, dense: Mapping[int, float], squeezed: Mapping[int, float]) -> str:
     better = "more" if any(word in metric for word in RISING) else "less"
-    dense, squeezed = (values[variant] for variant in VARIANTS)
     means = " ".join(f"{statistics.fmean(each.values()):>9.4g}" for each in (dense, squeezed))
     row = f"{metric + ' (' + better + ')':<24} {len(dense):>5}  {means}"
     if min([*dense.values(), *squeezed.values()]) <= 0:
