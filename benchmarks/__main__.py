@@ -23,6 +23,7 @@ ENTRIES = {
     ),
     "proof": Entry("5 minutes", "what the proof before squeezing costs, beside the starts", "Conversion"),
     "starts": Entry("15 minutes", "time and memory of calibrated starts, by method and allocation", "The start"),
+    "allocated": Entry("1 minute", "starts of allocated channels beside one ratio, on your generators", "The start"),
     "fidelity": Entry("1 minute", "PSNR to the dense images before any training, by start", "The start"),
     "recovery": Entry("3 minutes", "PSNR before and after self-distillation; --cost: what a step takes", "The start"),
     "kill": Entry(

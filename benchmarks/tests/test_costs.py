@@ -41,7 +41,7 @@ def test_shares_of_a_dense_generator() -> None:
 def test_starts_and_steps() -> None:
     threads = torch.get_num_threads()
     try:
-        took, peak = starts.cost(("draggan", "tiny", starts.WAYS["narrowed, allocated"]))
+        took, peak = starts.cost(("draggan", "tiny", "cpu", starts.WAYS["narrowed, allocated"]))
         assert (took > 0, peak >= 0) == (True, True)
         took, peak = recovery.cost(("tiny", 2, "cpu"))
         assert (took > 0, peak > 1 << 20) == (True, True)
