@@ -161,7 +161,7 @@ def test_run_the_hosts_own_train(host: FlatHost, tmp_path: Path) -> None:
     dense = python(*options, cwd=tmp_path, env=script_environment(host))
     assert dense.returncode == 0, dense.stderr
     assert set(steps("dense").values()) == {2}
-    convert(file, tmp_path / "000000.pt")
+    convert(file, tmp_path / "000000.pt", ratio=2)
     done = run_script(tmp_path, host, "--", *options, "--ckpt", "000000.pt")
     assert done.returncode == 0, done.stderr
     counted = steps("squeezed")
