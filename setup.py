@@ -87,7 +87,7 @@ setup(
         ],
     },
     entry_points={
-        "console_scripts": ["squeeze-patch = squeeze_patch.cli:main"],
+        "console_scripts": ["squeeze-patch = squeeze_patch.__main__:main"],
         "pytest11": ["squeeze_patch_pytest = squeeze_patch_pytest"],
     },
     classifiers=[

@@ -1,7 +1,16 @@
 """Errors of squeeze_patch. Each also derives from the built-in that fits, and says what, where and the cure."""
 
-from typing import Iterable
+from typing import Iterable, Optional
 
+#: {module that hosts import: how it is had, where its name does not say it}
+_CURES = {
+    "pkg_resources": "setuptools has it no longer, from 81 on: pip install 'setuptools<81'",
+    "PIL": "pip install Pillow",
+    "cv2": "pip install opencv-python",
+    "skimage": "pip install scikit-image",
+    "sklearn": "pip install scikit-learn",
+    "yaml": "pip install PyYAML",
+}
 #: what of a file is named in a message: so many words, of so many characters
 MOST_WORDS, MOST_CHARACTERS = 8, 200
 
@@ -56,8 +65,17 @@ class ConfigError(SqueezeError, ValueError):
     """A configuration of checks, or a baseline, says what cannot be."""
 
 
+class ScriptError(SqueezeError, RuntimeError):
+    """A host's own script stopped with an error of its own."""
+
+
 class MissingPackageError(SqueezeError, ImportError):
     """A part of squeeze_patch needs a package that is not installed."""
+
+
+def module_cure(name: Optional[str]) -> Optional[str]:
+    """How a module (dotted) is had that code of a host's misses, None where its name says it."""
+    return _CURES.get((name or "").split(".")[0])
 
 
 def listed(words: Iterable[str]) -> str:

@@ -10,6 +10,12 @@ import torch
 
 #: called with (what is being done, steps done, steps in all)
 Progress = Callable[[str, int, int], None]
+#: called after each step
+Tell = Callable[[], None]
+
+
+def nothing() -> None:
+    """The `Tell` of callers who do not ask how far the work is."""
 
 
 @contextlib.contextmanager

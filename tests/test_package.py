@@ -61,7 +61,7 @@ def test_contents(wheel: Path) -> None:
     assert "License: MIT" in metadata or "License-Expression: MIT" in metadata
     for minor in range(9, 14):
         assert f"Classifier: Programming Language :: Python :: 3.{minor}\n" in metadata
-    assert "squeeze-patch = squeeze_patch.cli:main" in scripts
+    assert "squeeze-patch = squeeze_patch.__main__:main" in scripts
 
 
 def test_importing_it_is_quick() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Dict, Mapping, Optional
 
 import torch
 
-from squeeze_patch.errors import UnsupportedModelError
+from squeeze_patch.errors import UnsupportedModelError, module_cure
 
 #: modules of the family's repositories that have a StyleGAN2 Generator
 MODULES = ("training.networks", "training.networks_stylegan2")
@@ -24,8 +24,6 @@ Module = torch.nn.Module
 def missing_module(name: str) -> Optional[str]:
     """What to do where a host's code misses the module ``name`` (dotted), None where it is not this family's."""
     top = name.split(".")[0]
-    if top == "pkg_resources":
-        return "stylegan3 and its relatives need an older setuptools: pip install 'setuptools<81'"
     if top in OF_A_CHECKOUT:
         return f"The pickle was made in a host's checkout and needs its {top}: name that folder with --host DIR"
     return None
@@ -43,7 +41,7 @@ def host_module() -> Any:
         except ModuleNotFoundError as error:
             if error.name is not None and f"{name}.".startswith(f"{error.name}."):
                 continue
-            cure = missing_module(error.name or "") or f"Install {error.name}"
+            cure = missing_module(error.name or "") or module_cure(error.name) or f"Install {error.name}"
             raise UnsupportedModelError(f"{name} of the host cannot be imported: {error}. {cure}") from error
         if hasattr(module, "Generator") and hasattr(module, "Discriminator"):
             return module

@@ -15,7 +15,7 @@ import torch
 
 from squeeze_patch.adapters import adapters
 from squeeze_patch.adapters.roles import Pickles
-from squeeze_patch.errors import CheckpointError
+from squeeze_patch.errors import CheckpointError, module_cure
 
 #: readable from Python 3.4 on, as the hosts' own files are
 PICKLE_PROTOCOL = 4
@@ -127,4 +127,5 @@ def _roles() -> List[Pickles]:
 def _cure(module: Optional[str]) -> str:
     known = (role.cure(module or "") for role in _roles())
     name = (module or "").split(".")[0]
-    return next((cure for cure in known if cure), f"Install {name}, or put the folder that has it on PYTHONPATH")
+    general = module_cure(module) or f"Install {name}, or put the folder that has it on PYTHONPATH"
+    return next((cure for cure in known if cure), general)

@@ -96,12 +96,13 @@ def check(
 @contextlib.contextmanager
 def _progress(label: str, quiet: bool) -> Iterator[Progress]:
     """A bar on a terminal; in a log, a line for every thing that takes long."""
-    with progress_bar(label, quiet=quiet) as bar:
+    is_log = sys.stderr is not None and not sys.stderr.isatty()
+    with progress_bar(label, quiet=quiet or is_log) as bar:
         said: Set[str] = set()
 
         def step(what: str, done: int, total: int) -> None:
             bar(what, done, total)
-            if not (quiet or what in said or sys.stderr is None or sys.stderr.isatty()):
+            if is_log and not (quiet or what in said):
                 said.add(what)
                 click.echo(f"{label}: {what}", err=True)
 

@@ -133,7 +133,7 @@ def convert(
             say(f"fused       {', '.join(name or 'the generator' for name in only_fused.generators)}")
             say(f"written     {only_fused.target}")
         return
-    with clean_termination(), progress_bar(quiet=quiet) as step:
+    with clean_termination(), progress_bar(quiet=quiet, announced=True) as step:
         done = convert_file(path, target, request, init, form=form, fuse=fused, progress=step, **how)
     warn_of_growth(done.plan)
     warn_of_little(done.plan, request.ratio)

@@ -8,7 +8,7 @@ from typing import Any, Type
 
 import click
 
-from squeeze_patch.errors import DownloadWarning, LostWarning, SqueezeError, UnprovedWarning
+from squeeze_patch.errors import DownloadWarning, LostWarning, ScriptError, SqueezeError, UnprovedWarning
 
 EXIT_ERROR = 2
 #: characters of an error's line; what torch says of a state dict can be many times as long
@@ -56,11 +56,10 @@ def printable(text: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """An error's message; of one that was not raised on purpose, with its name and where to look."""
-    lines = str(error).strip().splitlines()
-    if type(error).__name__ == "ProcessRaisedException":  # its text is the traceback of a spawned process
-        lines = lines[-1:]
-    text = printable(" ".join(" ".join(lines).split())) or "no further information"
+    text = printable(" ".join(str(error).split())) or "no further information"
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    if isinstance(error, ScriptError):
+        return f"{text} (--debug shows where)"
     if isinstance(error, (SqueezeError, OSError, *_WARNINGS)):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where)"

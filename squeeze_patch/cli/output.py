@@ -19,6 +19,7 @@ from squeeze_patch.checkpoints.atomic import atomic_write, refuse_special
 from squeeze_patch.checkpoints.targets import check_writable, same_place
 from squeeze_patch.checks.junit import BEGIN
 from squeeze_patch.cli.errors import EXIT_ERROR
+from squeeze_patch.cli.log_lines import LogLines
 from squeeze_patch.errors import MeasurementError
 from squeeze_patch.initialization.registry import DEFAULT_INIT
 from squeeze_patch.planning.milliseconds import Timing
@@ -88,7 +89,7 @@ def timed_plan(
     generator then is. ``init`` and ``has_inner`` as for `plan_for`."""
     if request.milliseconds is not None:
         found.root.to(device)
-    with progress_bar("timing", quiet=quiet) as step:
+    with progress_bar("planning", quiet=quiet, announced=True) as step:
         return timed_plan_for(found, request, init, has_inner=has_inner, progress=step)
 
 
@@ -153,10 +154,16 @@ def clean_termination() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def progress_bar(label: str = "squeezing", unit: int = 1, quiet: bool = False) -> Iterator[Progress]:
-    """A progress bar with remaining time on a terminal; nothing in a pipe."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():  # None where it is closed
+def progress_bar(
+    label: str = "squeezing", unit: int = 1, quiet: bool = False, announced: bool = False
+) -> Iterator[Progress]:
+    """A progress bar with remaining time on a terminal; elsewhere a line now and then, ``announced`` as for
+    `LogLines`."""
+    if quiet or sys.stderr is None:  # None where it is closed
         yield lambda what, done, total: None
+        return
+    if not sys.stderr.isatty():
+        yield LogLines(label, unit, announced)
         return
     with contextlib.ExitStack() as stack:
         bar: Any = None

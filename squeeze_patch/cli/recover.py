@@ -132,7 +132,7 @@ def recover(
                 log=log,
                 device=device,
                 progress=None if quiet else Line(),
-                squeezing=functools.partial(progress_bar, quiet=quiet),
+                squeezing=functools.partial(progress_bar, quiet=quiet, announced=True),
                 say=lambda line: None if quiet else click.echo(f"time        {line}", err=as_json),
             )
     except KeyboardInterrupt:

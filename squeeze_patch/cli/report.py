@@ -67,7 +67,8 @@ def report(
         if request.milliseconds is not None and not other:
             planned, timing = timed_plan(locate(G), request, where, quiet=quiet)
             request = Request(plan=planned)
-        dense, squeezed = pair_for(G, request, *other)
+        with progress_bar("planning", quiet=quiet, announced=True) as step:
+            dense, squeezed = pair_for(G, request, other[0] if other else None, step)
         with progress_bar("measuring", quiet=quiet) as step:
             result = measure(dense, squeezed, batch, repeats, step, fuse=fuse)
     names = {"file": redacted(file), "against": None if against is None else redacted(against)}

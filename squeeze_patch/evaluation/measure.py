@@ -197,8 +197,10 @@ def pair(
     return pair_for(G, request, against)
 
 
-def pair_for(G: Any, request: Request, against: Optional[Any] = None) -> Tuple[Any, Any]:
-    """As `pair`."""
+def pair_for(
+    G: Any, request: Request, against: Optional[Any] = None, progress: Optional[Progress] = None
+) -> Tuple[Any, Any]:
+    """As `pair`; ``progress`` as for `plan_for`."""
     found = locate(G)
     now = status_of_part(found)
     if now.state == "irregular":
@@ -209,7 +211,7 @@ def pair_for(G: Any, request: Request, against: Optional[Any] = None) -> Tuple[A
                 raise StateError("the generator is dense; a dense one to measure against belongs to a squeezed one")
             other = copy.deepcopy(G)
             # its cost is measured, whatever its images: convert is where a fork is refused
-            planned = Request(plan=_converted(found, request))
+            planned = Request(plan=_converted(found, request, progress))
             apply_request(other, planned, "random", keep_original=False, verify=False)
             return G, other.eval().requires_grad_(False)
         if not request.is_default:
@@ -223,10 +225,10 @@ def pair_for(G: Any, request: Request, against: Optional[Any] = None) -> Tuple[A
     return against, G
 
 
-def _converted(found: Located, request: Request) -> Plan:
+def _converted(found: Located, request: Request, progress: Optional[Progress]) -> Plan:
     """The Plan with the start that convert gives a generator, or the one without, where it knows no other."""
     try:
-        return plan_for(found, request)
+        return plan_for(found, request, progress=progress)
     except UnsupportedModelError:
         return plan_for(found, request, "random")
 

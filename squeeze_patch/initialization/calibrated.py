@@ -26,7 +26,7 @@ from squeeze_patch.initialization import simulation
 from squeeze_patch.initialization.fitting import BlockFit, Choose, Student
 from squeeze_patch.initialization.selection import select_channels
 from squeeze_patch.initialization.simulation import BlockWindow, DenseStep
-from squeeze_patch.progress import Progress, one_thread
+from squeeze_patch.progress import Progress, Tell, nothing, one_thread
 
 #: (covariance [c, c], importance [c, c], q) -> the channels to keep [q], ascending
 Select = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -115,10 +115,12 @@ def calibrated_starts(
         shapes: {block name: sizes} of those to squeeze.
         sample_w: n -> style vectors [n, w_dim] of random latents.
         kept: {block name: kept channels}, where they are given (a generator that must match another's).
-        progress: called with (block name, blocks done, blocks in all).
+        progress: called with (block name, blocks done, blocks in all); of large generators first with none done.
         seed: of noise inputs and positions.
         select: chooses the channels.
     """
+    if progress is not None and is_large([block.spec for block in blocks]):
+        progress(blocks[0].spec.name, 0, len(blocks))
     with _threads(blocks):
         counts = _counts(blocks)
         all_ws = sample_w(max(*counts, GRADIENTS))
@@ -138,9 +140,11 @@ def image_errors(
     sample_w: Callable[[int], torch.Tensor],
     gradients: Gradients,
     seed: int = 0,
+    tell: Tell = nothing,
 ) -> List[float]:
     """What the starts of several wishes leave: the mean squared error of the image, on the samples, fewer than for a
-    start, that they are fitted to. Arguments as above, ``rivals`` with the ``shapes`` of each."""
+    start, that they are fitted to. Arguments as above, ``rivals`` with the ``shapes`` of each; ``tell`` is called for
+    each block."""
     with _threads(blocks):
         counts = _counts(blocks, COMPARED)
         all_ws = sample_w(max(counts))
@@ -148,6 +152,7 @@ def image_errors(
         for step in simulation.dense_run(blocks, counts, all_ws, seed):
             for squeezing in squeezings:
                 squeezing.add(step, all_ws[: len(step.y)])
+            tell()
     return [squeezing.error for squeezing in squeezings]
 
 
@@ -163,22 +168,35 @@ def _chooser(name: str, gradients: Optional[Gradients], select: Select) -> Choos
     return choose
 
 
-def statistics(blocks: Sequence[DenseBlock], sample_w: Callable[[int], torch.Tensor], seed: int = 0) -> Statistics:
-    """What the planner needs to spend parameters where they matter (``allocate="spectral"``); arguments as above."""
+def statistics(
+    blocks: Sequence[DenseBlock],
+    sample_w: Callable[[int], torch.Tensor],
+    seed: int = 0,
+    tell: Tell = nothing,
+) -> Statistics:
+    """What the planner needs to spend parameters where they matter (``allocate="spectral"``); arguments as above, and
+    ``tell`` is called once more, for the gradients."""
     with _threads(blocks):
         counts = simulation.counts(blocks, STATISTICS_PER_CHANNEL, MIN_SAMPLES, MIN_ROWS)
         ws = sample_w(max(*counts, GRADIENTS))
         found = Statistics({}, {}, _gradients(blocks, ws[:GRADIENTS], seed))
+        tell()
         for step in simulation.dense_run(blocks, counts, ws, seed):
             name, styled = step.block.spec.name, simulation.without_margin(step.styled, step.window)
             found.outer[name] = _covariance(simulation.rows(step.y))
             found.inner[name] = _covariance(simulation.rows(styled))
+            tell()
     return found
 
 
 def _threads(blocks: Sequence[DenseBlock]) -> ContextManager[None]:
     """Small generators get one thread, where more of them only wait for each other."""
-    return one_thread() if sum(_multiply_adds(block.spec) for block in blocks) < SMALL else contextlib.nullcontext()
+    return contextlib.nullcontext() if is_large([block.spec for block in blocks]) else one_thread()
+
+
+def is_large(specs: Sequence[BlockSpec]) -> bool:
+    """Whether the work on a dense generator of these blocks takes more than a moment."""
+    return sum(map(_multiply_adds, specs)) >= SMALL
 
 
 def weighed(covariance: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,12 @@ from squeeze_patch.planning.multiply_adds import BILINEAR_TAPS, CONVENTION, Shap
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.shapes import dense_parameters, saved_parameters, shapes_of
 
+#: of `table`
+LEGEND = (
+    "(channels: c of the dense block -> q, or p/q; p and q are left behind its first and its second convolution, p = c "
+    "unless said; ratio: multiply-adds after / before)"
+)
+
 
 @dataclass(frozen=True)
 class BlockRow:
@@ -115,6 +121,7 @@ def table(result: Report) -> str:
             )
         )
     lines.append(_line("all", "", result.multiply_adds_before, result.multiply_adds_after))
+    lines.append(LEGEND)
     lines.append(f"({result.convention})")
     return "\n".join(lines)
 

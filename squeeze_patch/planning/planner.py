@@ -81,7 +81,8 @@ def plan_for(
 ) -> Plan:
     """The Plan that ``request`` means on a generator, with the start ``init``; one that it brings along is checked to
     be of the family. ``has_inner``: whether an allocation may leave fewer channels behind conv0, where the generator
-    allows it; what loads it has to know the Plan then. ``progress`` is told of the timing for a budget in milliseconds.
+    allows it; what loads it has to know the Plan then. ``progress`` is told of the allocation, and of the timing for a
+    budget in milliseconds.
 
     Raises:
         PlanError: as for `plan`.
@@ -128,7 +129,7 @@ def timed_plan_for(
         return solve(specs, dense_parameters(found.generator, specs), family, request, multiple), None
     if not is_dense:
         raise PlanError("allocate='spectral' reads a dense generator's activations; this one is squeezed already")
-    return _spectral(found, request, multiple, seed, has_inner), None
+    return _spectral(found, request, multiple, seed, has_inner, progress), None
 
 
 def is_meant(request: Request, found: Located, plan: Plan) -> bool:
@@ -163,7 +164,14 @@ def _is_reshapable(found: Located) -> bool:
     return True
 
 
-def _spectral(found: Located, request: Request, multiple: Optional[int], seed: int, has_inner: bool) -> Plan:
+def _spectral(
+    found: Located,
+    request: Request,
+    multiple: Optional[int],
+    seed: int,
+    has_inner: bool,
+    progress: Optional[Progress],
+) -> Plan:
     """As much saved as was asked for, which one ratio for all blocks may miss, or may not reach."""
     before = dense_parameters(found.generator, found.specs)
     goal = goal_of(found.specs, before, request)
@@ -178,7 +186,7 @@ def _spectral(found: Located, request: Request, multiple: Optional[int], seed: i
     if uniform is not None and request.ratio is not None:
         goal = replace(goal, share=goal.saved(uniform))
     rival = uniform if uniform is not None and goal.is_met(uniform) else None
-    found_plan = allocate_spectrally(found, goal, request, multiple, seed, rival, has_inner)
+    found_plan = allocate_spectrally(found, goal, request, multiple, seed, rival, has_inner, progress)
     if out_of_reach is not None and not goal.is_met(found_plan):
         in_what = "" if goal.of == "parameters" else f" in {goal.of}"
         saved = goal.saved(found_plan)

@@ -214,9 +214,10 @@ class Plan:
     def __str__(self) -> str:
         ratio = "" if self.ratio is None else f"ratio {self.ratio:.3g}, "
         widths = ", ".join(map(str, self.blocks))
+        legend = " (c->p/q: p behind the first convolution)" if any(block.inner for block in self.blocks) else ""
         return (
             f"{ratio}{self.parameters_before:,} -> {self.parameters_after:,} parameters "
-            f"({describe_reduction(self.reduction)}); channels {widths}"
+            f"({describe_reduction(self.reduction)}); channels {widths}{legend}"
         )
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import List, Optional, Sequence
 
 import torch
 
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import PlanError
-from squeeze_patch.initialization.calibrated import Statistics, image_errors, statistics, weighed
+from squeeze_patch.initialization.calibrated import Statistics, image_errors, is_large, statistics, weighed
 from squeeze_patch.initialization.selection import rank_channels
 from squeeze_patch.planning.allocation import Allocation, Losses
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import plan_of_blocks, shapes_of
 from squeeze_patch.planning.solver import Goal
+from squeeze_patch.progress import Progress, Tell, nothing
 
 
 def allocate_spectrally(
@@ -26,6 +28,7 @@ def allocate_spectrally(
     seed: int,
     uniform: Optional[Plan],
     has_inner: bool = True,
+    progress: Optional[Progress] = None,
 ) -> Plan:
     """A Plan that meets ``goal`` (or else comes nearest), of the least loss in the image.
 
@@ -40,24 +43,35 @@ def allocate_spectrally(
         seed: of the latents.
         uniform: one ratio for all blocks, where that meets the goal.
         has_inner: whether there may be fewer channels behind conv0.
+        progress: called with ("allocating", steps done, steps in all); of large generators first with none done.
     """
-    seen = statistics_of(found, seed)
+    steps = itertools.count(1)
+    total = 1 + len(found.specs) * (1 if uniform is None else 2)  # gradients, statistics, and the rivals
+
+    def tell() -> None:
+        if progress is not None:
+            progress("allocating", next(steps), total)
+
+    if progress is not None and is_large(found.specs):
+        progress("allocating", 0, total)
+    seen = statistics_of(found, seed, tell)
     plans = [allocated(found, losses_of(seen), goal, request, multiple, has_inner)]
     plans += [] if uniform is None else [uniform]
     plans = [plan for plan in plans if plan.blocks]
     if not plans:
         raise PlanError("no allocation makes this generator smaller: its blocks have too few channels")
-    return better_start(found, plans, seen, seed)
+    return better_start(found, plans, seen, seed, tell)
 
 
-def better_start(found: Located, plans: Sequence[Plan], seen: Statistics, seed: int) -> Plan:
-    """The plan whose start, made as far as the image of random latents goes, comes nearest to the dense images."""
+def better_start(found: Located, plans: Sequence[Plan], seen: Statistics, seed: int, tell: Tell = nothing) -> Plan:
+    """The plan whose start, made as far as the image of random latents goes, comes nearest to the dense images;
+    ``tell`` is called for each block."""
     if len(plans) == 1:
         return plans[0]
     with torch.inference_mode(False):
         rivals = [shapes_of(found.specs, plan.blocks) for plan in plans]
         sample_w = functools.partial(found.sample_w, seed=seed)
-        errors = image_errors(found.dense_blocks(), rivals, sample_w, seen.gradients)
+        errors = image_errors(found.dense_blocks(), rivals, sample_w, seen.gradients, tell=tell)
     return plans[errors.index(min(errors))]
 
 
@@ -77,10 +91,10 @@ def allocated(
     return min(plans, key=lambda plan: abs(goal.saved(plan) - goal.share))
 
 
-def statistics_of(found: Located, seed: int) -> Statistics:
-    """Of a dense generator on random latents."""
+def statistics_of(found: Located, seed: int, tell: Tell = nothing) -> Statistics:
+    """Of a dense generator on random latents; ``tell`` as for `calibrated.statistics`."""
     with torch.inference_mode(False):
-        return statistics(found.dense_blocks(), lambda n: found.sample_w(n, seed))
+        return statistics(found.dense_blocks(), lambda n: found.sample_w(n, seed), tell=tell)
 
 
 def losses_of(seen: Statistics) -> Losses:

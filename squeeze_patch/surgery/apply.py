@@ -78,8 +78,8 @@ def apply(
             seconds; "random" = fresh conv1, torgb and excite, to train from scratch.
         keep_original: keep the dense blocks beside G, so that `remove` can put them back (G's memory grows by them;
             they are neither pickled nor copied with G). False saves that memory, for training.
-        progress: called with (block name, blocks done, blocks in all), before that with ("timing", ...) for a budget in
-            milliseconds.
+        progress: called with (block name, blocks done, blocks in all), before that with ("allocating", ...) and, for a
+            budget in milliseconds, ("timing", ...).
         seed: of the latents that a trained start, or "spectral", looks at.
         verify: run G a few times first, with an equal block in the place of each that is to be squeezed: its images
             have to stay the same. It costs some images' time and finds forks that only look like a known host.

@@ -27,8 +27,9 @@ from squeeze_patch.checkpoints.bodies import PLAN_ENTRY
 from squeeze_patch.checkpoints.load import load as load_file
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.errors import StateError
+from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.status import status
-from squeeze_patch.training.common import PrepareStart, squeeze_new
+from squeeze_patch.training.common import PrepareStart, first_steps, squeeze_new, try_new
 
 PACKAGE = "stylegan2_pytorch"
 #: {"request": as of `Request.to_dict`, "checkpoint": file to begin with or None, "resume": does the Trainer load it?}
@@ -61,6 +62,7 @@ def _hook_command(module: Any, prepare: PrepareStart) -> None:
         chosen = bound.arguments
         path = None if chosen["new"] else stored_model(chosen)
         start = prepare(None if path is None else str(path))
+        _try(chosen, start.request)
         if path is not None and start.checkpoint != str(path):
             keep_dense(path)
         job = {"request": start.request.to_dict(), "checkpoint": start.checkpoint, "resume": path is not None}
@@ -78,7 +80,28 @@ def run_training(*arguments: Any) -> Any:
     """One training process: the host's own function, with its classes hooked."""
     cli = importlib.import_module(f"{PACKAGE}.cli")
     hook_classes()
-    return getattr(cli, "squeeze_patch_original", cli.run_training)(*arguments)
+    options = next((value for value in arguments if isinstance(value, dict)), {})
+    name = str(options.get("name", ""))
+    with first_steps(*(Path(options[key]) / name for key in ("results_dir", "models_dir") if key in options)):
+        return getattr(cli, "squeeze_patch_original", cli.run_training)(*arguments)
+
+
+def _try(options: Mapping[str, Any], request: Request) -> None:
+    """Raise `SqueezeError` where a new moving average as the wrapper will build it cannot be squeezed. Of a name that
+    is there already, its stored settings count; of an unusual fmap_max, the host makes an average of another size."""
+    networks: Any = importlib.import_module(f"{PACKAGE}.{PACKAGE}")
+    usual = {name: parameter.default for name, parameter in inspect.signature(networks.StyleGAN2).parameters.items()}
+    is_there = (Path(options["models_dir"]) / str(options["name"])).exists() and not options["new"]
+    if is_there or options["fmap_max"] != usual["fmap_max"]:
+        return
+    names = ("image_size", "network_capacity", "transparent", "attn_layers", "no_const")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            S = networks.StyleVectorizer(usual["latent_dim"], usual["style_depth"], lr_mul=options["lr_mlp"])
+            G = networks.Generator(latent_dim=usual["latent_dim"], **{name: options[name] for name in names})
+    except Exception:  # settings that the host refuses, or understands in another way; its own wrapper tells
+        return
+    try_new(torch.nn.ModuleDict({"S": S, "G": G}), request)
 
 
 def stored_model(options: Mapping[str, Any]) -> Optional[Path]:

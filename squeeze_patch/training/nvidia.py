@@ -30,8 +30,9 @@ import torch
 from squeeze_patch.checkpoints.safe_tensors import is_tensor_file
 from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.errors import CheckpointError, StateError
+from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.status import status
-from squeeze_patch.training.common import PrepareStart, import_script, squeeze_new
+from squeeze_patch.training.common import PrepareStart, first_steps, import_script, squeeze_new, try_new
 
 BUILDER = "squeeze_patch.training.nvidia.build_generator"
 
@@ -68,7 +69,9 @@ def run_process(*arguments: Any, **keywords: Any) -> None:
     """
     _bridge_torch()
     module = import_script()
-    getattr(module, "squeeze_patch_original", module.subprocess_fn)(*arguments, **keywords)
+    options = next((value for value in (*keywords.values(), *arguments) if hasattr(value, "run_dir")), None)
+    with first_steps(getattr(options, "run_dir", None)):
+        getattr(module, "squeeze_patch_original", module.subprocess_fn)(*arguments, **keywords)
 
 
 def _hook_setup(module: Any, prepare: PrepareStart) -> None:
@@ -103,10 +106,24 @@ def _edit(options: Any, prepare: PrepareStart) -> None:
                 "host's own snapshot, or fill a generator with squeeze_patch.load and pickle it"
             )
         options["resume_pkl"] = start.checkpoint
+    _try(options, start.request)
     kwargs = options["G_kwargs"]
     kwargs["generator_class"] = kwargs["class_name"]
     kwargs["class_name"] = BUILDER
     kwargs["squeeze_request"] = start.request.to_dict()
+
+
+def _try(options: Any, request: Request) -> None:
+    """Raise `SqueezeError` where a generator as the training loop will build it cannot be squeezed."""
+    util = importlib.import_module("dnnlib").util
+    try:
+        data = util.construct_class_by_name(**options["training_set_kwargs"])
+        sizes = {"c_dim": data.label_dim, "img_resolution": data.resolution, "img_channels": data.num_channels}
+        with torch.random.fork_rng(devices=[]):
+            G = util.construct_class_by_name(**options["G_kwargs"], **sizes)
+    except Exception:  # a fork that builds it in another way, or in vain; its own loop tells, a folder later
+        return
+    try_new(G, request)
 
 
 def build_generator(*args: Any, generator_class: str, squeeze_request: Dict[str, Any], **kwargs: Any) -> Any:

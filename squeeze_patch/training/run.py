@@ -3,24 +3,57 @@
 from __future__ import annotations
 
 import argparse
+import re
 import runpy
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import List, Mapping, Optional, Sequence
 
 import torch
 
+from squeeze_patch.adapters import search
+from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.bodies import find_bodies
 from squeeze_patch.checkpoints.safe_tensors import is_tensor_file, read_tensors
 from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.checkpoints.tensor_files import is_archive
-from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
+from squeeze_patch.errors import CheckpointError, PlanError, ScriptError, SqueezeError
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.apply import apply_request
 from squeeze_patch.surgery.status import status
-from squeeze_patch.training.common import Say
+from squeeze_patch.training.common import Say, host_code
 from squeeze_patch.training.families import families
+
+#: options of scripts for the size of the generator that they build
+_SIZE_OPTION = re.compile(r"--?(image_?|img_?)?(size|res|resolution)")
+
+
+@dataclass(frozen=True)
+class SqueezedSource:
+    """A squeezed generator among a script's files: how it is squeezed, and {resolution: channels} when it was dense."""
+
+    path: Path
+    plan: Plan
+    channels: Mapping[int, int]
+
+    def difference(self, built: Mapping[int, int], arguments: Sequence[str]) -> Optional[str]:
+        """How the generator of these channels, which the script ``arguments[0]`` has built, differs from the file's in
+        size, and the cure; None where it does not."""
+        name, size, here = Path(arguments[0]).name, max(self.channels), max(built)
+        if size != here:
+            given = _size_given(arguments[1:], here)
+            cure = f"{given} has to be {size}" if given else f"give it that size (rosinality's scripts: --size {size})"
+            return f"{self.path} holds a generator of {size}x{size}, and {name} built one of {here}x{here}: {cure}"
+        other = next((side for side, count in self.channels.items() if count != built.get(side)), None)
+        if other is None:
+            return None
+        return (
+            f"the generator in {self.path} has {self.channels[other]} channels at {other}x{other}, the one that {name} "
+            f"built has {built.get(other, 'none')}: give it the multiplier of the channels that the file was trained "
+            "with (rosinality's scripts: --channel_multiplier)"
+        )
 
 
 def run(
@@ -44,7 +77,9 @@ def run(
         say: prints one line.
 
     Raises:
-        SqueezeError: no adapter knows how the script builds its generator, or a file does not fit the request.
+        SqueezeError: no adapter knows how the script builds its generator, or a file does not fit the request, or what
+            the script builds.
+        ScriptError: the script itself stopped.
     """
     script = Path(arguments[0]).resolve()
     if not script.is_file():
@@ -52,19 +87,27 @@ def run(
     request = Request(
         reduction, ratio, method=method, multiply_adds=multiply_adds
     )  # a wrong one stops here, before the script begins its work
-    plan = _plan_of_files(arguments[1:])
-    if plan is not None and not request.is_default:
+    file = _squeezed_file(arguments[1:])
+    if file is not None and not request.is_default:
         raise PlanError(
             "the script's own file says how its generator is squeezed; leave --ratio, --reduction, --budget and "
             "--method out"
         )
+    differences: List[str] = []
 
     def squeeze(G: torch.nn.Module) -> None:
-        apply_request(G, Request(plan=plan) if plan else request, "random", keep_original=False)
+        unlike = file.difference(_channels(search(G).reference), arguments) if file else None
+        differences.extend([unlike] if unlike else [])  # no error yet: a script may want another size
+        try:
+            apply_request(G, Request(plan=file.plan) if file else request, "random", keep_original=False)
+        except PlanError as error:
+            raise PlanError(f"{unlike}. {error}") if unlike else error from error
         say(f"squeeze_patch: {status(G)}")
 
     sys.path.insert(0, str(script.parent))
-    if not any(family.hook_generators(script.parent, squeeze) for family in families()):
+    with host_code(script.name):
+        known = any(family.hook_generators(script.parent, squeeze) for family in families())
+    if not known:
         raise SqueezeError(
             f"{script.name}: no adapter knows how this script builds its generator. "
             "Call squeeze_patch.load(G, file) in it, right after G is built"
@@ -72,12 +115,31 @@ def run(
     if hasattr(torch.serialization, "add_safe_globals"):  # hosts call torch.load on files that hold their options
         torch.serialization.add_safe_globals([argparse.Namespace])
     sys.argv = [str(arguments[0]), *arguments[1:]]
-    runpy.run_path(str(script), run_name="__main__")
+    try:
+        with host_code(script.name):
+            runpy.run_path(str(script), run_name="__main__")
+    except ScriptError as error:
+        if differences and "loading state_dict" in str(error):
+            raise ScriptError(f"{differences[0]}. {error}") from error.__cause__
+        raise
 
 
-def _plan_of_files(arguments: Sequence[str]) -> Optional[Plan]:
-    """The Plan of the squeezed files among a script's arguments, None where there is no such file."""
-    plans: List[Plan] = []
+def _channels(found: Located) -> Mapping[int, int]:
+    return {spec.resolution: spec.channels for spec in found.specs}
+
+
+def _size_given(arguments: Sequence[str], size: int) -> Optional[str]:
+    """The option that says ``size``, as it is written in a command."""
+    for before, word in zip(["", *arguments], arguments):
+        option, equals, value = word.partition("=") if word.startswith("-") else (before, " ", word)
+        if value == str(size) and _SIZE_OPTION.fullmatch(option):
+            return f"{option}{equals}{value}"
+    return None
+
+
+def _squeezed_file(arguments: Sequence[str]) -> Optional[SqueezedSource]:
+    """The first of the squeezed files among a script's arguments, None where there is no such file."""
+    sources: List[SqueezedSource] = []
     for argument in arguments:
         path = Path(argument.split("=", 1)[-1])
         if not path.is_file() or not (is_archive(path) or is_tensor_file(path)):
@@ -89,12 +151,13 @@ def _plan_of_files(arguments: Sequence[str]) -> Optional[Plan]:
         except CheckpointError:
             continue  # a data set, or a checkpoint of another kind: squeezed files hold tensors and plain values
         bodies = [found.body for found in find_bodies(data, f"{path}: ").values()]
-        found = [plan for body in bodies for plan in [status(body).plan] if plan is not None]
+        plans = [(body, status(body).plan) for body in bodies]
+        found = [SqueezedSource(path, plan, _channels(search(body).reference)) for body, plan in plans if plan]
         if bodies and not found:
             raise CheckpointError(
                 f"{path}: its generators are dense; squeeze-patch convert makes a squeezed file of it"
             )
-        plans += found
-    if any(not plan.same_widths(plans[0]) for plan in plans):
+        sources += found
+    if any(not source.plan.same_widths(sources[0].plan) for source in sources):
         raise PlanError("the script's files hold generators that are squeezed in different ways")
-    return plans[0] if plans else None
+    return sources[0] if sources else None

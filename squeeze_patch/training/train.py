@@ -26,7 +26,7 @@ from squeeze_patch.planning.planner import is_meant
 from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.status import status_of_part
 from squeeze_patch.training.bare import bare_copy
-from squeeze_patch.training.common import SCRIPT_VARIABLE, RunStart, Say, import_script
+from squeeze_patch.training.common import SCRIPT_VARIABLE, RunStart, Say, host_code, import_script
 from squeeze_patch.training.families import families
 
 
@@ -85,14 +85,17 @@ def train(
                 )
             return _start(resume or init_from, request, Path(folder), say, trust=bool(resume) or trust)
 
-        if not any(family.hook_training(module, None if dense else prepare) for family in families()):
+        with host_code(script.name):  # its package may want more than its script
+            known = any(family.hook_training(module, None if dense else prepare) for family in families())
+        if not known:
             raise SqueezeError(
                 f"{script.name}: no adapter knows how this script builds its generator. "
                 "Where its files hold state dicts, try squeeze-patch run; "
                 "or call squeeze_patch.apply(G, init='random') in it, right after G is built"
             )
         sys.argv = [str(arguments[0]), *arguments[1:]]
-        module.main()
+        with host_code(script.name):
+            module.main()
 
 
 def find_script(name: str) -> Path:

@@ -6,6 +6,8 @@ import functools
 import io
 import json
 import pickle
+import re
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any, Dict
@@ -16,6 +18,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.checkpoints.downloads import fetch
 from squeeze_patch.checkpoints.file_kinds import ends_early
+from squeeze_patch.checkpoints.pickles import read_pickle
 from squeeze_patch.checkpoints.receiving import Limits
 from tests.servers import FileServer, status
 
@@ -106,3 +109,16 @@ def test_a_safetensors_header_of_nonsense_is_the_readers_to_judge(tmp_path: Path
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     assert not ends_early(path)
     assert zipfile.is_zipfile(path) is False
+
+
+def test_a_module_that_a_pickle_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is called otherwise than what brings it, a host's own, and another."""
+    for name, cure in (
+        ("pkg_resources", "setuptools has it no longer, from 81 on: pip install 'setuptools<81'"),
+        ("dnnlib", "name that folder with --host DIR"),
+        ("another", "Install another, or put the folder that has it on PYTHONPATH"),
+    ):
+        monkeypatch.setitem(sys.modules, name, None)
+        (tmp_path / "net.pkl").write_bytes(f"c{name}\nthing\n.".encode())
+        with pytest.raises(squeeze_patch.CheckpointError, match=re.escape(cure)):
+            read_pickle(tmp_path / "net.pkl")

@@ -11,6 +11,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.checkpoints.io import read
+from squeeze_patch.cli.log_lines import LONG
 from squeeze_patch.planning.milliseconds import MARGIN
 from squeeze_patch.progress import one_thread
 from tests.clocks import line_clock
@@ -51,7 +52,7 @@ def test_what_is_no_budget(small: Path) -> None:
 def test_plan_and_convert_say_what_was_measured(text: str, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line_clock(monkeypatch)
     code, out, err = cli("plan", small, "--trust", "--budget", text)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"planning: {LONG}\n")
     line = next(line for line in out.splitlines() if line.startswith("time "))
     assert line.startswith("time 100 ms -> ")
     assert " ms for an image here (cpu, " in line
@@ -62,7 +63,7 @@ def test_plan_and_convert_say_what_was_measured(text: str, small: Path, monkeypa
     plan = squeeze_patch.Plan.from_json(out)
     target = small.with_name("squeezed.pkl")
     code, out, err = cli("convert", small, target, "--trust", "--budget", text)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"squeezing: {LONG}\n")
     assert f"time        {line[5:]}" in out.splitlines()
     assert "G_ema, G, with the same channels" in out
     assert squeeze_patch.status(read(target, trust=True)["G_ema"]).plan == plan
@@ -74,7 +75,7 @@ def test_convert_of_a_state_dict(rosinality: FlatHost, tmp_path: Path, monkeypat
     torch.save({"g_ema": rosinality.generator(resolution=8).state_dict()}, tmp_path / "dense.pt")
     arguments = ("convert", tmp_path / "dense.pt", tmp_path / "squeezed.pt", "--budget", "80ms", "--init", "weights")
     code, out, err = cli(*arguments, "--json")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"squeezing: {LONG}\n")
     timing = json.loads(out)["timing"]
     assert timing["dense"] == pytest.approx(100)
     assert timing["squeezed"] <= 80 * (1 - MARGIN)
@@ -84,7 +85,7 @@ def test_convert_of_a_state_dict(rosinality: FlatHost, tmp_path: Path, monkeypat
 def test_report(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line_clock(monkeypatch)
     code, out, err = cli("report", small, "--trust", "--budget", "70ms", "--repeats", "2")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"planning: {LONG}\n")
     assert out.splitlines()[-1].startswith("budget       100 ms -> ")
     code, out, _ = cli("report", small, "--trust", "--budget", "70ms", "--repeats", "2", "--json")
     found = json.loads(out)

@@ -219,7 +219,7 @@ def test_convert_in_a_process_of_its_own(host: Host, tmp_path: Path) -> None:
 
     def command(*arguments: str) -> Any:
         return subprocess.run(
-            [sys.executable, "-m", "squeeze_patch.cli", *arguments],
+            [sys.executable, "-m", "squeeze_patch", *arguments],
             cwd=tmp_path,
             env={**host.environment(), "PYTHONPATH": os.pathsep.join(SHIMS)},
             capture_output=True,

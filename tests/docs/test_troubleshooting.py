@@ -28,7 +28,6 @@ PAGE = Page("docs/troubleshooting.md")
 FOREIGN = {
     "size mismatch for ...",
     "The size of tensor a (...) must match the size of tensor b (...)",
-    "Torch not compiled with CUDA enabled",
     "Attempting to deserialize object on a CUDA device but torch.cuda.is_available() is False",
     "Numpy is not available",
     "A module that was compiled using NumPy 1.x cannot be run in ...",

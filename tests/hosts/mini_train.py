@@ -18,6 +18,12 @@ from torch_utils import misc, training_stats
 from training import loss as host_loss
 
 
+class Grey:
+    """What scripts and training loops ask of a data set."""
+
+    resolution, num_channels, label_dim = 8, 3, 0
+
+
 def setup_training_loop_kwargs(steps, gpus, resume):
     synthesis = dnnlib.EasyDict(channel_base=256, channel_max=32, num_fp16_res=0, conv_clamp=None)
     G_kwargs = dnnlib.EasyDict(
@@ -31,6 +37,7 @@ def setup_training_loop_kwargs(steps, gpus, resume):
         class_name="training.networks.Discriminator", channel_base=256, channel_max=32, num_fp16_res=0
     )
     options = dnnlib.EasyDict(G_kwargs=G_kwargs, D_kwargs=D_kwargs, steps=steps, num_gpus=gpus)
+    options.training_set_kwargs = dnnlib.EasyDict(class_name="train.Grey")
     if resume:
         options.resume_pkl = resume
     return "mini", options
@@ -47,10 +54,11 @@ def subprocess_fn(rank, args, temp_dir):
         torch.distributed.destroy_process_group()
 
 
-def training_loop(rank, G_kwargs, D_kwargs, steps, num_gpus, run_dir, resume_pkl=None):
+def training_loop(rank, G_kwargs, D_kwargs, training_set_kwargs, steps, num_gpus, run_dir, resume_pkl=None):
     torch.set_num_threads(1)
     torch.manual_seed(rank)
-    common = {"c_dim": 0, "img_resolution": 8, "img_channels": 3}
+    images = dnnlib.util.construct_class_by_name(**training_set_kwargs)
+    common = {"c_dim": images.label_dim, "img_resolution": images.resolution, "img_channels": images.num_channels}
     sampler = misc.InfiniteSampler(list(range(8)), rank=rank, num_replicas=num_gpus)
     G = dnnlib.util.construct_class_by_name(**G_kwargs, **common).train().requires_grad_(False)
     D = dnnlib.util.construct_class_by_name(**D_kwargs, **common).train().requires_grad_(False)

@@ -11,7 +11,7 @@ from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
-from squeeze_patch.planning.cost import amount, fused_multiply_adds, multiply_adds, report, table
+from squeeze_patch.planning.cost import LEGEND, amount, fused_multiply_adds, multiply_adds, report, table
 from squeeze_patch.planning.shapes import squeezed_to
 from tests.hosts import Host
 
@@ -84,7 +84,8 @@ def test_report_of_a_squeezed_generator_is_that_of_its_plan() -> None:
     planned = report(locate(G), squeeze_patch.plan(G))
     assert report(locate(squeeze_patch.apply(G))) == planned
     text = table(planned)
-    assert len(text.splitlines()) == 1 + 4 + 2
+    assert len(text.splitlines()) == 1 + 4 + 1 + 2
+    assert LEGEND in text
     assert "up-convolutions count at input resolution" in text
 
 

@@ -91,6 +91,23 @@ def test_from_scratch_and_resumed(workspace: Path) -> None:
     assert {f"G.{name}" for name in parameters} <= set(moved)  # every one learns
 
 
+def test_a_wish_that_is_out_of_reach(workspace: Path) -> None:
+    """Is told before the command makes folders, and before --new deletes an earlier run's models; where it cannot be
+    told, by what is left."""
+    before = ["-m", "squeeze_patch", "train", "--reduction=0.99", "--", "stylegan2_pytorch"]
+    earlier = workspace / "models" / "mine" / "model_0.pt"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_bytes(b"an earlier run's")
+    done = start(workspace, before, "--name=mine", "--new")
+    assert (done.returncode, "is out of reach" in done.stderr) == (2, True), done.stderr
+    assert earlier.read_bytes() == b"an earlier run's"
+    assert sorted(path.name for path in workspace.iterdir()) == ["images", "models"]
+    done = start(workspace, before, "--name=other", "--fmap_max=256")
+    assert (done.returncode, "is out of reach" in done.stderr) == (2, True), done.stderr
+    left = f"{Path('results', 'other')} and {Path('models', 'other')}, which the script made, stays\n"
+    assert done.stderr.endswith(f"Nothing was trained; {left}")
+
+
 def narrowed_file(lucidrains: LucidrainsHost, path: Path) -> Tuple[Dict[str, torch.Tensor], squeeze_patch.Plan]:
     """A model that is partly narrowed, of the size that the tests train: its state, and its Plan."""
     gan = trained(lucidrains.wrapper(resolution=SIZE))

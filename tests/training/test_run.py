@@ -15,10 +15,21 @@ from squeeze_patch.checkpoints.bodies import stand_in
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.testing import float_error, trained
-from squeeze_patch.training.run import run
+from squeeze_patch.training.run import SqueezedSource, run
 from tests.helpers import FLAT_HOSTS, GENERATE_SCRIPT, script_environment
 from tests.hosts.flat import FlatHost, optimiser_step
 from tests.processes import python
+
+ODD_SCRIPT = """
+import argparse, torch
+from model import Generator
+options = argparse.ArgumentParser()
+options.add_argument("--ckpt")
+options.add_argument("--size", type=int, default=32)
+options.add_argument("--style", type=int, default=64)
+args = options.parse_args()
+Generator(args.size, args.style, 2).load_state_dict(torch.load(args.ckpt)["g_ema"])
+"""
 
 
 def run_script(folder: Path, host: FlatHost, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -65,6 +76,42 @@ def test_run_a_script(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.
     ):
         with pytest.raises(squeeze_patch.SqueezeError, match=match):
             run(arguments, **wish)  # type: ignore[arg-type]
+
+
+#: of a script whose generator has another size than the file's
+OTHER_SIZES = (
+    (
+        ["--size", "16"],
+        "16x16: --size 16 has to be 8. odd.py, the host's script, stopped. Its own words: RuntimeError: ",
+    ),
+    (["--size=4"], "4x4: --size=4 has to be 8. the plan does not fit this generator: "),
+    ([], "32x32: give it that size (rosinality's scripts: --size 8). odd.py, the host's script, stopped. "),
+    (["--size", "8", "--style", "32"], "Error: odd.py, the host's script, stopped. Its own words: RuntimeError: "),
+)
+
+
+def test_a_script_that_does_not_fit_the_file(rosinality: FlatHost, tmp_path: Path) -> None:
+    """What differs and the cure come before torch's list of names."""
+    (tmp_path / "model.py").write_text("from stylegan2.model import Generator\n")
+    (tmp_path / "odd.py").write_text(ODD_SCRIPT)
+    from stylegan2.model import Generator
+
+    torch.save({"g_ema": trained(Generator(8, 64, 2)).state_dict()}, tmp_path / "dense.pt")
+    convert(tmp_path / "dense.pt", tmp_path / "squeezed.pt", ratio=2, init="weights")
+    for options, words in OTHER_SIZES:
+        done = run_script(tmp_path, rosinality, "--", "odd.py", "--ckpt", "squeezed.pt", *options)
+        assert done.returncode == 2
+        said = done.stderr.splitlines()[-1]
+        assert words in said, said
+        assert said.startswith("Error: squeezed.pt holds a generator of 8x8, and odd.py built one of ") or not (
+            words[0].isdigit()
+        )
+        assert ("of state_dict" in said or "loading state_dict" in said) == ("RuntimeError" in said)
+    source = SqueezedSource(Path("a.pt"), squeeze_patch.plan(Generator(8, 64, 2)), {4: 512, 8: 512})
+    assert source.difference({4: 512, 8: 512}, ["generate.py"]) is None
+    found = source.difference({4: 512, 8: 256}, ["generate.py"])
+    assert found is not None
+    assert "512 channels at 8x8, the one that generate.py built has 256" in found
 
 
 @pytest.mark.parametrize("host", [host for host in FLAT_HOSTS.values() if host.script], ids=lambda host: host.name)
@@ -114,7 +161,7 @@ def test_run_the_hosts_own_train(host: FlatHost, tmp_path: Path) -> None:
     dense = python(*options, cwd=tmp_path, env=script_environment(host))
     assert dense.returncode == 0, dense.stderr
     assert set(steps("dense").values()) == {2}
-    convert(file, tmp_path / "000000.pt")
+    convert(file, tmp_path / "000000.pt", ratio=2)
     done = run_script(tmp_path, host, "--", *options, "--ckpt", "000000.pt")
     assert done.returncode == 0, done.stderr
     counted = steps("squeezed")

@@ -35,7 +35,7 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def squeezed_train(host: Host, cwd: Path, options: List[str], *arguments: str, cpu: bool = False) -> str:
-    done = command(host, cwd, "-m", "squeeze_patch.cli", "train", *options, "--", "train.py", *arguments, cpu=cpu)
+    done = command(host, cwd, "-m", "squeeze_patch", "train", *options, "--", "train.py", *arguments, cpu=cpu)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -179,6 +179,17 @@ ERRORS = (
     (["--ratio=0.2", *NEW], "ratio is c / q"),
     (["--init-from=states.pt", *NEW], "goes on from pickles of whole networks"),
     (["--ratio=3", *NEW, "--resume=squeezed.pkl"], "squeezed in another way"),
+    (["--reduction=0.99", *NEW], "a reduction of 99.0% is out of reach"),  # before the script makes its folder
+    (
+        ["--", "old.py"],
+        "old.py needs the module pkg_resources: setuptools has it no longer, from 81 on: pip install 's",
+    ),
+    (
+        ["--", "stops.py"],
+        "stops.py, the host's script, stopped: dense or squeezed, it wants CUDA, which is missing here, in part or as "
+        "a whole; convert, info, plan, compare, report and recover do without. Its own words: OSError: CUDA_HOME is no",
+    ),
+    (["--", "fails.py"], "fails.py, the host's script, stopped. Its own words: KeyError: 'cfg' (--debug shows where)"),
     (["--dense", "--ratio=2", "--", "train.py"], "--dense trains the host's own generator: leave --reduction, --ratio"),
 )
 
@@ -186,6 +197,10 @@ ERRORS = (
 def test_errors(draggan: Host, workspace: Path) -> None:
     """One line each, and nothing is trained."""
     (workspace / "other.py").write_text("def main(): pass\n")
+    (workspace / "old.py").write_text("raise ModuleNotFoundError(name='pkg_resources')\n")
+    (workspace / "stops.py").write_text("raise OSError('CUDA_HOME is not set')\n")
+    fails = "def launch_training(c, desc, outdir, dry_run): pass\ndef main(): raise KeyError('cfg')\n"
+    (workspace / "fails.py").write_text(fails)
     torch.save(trained(draggan.generator()).state_dict(), workspace / "states.pt")
     data = {name: squeeze_patch.apply(draggan.generator(**SMALL), ratio=2, init="random") for name in ("G", "G_ema")}
     (workspace / "squeezed.pkl").write_bytes(pickle.dumps(data))
@@ -196,6 +211,22 @@ def test_errors(draggan: Host, workspace: Path) -> None:
         assert err.startswith("Error: ")
         assert err.count("\n") == 1
     assert not (workspace / "x").exists()
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_a_wish_that_only_the_training_loop_refuses(draggan: Host, workspace: Path, gpus: int) -> None:
+    """Of a script that says nothing of its data beforehand: what is left of the run is named."""
+    script = workspace / "train.py"
+    text = script.read_text()
+    assert "options.training_set_kwargs" in text
+    script.write_text(text.replace("training_set_kwargs", "set_kwargs"))
+    asked = ["-m", "squeeze_patch", "train", "--reduction=0.99", "--", "train.py", "--outdir=x", f"--gpus={gpus}"]
+    done = command(draggan, workspace, *asked)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("Error: a reduction of 99.0% is out of reach")
+    left = str(Path("x", "mini-squeezed"))
+    assert done.stderr.endswith(f". Nothing was trained; {left}, which the script made, stays\n")
+    assert list((workspace / left).iterdir()) == []
 
 
 TRAINERS = {
