@@ -209,7 +209,7 @@ def _keep_extensions() -> None:
     """Extensions that torch compiled could be imported by name afterwards, as long as it came with pybind11 2; hosts
     import their CUDA kernels so, and fall back to far slower operations, at each call anew, where that fails."""
     try:
-        from torch.utils import cpp_extension
+        cpp_extension: Any = importlib.import_module("torch.utils.cpp_extension")
     except ImportError:  # it needs setuptools; so do hosts that compile kernels
         return
     original = cpp_extension.load

@@ -11,7 +11,6 @@ from typing import Any, Dict, List, Sequence
 import pytest
 from scipy import stats
 
-from benchmarks.curves import late
 from tests.docs.pages import ROOT, Page
 
 PAGE = Page("docs/benchmarks.md")
@@ -231,7 +230,7 @@ def late_in(curves: Dict[str, Any]) -> Dict[str, Any]:
     """{variant: {seed: {"180": the last quarter's geometric mean}}} of curves {variant: {seed: {kimg: figure}}}."""
 
     def of(curve: Dict[str, float]) -> Dict[str, float]:
-        return {"180": late([{"kimg": float(k), "figure": v} for k, v in curve.items() if float(k) <= 180], "figure")}
+        return {"180": statistics.geometric_mean(value for kimg, value in curve.items() if 135 < float(kimg) <= 180)}
 
     return {name: {seed: of(curve) for seed, curve in seeds.items()} for name, seeds in curves.items()}
 
