@@ -194,7 +194,7 @@ def _in_parts(
         for start in range(0, len(at.noise1), size):
             some = slice(start, min(start + size, len(at.noise1)))
             parts.append(layer(block, None if x is None else x[some], ws[some], at.part(some)))
-    return torch.cat(parts)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def run(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, window: BlockWindow) -> torch.Tensor:
