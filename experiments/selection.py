@@ -28,7 +28,7 @@ from benchmarks.fidelity import generator_from, images_of
 from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.content import Kept
 from squeeze_patch.evaluation.pixels import psnr
-from squeeze_patch.initialization.calibrated import statistics as calibration_statistics
+from squeeze_patch.initialization.observation import Observation
 from squeeze_patch.initialization.selection import rank_channels
 from squeeze_patch.surgery.apply import squeeze
 
@@ -146,14 +146,12 @@ SELECTIONS: Dict[str, Selection] = {
 
 def chosen(G: Any, plan: squeeze_patch.Plan, selection: Selection, seed: int) -> Dict[str, Kept]:
     """{block name: kept channels}, on the statistics of the calibrated start."""
-    found = locate(G)
-    seen = calibration_statistics(found.dense_blocks(), lambda n: found.sample_w(n, seed))
+    seen = Observation(locate(G), seed)
+    covariances, gradients = seen.covariances.outer, seen.gradients.outer
     return {
         block.name: Kept(
             torch.from_numpy(
-                np.sort(
-                    selection(seen.outer[block.name].numpy(), seen.gradients.outer[block.name].numpy(), block.width)
-                )
+                np.sort(selection(covariances[block.name].numpy(), gradients[block.name].numpy(), block.width))
             )
         )
         for block in plan.blocks

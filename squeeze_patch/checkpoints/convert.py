@@ -23,6 +23,7 @@ from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.stored import StoredFile
 from squeeze_patch.checkpoints.targets import check_space, check_target, refuse_relative
 from squeeze_patch.errors import CheckpointError, SqueezeError
+from squeeze_patch.initialization.observation import Observation
 from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_init
 from squeeze_patch.planning.cost import Report, report
 from squeeze_patch.planning.kept import recorded
@@ -186,19 +187,19 @@ def convert_file(
             _refuse_modules(source, data, found)
             warn_of_nested(data, found)
         planning: Dict[str, Any] = {
-            "seed": seed,
             "has_inner": not (form is None and is_bare(data)),
             "progress": progress,
         }
-        plans, timing = _plans({name: found[name] for name in order}, request, init, planning)
+        observed = {name: Observation(found[name], seed) for name in order}
+        plans, timing = _plans(observed, request, init, planning)
         if form is None:
             _refuse_bare(source, data, plans[reference])
         cost = report(found[reference], plans[reference])
         dense = {name: parameters_of(found[name].root) for name in order}
         like = kept_like(request, init)
-        how: Dict[str, Any] = {"seed": seed, "verify": verify, "is_own": isinstance(data, (Archive, StoredFile))}
+        how: Dict[str, Any] = {"verify": verify, "is_own": isinstance(data, (Archive, StoredFile))}
         try:
-            shared, kept = _squeeze_all(found, plans, init, like, progress, how)
+            shared, kept = _squeeze_all(observed, plans, init, like, progress, how)
         except (ArithmeticError, IndexError, RuntimeError, ValueError) as error:
             if isinstance(error, SqueezeError) or not how["is_own"]:
                 raise
@@ -264,7 +265,7 @@ def _refuse_modules(source: Path, data: Any, found: Mapping[str, Located]) -> No
 
 
 def _plans(
-    found: Mapping[str, Located], request: Request, init: str, how: Mapping[str, Any]
+    observed: Mapping[str, Observation], request: Request, init: str, how: Mapping[str, Any]
 ) -> Tuple[Dict[str, Plan], Optional[Timing]]:
     """Of every generator; those of one shape get one plan, the first one's, whose timing is returned, too. ``how`` as
     for `timed_plan_for`."""
@@ -272,20 +273,20 @@ def _plans(
     given = request.plan is not None or request.like is not None
     # whatever the wish, any ratio tells whether two generators are of one shape
     shape = request if given else Request(ratio=2)
-    uniform = {name: plan_for(G, shape) for name, G in found.items()}
+    uniform = {name: plan_for(seen.found, shape) for name, seen in observed.items()}
     timings: List[Optional[Timing]] = []
-    for name, G in found.items():
+    for name, seen in observed.items():
         twin = next((other for other in plans if uniform[other].same_widths(uniform[name])), None)
         if twin is not None:
             plans[name] = plans[twin]
         else:
-            plans[name], timing = timed_plan_for(G, request, init, **how)
+            plans[name], timing = timed_plan_for(seen.found, request, init, observed=seen, **how)
             timings.append(timing)
     return plans, timings[0]
 
 
 def _squeeze_all(
-    found: Mapping[str, Located],
+    observed: Mapping[str, Observation],
     plans: Mapping[str, Plan],
     init: str,
     like: Optional[Mapping[str, Kept]],
@@ -310,5 +311,6 @@ def _squeeze_all(
         fits = plans[name].same_widths(plans[order[0]])
         shared = shared and fits
         given = (kept.get(order[0]) or like) if fits else None
-        kept[name] = squeeze(found[name], plans[name], init, kept=given or None, progress=step, **how)
+        seen = observed[name]
+        kept[name] = squeeze(seen.found, plans[name], init, kept=given or None, progress=step, observed=seen, **how)
     return shared, kept

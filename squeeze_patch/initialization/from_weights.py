@@ -6,7 +6,7 @@ it was. What is to be found: which q of c channels to keep, how excite makes the
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Mapping, Optional, Sequence
+from typing import Dict, Mapping, Optional
 
 import torch
 
@@ -21,6 +21,7 @@ from squeeze_patch.adapters.content import (
 )
 from squeeze_patch.initialization import simulation
 from squeeze_patch.initialization.fitting import BlockFit, Choose, Student
+from squeeze_patch.initialization.observation import Observation
 from squeeze_patch.initialization.regression import refit_torgb, regress
 from squeeze_patch.initialization.selection import importance_of, select_channels
 from squeeze_patch.progress import Progress, one_thread
@@ -34,24 +35,23 @@ MIN_STYLES = 16
 
 
 def starts_from_weights(
-    blocks: Sequence[DenseBlock],
+    observed: Observation,
     shapes: Mapping[str, BlockShape],
-    sample_w: Callable[[int], torch.Tensor],
     kept: Optional[Mapping[str, Kept]] = None,
     progress: Optional[Progress] = None,
 ) -> Dict[str, SqueezedStart]:
     """Starts for all blocks of one generator, from its trained weights alone.
 
     Args:
-        blocks: all dense blocks in running order.
+        observed: the dense generator.
         shapes: {block name: sizes} of those to squeeze, or to narrow.
-        sample_w: n -> style vectors [n, w_dim] of random latents.
         kept: {block name: kept channels}, where they are given (a generator that must match another's).
         progress: called with (block name, blocks done, blocks in all).
     """
+    blocks = observed.blocks
     refit = any(_has_new_convolutions(block.spec, shapes) for block in blocks)
     counts = simulation.counts(blocks, REFIT_SAMPLES_PER_CHANNEL if refit else SAMPLES_PER_CHANNEL, MIN_STYLES)
-    ws = sample_w(max(counts))
+    ws = observed.sample_w(max(counts))
     starts = {}
     student = Student()
     with torch.no_grad():

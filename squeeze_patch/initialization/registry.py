@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Mapping, Optional, Sequence
+from typing import Callable, Dict, Mapping, Optional
 
 import torch
 
-from squeeze_patch.adapters.content import BlockShape, DenseBlock, Kept, SqueezedStart
+from squeeze_patch.adapters.content import BlockShape, Kept, SqueezedStart
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import PlanError, SqueezeError
 from squeeze_patch.initialization.calibrated import calibrated_starts
 from squeeze_patch.initialization.from_weights import starts_from_weights
-from squeeze_patch.progress import Progress, one_thread
+from squeeze_patch.initialization.observation import Observation
+from squeeze_patch.progress import Progress
 
 #: of the latents of a trained start: a number that nobody takes for images, so that these are not what was fitted
 SEED = 1_397_836_357
 
-#: (all dense blocks in running order, {block name: sizes}, n -> styles [n, w_dim], {block name: kept channels} or None,
-#: progress) -> {block name: start}
+#: (the dense generator, {block name: sizes}, {block name: kept channels} or None, progress) -> {block name: start}
 MakeStarts = Callable[
-    [
-        Sequence[DenseBlock],
-        Mapping[str, BlockShape],
-        Callable[[int], torch.Tensor],
-        Optional[Mapping[str, Kept]],
-        Optional[Progress],
-    ],
+    [Observation, Mapping[str, BlockShape], Optional[Mapping[str, Kept]], Optional[Progress]],
     Dict[str, SqueezedStart],
 ]
 
@@ -76,6 +70,7 @@ def trained_starts(
     kept: Optional[Mapping[str, Kept]] = None,
     progress: Optional[Progress] = None,
     seed: int = SEED,
+    observed: Optional[Observation] = None,
 ) -> Dict[str, SqueezedStart]:
     """Starts for the blocks to squeeze; the generator stays as it is.
 
@@ -86,6 +81,7 @@ def trained_starts(
         kept: {block name: channels to keep}, where they are given.
         progress: called with (block name, blocks done, blocks in all).
         seed: of the latents.
+        observed: ``found`` on these latents, where it was looked at before; then ``seed`` does not count.
 
     Returns:
         {block name: start}; {} where the layers are to be drawn anew.
@@ -100,6 +96,4 @@ def trained_starts(
         return {}
     check_finite(found)
     with torch.inference_mode(False):  # gradients can be taken
-        with one_thread():
-            blocks = found.dense_blocks()
-        return make(blocks, shapes, lambda n: found.sample_w(n, seed), kept, progress)
+        return make(observed or Observation(found, seed), shapes, kept, progress)

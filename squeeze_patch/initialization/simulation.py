@@ -194,7 +194,7 @@ def _in_parts(
         for start in range(0, len(at.noise1), size):
             some = slice(start, min(start + size, len(at.noise1)))
             parts.append(layer(block, None if x is None else x[some], ws[some], at.part(some)))
-    return torch.cat(parts)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def run(block: DenseBlock, x: Optional[torch.Tensor], ws: torch.Tensor, window: BlockWindow) -> torch.Tensor:
@@ -289,9 +289,9 @@ def _convolve_fir(
     """conv0 with zero insertion in front and a filter behind: the whole map, or the window and one position around."""
     x = x if window.crops is None else _cut(x, window)
     x, demodulation = _modulate(x, conv, ws)
-    x = torch.nn.functional.conv_transpose2d(x, conv.weight.transpose(0, 1), stride=2)  # [n, out, 2h + 1, 2w + 1]
-    x = _filter(x, block.fir.flip([0, 1]) * 4, padding=1) * demodulation
-    return x if window.crops is None else _inner(x, 2 * MARGIN - 1)
+    cut, padding = (0, 1) if window.crops is None else (MARGIN, 0)  # of a window only what the filter reads
+    x = torch.nn.functional.conv_transpose2d(x, conv.weight.transpose(0, 1), stride=2, padding=cut)
+    return _filter(x, block.fir.flip([0, 1]) * 4, padding=padding) * demodulation
 
 
 def _convolve_bilinear(

@@ -107,15 +107,16 @@ class Allocation:
         return BlockShape(inputs, p, q, excite=not narrow and q < spec.channels)
 
     def _block(self, index: int) -> int:
-        places = ((index - 1, False), (index, True), (index, False))
-        widths = (index, *(self.widths.get(place) for place in places))
+        get = self.widths.get
+        widths = (index, get((index - 1, False)), get((index, True)), get((index, False)))
         if widths not in self._costs:
             self._costs[widths] = self.cost(self.specs[index], self._shape(index))
         return self._costs[widths]
 
     def _near(self, index: int) -> int:
         """The cost of a block and of the one that reads it."""
-        return sum(self._block(k) for k in (index, index + 1) if k < len(self.specs))
+        behind = self._block(index + 1) if index + 1 < len(self.specs) else 0
+        return self._block(index) + behind
 
     def _smaller(self, budget: int) -> Iterator[Tuple[float, Place, int]]:
         """(loss for what is saved, place, width); where one step goes beyond the budget, only what the step needs to

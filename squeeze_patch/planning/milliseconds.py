@@ -9,14 +9,14 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import PlanError
-from squeeze_patch.initialization.calibrated import Statistics
+from squeeze_patch.initialization.observation import Observation
 from squeeze_patch.initialization.registry import SEED
 from squeeze_patch.planning.allocation import Losses
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import dense_parameters
 from squeeze_patch.planning.solver import Goal, goal_of, solve
-from squeeze_patch.planning.spectral import allocated, better_start, losses_of, statistics_of
+from squeeze_patch.planning.spectral import allocated, better_start, losses_of
 from squeeze_patch.planning.stopwatch import Stopwatch, TimedPlan
 from squeeze_patch.progress import Progress
 
@@ -69,19 +69,16 @@ class Timing:
 class _Candidates:
     """Plans by their share of the dense generator's multiply-adds."""
 
-    def __init__(self, found: Located, request: Request, multiple: Optional[int], seed: int, has_inner: bool) -> None:
-        self.found, self.multiple, self.seed, self.has_inner = found, multiple, seed, has_inner
+    def __init__(self, observed: Observation, request: Request, multiple: Optional[int], has_inner: bool) -> None:
+        self.observed, self.multiple, self.has_inner = observed, multiple, has_inner
+        self.found = found = observed.found
         self.request = replace(request, milliseconds=None)
         self.before = dense_parameters(found.generator, found.specs)
 
     @cached_property
-    def seen(self) -> Statistics:
-        """Once for all plans."""
-        return statistics_of(self.found, self.seed)
-
-    @cached_property
     def losses(self) -> Losses:
-        return losses_of(self.seen)
+        """Once for all plans."""
+        return losses_of(self.observed)
 
     def at(self, share: float) -> Plan:
         """The plan nearest to ``share``, as the request allocates it."""
@@ -104,7 +101,7 @@ class _Candidates:
 
     def better(self, plan: Plan, rival: Plan) -> Plan:
         """The one whose start comes nearer to the dense images."""
-        return better_start(self.found, [plan, rival], self.seen, self.seed)
+        return better_start(self.observed, [plan, rival])
 
     def _goal(self, share: float) -> Goal:
         return goal_of(self.found.specs, self.before, replace(self.request, multiply_adds=share))
@@ -115,18 +112,19 @@ def plan_within(
     request: Request,
     *,
     multiple: Optional[int] = None,
-    seed: int = SEED,
     has_inner: bool = True,
     progress: Optional[Progress] = None,
+    observed: Optional[Observation] = None,
 ) -> Tuple[Plan, Timing]:
     """The widest Plan, to `RESOLUTION`, whose generator answers within ``request.milliseconds``, and what was measured.
 
     Args:
         found: dense; it is called, and not changed.
         request: with ``milliseconds``, and settled.
-        multiple, seed: as for `plan`.
+        multiple: as for `plan`.
         has_inner: whether an allocation may leave fewer channels behind conv0.
         progress: called with ("timing", plans timed, about how many in all).
+        observed: ``found`` on random latents, where an allocation is to share what it does on them.
 
     Raises:
         PlanError: ``found`` is squeezed, is fast enough as it is, or cannot be made so fast.
@@ -140,7 +138,7 @@ def plan_within(
             "squeeze_patch.remove(G) first, or start from the dense checkpoint; plan=squeeze_patch.status(G).plan "
             "names what was done to it"
         )
-    candidates = _Candidates(found, request, multiple, seed, has_inner)
+    candidates = _Candidates(observed or Observation(found, SEED), request, multiple, has_inner)
     watch = Stopwatch(found)
     trials = _search(candidates, watch, limit, progress or (lambda what, done, total: None))
     goal = limit * (1 - MARGIN)

@@ -12,6 +12,7 @@ from squeeze_patch.adapters import search
 from squeeze_patch.adapters.content import BlockShape
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import PlanError, StateError, UnsupportedModelError
+from squeeze_patch.initialization.observation import Observation
 from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_finite, check_init
 from squeeze_patch.planning.milliseconds import Timing, plan_within
 from squeeze_patch.planning.plans import Plan
@@ -78,16 +79,20 @@ def plan_for(
     seed: int = SEED,
     has_inner: bool = True,
     progress: Optional[Progress] = None,
+    observed: Optional[Observation] = None,
 ) -> Plan:
     """The Plan that ``request`` means on a generator, with the start ``init``; one that it brings along is checked to
     be of the family. ``has_inner``: whether an allocation may leave fewer channels behind conv0, where the generator
     allows it; what loads it has to know the Plan then. ``progress`` is told of the allocation, and of the timing for a
     budget in milliseconds.
+    ``observed``: the generator on random latents, where the start that follows is to share what a plan computes of it;
+    then ``seed`` does not count.
 
     Raises:
         PlanError: as for `plan`.
     """
     how: Dict[str, Any] = {"multiple": multiple, "seed": seed, "has_inner": has_inner, "progress": progress}
+    how["observed"] = observed
     return timed_plan_for(found, request, init, **how)[0]
 
 
@@ -101,6 +106,7 @@ def timed_plan_for(
     seed: int = SEED,
     has_inner: bool = True,
     progress: Optional[Progress] = None,
+    observed: Optional[Observation] = None,
 ) -> Tuple[Plan, Optional[Timing]]:
     """As `plan_for`, and what was measured for a budget in milliseconds.
 
@@ -123,13 +129,15 @@ def timed_plan_for(
     if request.allocate == "spectral" and is_dense:
         check_finite(found)
         has_inner = request.method == "narrow" or (has_inner and _is_reshapable(found))
+    observed = observed or Observation(found, seed)
     if request.milliseconds is not None:
-        return plan_within(found, request, multiple=multiple, seed=seed, has_inner=has_inner, progress=progress)
+        how: Dict[str, Any] = {"multiple": multiple, "has_inner": has_inner, "progress": progress}
+        return plan_within(found, request, observed=observed, **how)
     if request.allocate == "uniform":
         return solve(specs, dense_parameters(found.generator, specs), family, request, multiple), None
     if not is_dense:
         raise PlanError("allocate='spectral' reads a dense generator's activations; this one is squeezed already")
-    return _spectral(found, request, multiple, seed, has_inner, progress), None
+    return _spectral(observed, request, multiple, has_inner, progress), None
 
 
 def is_meant(request: Request, found: Located, plan: Plan) -> bool:
@@ -165,14 +173,10 @@ def _is_reshapable(found: Located) -> bool:
 
 
 def _spectral(
-    found: Located,
-    request: Request,
-    multiple: Optional[int],
-    seed: int,
-    has_inner: bool,
-    progress: Optional[Progress],
+    observed: Observation, request: Request, multiple: Optional[int], has_inner: bool, progress: Optional[Progress]
 ) -> Plan:
     """As much saved as was asked for, which one ratio for all blocks may miss, or may not reach."""
+    found = observed.found
     before = dense_parameters(found.generator, found.specs)
     goal = goal_of(found.specs, before, request)
     uniform: Optional[Plan] = None
@@ -186,7 +190,7 @@ def _spectral(
     if uniform is not None and request.ratio is not None:
         goal = replace(goal, share=goal.saved(uniform))
     rival = uniform if uniform is not None and goal.is_met(uniform) else None
-    found_plan = allocate_spectrally(found, goal, request, multiple, seed, rival, has_inner, progress)
+    found_plan = allocate_spectrally(observed, goal, request, multiple, rival, has_inner, progress)
     if out_of_reach is not None and not goal.is_met(found_plan):
         in_what = "" if goal.of == "parameters" else f" in {goal.of}"
         saved = goal.saved(found_plan)

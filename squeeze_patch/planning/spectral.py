@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import List, Optional, Sequence
 
@@ -10,8 +9,8 @@ import torch
 
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import PlanError
-from squeeze_patch.initialization.calibrated import Statistics, image_errors, is_large, statistics, weighed
-from squeeze_patch.initialization.selection import rank_channels
+from squeeze_patch.initialization.calibrated import image_errors
+from squeeze_patch.initialization.observation import Observation, is_large
 from squeeze_patch.planning.allocation import Allocation, Losses
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
@@ -21,11 +20,10 @@ from squeeze_patch.progress import Progress, Tell, nothing
 
 
 def allocate_spectrally(
-    found: Located,
+    observed: Observation,
     goal: Goal,
     request: Request,
     multiple: Optional[int],
-    seed: int,
     uniform: Optional[Plan],
     has_inner: bool = True,
     progress: Optional[Progress] = None,
@@ -36,42 +34,40 @@ def allocate_spectrally(
     as far as the image of random latents goes, and the better one wins.
 
     Args:
-        found: dense.
+        observed: the dense generator.
         goal: what is to be saved.
         request: says by which method.
         multiple: widths are multiples of this; None = 8 in wide generators, finer where 8 misses the goal.
-        seed: of the latents.
         uniform: one ratio for all blocks, where that meets the goal.
         has_inner: whether there may be fewer channels behind conv0.
         progress: called with ("allocating", steps done, steps in all); of large generators first with none done.
     """
+    specs = observed.found.specs
     steps = itertools.count(1)
-    total = 1 + len(found.specs) * (1 if uniform is None else 2)  # gradients, statistics, and the rivals
+    total = 1 + len(specs) * (1 if uniform is None else 2)  # gradients, covariances, and the rivals
 
     def tell() -> None:
         if progress is not None:
             progress("allocating", next(steps), total)
 
-    if progress is not None and is_large(found.specs):
+    if progress is not None and is_large(specs):
         progress("allocating", 0, total)
-    seen = statistics_of(found, seed, tell)
-    plans = [allocated(found, losses_of(seen), goal, request, multiple, has_inner)]
+    observed.look(tell)
+    plans = [allocated(observed.found, losses_of(observed), goal, request, multiple, has_inner)]
     plans += [] if uniform is None else [uniform]
     plans = [plan for plan in plans if plan.blocks]
     if not plans:
         raise PlanError("no allocation makes this generator smaller: its blocks have too few channels")
-    return better_start(found, plans, seen, seed, tell)
+    return better_start(observed, plans, tell)
 
 
-def better_start(found: Located, plans: Sequence[Plan], seen: Statistics, seed: int, tell: Tell = nothing) -> Plan:
+def better_start(observed: Observation, plans: Sequence[Plan], tell: Tell = nothing) -> Plan:
     """The plan whose start, made as far as the image of random latents goes, comes nearest to the dense images;
     ``tell`` is called for each block."""
     if len(plans) == 1:
         return plans[0]
     with torch.inference_mode(False):
-        rivals = [shapes_of(found.specs, plan.blocks) for plan in plans]
-        sample_w = functools.partial(found.sample_w, seed=seed)
-        errors = image_errors(found.dense_blocks(), rivals, sample_w, seen.gradients, tell=tell)
+        errors = image_errors(observed, [shapes_of(observed.found.specs, plan.blocks) for plan in plans], tell)
     return plans[errors.index(min(errors))]
 
 
@@ -91,21 +87,10 @@ def allocated(
     return min(plans, key=lambda plan: abs(goal.saved(plan) - goal.share))
 
 
-def statistics_of(found: Located, seed: int, tell: Tell = nothing) -> Statistics:
-    """Of a dense generator on random latents; ``tell`` as for `calibrated.statistics`."""
-    with torch.inference_mode(False):
-        return statistics(found.dense_blocks(), lambda n: found.sample_w(n, seed), tell=tell)
-
-
-def losses_of(seen: Statistics) -> Losses:
+def losses_of(observed: Observation) -> Losses:
     """What the images lose with fewer channels behind each convolution, in the same units."""
+    rankings = observed.rankings
     return Losses(
-        {name: _loss(seen.outer[name], seen.gradients.outer[name]) for name in seen.outer},
-        {name: _loss(seen.inner[name], seen.gradients.inner[name]) for name in seen.inner},
+        {name: ranking.left.tolist() for name, ranking in rankings.outer.items()},
+        {name: ranking.left.tolist() for name, ranking in rankings.inner.items()},
     )
-
-
-def _loss(covariance: torch.Tensor, gradient: torch.Tensor) -> Sequence[float]:
-    """What `rank_channels` leaves with the best 0, 1, ... c channels."""
-    left: Sequence[float] = rank_channels(covariance, weighed(covariance, gradient), len(covariance))[1].tolist()
-    return left

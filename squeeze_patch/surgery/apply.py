@@ -13,6 +13,7 @@ from squeeze_patch.adapters import search
 from squeeze_patch.adapters.content import BlockShape, Kept
 from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.errors import LostWarning, PlanError, ProofError, SqueezeError, StateError
+from squeeze_patch.initialization.observation import Observation
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS, SEED, check_finite, check_init, trained_starts
 from squeeze_patch.planning.kept import recorded
 from squeeze_patch.planning.planner import is_meant, plan_for
@@ -127,12 +128,13 @@ def apply_request(
     with _ONE_AT_A_TIME:
         target = search(G)
         now = status_of(target)
-        wanted = _wanted(target.reference, request, now, init, seed, progress)
+        observed = Observation(target.reference, seed)
+        wanted = _wanted(observed, request, now, init, progress)
         if now.state == "irregular":
             raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
         if now.state == "dense":
             how: Dict[str, Any] = {"progress": progress, "seed": seed, "verify": verify, "record": record}
-            _squeeze_target(target, wanted, init, keep_original, kept_like(request, init), how)
+            _squeeze_target(target, observed, wanted, init, keep_original, kept_like(request, init), how)
         elif request.like is not None and now.plan is not None and not now.plan.same_channels(request.like):
             raise StateError(
                 "the generator is squeezed already, with other channels than the one that it should be like. Call "
@@ -157,9 +159,11 @@ def squeeze(
     verify: bool = False,
     record: bool = False,
     is_own: bool = False,
+    observed: Optional[Observation] = None,
 ) -> Dict[str, Kept]:
     """Squeeze a dense generator as ``plan`` says, keeping the channels ``kept`` where given; ``record`` as for
     `apply_request`. ``is_own``: its layers are an adapter's own, about which running them would prove nothing.
+    ``observed`` as for `trained_starts`.
 
     Returns:
         {block name: channels kept}, empty with ``init="random"``.
@@ -179,7 +183,7 @@ def squeeze(
             new_blocks = _build(found, shapes, begun=trained)
         _keep_belongings(found, old_blocks, twins, new_blocks, verify)
         trial = prove(found, twins) if verify and not is_own else None
-        starts = trained_starts(found, shapes, init, kept=kept, progress=progress, seed=seed)
+        starts = trained_starts(found, shapes, init, kept=kept, progress=progress, seed=seed, observed=observed)
         for name, start in starts.items():
             found.surgery.load_start(new_blocks[name], old_blocks[name], start)
         for name, new in new_blocks.items():
@@ -200,16 +204,19 @@ def squeeze(
 
 def _squeeze_target(
     target: Target,
+    observed: Observation,
     plan: Plan,
     init: str,
     keep_original: bool,
     kept: Optional[Mapping[str, Kept]],
     how: Mapping[str, Any],
 ) -> None:
-    """Every generator of the target with the channels of the first one, or none of them; ``how`` as for `squeeze`."""
+    """Every generator of the target with the channels of the first one, which is ``observed``, or none of them; ``how``
+    as for `squeeze`."""
     try:
         for part in target.parts:
-            found = squeeze(part, plan, init, kept=kept, keep_original=True, **how)
+            seen = observed if part is observed.found else None
+            found = squeeze(part, plan, init, kept=kept, keep_original=True, observed=seen, **how)
             kept = found or None
         if target.wrapper is not None:
             if init == "random":
@@ -313,12 +320,11 @@ def squeezed(
     remove(G)
 
 
-def _wanted(found: Located, request: Request, now: Status, init: str, seed: int, progress: Optional[Progress]) -> Plan:
-    if now.state == "squeezed" and now.plan is not None and is_meant(request, found, now.plan):
+def _wanted(observed: Observation, request: Request, now: Status, init: str, progress: Optional[Progress]) -> Plan:
+    if now.state == "squeezed" and now.plan is not None and is_meant(request, observed.found, now.plan):
         return now.plan
-    return plan_for(
-        found, request if now.state != "squeezed" else request.uniform(), init, seed=seed, progress=progress
-    )
+    request = request if now.state != "squeezed" else request.uniform()
+    return plan_for(observed.found, request, init, progress=progress, observed=observed)
 
 
 def _check_fits(plan: Plan, found: Located) -> None:

@@ -12,7 +12,7 @@ import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.evaluation.pixels import psnr
-from squeeze_patch.initialization import calibrated, simulation
+from squeeze_patch.initialization import calibrated, observation, simulation
 from squeeze_patch.initialization.registry import SEED, trained_starts
 from squeeze_patch.initialization.regression import fit_excite, fit_image
 from squeeze_patch.planning.shapes import shapes_of
@@ -163,7 +163,7 @@ def test_gradients_are_the_jacobian(draggan: Host) -> None:
     blocks = found.dense_blocks()
     ws = found.sample_w(2, seed=0)
     steps = simulation.sample_windows(blocks, [2] * len(blocks), seed=0)
-    found, _, image = calibrated._differentiable(blocks, ws, steps)
+    found, _, image = observation.differentiable(blocks, ws, steps)
     direction = torch.randn(image.shape, generator=torch.Generator().manual_seed(5))
     for index in range(len(blocks) - 1):
         (gradient,) = torch.autograd.grad((image * direction).sum(), found[index], retain_graph=True)
@@ -188,9 +188,9 @@ def test_importance_is_the_images_error(draggan: Host) -> None:
     found = locate(G)
     blocks = found.dense_blocks()
     ws = found.sample_w(400, seed=0)
-    matrix = calibrated._gradients(blocks, ws, seed=0).outer["b8"]
+    matrix = observation.gauss_newton(blocks, ws, seed=0).outer["b8"]
     steps = simulation.sample_windows(blocks, [400] * len(blocks), seed=0)
-    found, _, image = calibrated._differentiable(blocks, ws, steps)
+    found, _, image = observation.differentiable(blocks, ws, steps)
     size = 1e-3 * found[1].detach().std()
     random = torch.Generator().manual_seed(1)
     x = found[1].detach() + size * torch.randn(found[1].shape, generator=random)

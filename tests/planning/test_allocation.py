@@ -14,6 +14,7 @@ from squeeze_patch.adapters import locate
 from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.evaluation.pixels import psnr
+from squeeze_patch.initialization.observation import Observation
 from squeeze_patch.planning import spectral
 from squeeze_patch.planning.allocation import FEWEST, Allocation, Losses
 from squeeze_patch.planning.cost import report
@@ -70,7 +71,7 @@ def test_costs_are_the_plans(method: str) -> None:
     """What the allocation counts is what its plan saves."""
     G = trained_generator()
     found = locate(G)
-    known = spectral.losses_of(spectral.statistics_of(found, seed=0))
+    known = spectral.losses_of(Observation(found, seed=0))
     tried = Allocation(found.specs, known, method, block_parameters)
     before = tried.total()
     tried.spend(round(0.8 * before))
@@ -107,7 +108,7 @@ def test_allocated_starts_beat_one_ratio(method: str) -> None:
 def test_one_ratio_wins_where_the_losses_mislead(monkeypatch: pytest.MonkeyPatch) -> None:
     """The starts of both are made in the end."""
     G = trained_generator()
-    true = spectral.losses_of(spectral.statistics_of(locate(G), seed=0))
+    true = spectral.losses_of(Observation(locate(G), seed=0))
 
     def misled(*_: Any) -> Losses:  # as if the last block's channels were worth nothing, and the first one's all
         last = locate(G).specs[-1].name

@@ -107,7 +107,7 @@ def test_one_ratio_wins_where_its_start_is_better(monkeypatch: pytest.MonkeyPatc
     line_clock(monkeypatch)
     compared: List[Any] = []
 
-    def second(found: Any, plans: List[Any], seen: Any, seed: int) -> Any:
+    def second(observed: Any, plans: List[Any]) -> Any:
         compared.append(plans)
         return plans[1]
 
