@@ -18,7 +18,7 @@ import click
 import torch
 
 import squeeze_patch
-from benchmarks.common import SIZES, device_of, device_option, find, generator, machine
+from benchmarks.common import SIZES, device_of, device_option, find, generator, machine, random_layers
 from squeeze_patch.testing import trained
 from tests.hosts.training import settle_kernels
 
@@ -46,7 +46,8 @@ def cost(job: Tuple[str, str, str, Dict[str, Any]]) -> Tuple[float, int]:
     with host.active():
         if on_gpu:
             settle_kernels()
-        G = trained(generator(host, size)).to(device)
+        with random_layers(0):  # one generator for all rows
+            G = trained(generator(host, size)).to(device)
         before, began = peak(), clock()
         squeeze_patch.apply(G, **wish, verify=False, keep_original=False)
         return clock() - began, peak() - before

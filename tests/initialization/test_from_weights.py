@@ -14,6 +14,7 @@ from squeeze_patch.adapters.content import Kept
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.initialization.from_weights import starts_from_weights
+from squeeze_patch.initialization.observation import Observation
 from squeeze_patch.initialization.regression import regress
 from squeeze_patch.initialization.selection import select_channels
 from squeeze_patch.planning.plans import BlockPlan
@@ -137,7 +138,7 @@ def test_convolutions_that_stay_are_not_refitted() -> None:
         for s, (share, excite) in zip(found.specs, rows)
     ]
     shapes = shapes_of(found.specs, blocks)
-    made = starts_from_weights(found.dense_blocks(), shapes, lambda n: found.sample_w(n, 0))
+    made = starts_from_weights(Observation(found, seed=0), shapes)
     _, second, third = (made[block.name] for block in blocks)
     assert second.conv0 is not None
     assert third.conv0 is None
