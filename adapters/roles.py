@@ -211,10 +211,10 @@ class TrainingWrapper(Protocol):
 class Scripts(Protocol):
     """For hosts whose scripts `squeeze_patch.training` can run with squeezed generators."""
 
-    def hook_training(self, module: Any, prepare: Optional[Callable[[Optional[str]], Any]]) -> bool:
+    def hook_training(self, module: Any, prepare: Callable[[Optional[str]], Any]) -> bool:
         """Make a training script, imported as ``module``, build squeezed generators; False = not this family's.
-        ``prepare``: the checkpoint that the script's options name, or None -> `training.common.RunStart`, once. None
-        leaves the generators dense and does only what else the script needs on a current torch."""
+        ``prepare``: the checkpoint that the script's options name, or None -> `training.common.RunStart`, once. Where
+        that has no request, generators stay dense; only what else the script needs on a current torch is done."""
 
     def hook_generators(self, folder: Path, squeeze: Callable[[Module], Any]) -> bool:
         """Have ``squeeze`` called on every generator that scripts in ``folder`` (importable) build, before they use it;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
@@ -20,6 +21,28 @@ Decorated = Callable[..., Any]
 def _with(command: Decorated, options: Sequence[Any]) -> Decorated:
     """The command with these options, in their order in its help."""
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def script_first(context: click.Context, parameter: click.Parameter, words: Tuple[str, ...]) -> Tuple[str, ...]:
+    """The words of a host's command line, of which the first one names the script: an option in its place is a mistyped
+    one, or stands on the wrong side of it."""
+    if words and words[0].startswith("-"):
+        word = words[0].split("=")[0]
+        known = [name for option in context.command.params for name in option.opts if name.startswith("--")]
+        near = difflib.get_close_matches(word, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise click.UsageError(
+            f"where the script's name was expected there is {word}, which is no option of squeeze-patch "
+            f"{context.info_name}{hint} The script's own options stand behind its name"
+        )
+    return words
+
+
+def _check_one(**limits: Any) -> None:
+    """Raise `PlanError` where several options say how far."""
+    given = [f"--{name}" for name, value in limits.items() if value is not None]
+    if len(given) > 1:
+        raise PlanError(f"{' and '.join(given)} both say how far to squeeze; give one of them")
 
 
 def json_option(what: str) -> Decorated:
@@ -114,6 +137,7 @@ def ratio_options(command: Decorated) -> Decorated:
 
     @functools.wraps(command)
     def wrapped(*args: Any, budget: Optional[Dict[str, float]], **kwargs: Any) -> Any:
+        _check_one(reduction=kwargs["reduction"], ratio=kwargs["ratio"], budget=budget)
         return command(*args, multiply_adds=(budget or {}).get("multiply_adds"), **kwargs)
 
     words = "Multiply-adds that an image may take instead: 0.7x = 0.7 of the dense generator's."
@@ -157,6 +181,7 @@ def request_options(plan_file: bool = True) -> Callable[[Decorated], Decorated]:
             **kwargs: Any,
         ) -> Any:
             path = kwargs.get("plan_file")
+            _check_one(reduction=reduction, ratio=ratio, budget=budget, plan=path)
             plan = None if path is None else read_plan(path)
             request = Request(reduction, ratio, None, plan, allocate, None, method, **(budget or {}))
             return command(*args, request=request, **kwargs)

@@ -7,14 +7,16 @@ from typing import Any, Optional, Tuple
 import click
 
 from squeeze_patch.cli.errors import Command
-from squeeze_patch.cli.options import quiet_option, ratio_options, source_options
+from squeeze_patch.cli.options import quiet_option, ratio_options, script_first, source_options
 from squeeze_patch.cli.output import say_unless
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.training.train import train as run_training
 
 
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.argument("arguments", metavar="-- train.py ...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument(
+    "arguments", metavar="-- train.py ...", nargs=-1, required=True, type=click.UNPROCESSED, callback=script_first
+)
 @ratio_options
 @click.option(
     "--init-from",

@@ -29,10 +29,17 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RunStart:
-    """What a run begins with: how its generators are squeezed, and the checkpoint to load, None for scratch."""
+    """What a run begins with.
 
-    request: Request
+    Attributes:
+        request: how its generators are squeezed, None = they stay dense.
+        checkpoint: to load, None for scratch.
+        source: the file that the plan is of, in the user's words, "" = none.
+    """
+
+    request: Optional[Request]
     checkpoint: Optional[str]
+    source: str = ""
 
 
 #: checkpoint that the user's own options name, or None -> what the run begins with
@@ -51,15 +58,25 @@ def squeeze_new(G: Module, request: Dict[str, Any], record: bool = False) -> Mod
     return G
 
 
-def try_new(G: torch.nn.Module, request: Request) -> None:
+def try_new(G: torch.nn.Module, start: RunStart) -> None:
     """Squeeze a generator as one of these sizes is going to be squeezed, before the script makes folders, or deletes an
     earlier run's; torch's random numbers stay as they are.
 
     Raises:
         SqueezeError: it cannot be squeezed so.
     """
-    with torch.random.fork_rng(devices=[]):
-        apply_request(G, request, "random", keep_original=False, verify=False)
+    if start.request is None:
+        return
+    try:
+        with torch.random.fork_rng(devices=[]):
+            apply_request(G, start.request, "random", keep_original=False, verify=False)
+    except PlanError as error:
+        if not start.source:
+            raise
+        raise PlanError(
+            f"{start.source} does not go with what the script builds: {error}. It takes files of its own "
+            "family that were trained with the same size and channels"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -27,9 +27,8 @@ from squeeze_patch.checkpoints.bodies import PLAN_ENTRY
 from squeeze_patch.checkpoints.load import load as load_file
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.errors import StateError
-from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.status import status
-from squeeze_patch.training.common import PrepareStart, first_steps, squeeze_new, try_new
+from squeeze_patch.training.common import PrepareStart, RunStart, first_steps, squeeze_new, try_new
 
 PACKAGE = "stylegan2_pytorch"
 #: {"request": as of `Request.to_dict`, "checkpoint": file to begin with or None, "resume": does the Trainer load it?}
@@ -39,11 +38,10 @@ VARIABLE = "SQUEEZE_PATCH_LUCIDRAINS"
 class LucidrainsScripts:
     """The role of scripts: the host's command."""
 
-    def hook_training(self, module: Any, prepare: Optional[PrepareStart]) -> bool:
+    def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
         if module.__name__ != PACKAGE:
             return False
-        if prepare is not None:
-            _hook_command(module, prepare)
+        _hook_command(module, prepare)
         return True
 
     def hook_generators(self, folder: Path, squeeze: Callable[[torch.nn.Module], Any]) -> bool:
@@ -62,17 +60,19 @@ def _hook_command(module: Any, prepare: PrepareStart) -> None:
         chosen = bound.arguments
         path = None if chosen["new"] else stored_model(chosen)
         start = prepare(None if path is None else str(path))
-        _try(chosen, start.request)
+        if start.request is None:
+            return command(*args, **options)
+        _try(chosen, start)
         if path is not None and start.checkpoint != str(path):
             keep_dense(path)
         job = {"request": start.request.to_dict(), "checkpoint": start.checkpoint, "resume": path is not None}
         os.environ[VARIABLE] = json.dumps(job)
+        cli.squeeze_patch_original = cli.run_training
+        cli.run_training = run_training  # spawned processes find it by its name
         hook_classes()
         return command(*args, **options)
 
     cli.train_from_folder = train_squeezed
-    cli.squeeze_patch_original = cli.run_training
-    cli.run_training = run_training  # spawned processes find it by its name
     module.main = cli.main
 
 
@@ -86,7 +86,7 @@ def run_training(*arguments: Any) -> Any:
         return getattr(cli, "squeeze_patch_original", cli.run_training)(*arguments)
 
 
-def _try(options: Mapping[str, Any], request: Request) -> None:
+def _try(options: Mapping[str, Any], start: RunStart) -> None:
     """Raise `SqueezeError` where a new moving average as the wrapper will build it cannot be squeezed. Of a name that
     is there already, its stored settings count; of an unusual fmap_max, the host makes an average of another size."""
     networks: Any = importlib.import_module(f"{PACKAGE}.{PACKAGE}")
@@ -101,7 +101,7 @@ def _try(options: Mapping[str, Any], request: Request) -> None:
             G = networks.Generator(latent_dim=usual["latent_dim"], **{name: options[name] for name in names})
     except Exception:  # settings that the host refuses, or understands in another way; its own wrapper tells
         return
-    try_new(torch.nn.ModuleDict({"S": S, "G": G}), request)
+    try_new(torch.nn.ModuleDict({"S": S, "G": G}), start)
 
 
 def stored_model(options: Mapping[str, Any]) -> Optional[Path]:

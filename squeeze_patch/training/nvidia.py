@@ -23,16 +23,15 @@ import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict
 
 import torch
 
 from squeeze_patch.checkpoints.safe_tensors import is_tensor_file
 from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.errors import CheckpointError, StateError
-from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.status import status
-from squeeze_patch.training.common import PrepareStart, first_steps, import_script, squeeze_new, try_new
+from squeeze_patch.training.common import PrepareStart, RunStart, first_steps, import_script, squeeze_new, try_new
 
 BUILDER = "squeeze_patch.training.nvidia.build_generator"
 
@@ -40,7 +39,7 @@ BUILDER = "squeeze_patch.training.nvidia.build_generator"
 class NvidiaScripts:
     """The role of scripts: stylegan2-ada-pytorch's and GGDR's train.py, stylegan3's and its relatives'."""
 
-    def hook_training(self, module: Any, prepare: Optional[PrepareStart]) -> bool:
+    def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
         """Change the options on their way from the script's command line to its training processes.
 
         stylegan2-ada-pytorch and GGDR make them in ``setup_training_loop_kwargs``, stylegan3 and its relatives hand
@@ -50,8 +49,7 @@ class NvidiaScripts:
         found = [hook for name, hook in hooks.items() if callable(getattr(module, name, None))]
         if not found:
             return False
-        if prepare is not None:
-            found[0](module, prepare)
+        found[0](module, prepare)
         _bridge_torch()
         if hasattr(module, "subprocess_fn"):
             module.squeeze_patch_original = module.subprocess_fn
@@ -80,8 +78,7 @@ def _hook_setup(module: Any, prepare: PrepareStart) -> None:
     @functools.wraps(original)
     def setup(*args: Any, **kwargs: Any) -> Any:
         description, options = original(*args, **kwargs)
-        _edit(options, prepare)
-        return f"{description}-squeezed", options
+        return f"{description}{_edit(options, prepare)}", options
 
     module.setup_training_loop_kwargs = setup
 
@@ -91,14 +88,16 @@ def _hook_launch(module: Any, prepare: PrepareStart) -> None:
 
     @functools.wraps(launch)
     def launch_squeezed(c: Any, desc: str, *args: Any, **kwargs: Any) -> Any:
-        _edit(c, prepare)
-        return launch(c, f"{desc}-squeezed", *args, **kwargs)
+        return launch(c, f"{desc}{_edit(c, prepare)}", *args, **kwargs)
 
     module.launch_training = launch_squeezed
 
 
-def _edit(options: Any, prepare: PrepareStart) -> None:
+def _edit(options: Any, prepare: PrepareStart) -> str:
+    """Have the training loop squeeze what it builds; what the name of the run's folder gets behind it."""
     start = prepare(options.get("resume_pkl"))
+    if start.request is None:
+        return ""
     if start.checkpoint is not None:
         if is_archive(Path(start.checkpoint)) or is_tensor_file(Path(start.checkpoint)):
             raise CheckpointError(
@@ -106,14 +105,15 @@ def _edit(options: Any, prepare: PrepareStart) -> None:
                 "host's own snapshot, or fill a generator with squeeze_patch.load and pickle it"
             )
         options["resume_pkl"] = start.checkpoint
-    _try(options, start.request)
+    _try(options, start)
     kwargs = options["G_kwargs"]
     kwargs["generator_class"] = kwargs["class_name"]
     kwargs["class_name"] = BUILDER
     kwargs["squeeze_request"] = start.request.to_dict()
+    return "-squeezed"
 
 
-def _try(options: Any, request: Request) -> None:
+def _try(options: Any, start: RunStart) -> None:
     """Raise `SqueezeError` where a generator as the training loop will build it cannot be squeezed."""
     util = importlib.import_module("dnnlib").util
     try:
@@ -123,7 +123,7 @@ def _try(options: Any, request: Request) -> None:
             G = util.construct_class_by_name(**options["G_kwargs"], **sizes)
     except Exception:  # a fork that builds it in another way, or in vain; its own loop tells, a folder later
         return
-    try_new(G, request)
+    try_new(G, start)
 
 
 def build_generator(*args: Any, generator_class: str, squeeze_request: Dict[str, Any], **kwargs: Any) -> Any:

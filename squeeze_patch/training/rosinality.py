@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import torch
 
@@ -15,7 +15,7 @@ from squeeze_patch.training.common import PrepareStart
 class RosinalityScripts:
     """The role of scripts: everything beside model.py that builds a Generator."""
 
-    def hook_training(self, module: Any, prepare: Optional[PrepareStart]) -> bool:
+    def hook_training(self, module: Any, prepare: PrepareStart) -> bool:
         return False  # its scripts are run as they are, by `squeeze_patch.training.run`
 
     def hook_generators(self, folder: Path, squeeze: Callable[[torch.nn.Module], Any]) -> bool:

@@ -23,6 +23,7 @@ from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.apply import apply_request
 from squeeze_patch.surgery.status import status
+from squeeze_patch.training.command_lines import host_words
 from squeeze_patch.training.common import Say, host_code
 from squeeze_patch.training.families import families
 
@@ -72,7 +73,7 @@ def run(
     they are built, before the script makes optimisers or loads weights; its own loading then meets the file's shapes.
 
     Args:
-        arguments: the script and its own options.
+        arguments: the script and its own options; ``python`` in front of it is passed over.
         reduction, ratio, multiply_adds, method: as for `squeeze_patch.apply`.
         say: prints one line.
 
@@ -81,9 +82,13 @@ def run(
             the script builds.
         ScriptError: the script itself stopped.
     """
+    arguments = host_words(arguments, "run")
     script = Path(arguments[0]).resolve()
     if not script.is_file():
-        raise SqueezeError(f"{arguments[0]}: there is no such script")
+        raise SqueezeError(
+            f"{arguments[0]}: there is no such script; installed commands (stylegan2_pytorch) are trained by "
+            "squeeze-patch train"
+        )
     request = Request(
         reduction, ratio, method=method, multiply_adds=multiply_adds
     )  # a wrong one stops here, before the script begins its work
@@ -110,7 +115,8 @@ def run(
     if not known:
         raise SqueezeError(
             f"{script.name}: no adapter knows how this script builds its generator. "
-            "Call squeeze_patch.load(G, file) in it, right after G is built"
+            "NVIDIA's train.py is run by squeeze-patch train, and its other scripts as they are, since its squeezed "
+            "files need nothing; elsewhere, call squeeze_patch.load(G, file) in it, right after G is built"
         )
     if hasattr(torch.serialization, "add_safe_globals"):  # hosts call torch.load on files that hold their options
         torch.serialization.add_safe_globals([argparse.Namespace])

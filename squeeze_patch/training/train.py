@@ -6,14 +6,16 @@ generator, and the file of the host's family puts a function of ours there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, Mapping, Optional, Sequence, Tuple
 
 from squeeze_patch.adapters import reference_name
+from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.addresses import is_url, redacted
 from squeeze_patch.checkpoints.convert import convert_file
 from squeeze_patch.checkpoints.downloads import fetch
@@ -26,6 +28,7 @@ from squeeze_patch.planning.planner import is_meant
 from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.status import status_of_part
 from squeeze_patch.training.bare import bare_copy
+from squeeze_patch.training.command_lines import host_words
 from squeeze_patch.training.common import SCRIPT_VARIABLE, RunStart, Say, host_code, import_script
 from squeeze_patch.training.families import families
 
@@ -48,7 +51,8 @@ def train(
     squeezed already; a dense file is converted first.
 
     Args:
-        arguments: the host's script, or its installed command, and its own options.
+        arguments: the host's script, or its installed command, and its own options; ``python`` in front of it is
+            passed over.
         reduction, ratio, multiply_adds, method: as for `squeeze_patch.apply`.
         init_from: checkpoint (path or URL) for the weights of G, D and G_ema, without the changes that some hosts make
             to their settings with ``--resume``. Nothing of the file is run: the host is given its tensors, in modules
@@ -73,7 +77,8 @@ def train(
     request = Request(
         reduction, ratio, method=method, multiply_adds=multiply_adds
     )  # a wrong one stops here, before the script could delete an earlier run
-    script = find_script(arguments[0])
+    words = host_words(arguments, "train")
+    script = find_script(words[0])
     os.environ[SCRIPT_VARIABLE] = str(script)
     module = import_script()
     with tempfile.TemporaryDirectory(prefix="squeeze_patch_") as folder:
@@ -83,17 +88,19 @@ def train(
                 raise SqueezeError(
                     f"--init-from is one start, {redacted(resume)} (the script's own) another; give one of them"
                 )
+            if dense:
+                return _dense_start(resume)
             return _start(resume or init_from, request, Path(folder), say, trust=bool(resume) or trust)
 
         with host_code(script.name):  # its package may want more than its script
-            known = any(family.hook_training(module, None if dense else prepare) for family in families())
+            known = any(family.hook_training(module, prepare) for family in families())
         if not known:
             raise SqueezeError(
                 f"{script.name}: no adapter knows how this script builds its generator. "
                 "Where its files hold state dicts, try squeeze-patch run; "
                 "or call squeeze_patch.apply(G, init='random') in it, right after G is built"
             )
-        sys.argv = [str(arguments[0]), *arguments[1:]]
+        sys.argv = words
         with host_code(script.name):
             module.main()
 
@@ -106,7 +113,9 @@ def find_script(name: str) -> Path:
     """
     command = name if Path(name).is_file() else shutil.which(name)
     if command is None:
-        raise SqueezeError(f"{name}: there is no such script or command; name the host's train.py")
+        raise SqueezeError(
+            f"{name}: there is no such script or command; name the host's train.py, or its command, stylegan2_pytorch"
+        )
     return Path(command).resolve()
 
 
@@ -127,7 +136,10 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say, trus
     if now.state == "squeezed":
         assert now.plan is not None
         if not request.is_default and not is_meant(request, G, now.plan):
-            raise PlanError(f"{source} is squeezed in another way than asked for ({now.plan})")
+            raise PlanError(
+                f"{source} is squeezed in another way than asked for ({now.plan}); leave --ratio, --reduction, "
+                "--budget and --method out to go on with it, or start from a dense file"
+            )
         say(f"squeeze_patch: {source} is squeezed already; training goes on with its plan ({now})")
         plan, begin = now.plan, path
     else:
@@ -137,7 +149,22 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say, trus
         say(f"squeeze_patch: squeezed from the trained weights ({plan})")
     if not trust:
         begin = bare_copy(begin, folder / f"weights-{path.name}", say)
-    return RunStart(Request(plan=plan), str(begin))
+    return RunStart(Request(plan=plan), str(begin), source)
+
+
+def _dense_start(resume: Optional[str]) -> RunStart:
+    """What a run of dense generators begins with, as far as a look at a local file without running it can tell."""
+    if resume and not is_url(resume):
+        found: Mapping[str, Located] = {}
+        with contextlib.suppress(SqueezeError):  # a name that the host knows, or a file that only the host can read
+            found = generators(read(resume, trust=False))
+        for G in found.values():
+            if status_of_part(G).state == "squeezed":
+                raise PlanError(
+                    f"{resume} is squeezed, and --dense trains dense generators, which cannot take its weights; leave "
+                    "--dense out to go on with it, or name a dense file"
+                )
+    return RunStart(None, resume)
 
 
 def _host(data: Any) -> Optional[Path]:

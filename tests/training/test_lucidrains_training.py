@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -18,7 +19,8 @@ from squeeze_patch.checkpoints.state_dicts import read_archive
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.testing import trained
 from squeeze_patch.testing.shapes_contract import plan_of_kind
-from squeeze_patch.training.lucidrains import VARIABLE, hook_classes
+from squeeze_patch.training.common import RunStart
+from squeeze_patch.training.lucidrains import PACKAGE, VARIABLE, LucidrainsScripts, hook_classes
 from tests.hosts import HERE, package
 from tests.hosts.lucidrains import LUCIDRAINS, NEEDED, LucidrainsHost
 from tests.processes import environment_with, python
@@ -158,12 +160,30 @@ def test_a_narrowed_model_is_resumed_and_saved(
     trainer.load(1)  # as after a diverged step
 
 
+def test_the_dense_rival(lucidrains: LucidrainsHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command as it is, with the model that it would go on from looked at first."""
+    for folder in (HERE / "bare", *(package(project) for project in COMMAND_LINE)):
+        monkeypatch.syspath_prepend(str(folder))
+    host, command_line = (importlib.import_module(name) for name in (PACKAGE, f"{PACKAGE}.cli"))
+    called: List[Any] = []
+
+    def command(name: str = "mine", new: bool = False, load_from: int = -1, models_dir: str = "models") -> None:
+        called.append((name, command_line.run_training.__module__))
+
+    monkeypatch.setattr(command_line, "train_from_folder", command)
+    monkeypatch.setattr(host, "main", None, raising=False)
+    asked: List[Any] = []
+    assert LucidrainsScripts().hook_training(host, lambda path: asked.append(path) or RunStart(None, path))
+    assert host.main is command_line.main
+    command_line.train_from_folder(load_from=7)
+    assert asked == [str(Path("models") / "mine" / "model_7.pt")]
+    assert called == [("mine", command_line.__name__)]
+
+
 @pytest.mark.skipif(not os.environ.get("SQUEEZE_SLOW"), reason="a minute; SQUEEZE_SLOW=1 runs it")
 def test_from_a_dense_model_and_from_a_file(workspace: Path) -> None:
     """A dense model is squeezed where it stands; another run begins with a file."""
-    script = str(package(LUCIDRAINS) / "bin" / "stylegan2_pytorch")
-    done = start(workspace, [script], "--name=mine", "--num_train_steps=1")  # the host alone
-    assert done.returncode == 0, done.stdout + done.stderr
+    train(workspace, ["--dense"], "--name=mine", "--num_train_steps=1")
     dense, squeezed = workspace / "models" / "mine" / "model_0.pt", workspace / "squeezed.pt"
     convert(dense, squeezed, ratio=2)
     original = dense.read_bytes()

@@ -73,6 +73,7 @@ def test_run_a_script(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.
         (["script.py", "--ckpt=dense.pt"], {}, "its generators are dense"),
         (["script.py", "--ckpt", "squeezed.pt"], {"ratio": 2}, "leave --ratio, --reduction, --budget and --method out"),
         (["other.py"], {}, "there is no such script"),
+        (["python", "other.py"], {}, "other.py: there is no such script"),
     ):
         with pytest.raises(squeeze_patch.SqueezeError, match=match):
             run(arguments, **wish)  # type: ignore[arg-type]

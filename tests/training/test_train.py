@@ -178,7 +178,9 @@ ERRORS = (
     ([*NEW, "--resume=b.pkl"], "no such file"),
     (["--ratio=0.2", *NEW], "ratio is c / q"),
     (["--init-from=states.pt", *NEW], "goes on from pickles of whole networks"),
-    (["--ratio=3", *NEW, "--resume=squeezed.pkl"], "squeezed in another way"),
+    (["--ratio=3", *NEW, "--resume=squeezed.pkl"], "--budget and --method out to go on with it, or start from a dense"),
+    (["--dense", *NEW, "--resume=squeezed.pkl"], "squeezed.pkl is squeezed, and --dense trains dense generators"),
+    ([*NEW, "--resume=large.pkl"], "large.pkl does not go with what the script builds: the plan does not fit"),
     (["--reduction=0.99", *NEW], "a reduction of 99.0% is out of reach"),  # before the script makes its folder
     (
         ["--", "old.py"],
@@ -204,6 +206,8 @@ def test_errors(draggan: Host, workspace: Path) -> None:
     torch.save(trained(draggan.generator()).state_dict(), workspace / "states.pt")
     data = {name: squeeze_patch.apply(draggan.generator(**SMALL), ratio=2, init="random") for name in ("G", "G_ema")}
     (workspace / "squeezed.pkl").write_bytes(pickle.dumps(data))
+    large = squeeze_patch.apply(draggan.generator(**{**SMALL, "resolution": 32}), ratio=2, init="random")
+    (workspace / "large.pkl").write_bytes(pickle.dumps({"G": large, "G_ema": large}))
     commands = [["train", *arguments] for arguments, _ in ERRORS]
     found = several(*commands, cwd=workspace, env=environment_with(draggan.folder, *SHIMS))
     for (code, out, err), (arguments, words) in zip(found, ERRORS):
