@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple, Union
 
+from squeeze_patch.checkpoints.checksums import is_sha256
 from squeeze_patch.checks.catalogue import BY_NAME, CHECKS, GROUPS, Check, Setting
 from squeeze_patch.errors import ConfigError
 
@@ -31,11 +32,12 @@ class Recipe:
     Attributes:
         factory: "package.module:function", imported from the configuration's folder, or, in Python, the function; it
             returns a generator, or a dict {"G": ..., "G_ema": ...} of several.
-        checkpoint: a file instead; or, with a factory, what is loaded into the generator that the factory returns
-            (`squeeze_patch.load`).
+        checkpoint: a file, or its address, instead; or, with a factory, what is loaded into the generator that the
+            factory returns (`squeeze_patch.load`).
+        sha256: of the checkpoint, "" = any. An address with it is downloaded once.
         key: which network of a checkpoint, "" = all generators in it.
         trust: whether code in the checkpoint may be run.
-        host: folder of the host's checkout, where the checkpoint needs its modules.
+        host: folder of the host's checkout, where the checkpoint, or the factory, needs its modules.
     """
 
     factory: Union[str, Callable[[], Any]] = ""
@@ -43,6 +45,7 @@ class Recipe:
     key: str = ""
     trust: bool = False
     host: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,8 @@ def _source(data: Any, where: str) -> Recipe:
     source = Recipe(**{name: _value(value, defaults[name], f"{where} {name}") for name, value in table.items()})
     if not (source.factory or source.checkpoint):
         raise ConfigError(f'{where} needs a factory ("package.module:function") or a checkpoint (a file)')
+    if source.sha256 and not (source.checkpoint and is_sha256(source.sha256)):
+        raise ConfigError(f"{where} sha256 is of a checkpoint, and has 64 hexadecimal digits, as sha256sum prints them")
     if isinstance(source.factory, str) and source.factory and not FACTORY.fullmatch(source.factory):
         raise ConfigError(f'{where} factory has to be "package.module:function", not {source.factory!r}')
     return source

@@ -18,7 +18,7 @@ from squeeze_patch.adapters import locate
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.checks.answers import Answer, Context, holds, short, skipped
 from squeeze_patch.checks.fixed_inputs import fixed_latents
-from squeeze_patch.checks.subjects import Subject, code_is_checked, tensors_of
+from squeeze_patch.checks.subjects import Subject, code_is_checked, is_of_states, tensors_of
 from squeeze_patch.sampling import draw, evaluation
 from squeeze_patch.surgery.status import status_of_part
 
@@ -89,6 +89,8 @@ def without_squeeze_patch(subject: Subject, context: Context, settings: Mapping[
     """A pickle makes the same images in a process that has the repository, and not squeeze_patch."""
     if subject.found.adapter.pickles is None:
         return skipped(f"files of the family {subject.found.adapter.name} hold state dicts, no pickled generators")
+    if is_of_states(context.config, subject):
+        return skipped("the file holds a state dict, no pickled generator")
     if not code_is_checked(context.config):
         return skipped("the file is read without running its code", "trust = true in [generator] runs it")
     inputs, expected = _call_of(subject)

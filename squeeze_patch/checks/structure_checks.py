@@ -190,7 +190,8 @@ def _channels(block: torch.nn.Module, width: int) -> torch.Tensor:
         of_inputs = p.dim() > 1 and p.shape[1] == width and p.shape[0] != width
         found = p.reshape(width, -1) if of_outputs else p.transpose(0, 1).reshape(width, -1) if of_inputs else None
         if found is not None:
-            centred = found - found.mean(dim=0, keepdim=True)
+            # a single channel is its own mean
+            centred = found - found.mean(dim=0, keepdim=True) if width > 1 else found
             rows.append(centred / centred.norm().clamp(min=1e-30))
     stacked = torch.cat(rows, dim=1) if rows else torch.eye(width)
     return torch.nn.functional.normalize(stacked, dim=1)

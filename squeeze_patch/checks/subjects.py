@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 
 from squeeze_patch.adapters import locate, reference_name, role_of
 from squeeze_patch.adapters.located import Located
+from squeeze_patch.checkpoints.addresses import is_url
+from squeeze_patch.checkpoints.checksums import check_sum, sha256_of
+from squeeze_patch.checkpoints.downloads import fetch
 from squeeze_patch.checkpoints.generators import generators, load_generator
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.load import load
-from squeeze_patch.checkpoints.pickles import host_path
+from squeeze_patch.checkpoints.pickles import host_path, is_checkout
+from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checks.config import CheckConfig, Recipe
 from squeeze_patch.errors import CheckpointError, ConfigError, UnsupportedModelError
 from squeeze_patch.evaluation.devices import device_named
@@ -56,19 +61,46 @@ class Subject:
 @contextlib.contextmanager
 def importable(config: CheckConfig) -> Iterator[None]:
     """The modules of the repository, and of the hosts that the configuration names, for the length of a block. What the
-    repository's own modules add to the path stays there, as they do themselves."""
-    own = [folder for folder in [str(config.folder)] if folder not in sys.path]
+    repository's own modules add to the path stays there, as they do themselves.
+
+    Raises:
+        ConfigError: a host's folder is not there, or is none that the files need.
+    """
+    checkouts, plain = _hosts(config)
+    own = [path for path in [str(config.folder)] if path not in sys.path]
     sys.path[:0] = own
-    hosts = [source.host for source in (config.generator, config.dense) if source is not None and source.host]
+    behind = sys.path.index(str(config.folder)) + 1  # what the repository has of its own comes first
+    sys.path[behind:behind] = plain
     try:
         with contextlib.ExitStack() as stack:
-            for host in hosts:
-                stack.enter_context(host_path(config.folder / host))
+            for where, folder in checkouts:
+                try:
+                    stack.enter_context(host_path(folder))
+                except CheckpointError as error:
+                    raise ConfigError(f"{where} host: {_in_words_of_files(str(error))}") from error
             yield
     finally:
-        for folder in own:
+        for path in [*own, *plain]:
             with contextlib.suppress(ValueError):  # somebody has taken it away
-                sys.path.remove(folder)
+                sys.path.remove(path)
+
+
+def _hosts(config: CheckConfig) -> Tuple[List[Tuple[str, Path]], List[str]]:
+    """The hosts that pickles need, with where they are named; and those of factories, of families whose files need no
+    module of theirs, as entries for the path."""
+    checkouts: List[Tuple[str, Path]] = []
+    plain: List[str] = []
+    for where, source in {"[generator]": config.generator, "[dense]": config.dense}.items():
+        if source is None or not source.host:
+            continue
+        folder = config.folder / source.host
+        if not folder.is_dir():
+            raise ConfigError(f"{where} host: {folder}: there is no such folder")
+        if not source.factory or is_checkout(folder):
+            checkouts.append((where, folder))
+        elif str(folder.resolve()) not in (*sys.path, *plain):
+            plain.append(str(folder.resolve()))
+    return checkouts, plain
 
 
 def make_subjects(config: CheckConfig) -> Dict[str, Subject]:
@@ -136,7 +168,7 @@ def _from_factory(config: CheckConfig, source: Recipe, where: str) -> Dict[str, 
             '(torch.nn.Module), or a dict of some: {"G": ..., "G_ema": ...}'
         )
     if source.checkpoint:
-        path = config.folder / source.checkpoint
+        path = _file_of(config, source)
         for name, G in several.items():
             load(G, path, entry=name or source.key or None, trust=source.trust)
     return {str(name): G for name, G in several.items()}
@@ -159,13 +191,29 @@ def _function(name: str, where: str) -> Any:
 
 
 def _from_file(config: CheckConfig, source: Recipe) -> Dict[str, torch.nn.Module]:
-    path = config.folder / source.checkpoint
+    path = _file_of(config, source)
     if source.key:
         return {source.key: load_generator(path, source.key, trust=source.trust)}
     found = generators(read(path, trust=source.trust))
     if not found:
         return {"": load_generator(path, trust=source.trust)}
     return {name: one.root for name, one in found.items()}
+
+
+def _file_of(config: CheckConfig, source: Recipe) -> Path:
+    """The checkpoint as a file here; raises `CheckpointError` where it is not to be had."""
+    if is_url(source.checkpoint):
+        return _download(source.checkpoint, source.sha256 or None)
+    path = config.folder / source.checkpoint
+    if source.sha256 and path.is_file():
+        check_sum(sha256_of(path), source.sha256.lower(), str(path))
+    return path
+
+
+@functools.cache
+def _download(address: str, sha256: Optional[str]) -> Path:
+    """Once a process: generators are made anew many times, and have to be of one file."""
+    return fetch(address, sha256=sha256)
 
 
 def _subject(name: str, G: torch.nn.Module) -> Subject:
@@ -194,6 +242,14 @@ def kinds_of(root: torch.nn.Module) -> Dict[str, str]:
 def code_is_checked(config: CheckConfig) -> bool:
     """Whether the repository's own classes run: a file that is read without trust runs as classes of ours."""
     return bool(config.generator.factory) or config.generator.trust
+
+
+def is_of_states(config: CheckConfig, subject: Subject) -> bool:
+    """Whether the generator was made of a file's tensors alone, and so is of a class of ours, trusted or not."""
+    source = config.generator
+    if source.factory or type(subject.root).__module__.split(".")[0] != "squeeze_patch":
+        return False
+    return isinstance(read(_file_of(config, source), trust=False), Archive)
 
 
 def relative_to(config: CheckConfig, path: Path) -> str:
