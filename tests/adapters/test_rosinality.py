@@ -12,6 +12,7 @@ import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.initialization import simulation
 from squeeze_patch.initialization.from_weights import starts_from_weights
+from squeeze_patch.initialization.observation import Observation
 from squeeze_patch.planning.shapes import squeezed_to
 from squeeze_patch.testing import float_error, trained
 from tests.helpers import transplant
@@ -107,9 +108,8 @@ def test_starts_are_those_of_the_nvidia_family(draggan: Host) -> None:
         for G in (theirs, ours):
             found = locate(G)
             specs = found.specs
-            blocks = found.dense_blocks()
             shapes = {spec.name: squeezed_to(spec, spec.channels // 2) for spec in specs}
-            made = starts_from_weights(blocks, shapes, lambda n, found=found: found.sample_w(n, 0))
+            made = starts_from_weights(Observation(found, seed=0), shapes)
             starts.append(list(made.values()))
     for a, b in zip(*starts):
         assert torch.equal(a.kept.outputs, b.kept.outputs)

@@ -118,6 +118,20 @@ def test_training_from_scratch(name: str) -> None:
         assert row != "squeezed" or ratio in Page("docs/training.md").text
 
 
+def test_allocated_starts() -> None:
+    found = results("allocated.json")["starts"]
+    for reduction, label in {"0.121": "12.1 %", "0.25": "25 %", "0.5": "50 %"}.items():
+        cells = []
+        for method in ("squeeze", "narrow"):
+            pairs = [starts for case, starts in found.items() if case.endswith(f"| {reduction} | {method}")]
+            both = [(s["uniform"][0], s["spectral"][0]) for s in pairs if s["uniform"] is not None]
+            ahead = [allocated - uniform for uniform, allocated in both]
+            reached = "" if len(both) == len(pairs) == 12 else f" ({len(both)} of {len(pairs)})"
+            means = statistics.fmean(u for u, _ in both), statistics.fmean(s["spectral"][0] for s in pairs)
+            cells += [f"{means[0]:.1f}{reached}", f"{means[1]:.1f}", f"{min(ahead):+.1f} to {max(ahead):+.1f}"]
+        assert f"| {label} | {' | '.join(cells)} |" in PAGE.text
+
+
 def quartiles(found: Dict[str, float]) -> str:
     return "{median:.2f} ({lower:.2f} to {upper:.2f})".format(**found)
 
