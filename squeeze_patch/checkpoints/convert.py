@@ -215,7 +215,7 @@ def convert_file(
     one_object = ((name, other) for name in names if name not in found for other in order)
     aliases = {str(name): other for name, other in one_object if data[name] is found[other].root}
     changed = {*found, *optimisers, *aliases}
-    others = tuple(str(name) or "other tensors" for name in names if name not in changed and _is_something(data[name]))
+    others = tuple(_told(name, found) for name in names if name not in changed and _is_something(data[name]))
     left = (*(name for name in order[1:] if form), *(optimisers if form else ()), *(others if form else ()))
     return Conversion(
         source=source,
@@ -233,6 +233,12 @@ def convert_file(
         aliases={} if form else aliases,
         timing=timing,
     )
+
+
+def _told(name: Any, found: Mapping[str, Located]) -> str:
+    """An entry that is carried over: of one that holds generators, what else is in it."""
+    holds = any(generator.startswith(f"{name}.") for generator in found)
+    return f"the rest of {name}" if holds else str(name) or "other tensors"
 
 
 def _is_something(value: Any) -> bool:

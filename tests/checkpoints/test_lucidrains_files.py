@@ -33,7 +33,7 @@ def test_convert_does_what_apply_does(lucidrains: LucidrainsHost, tmp_path: Path
     result = convert(source, tmp_path / "squeezed.pt", ratio=2, init=init)
     assert result.generators == ("GAN.GE", "GAN.G")
     assert result.shared_channels
-    assert result.carried == ("GAN", "version")
+    assert result.carried == ("the rest of GAN", "version")
     assert same(torch.load(source, weights_only=True)["GAN"], dense["GAN"])  # the source is left as it was
 
     squeeze_patch.apply(gan, ratio=2, init=init)
