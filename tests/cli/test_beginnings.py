@@ -13,7 +13,7 @@ import pytest
 
 from squeeze_patch.cli import log_lines, main
 from squeeze_patch.cli.log_lines import LONG, LogLines
-from squeeze_patch.initialization import calibrated
+from squeeze_patch.initialization import observation
 from tests.helpers import ROOT, cli
 from tests.processes import command_runner
 
@@ -51,7 +51,7 @@ def test_large_generators_take_long(snapshot: Path, monkeypatch: pytest.MonkeyPa
     """And commands say so at once; of small ones nothing is said."""
     target, plan = snapshot.with_name("squeezed.pkl"), ("plan", snapshot, "--trust")
     assert cli(*plan)[2] == ""
-    monkeypatch.setattr(calibrated, "SMALL", 0)
+    monkeypatch.setattr(observation, "SMALL", 0)
     assert cli(*plan)[2] == f"planning: {LONG}\n"
     for wish in ((), ("--ratio", "2")):
         convert = ("convert", snapshot, target, "--trust", "--force", *wish)

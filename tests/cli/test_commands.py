@@ -278,7 +278,7 @@ def test_a_plan_in_a_file_is_a_request(command: str, tmp_path: Path) -> None:
     assert (code, "bad.json: " in err, "plan --json prints" in err) == (2, True, True)
     code, _, err = cli(command, tmp_path / "dense.pkl", *options[command], *plan_file, "--ratio", 2)
     assert code == 2
-    assert "give a plan, or a reduction" in err
+    assert "--ratio and --plan both say how far to squeeze" in err
 
 
 def test_quiet_commands_print_nothing(snapshot: Path, tmp_path: Path) -> None:
