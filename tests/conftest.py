@@ -31,6 +31,16 @@ def _settled() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def _threads_stay() -> Iterator[None]:
+    """A test that leaves more of them behind makes all that follow it slow."""
+    before = torch.get_num_threads()
+    yield
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert after == before, f"torch had {before} threads, and is left with {after}"
+
+
 @pytest.fixture(params=[*HOSTS, *FORKS, *FLAT_HOSTS, LUCIDRAINS.name])
 def any_host(request: pytest.FixtureRequest) -> Iterator[hosts.Host]:
     """Every host at hand, of every family, one after another, its modules importable during the test."""
