@@ -16,7 +16,11 @@ from tests.docs.pages import ROOT, Page
 PAGE = Page("docs/benchmarks.md")
 README = Page("README.md")
 STUDIES = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
-DISTILLED = {"16x16 digits": "distillation-mnist16.json", "the demo's 32x32 digits": "distillation-demo.json"}
+DISTILLED = {
+    "16x16 digits": "distillation-mnist16.json",
+    "the demo's 32x32 digits": "distillation-demo.json",
+    "CIFAR-10 at 32x32": "distillation-cifar32.json",
+}
 
 
 def results(name: str) -> Dict[str, Any]:
