@@ -276,6 +276,8 @@ def test_cifar_on_a_gpu() -> None:
     assert f"over ratio 1.5: {paired(frechet[ours], frechet['squeezed'], '180')}" in text
     ratios = (paired(each[ours], each[other], "180") for each in (sliced, recall) for other in (dense, narrowed))
     assert "distance says {} and {}, recall {} and {}, precision".format(*ratios) in text
+    kid = [paired(stored["kid"][ours], stored["kid"][other], "end") for other in (dense, narrowed, "squeezed")]
+    assert "is {} of dense, {} of narrowed and {} of ratio 1.5".format(*kid) in text
     training = " ".join(Page("docs/training.md").text.split())
     for said in (README.text, training):
         assert paired(frechet[ours], frechet[dense], "180").replace("(", "(95 % interval ") in said
