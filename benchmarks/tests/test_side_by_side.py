@@ -105,7 +105,7 @@ def test_a_training_out_of_time_goes_on_from_its_last_step(
 
 def test_a_device_that_is_not_there(quality_command: Callable[..., Result], tmp_path: Path) -> None:
     if torch.cuda.is_available():
-        pytest.skip("it is there")
+        pytest.skip("a GPU is there, and this is about machines without one")
     result = quality_command(tmp_path / "out", "--device", "cuda")
     assert result.exit_code == 2
     assert "device cuda cannot be used" in result.stderr

@@ -36,7 +36,7 @@ def host_words(arguments: Sequence[str], command: str) -> List[str]:
         while words and _HARMLESS.fullmatch(words[0]):
             words = words[1:]
     launched = by_python and words[:1] == ["-m"] and words[1:2] and words[1] in _LAUNCHING_MODULES
-    if launched or (words and Path(words[0]).stem in _LAUNCHERS):
+    if launched or (words and Path(words[0]).name.removesuffix(".exe") in _LAUNCHERS):  # accelerate.py is a script
         raise SqueezeError(
             f"{' '.join(arguments[:3] if launched else arguments[:1])} starts a script in several processes; it comes "
             f"first: torchrun --nproc_per_node=2 -m squeeze_patch {command} -- script.py ..."

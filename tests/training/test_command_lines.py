@@ -18,9 +18,14 @@ def test_python_in_front_of_the_script_is_passed_over(before: List[str]) -> None
     assert host_words([*before, "train.py", "-u", "python"], "train") == ["train.py", "-u", "python"]
 
 
+def test_a_script_may_be_called_as_a_launcher_is() -> None:
+    assert host_words(["accelerate.py", "--x"], "run") == ["accelerate.py", "--x"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["torchrun.exe", "train.py"], "torchrun.exe starts a script in several processes"),
         (["torchrun", "train.py"], "torchrun starts a script in several processes; it comes first: torchrun "),
         (["python", "-m", "torch.distributed.launch", "train.py"], "python -m torch.distributed.launch starts"),
         (["python", "-W", "ignore", "train.py"], "not -W: squeeze-patch run -- script.py"),
