@@ -14,11 +14,14 @@ import torch
 
 from squeeze_patch.adapters import search
 from squeeze_patch.adapters.located import Located
+from squeeze_patch.checkpoints.addresses import is_url, redacted
 from squeeze_patch.checkpoints.bodies import find_bodies
+from squeeze_patch.checkpoints.downloads import fetch
 from squeeze_patch.checkpoints.safe_tensors import is_tensor_file, read_tensors
 from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.errors import CheckpointError, PlanError, ScriptError, SqueezeError
+from squeeze_patch.planning.planner import is_meant
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.apply import apply_request
@@ -29,15 +32,22 @@ from squeeze_patch.training.families import families
 
 #: options of scripts for the size of the generator that they build
 _SIZE_OPTION = re.compile(r"--?(image_?|img_?)?(size|res|resolution)")
+#: for the file that they load; a host that takes addresses there takes a path as well
+_FILE_OPTION = re.compile(r"--?\w*(ckpt|checkpoint|resume|weights)\w*")
 
 
 @dataclass(frozen=True)
 class SqueezedSource:
-    """A squeezed generator among a script's files: how it is squeezed, and {resolution: channels} when it was dense."""
+    """A squeezed generator among a script's files, and how it is squeezed."""
 
     path: Path
     plan: Plan
-    channels: Mapping[int, int]
+    found: Located
+
+    @property
+    def channels(self) -> Mapping[int, int]:
+        """{resolution: channels} when it was dense."""
+        return _channels(self.found)
 
     def difference(self, built: Mapping[int, int], arguments: Sequence[str]) -> Optional[str]:
         """How the generator of these channels, which the script ``arguments[0]`` has built, differs from the file's in
@@ -73,7 +83,8 @@ def run(
     they are built, before the script makes optimisers or loads weights; its own loading then meets the file's shapes.
 
     Args:
-        arguments: the script and its own options; ``python`` in front of it is passed over.
+        arguments: the script and its own options; ``python`` in front of it is passed over. What is behind the address
+            of a checkpoint (``--ckpt https://...``) is downloaded, and the script is given the file.
         reduction, ratio, multiply_adds, method: as for `squeeze_patch.apply`.
         say: prints one line.
 
@@ -92,11 +103,12 @@ def run(
     request = Request(
         reduction, ratio, method=method, multiply_adds=multiply_adds
     )  # a wrong one stops here, before the script begins its work
+    arguments = _downloaded(arguments, say)
     file = _squeezed_file(arguments[1:])
-    if file is not None and not request.is_default:
+    if file is not None and not (request.is_default or is_meant(request, file.found, file.plan)):
         raise PlanError(
-            "the script's own file says how its generator is squeezed; leave --ratio, --reduction, --budget and "
-            "--method out"
+            f"{file.path} is squeezed in another way than asked for ({file.plan}); leave --ratio, --reduction, "
+            "--budget and --method out to go on with it, or start from a dense file"
         )
     differences: List[str] = []
 
@@ -130,6 +142,19 @@ def run(
         raise
 
 
+def _downloaded(arguments: Sequence[str], say: Say) -> List[str]:
+    """A command, with the paths of downloads for the addresses of checkpoints in it."""
+    words = list(arguments[:1])
+    for before, word in zip(arguments, arguments[1:]):
+        option, equals, value = word.partition("=") if word.startswith("-") else (before, "", word)
+        if is_url(value) and _FILE_OPTION.fullmatch(option):
+            path = fetch(value)
+            say(f"squeeze_patch: {redacted(value)} is given to {Path(arguments[0]).name} as {path}")
+            word = f"{option}{equals}{path}" if equals else str(path)
+        words.append(word)
+    return words
+
+
 def _channels(found: Located) -> Mapping[int, int]:
     return {spec.resolution: spec.channels for spec in found.specs}
 
@@ -158,7 +183,7 @@ def _squeezed_file(arguments: Sequence[str]) -> Optional[SqueezedSource]:
             continue  # a data set, or a checkpoint of another kind: squeezed files hold tensors and plain values
         bodies = [found.body for found in find_bodies(data, f"{path}: ").values()]
         plans = [(body, status(body).plan) for body in bodies]
-        found = [SqueezedSource(path, plan, _channels(search(body).reference)) for body, plan in plans if plan]
+        found = [SqueezedSource(path, plan, search(body).reference) for body, plan in plans if plan]
         if bodies and not found:
             raise CheckpointError(
                 f"{path}: its generators are dense; squeeze-patch convert makes a squeezed file of it"

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import squeeze_patch
+from squeeze_patch.adapters import search
 from squeeze_patch.checkpoints.bodies import stand_in
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.state_dicts import read_entries
@@ -19,6 +20,7 @@ from squeeze_patch.training.run import SqueezedSource, run
 from tests.helpers import FLAT_HOSTS, GENERATE_SCRIPT, script_environment
 from tests.hosts.flat import FlatHost, optimiser_step
 from tests.processes import python
+from tests.servers import FileServer, file
 
 ODD_SCRIPT = """
 import argparse, torch
@@ -72,11 +74,31 @@ def test_run_a_script(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.
     for arguments, wish, match in (
         (["script.py", "--ckpt=dense.pt"], {}, "its generators are dense"),
         (["script.py", "--ckpt", "squeezed.pt"], {"ratio": 2}, "leave --ratio, --reduction, --budget and --method out"),
+        (["script.py", "--ckpt", "https://host name/squeezed.pt"], {}, "an address has no spaces"),
         (["other.py"], {}, "there is no such script"),
         (["python", "other.py"], {}, "other.py: there is no such script"),
     ):
         with pytest.raises(squeeze_patch.SqueezeError, match=match):
             run(arguments, **wish)  # type: ignore[arg-type]
+
+
+def test_the_same_wish_again_and_an_address(rosinality: FlatHost, tmp_path: Path, server: FileServer) -> None:
+    """A command that trained from scratch goes on with its own snapshot, wherever that lies."""
+    (tmp_path / "model.py").write_text("from stylegan2.model import Generator\n")
+    (tmp_path / "odd.py").write_text(ODD_SCRIPT)
+    from stylegan2.model import Generator
+
+    torch.save({"g_ema": trained(Generator(8, 64, 2)).state_dict()}, tmp_path / "dense.pt")
+    convert(tmp_path / "dense.pt", tmp_path / "squeezed.pt", ratio=4, init="weights")
+    address = server.says("/squeezed.pt", file((tmp_path / "squeezed.pt").read_bytes()))
+    for source in (["--ckpt", "squeezed.pt"], ["--ckpt", address], [f"--ckpt={address}"]):
+        done = run_script(tmp_path, rosinality, "--ratio", "4", "--", "odd.py", *source, "--size", "8")
+        assert done.returncode == 0, done.stderr
+        assert "squeeze_patch: squeezed: 2 of 2 blocks" in done.stderr
+        assert (f"{address} is given to odd.py as " in done.stderr) == (len(source) == 1 or source[1] == address)
+    done = run_script(tmp_path, rosinality, "--ratio", "2", "--", "odd.py", "--ckpt", "squeezed.pt", "--size", "8")
+    assert done.returncode == 2
+    assert "squeezed.pt is squeezed in another way than asked for (" in done.stderr
 
 
 #: of a script whose generator has another size than the file's
@@ -108,7 +130,8 @@ def test_a_script_that_does_not_fit_the_file(rosinality: FlatHost, tmp_path: Pat
             words[0].isdigit()
         )
         assert ("of state_dict" in said or "loading state_dict" in said) == ("RuntimeError" in said)
-    source = SqueezedSource(Path("a.pt"), squeeze_patch.plan(Generator(8, 64, 2)), {4: 512, 8: 512})
+    G = Generator(8, 64, 2)
+    source = SqueezedSource(Path("a.pt"), squeeze_patch.plan(G), search(G).reference)
     assert source.difference({4: 512, 8: 512}, ["generate.py"]) is None
     found = source.difference({4: 512, 8: 256}, ["generate.py"])
     assert found is not None
