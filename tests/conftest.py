@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import signal
 from pathlib import Path
 from typing import Iterator
 
@@ -20,6 +21,8 @@ from tests.servers import FileServer, TestClock, file_server
 
 # A machine with CUDA's compiler and no GPU: torch would say so in every process, on stderr, which tests read
 os.environ.update(CUDA_HOME="", CUDA_PATH="")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job that a shell started behind "&"; children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # networks this small gain nothing from more; on a busy machine more of them cost tenfold
 
 

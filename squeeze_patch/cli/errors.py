@@ -34,8 +34,14 @@ class Command(click.Command):
         except Exception as error:
             if debug:
                 raise
-            click.echo(f"Error: {one_line(error)}", err=True)
+            click.echo(f"Error: {self._with_options(one_line(error))}", err=True)
             sys.exit(EXIT_ERROR)
+
+    def _with_options(self, text: str) -> str:
+        """The library speaks of its arguments ("learning_rate has to be above 0"), users of options (--lr)."""
+        name, wanted, rest = text.partition(" has to be ")
+        option = next((each for each in self.params if each.name == name and isinstance(each, click.Option)), None)
+        return f"{option.opts[0]}{wanted}{rest}" if option is not None and wanted else text
 
 
 _show_any = warnings.showwarning

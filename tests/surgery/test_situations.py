@@ -135,7 +135,7 @@ def test_parts_of_another_kind(name: str, draggan: Host) -> None:
     assert torch.equal(G(z, c, noise_mode="const"), dense)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")  # of torch, deprecated in one release, to go in another
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_traced_mapping(draggan: Host) -> None:
     G = trained(draggan.generator())
