@@ -133,7 +133,9 @@ def test_changelog() -> None:
     """In the form of keepachangelog.com, every entry with its day, newest first."""
     text = Page("CHANGELOG.md").text
     assert text.startswith("# Changelog\n")
-    assert re.findall(r"^## (.*)$", text, flags=re.MULTILINE)[0] == "[Unreleased]"
+    released = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["date-released"]
+    headings = [head for head in re.findall(r"^## (.*)$", text, flags=re.MULTILINE) if head != "[Unreleased]"]
+    assert headings[0] == f"[{squeeze_patch.__version__}] - {released}"
     groups = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
     assert [group.split("\n", 1)[0] for group in groups] == ["Added", "Changed", "Fixed"]
     for group in groups:
