@@ -13,7 +13,7 @@ import squeeze_patch
 from squeeze_patch.checkpoints.generators import inspect, load_generator
 from squeeze_patch.cli import main
 from squeeze_patch.testing import float_error, trained
-from tests.helpers import same, tensors
+from tests.helpers import RESTRICTED, same, tensors
 from tests.hosts.flat import FlatHost
 
 State = Mapping[str, torch.Tensor]
@@ -66,7 +66,7 @@ def test_found_converted_and_written_back(kind: str, rosinality: FlatHost, tmp_p
     torch.save(make(tensors(G)), dense)
     done = squeeze_patch.convert(dense, squeezed, ratio=2, init="weights")
     assert done.generators == (name,)
-    before, after = torch.load(dense, weights_only=True), torch.load(squeezed, weights_only=True)
+    before, after = torch.load(dense, weights_only=RESTRICTED), torch.load(squeezed, weights_only=RESTRICTED)
     squeeze_patch.apply(G, ratio=2, init="weights")
     assert same(dict(sorted(find(after).items())), dict(sorted(tensors(G).items())))
     rest = [key for key in before if key not in ("state_dict", "model", "g_ema")]
@@ -113,14 +113,14 @@ def test_without_noise(rosinality: FlatHost, tmp_path: Path) -> None:
     dense, squeezed, recovered = (tmp_path / f"{name}.pt" for name in ("dense", "squeezed", "recovered"))
     torch.save({"g_ema": state}, dense)
     squeeze_patch.convert(dense, squeezed, ratio=2, init="weights")
-    after = torch.load(squeezed, weights_only=True)["g_ema"]
+    after = torch.load(squeezed, weights_only=RESTRICTED)["g_ema"]
     assert not any(name.startswith("noises.") for name in after)
     bodies = [load_generator(path, trust=False) for path in (dense, squeezed)]
     assert squeeze_patch.compare(*bodies, samples=8).psnr > 0
     command = ["recover", str(dense), str(squeezed), "--out", str(recovered), "--steps", "2", "--batch", "2"]
     done = CliRunner().invoke(main, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert not any(name.startswith("noises.") for name in torch.load(recovered, weights_only=True)["g_ema"])
+    assert not any(name.startswith("noises.") for name in torch.load(recovered, weights_only=RESTRICTED)["g_ema"])
     host = trained(rosinality.generator(), seed=7)
     noise = host.noises.noise_3.clone()
     squeeze_patch.load(host, squeezed)

@@ -20,7 +20,7 @@ from squeeze_patch.checkpoints.transfer import transfer
 from squeeze_patch.cli import main
 from squeeze_patch.testing import float_error, trained
 from squeeze_patch.testing.shapes_contract import KINDS, plan_of_kind
-from tests.helpers import FLAT_HOSTS
+from tests.helpers import FLAT_HOSTS, RESTRICTED
 from tests.hosts import SHIMS, Host
 from tests.hosts.flat import FlatHost
 from tests.processes import environment_with, python
@@ -61,7 +61,7 @@ def test_there_and_back(draggan: Host, rosinality: FlatHost, tmp_path: Path, wis
     assert done.left == ("D",)
     assert not done.mean_style
     flat = rosinality.generator(w_dim=32)
-    data = torch.load(tmp_path / "network.pt", weights_only=True)
+    data = torch.load(tmp_path / "network.pt", weights_only=RESTRICTED)
     if wish:
         squeeze_patch.load(flat, tmp_path / "network.pt")
     else:

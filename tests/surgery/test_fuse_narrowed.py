@@ -38,5 +38,5 @@ def test_commands(tmp_path: Path) -> None:
     ):
         done = command_runner().invoke(main, arguments)
         assert done.exit_code == 2, done.output
-        assert WORDS in done.output
+        assert WORDS in done.stderr
         assert not Path(target).exists()
