@@ -16,7 +16,7 @@ from squeeze_patch.checkpoints.bodies import stand_in
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.testing import float_error, trained
-from squeeze_patch.training.run import SqueezedSource, run
+from squeeze_patch.training.run import SqueezedSource, _downloaded, run
 from tests.helpers import FLAT_HOSTS, GENERATE_SCRIPT, script_environment
 from tests.hosts.flat import FlatHost, optimiser_step
 from tests.processes import python
@@ -82,7 +82,9 @@ def test_run_a_script(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.
             run(arguments, **wish)  # type: ignore[arg-type]
 
 
-def test_the_same_wish_again_and_an_address(rosinality: FlatHost, tmp_path: Path, server: FileServer) -> None:
+def test_the_same_wish_again_and_an_address(
+    rosinality: FlatHost, tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A command that trained from scratch goes on with its own snapshot, wherever that lies."""
     (tmp_path / "model.py").write_text("from stylegan2.model import Generator\n")
     (tmp_path / "odd.py").write_text(ODD_SCRIPT)
@@ -91,14 +93,16 @@ def test_the_same_wish_again_and_an_address(rosinality: FlatHost, tmp_path: Path
     torch.save({"g_ema": trained(Generator(8, 64, 2)).state_dict()}, tmp_path / "dense.pt")
     convert(tmp_path / "dense.pt", tmp_path / "squeezed.pt", ratio=4, init="weights")
     address = server.says("/squeezed.pt", file((tmp_path / "squeezed.pt").read_bytes()))
-    for source in (["--ckpt", "squeezed.pt"], ["--ckpt", address], [f"--ckpt={address}"]):
-        done = run_script(tmp_path, rosinality, "--ratio", "4", "--", "odd.py", *source, "--size", "8")
-        assert done.returncode == 0, done.stderr
-        assert "squeeze_patch: squeezed: 2 of 2 blocks" in done.stderr
-        assert (f"{address} is given to odd.py as " in done.stderr) == (len(source) == 1 or source[1] == address)
-    done = run_script(tmp_path, rosinality, "--ratio", "2", "--", "odd.py", "--ckpt", "squeezed.pt", "--size", "8")
-    assert done.returncode == 2
-    assert "squeezed.pt is squeezed in another way than asked for (" in done.stderr
+    done = run_script(tmp_path, rosinality, "--ratio", "4", "--", "odd.py", f"--ckpt={address}", "--size", "8")
+    assert done.returncode == 0, done.stderr
+    assert "squeeze_patch: squeezed: 2 of 2 blocks" in done.stderr
+    assert f"{address} is given to odd.py as " in done.stderr
+
+    monkeypatch.chdir(tmp_path)
+    for command in (["odd.py", "--ckpt", "squeezed.pt"], ["odd.py", "--ckpt", address]):
+        with pytest.raises(squeeze_patch.PlanError, match=r"squeezed.pt is squeezed in another way than asked for \("):
+            run(command, ratio=2, say=lambda line: None)
+    assert _downloaded(["odd.py", "--dist-url", address, address], print) == ["odd.py", "--dist-url", address, address]
 
 
 #: of a script whose generator has another size than the file's
