@@ -85,6 +85,11 @@ def listed(words: Iterable[str]) -> str:
     return ", ".join(map(shortened, found[:MOST_WORDS])) + more
 
 
+def shown(value: object) -> str:
+    """A value that may come out of a file, whatever it is, on one line of a message."""
+    return shortened(" ".join(repr(value).split()))
+
+
 def shortened(text: object) -> str:
     """A text that may come out of a file, for a message."""
     whole = str(text)

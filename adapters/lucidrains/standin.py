@@ -86,6 +86,14 @@ class StyleVectorizer(torch.nn.Module):
     def __init__(self, state: State) -> None:
         super().__init__()
         self.net = _tree(_below(state, "net."))
+        width: List[int] = []  # [w_dim], once it is known
+        for name, layer in self.net._modules.items():
+            shapes = {part: list(tensor.shape) for part, tensor in layer.state_dict().items()}  # type: ignore[union-attr]
+            width = width or shapes.get("bias", [])
+            if not name.isdecimal() or len(width) != 1 or shapes != {"weight": width * 2, "bias": width}:
+                raise RuntimeError(f"S.net.{name} is none of the mapping network's linear layers")
+        if self.net._parameters:
+            raise RuntimeError(f"S.net has {', '.join(self.net._parameters)}")
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """[N, w_dim] -> [N, w_dim]."""

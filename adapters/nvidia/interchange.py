@@ -102,6 +102,7 @@ def to_common(root: torch.nn.Module, network: Any) -> Dict[str, torch.Tensor]:
                 own = dict(getattr(block, part).state_dict())
                 found.update({f"{size}.{part}.{to}": own[name] for to, name in _LAYER.items() if name in own})
         if "excite" in block._modules:
+            _check_tensors(block.excite, ("weight", "bias"), f"b{size}.excite")
             found.update({f"{size}.excite.{name}": value for name, value in block.excite.state_dict().items()})
     return {name: tensor.detach().to(device="cpu", dtype=torch.float32) for name, tensor in found.items()}
 

@@ -21,7 +21,7 @@ from squeeze_patch.adapters.nvidia.states import generator_from_state
 from squeeze_patch.adapters.nvidia.tensorflow_names import Variables, discriminator_parts, filters, generator_parts
 from squeeze_patch.adapters.nvidia.tensorflow_options import check_options, number
 from squeeze_patch.adapters.records import Global, Inert, state_of
-from squeeze_patch.errors import UnsupportedModelError
+from squeeze_patch.errors import UnsupportedModelError, shown
 
 NETWORK = Global("dnnlib.tflib.network", "Network")
 #: the version of the pickles' form since StyleGAN2
@@ -216,7 +216,7 @@ def generator(network: Network) -> torch.nn.Module:
     architecture = network.options.get("architecture", "skip")
     if architecture != "skip":
         raise UnsupportedModelError(
-            f"the generator has architecture {architecture!r:.40}; the squeeze connection replaces the image skip "
+            f"the generator has architecture {shown(architecture)}; the squeeze connection replaces the image skip "
             "connection, so only 'skip' can be squeezed (the default)"
         )
     if "mapping/LabelConcat/weight" in network.variables:
@@ -261,7 +261,7 @@ def discriminator_state(network: Network) -> Dict[str, torch.Tensor]:
             raise UnsupportedModelError(f"the discriminator is of {OTHERS[function]} ({function})")
     architecture = network.options.get("architecture", "resnet")
     if architecture not in ("resnet", "skip", "orig"):
-        raise UnsupportedModelError(f"the discriminator has architecture {architecture!r:.40}")
+        raise UnsupportedModelError(f"the discriminator has architecture {shown(architecture)}")
     classes = network.options.get("label_size", 0)
     variables = Variables(network.variables)
     if classes and not variables.has("LabelEmbed"):

@@ -6,7 +6,7 @@ import math
 from typing import Any, Dict, Mapping, Tuple
 
 from squeeze_patch.adapters.records import is_plain
-from squeeze_patch.errors import UnsupportedModelError
+from squeeze_patch.errors import UnsupportedModelError, shown
 
 #: options of how it is trained and called, and of how wide layers are, which shapes say
 _FREE = frozenset(
@@ -75,10 +75,10 @@ def check_options(options: Mapping[str, Any], sizes: Mapping[str, Any]) -> None:
             continue
         if name in sizes and is_plain(value):
             if value is not None and sizes[name] is not None and value != sizes[name]:
-                raise ValueError(f"{name} is {value!r:.40}, where its variables say {sizes[name]!r}")
+                raise ValueError(f"{name} is {shown(value)}, where its variables say {sizes[name]!r}")
         elif not (name in _ALLOWED and is_plain(value) and value in _ALLOWED[name]):
             raise UnsupportedModelError(
-                f"it was made with {name[:40]} = {value!r:.40}, which no StyleGAN2 of the PyTorch hosts knows"
+                f"it was made with {name[:40]} = {shown(value)}, which no StyleGAN2 of the PyTorch hosts knows"
             )
 
 
@@ -86,5 +86,5 @@ def number(options: Mapping[str, Any], name: str, usual: float) -> float:
     """A positive number among the options; ValueError where it is something else."""
     value = options.get(name, usual)
     if not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} is {value!r:.40}")
+        raise ValueError(f"{name} is {shown(value)}")
     return float(value)

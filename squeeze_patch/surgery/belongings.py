@@ -13,6 +13,8 @@ from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Tup
 
 import torch
 
+from squeeze_patch.errors import shown
+
 Module = torch.nn.Module
 
 _OF_TORCH = frozenset(vars(Module()))
@@ -98,7 +100,7 @@ def _attributes(three: Three, internal: Collection[str], carried: List[Tuple[str
         elif name in like and _alike(value, like[name]):
             continue
         elif name in like and name in new and not _alike(like[name], new[name]):
-            yield f"{name} = {value!r}, which depends on the width,"
+            yield f"{name} = {shown(value)}, which depends on the width,"
         elif _keeps_tensors(value):
             yield name
         else:

@@ -8,11 +8,14 @@ import zipfile
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
 
 import squeeze_patch
+from squeeze_patch.adapters.lucidrains.standin import from_state as lucidrains_from_state
+from squeeze_patch.adapters.nvidia.tensorflow_options import check_options
 from squeeze_patch.adapters.rosinality.states import from_state
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.inert import load
@@ -25,7 +28,7 @@ from squeeze_patch.errors import MOST_CHARACTERS, MOST_WORDS
 from squeeze_patch.evaluation.distributions import frechet_distance
 from squeeze_patch.testing import trained
 from tests.corpus import saved, zipped
-from tests.helpers import FLAT_HOSTS, SMALL, same, tensors
+from tests.helpers import FLAT_HOSTS, LUCIDRAINS, SMALL, same, tensors
 from tests.hosts import Host
 
 State = Dict[str, torch.Tensor]
@@ -218,3 +221,45 @@ def test_filters_of_other_sizes(layer: str, full_host: Host, tmp_path: Path) -> 
     with pytest.raises(squeeze_patch.UnsupportedModelError, match="4 x 4"):
         squeeze_patch.apply(G, verify=False)
     assert squeeze_patch.status(G).state == "dense"
+
+
+def linear(name: str) -> State:
+    return {f"S.net.{name}.weight": torch.eye(3), f"S.net.{name}.bias": torch.ones(3)}
+
+
+MAPPINGS: Dict[str, Callable[[State], Any]] = {
+    "S.net.0 is none": lambda state: state.pop("S.net.0.bias"),
+    "S.net.2 is none": lambda state: state.update({"S.net.2.scale": torch.ones(1)}),
+    "S.net.first is none": lambda state: state.update(linear("first")),
+    "S.net.4 is none": lambda state: state.update(linear("4")),
+    "S.net.0 is none of": lambda state: state.update({"S.net.0.bias": torch.tensor(1.0)}),
+    "S.net has slope": lambda state: state.update({"S.net.slope": torch.ones(1)}),
+}
+
+
+@pytest.mark.parametrize("words", MAPPINGS)
+def test_mapping_networks_of_other_layers(words: str) -> None:
+    """What runs here are the host's linear layers; whatever else a file has would be left out of its images."""
+    with LUCIDRAINS.active():
+        state = LUCIDRAINS.generator().state_dict()
+    assert lucidrains_from_state(state) is not None
+    MAPPINGS[words](state)
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match=words):
+        lucidrains_from_state(state)
+
+
+def test_an_excite_without_a_bias(full_host: Host, tmp_path: Path) -> None:
+    G = squeeze_patch.apply(trained(full_host.generator(**SMALL)), ratio=2, init="weights", keep_original=False)
+    del G.synthesis.b4.excite.bias
+    (tmp_path / "G.pkl").write_bytes(pickle.dumps({"G_ema": G}))
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match="b4.excite has no bias"):
+        transfer(tmp_path / "G.pkl", tmp_path / "flat.pt", "rosinality")
+
+
+def test_options_that_are_no_words() -> None:
+    """Such as arrays, whose own words take several lines."""
+    for options in ({"mapping_layers": np.zeros([9, 9])}, {"unknown": "two\nlines" * 100}):
+        with pytest.raises(squeeze_patch.UnsupportedModelError, match="which no StyleGAN2") as found:
+            check_options(options, {"mapping_layers": 8})
+        assert len(str(found.value).splitlines()) == 1
+        assert len(str(found.value)) < 2 * MOST_CHARACTERS
