@@ -54,13 +54,20 @@ def ask(address: str, arguments: Sequence[str], cwd: str, env: Mapping[str, str]
                 raise
 
 
-def serve(address: str, module: str) -> List[str]:
+def threads() -> int:
+    """Of this process, as far as the system tells."""
+    return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 1
+
+
+def serve(address: str, module: str, more: str = "torch._dynamo") -> List[str]:
     """Import a module, and what torch imports with the first step of an optimiser, and answer `ask` until the end of
     the input; returns in the processes that are asked for, with their arguments."""
     own = folders(os.environ)
     importlib.import_module(module)
-    if importlib.util.find_spec("torch._dynamo"):
-        importlib.import_module("torch._dynamo")
+    if more and importlib.util.find_spec(more):
+        importlib.import_module(more)
+        if threads() > 1:  # as with torch 2.4: what it holds when a process is forked is never let go in there
+            os.execv(sys.executable, [sys.executable, __file__, "serve", address, module, ""])
     gc.freeze()
     paths = [path for path in sys.path[1:] if path not in own]
     with socket.socket(socket.AF_UNIX) as listening:
