@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+import pytest
 import torch
 
 import squeeze_patch
@@ -26,6 +27,8 @@ from tests.processes import command_runner, environment_with, python
 
 #: how tests read their own files of tensors and plans: torch 1.13's restricted loader refuses every float
 RESTRICTED = not torch.__version__.startswith("1.")
+#: of torch 2.0 alone, whose restricted loader uses what it warns of
+TYPED = pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
 #: of the repository
 ROOT = Path(__file__).parent.parent
 HOSTS = {host.name: host for host in hosts.nvidia_hosts()}

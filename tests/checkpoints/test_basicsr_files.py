@@ -20,7 +20,7 @@ from squeeze_patch.checkpoints.state_dicts import read_entries
 from squeeze_patch.checkpoints.transfer import transfer
 from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.testing import AdapterContract, float_error, trained
-from tests.helpers import FLAT_HOSTS, RESTRICTED, check_images, cli
+from tests.helpers import FLAT_HOSTS, RESTRICTED, TYPED, check_images, cli
 from tests.hosts import Host
 from tests.hosts.flat import FlatHost
 
@@ -153,6 +153,7 @@ def test_one_entry_alone(host: FlatHost, tmp_path: Path) -> None:
     assert "PSNR                     equal" in out
 
 
+@TYPED
 @pytest.mark.parametrize("name", ["draggan-rosinality", "basicsr", "gfpgan"])
 def test_a_file_that_is_a_state_dict(name: str, tmp_path: Path) -> None:
     """Bare, as torch.save(G.state_dict(), ...) writes it; it stays one."""
@@ -212,6 +213,7 @@ def test_recover(host: FlatHost, tmp_path: Path) -> None:
     assert near > far + 1.7  # half of the 3.5 dB (basicsr) and 4.1 dB (gfpgan) that these 40 steps gain
 
 
+@TYPED
 @pytest.mark.parametrize("ratio", [None, 2])
 def test_to_other_families(draggan: Host, basicsr: FlatHost, tmp_path: Path, ratio: Any) -> None:
     """Dense and squeezed: equal images but for rounding, in their hosts' classes."""

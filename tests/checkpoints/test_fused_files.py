@@ -13,7 +13,7 @@ from squeeze_patch.checkpoints.fused_files import fuse_file, holds_squeezed
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.errors import CheckpointError, StateError
 from squeeze_patch.testing import float_error
-from tests.helpers import FLAT_HOSTS, cli, run_in_host, write_checkpoint
+from tests.helpers import FLAT_HOSTS, TYPED, cli, run_in_host, write_checkpoint
 from tests.hosts import Host
 
 #: in a process without squeeze_patch: loads a file as its host does, writes what its blocks say and an image
@@ -39,6 +39,7 @@ def dense(host: Host, tmp_path: Path) -> Path:
     return tmp_path / "dense.pkl"
 
 
+@TYPED
 @pytest.mark.parametrize("trust", [False, True])
 def test_fused_in_the_untouched_host(trust: bool, dense: Path, host: Host, tmp_path: Path) -> None:
     """Read with and without running the file; the images are those of the unfused file."""
