@@ -85,10 +85,12 @@ def _run_mapping(mapping: Any, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor
         with torch.no_grad():
             w = mapping(z, c)
     except Exception as error:
+        other = {str(p.dtype).split(".")[1] for module in modules for p in module.parameters()} - {"float32"}
+        dtypes = f"Its parameters are {', '.join(sorted(other))}: call G.float() first. " if other else ""
         raise UnsupportedModelError(
             f"the mapping network ({type(mapping).__name__}) does not run on latents [n, {z.shape[1]}] and classes "
-            f"[n, {c.shape[1]}]: {type(error).__name__}: {error}. Without styles there is no trained start; use "
-            "init='random' and train"
+            f"[n, {c.shape[1]}]: {type(error).__name__}: {error}. {dtypes}Without styles there is no trained start; "
+            "use init='random' and train"
         ) from error
     finally:
         for module, flag in flags:

@@ -24,7 +24,7 @@ from squeeze_patch.checkpoints.stored import StoredFile
 from squeeze_patch.checkpoints.targets import check_space, check_target, refuse_relative
 from squeeze_patch.errors import CheckpointError, SqueezeError
 from squeeze_patch.initialization.observation import Observation
-from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_init
+from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_init, check_seed
 from squeeze_patch.planning.cost import Report, report
 from squeeze_patch.planning.kept import recorded
 from squeeze_patch.planning.milliseconds import Timing
@@ -166,6 +166,7 @@ def convert_file(
     """As `convert`."""
     source, target = Path(source), Path(target)
     check_init(init)
+    check_seed(seed)
     named = "safetensors" if is_named_so(target) else None
     if named is not None and form not in (None, named):
         raise CheckpointError(f"{target}: a file of this name is one of safetensors, not of {form}; name another one")

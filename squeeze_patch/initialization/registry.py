@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Callable, Dict, Mapping, Optional
 
@@ -46,6 +47,12 @@ def check_init(init: str) -> None:
     """Raise `PlanError` where there is no such start."""
     if not (isinstance(init, str) and init in INITS):
         raise PlanError(f"init has to be one of {', '.join(INITS)}, not {init!r}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise `PlanError` where torch takes no such seed."""
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not -(1 << 63) <= seed < 1 << 64:
+        raise PlanError(f"seed has to be a whole number of at most 64 bits, not {seed!r}")
 
 
 def check_finite(found: Located) -> None:

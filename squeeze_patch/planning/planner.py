@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 from dataclasses import replace
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -13,12 +14,12 @@ from squeeze_patch.adapters.content import BlockShape
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import PlanError, StateError, UnsupportedModelError
 from squeeze_patch.initialization.observation import Observation
-from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_finite, check_init
+from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_finite, check_init, check_seed
 from squeeze_patch.planning.milliseconds import Timing, plan_within
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import dense_parameters, plan_of_blocks
-from squeeze_patch.planning.solver import goal_of, solve
+from squeeze_patch.planning.solver import goal_of, is_nearest, is_of_ratio, solve
 from squeeze_patch.planning.spectral import allocate_spectrally
 from squeeze_patch.progress import Progress, own_settings
 
@@ -67,6 +68,7 @@ def plan(
     """
     request = Request(reduction, ratio, widths, None, allocate, None, method, multiply_adds, milliseconds)
     check_init(init)
+    check_seed(seed)
     return plan_for(search(G).reference, request, init, multiple=multiple, seed=seed)
 
 
@@ -113,17 +115,16 @@ def timed_plan_for(
     Raises:
         PlanError: as for `plan`.
     """
-    if multiple is not None and multiple < 1:
-        raise PlanError(f"multiple has to be a positive whole number, not {multiple}")
+    is_whole = isinstance(multiple, numbers.Integral) and not isinstance(multiple, bool)
+    if multiple is not None and not (is_whole and multiple >= 1):
+        raise PlanError(f"multiple has to be a positive whole number, not {multiple!r}")
     family = found.adapter.name
     given = request.plan or request.like
     if given is not None and given.family != family:
         raise PlanError(f"the plan is for a generator of family {given.family}, this one is of family {family}")
-    if request.plan is not None:
-        return request.plan, None
+    if given is not None:
+        return _counted(given, found), None
     specs = found.specs
-    if request.like is not None:
-        return _counted(request.like, found), None
     is_dense = not any(spec.is_squeezed for spec in specs)
     request = request.settled(init == "calibrated" and is_dense)
     if request.allocate == "spectral" and is_dense:
@@ -153,10 +154,11 @@ def is_meant(request: Request, found: Located, plan: Plan) -> bool:
         uniform = plan_for(found, request.uniform())
     if uniform is not None and uniform.same_widths(plan):
         return True
-    goal = goal_of(found.specs, dense_parameters(found.generator, found.specs), request)
+    specs = found.specs
+    goal = goal_of(specs, dense_parameters(found.generator, specs), request)
     if request.ratio is not None and uniform is not None:
         goal = replace(goal, share=goal.saved(uniform))
-    return plan.method == request.method and goal.is_met(plan)
+    return plan.method == request.method and (goal.is_met(plan) or is_nearest(plan, specs, goal))
 
 
 def _is_reshapable(found: Located) -> bool:
@@ -195,20 +197,24 @@ def _spectral(
         in_what = "" if goal.of == "parameters" else f" in {goal.of}"
         saved = goal.saved(found_plan)
         if saved > goal.share:  # what whole multiples leave out; one channel more or less is less than the tolerance
+            finer = "" if multiple in (None, 1) else ", or for multiple=1"
             raise PlanError(
                 f"a reduction of {goal.share:.1%}{in_what} cannot be met in whole multiples of channels: allocated as "
-                f"the images need them, they make this generator {saved:.1%} smaller. Ask for as much, or multiple=1"
+                f"the images need them, they make this generator {saved:.1%} smaller{in_what}. Ask for as much{finer}"
             ) from out_of_reach
         raise PlanError(
             f"a reduction of {goal.share:.1%}{in_what} is out of reach: with channels allocated as the images need "
-            f"them, this generator can be made {saved:.1%} smaller. Ask for as much"
+            f"them, this generator can be made {saved:.1%} smaller{in_what}. Ask for as much"
         ) from out_of_reach
     return found_plan
 
 
-def _counted(like: Plan, found: Located) -> Plan:
-    """A relative's plan, with the parameters of this generator."""
+def _counted(plan: Plan, found: Located) -> Plan:
+    """A plan that was given, with what this generator says of itself: it may be a relative's, or edited by hand."""
     specs = found.specs
+    resolutions = {spec.name: spec.resolution for spec in specs}
+    blocks = tuple(replace(b, resolution=resolutions.get(b.name, b.resolution)) for b in plan.blocks)
     before = dense_parameters(found.generator, specs)
-    counted = plan_of_blocks(specs, before, like.family, like.blocks)
-    return replace(like, parameters_before=before, parameters_after=counted.parameters_after)
+    after = plan_of_blocks(specs, before, plan.family, blocks).parameters_after
+    ratio = plan.ratio if plan.ratio is not None and is_of_ratio(blocks, plan.ratio) else None
+    return replace(plan, blocks=blocks, parameters_before=before, parameters_after=after, ratio=ratio)

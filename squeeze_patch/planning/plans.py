@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import operator
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
@@ -16,6 +18,20 @@ MOST_CHANNELS = 1 << 20
 
 
 Channels = Optional[Tuple[int, ...]]
+
+
+def _whole(value: Any) -> int:
+    """A number of a plan's JSON; one that was edited to 31.9, "32" or true is not taken for what it is near to."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is no whole number")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{value!r:.40} is no whole number") from None
+
+
 #: {block name: channels}
 Record = Mapping[str, Sequence[int]]
 
@@ -64,9 +80,11 @@ class BlockPlan:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> BlockPlan:
         """Inverse of `to_dict`; raises KeyError, TypeError or ValueError where it is damaged."""
-        kept, kept_inner = (None if data.get(k) is None else tuple(map(int, data[k])) for k in ("kept", "kept_inner"))
-        resolution, channels_before, width_now = (int(data[name]) for name in ("resolution", "channels", "width"))
-        inner = None if data.get("inner") is None else int(data["inner"])
+        kept, kept_inner = (
+            None if data.get(k) is None else tuple(map(_whole, data[k])) for k in ("kept", "kept_inner")
+        )
+        resolution, channels_before, width_now = (_whole(data[name]) for name in ("resolution", "channels", "width"))
+        inner = None if data.get("inner") is None else _whole(data["inner"])
         excite = data.get("excite", True)
         block = cls(str(data["name"]), resolution, channels_before, width_now, kept, inner, excite, kept_inner)
         if not 0 < block.channels <= MOST_CHANNELS or not isinstance(excite, bool):
@@ -186,14 +204,16 @@ class Plan:
             PlanError: written by a newer squeeze_patch, or not a plan.
         """
         schema = data.get("schema")
-        if not isinstance(schema, int) or schema < 1:
+        if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
             raise PlanError("this is no squeeze plan: it has no schema number")
         if schema > SCHEMA:
             raise PlanError(f"the plan has schema {schema}, this squeeze_patch knows {SCHEMA}; update squeeze_patch")
         try:
             blocks = tuple(map(BlockPlan.from_dict, data["blocks"]))
             ratio = None if data["ratio"] is None else float(data["ratio"])
-            before, after = int(data["parameters_before"]), int(data["parameters_after"])
+            before, after = _whole(data["parameters_before"]), _whole(data["parameters_after"])
+            if ratio is not None and not (math.isfinite(ratio) and ratio >= 1):
+                raise ValueError(f"ratio {ratio} is not 1 or more")
             if min(before, after) <= 0:
                 raise ValueError("no parameters")
             return cls(str(data["family"]), blocks, before, after, ratio, schema)

@@ -54,6 +54,11 @@ class Request:
             raise PlanError(
                 "like says everything; give it alone, without plan, reduction, ratio, widths, allocate, method"
             )
+        if not (self.like is None or isinstance(self.like, Plan)):
+            raise PlanError(
+                f"like has to be a squeezed generator or its Plan, not {type(self.like).__name__}; "
+                "squeeze_patch.convert(like=...) takes the path of a file, too"
+            )
         if self.like is not None and not self.like.kept:
             raise PlanError(
                 "the generator to be like keeps no record of the channels that stayed: it has random layers, or comes "
@@ -70,12 +75,15 @@ class Request:
         if len(given) > 1:
             raise PlanError("give one of reduction, ratio, widths, multiply_adds and milliseconds, not several")
         self._check_ranges()
-        if isinstance(self.widths, Mapping):  # the caller's own may change later
-            object.__setattr__(self, "widths", dict(self.widths))
+        if self.widths is None:
+            return
+        if not isinstance(self.widths, Mapping):
+            raise PlanError(f"widths has to be {{resolution: channels}}, a dict, not {type(self.widths).__name__}")
+        object.__setattr__(self, "widths", dict(self.widths))  # the caller's own may change later
 
     def _check_ranges(self) -> None:
         for name, number in self._numbers().items():
-            if number is not None and not isinstance(number, numbers.Real):
+            if number is not None and (not isinstance(number, numbers.Real) or isinstance(number, bool)):
                 raise PlanError(f"{name} has to be a number, not {number!r}")
         if self.ratio is not None and not (math.isfinite(self.ratio) and self.ratio >= 1):
             raise PlanError(

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 import torch
 
 from squeeze_patch.adapters.content import BlockShape, BlockSpec
+from squeeze_patch.errors import PlanError
 from squeeze_patch.planning.plans import BlockPlan, Plan
 
 
@@ -101,3 +102,25 @@ def dense_of(spec: BlockSpec) -> BlockSpec:
 def fits(specs: Sequence[BlockSpec], shapes: Mapping[str, BlockShape]) -> bool:
     """Whether the blocks are of these shapes, and the others dense."""
     return {spec.name: spec.shape for spec in specs if spec.shape is not None} == dict(shapes)
+
+
+def check_fits(plan: Plan, specs: Sequence[BlockSpec]) -> None:
+    """Raise `PlanError` where a plan cannot be carried out on a dense generator of blocks ``specs``."""
+    known = {spec.name: spec for spec in specs}
+    for block in plan.blocks:
+        spec = known.get(block.name)
+        if spec is None or spec.channels != block.channels or not 1 <= block.width <= block.channels:
+            has = "no such block" if spec is None else f"{spec.channels} channels"
+            raise PlanError(
+                f"the plan does not fit this generator: {block.name} should go from {block.channels} to {block.width} "
+                f"channels, the generator has {has} there"
+            )
+    if not plan.blocks:
+        raise PlanError("the plan squeezes no block")
+    names = [block.name for block in plan.blocks]
+    if names != [name for name in known if name in names]:
+        raise PlanError(
+            f"the plan does not fit this generator: its blocks have to be named once, in the order {', '.join(known)}"
+        )
+    if [block.name for block in completed(specs, plan.blocks)] != names:
+        raise PlanError("the plan does not fit this generator: behind a narrowed block it names no block that reads it")

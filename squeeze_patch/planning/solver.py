@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
 from squeeze_patch.adapters.content import BlockShape, BlockSpec
@@ -32,6 +32,12 @@ def width_for(channels: int, ratio: float, multiple: Optional[int] = None) -> in
     """
     step = multiple or (MULTIPLE if channels >= FEW * MULTIPLE else 1)
     return min(max(math.floor(channels / (step * ratio) + 0.5) * step, step), channels)
+
+
+def is_of_ratio(blocks: Sequence[BlockPlan], ratio: float) -> bool:
+    """Whether some multiple makes these widths of one ratio."""
+    multiples = [None, *range(1, 1 + max((block.width for block in blocks), default=0))]
+    return any(all(width_for(b.channels, ratio, m) == b.width for b in blocks) for m in multiples)
 
 
 def solve(
@@ -104,6 +110,22 @@ def goal_of(specs: Sequence[BlockSpec], parameters: int, request: Request) -> Go
     return Goal(share, "parameters", parameters, block_parameters, lambda plan: plan.reduction)
 
 
+def is_nearest(plan: Plan, specs: Sequence[BlockSpec], goal: Goal) -> bool:
+    """Whether an allocation saves more than was asked for, and with one channel more, wherever, would save less: in
+    narrow generators one is more than `TOLERANCE`."""
+    if goal.saved(plan) < goal.share:
+        return False
+    for index, block in enumerate(plan.blocks):
+        for inner, width in ((block.inner_width + 1, block.width), (block.inner_width, block.width + 1)):
+            if max(inner, width) <= block.channels:
+                excite = plan.method == "squeeze" and width < block.channels
+                wider = replace(block, inner=inner, width=width, excite=excite, kept=None, kept_inner=None)
+                blocks = (*plan.blocks[:index], wider, *plan.blocks[index + 1 :])
+                if goal.saved(plan_of_blocks(specs, plan.parameters_before, plan.family, blocks)) >= goal.share:
+                    return False
+    return True
+
+
 def block_of(spec: BlockSpec, width: int, method: str) -> BlockPlan:
     """A block of ``width`` channels behind conv1 and, where it is narrowed, behind conv0 as well."""
     narrow = method == "narrow"
@@ -117,7 +139,8 @@ def _checked_widths(specs: Sequence[BlockSpec], widths: Mapping[int, int]) -> Di
         raise PlanError("widths is empty: nothing would be squeezed")
     chosen: Dict[str, int] = {}
     for resolution, width in widths.items():
-        if not (isinstance(resolution, numbers.Integral) and isinstance(width, numbers.Real)):
+        is_number = isinstance(width, numbers.Real) and not isinstance(width, bool) and math.isfinite(width)
+        if not (isinstance(resolution, numbers.Integral) and is_number):
             raise PlanError(f"widths are {{resolution: channels}} in whole numbers, not {resolution!r}: {width!r}")
         spec = by_resolution.get(int(resolution))
         if spec is None:

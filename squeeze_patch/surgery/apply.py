@@ -12,14 +12,22 @@ import torch
 from squeeze_patch.adapters import search
 from squeeze_patch.adapters.content import BlockShape, Kept
 from squeeze_patch.adapters.located import Located, Target
-from squeeze_patch.errors import LostWarning, PlanError, ProofError, SqueezeError, StateError
+from squeeze_patch.errors import LostWarning, ProofError, SqueezeError, StateError
 from squeeze_patch.initialization.observation import Observation
-from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS, SEED, check_finite, check_init, trained_starts
+from squeeze_patch.initialization.registry import (
+    DEFAULT_INIT,
+    INITS,
+    SEED,
+    check_finite,
+    check_init,
+    check_seed,
+    trained_starts,
+)
 from squeeze_patch.planning.kept import recorded
 from squeeze_patch.planning.planner import is_meant, plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
-from squeeze_patch.planning.shapes import completed, shapes_of
+from squeeze_patch.planning.shapes import check_fits, shapes_of
 from squeeze_patch.progress import Progress, one_thread, own_settings
 from squeeze_patch.surgery.belongings import belongings_of
 from squeeze_patch.surgery.originals import KEPT, forget, keep, put_back, undo
@@ -125,6 +133,7 @@ def apply_request(
     """As `apply`. ``record``: what the request's Plan says of channels kept is true, since weights follow that have
     them."""
     check_init(init)
+    check_seed(seed)
     with _ONE_AT_A_TIME:
         target = search(G)
         now = status_of(target)
@@ -168,7 +177,7 @@ def squeeze(
     Returns:
         {block name: channels kept}, empty with ``init="random"``.
     """
-    _check_fits(plan, found)
+    check_fits(plan, found.specs)
     shapes = shapes_of(found.specs, plan.blocks)
     old_blocks = {name: found.get_block(name) for name in shapes}
     random = torch.get_rng_state()
@@ -325,19 +334,3 @@ def _wanted(observed: Observation, request: Request, now: Status, init: str, pro
         return now.plan
     request = request if now.state != "squeezed" else request.uniform()
     return plan_for(observed.found, request, init, progress=progress, observed=observed)
-
-
-def _check_fits(plan: Plan, found: Located) -> None:
-    specs = {spec.name: spec for spec in found.specs}
-    for block in plan.blocks:
-        spec = specs.get(block.name)
-        if spec is None or spec.channels != block.channels or not 1 <= block.width <= block.channels:
-            has = "no such block" if spec is None else f"{spec.channels} channels"
-            raise PlanError(
-                f"the plan does not fit this generator: {block.name} should go from {block.channels} to {block.width} "
-                f"channels, the generator has {has} there"
-            )
-    if not plan.blocks:
-        raise PlanError("the plan squeezes no block")
-    if [block.name for block in completed(found.specs, plan.blocks)] != [block.name for block in plan.blocks]:
-        raise PlanError("the plan does not fit this generator: behind a narrowed block it names no block that reads it")

@@ -13,6 +13,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
+from squeeze_patch.demo.network import Generator
 from squeeze_patch.planning.planner import is_meant, plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
@@ -70,6 +71,20 @@ def test_the_same_share_of_multiply_adds_is_the_same_wish(share: float) -> None:
     squeeze_patch.apply(G, multiply_adds=share)
     with pytest.raises(squeeze_patch.StateError, match="in another way"):
         squeeze_patch.apply(G, multiply_adds=share + 0.05)
+
+
+def test_the_same_wish_where_one_channel_is_more_than_the_tolerance() -> None:
+    torch.manual_seed(0)
+    G = Generator(32, 0, 32, 4, 1, synthesis_kwargs={"channel_base": 96, "channel_max": 24}).eval()
+    squeeze_patch.apply(G)
+    plan = squeeze_patch.status(G).plan
+    assert plan is not None
+    assert plan.reduction - 0.121 > 0.01
+    squeeze_patch.apply(G)
+    squeeze_patch.apply(G, reduction=0.121)
+    for other in (0.1, 0.16):
+        with pytest.raises(squeeze_patch.StateError, match="in another way"):
+            squeeze_patch.apply(G, reduction=other)
 
 
 def test_one_ratio_is_what_a_wish_may_mean() -> None:

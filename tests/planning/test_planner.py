@@ -88,6 +88,14 @@ def test_widths_by_resolution_leave_the_others_dense() -> None:
         ({"ratio": "2"}, "ratio has to be a number, not '2'"),
         ({"reduction": "a lot"}, "reduction has to be a number"),
         ({"widths": {"b4": 10}}, "in whole numbers, not 'b4': 10"),
+        ({"widths": {4: float("nan")}}, "in whole numbers, not 4: nan"),
+        ({"widths": {4: True}}, "in whole numbers, not 4: True"),
+        ({"widths": [4]}, "a dict, not list"),
+        ({"ratio": True}, "ratio has to be a number, not True"),
+        ({"multiple": 1.5}, "multiple has to be a positive whole number, not 1.5"),
+        ({"multiple": "8"}, "not '8'"),
+        ({"seed": "0"}, "seed has to be a whole number of at most 64 bits, not '0'"),
+        ({"seed": 1 << 64}, "at most 64 bits"),
     ],
 )
 def test_bad_wishes(wish: dict, message: str) -> None:  # type: ignore[type-arg]
@@ -108,6 +116,45 @@ def test_json_round_trip() -> None:
 def test_damaged_json(text: str) -> None:
     with pytest.raises(squeeze_patch.PlanError):
         Plan.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [("width", 9.7), ("width", "9"), ("width", True), ("channels", None), ("inner", 3.5), ("kept", [0.5])],
+)
+def test_edited_numbers_are_not_rounded(place: str, value: object) -> None:
+    data = squeeze_patch.plan(generator(), ratio=2).to_dict()
+    for broken in ({**data, "blocks": [{**data["blocks"][0], place: value}]}, {**data, "ratio": float("nan")}):
+        with pytest.raises(squeeze_patch.PlanError, match="damaged"):
+            Plan.from_dict(broken)
+
+
+def test_counts_of_an_edited_plan_are_the_generators() -> None:
+    G = generator()
+    data = json.loads(squeeze_patch.plan(G, ratio=2).to_json())
+    data["blocks"][1].update(width=5, resolution=64)
+    data.update(parameters_after=7)
+    squeeze_patch.apply(G, plan=Plan.from_dict(data), init="random")
+    now = squeeze_patch.status(G)
+    assert now.plan is not None
+    assert (now.plan.parameters_before, now.plan.parameters_after) == (now.parameters_before, now.parameters_after)
+    assert now.parameters_after == sum(p.numel() for p in G.parameters())
+    assert (now.plan.ratio, now.plan.widths[8]) == (None, 5)
+    squeeze_patch.apply(G, plan=Plan.from_dict(data), init="random")  # the same wish once more
+
+
+def test_blocks_are_named_once_and_in_order() -> None:
+    G = generator()
+    plan = squeeze_patch.plan(G, ratio=2)
+    for blocks in (plan.blocks[::-1], (*plan.blocks, plan.blocks[-1])):
+        with pytest.raises(squeeze_patch.PlanError, match="named once, in the order b4, b8, b16, b32"):
+            squeeze_patch.apply(G, plan=replace(plan, blocks=blocks), init="random")
+    assert squeeze_patch.status(G).state == "dense"
+
+
+def test_like_is_no_path() -> None:
+    with pytest.raises(squeeze_patch.PlanError, match="a squeezed generator or its Plan, not str"):
+        squeeze_patch.apply(generator(), like="squeezed.pkl")  # type: ignore[arg-type]
 
 
 def test_plan_of_another_generator_does_not_fit() -> None:
