@@ -43,7 +43,7 @@ class Excite(torch.nn.Module):
             pixels = x.flatten(2)  # [N, q, HW]
             matrix = weight[:, :, 0, 0].expand(x.shape[0], -1, -1)  # [N, c, q]
             y = torch.baddbmm(bias[None, :, None], matrix, pixels)  # [N, c, HW]
-            y = y.reshape(x.shape[0], -1, x.shape[2], x.shape[3])
+            y = y.reshape(x.shape[0], bias.shape[0], x.shape[2], x.shape[3])  # of no images, too
             x = y.contiguous(memory_format=_memory_format(x))
         else:
             x = torch.nn.functional.conv2d(x, weight, bias)
@@ -54,7 +54,7 @@ class Excite(torch.nn.Module):
 
 
 def _memory_format(x: torch.Tensor) -> torch.memory_format:
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    last = x.stride(1) == 1 and not x.is_contiguous()  # is_contiguous(memory_format=...) is not known inside of vmap
     return torch.channels_last if last else torch.contiguous_format
 
 

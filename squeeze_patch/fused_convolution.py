@@ -226,5 +226,5 @@ def fused_rgb(
     weights = (weight[None, :, :, 0, 0] * style[:, None]).to(x.dtype)  # [N, C, I]
     pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [N, HW, I]
     y = torch.baddbmm(bias.to(x.dtype)[None, None], pixels, weights.transpose(1, 2))  # [N, HW, C]
-    y = y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
+    y = y.transpose(1, 2).reshape(x.shape[0], bias.shape[0], *x.shape[2:])
     return y if clamp is None else y.clamp_(-clamp, clamp)

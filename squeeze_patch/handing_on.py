@@ -135,16 +135,27 @@ def _is_compiling() -> bool:
 
 
 def is_plain_run(module: torch.nn.Module, *inputs: Any) -> bool:
-    """Whether a module runs for its values alone: no gradient is asked for, no autocast chooses dtypes, and nobody
-    listens to all modules."""
+    """Whether a module runs for its values alone: no gradient is asked for, no autocast chooses dtypes, nobody listens
+    to all modules, and vmap has no part in it."""
     if any(_HEARD_BY_ALL) or forward_ad._current_level >= 0:
         return False
     tensors = (*(x for x in inputs if isinstance(x, torch.Tensor)), *module.parameters(), *module.buffers())
+    if not _is_compiling() and any(map(_is_special, tensors)):
+        return False
     if hasattr(torch, "get_autocast_dtype"):  # since torch 2.4
         autocast = torch.is_autocast_enabled(tensors[0].device.type)
     else:
         autocast = torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
     return not autocast and not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
+
+
+def _is_special(x: torch.Tensor) -> bool:
+    """Whether it holds nothing, as a batch of no images does, which no convolution of groups takes; or vmap stands for
+    a batch of it: not every operation, and none in place, is known there."""
+    if x.ndim and type(x.shape[0]) is int and x.shape[0] == 0:
+        return True
+    asked = getattr(getattr(torch._C, "_functorch", None), "is_batchedtensor", None)  # since torch 2.0
+    return asked is not None and bool(asked(x))
 
 
 def on_gpu(x: torch.Tensor) -> bool:

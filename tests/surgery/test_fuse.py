@@ -16,7 +16,7 @@ from squeeze_patch.adapters.nvidia import fused_layers
 from squeeze_patch.adapters.nvidia.block import SqueezedBlock
 from squeeze_patch.checkpoints.generators import load_generator
 from squeeze_patch.errors import ProofError, StateError, UnsupportedModelError
-from tests.fused import MODES, assert_same, count, images, squeezed_generator
+from tests.fused import MODES, assert_same, count, images, inputs, squeezed_generator
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -276,3 +276,14 @@ def test_one_attribute_says_it(G: Any) -> None:
     blocks = [module for module in G.modules() if type(module).__name__ == SqueezedBlock.__name__]
     assert [block.fused for block in blocks] == [True] * 5
     assert [block.defers for block in blocks] == [True] * 4 + [False]
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_what_the_dense_generator_runs_on(demo: Any, is_fused: bool) -> None:
+    G = squeeze_patch.fuse(demo) if is_fused else demo
+    z, c = inputs(G)
+    with torch.no_grad():
+        assert G(z[:0], c[:0]).shape == (0, 3, 64, 64)  # a batch of no images
+        func = pytest.importorskip("torch.func", reason="torch has vmap since 2.0")
+        found = func.vmap(lambda one: G(one[None], None, noise_mode="const")[0])(z)
+    assert_same(found, images(G), G)
