@@ -33,7 +33,7 @@ from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress, own_settings
 from squeeze_patch.surgery.apply import squeeze
-from squeeze_patch.surgery.fuse import fuse_part
+from squeeze_patch.surgery.fuse import fuse_part, nothing_to_fuse
 from squeeze_patch.surgery.relatives import kept_like, relative
 
 
@@ -172,6 +172,9 @@ def convert_file(
         raise CheckpointError(f"{target}: a file of this name is one of safetensors, not of {form}; name another one")
     check_form(form or named)
     check_target(source, target, force)
+    given = request.plan or request.like
+    if fuse and (given.method if given is not None and given.blocks else request.method) == "narrow":
+        raise nothing_to_fuse("what is written")  # before the work
     with host_path(host):
         data = read(source, trust=trust)
         form = form or (None if isinstance(data, TensorFile) else named)

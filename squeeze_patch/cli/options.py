@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import json
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
@@ -214,7 +215,9 @@ def request_options(plan_file: bool = True) -> Callable[[Decorated], Decorated]:
 def read_plan(path: Path) -> Plan:
     """The Plan in a file of `Plan.to_json`; raises `PlanError` where there is none."""
     try:
-        return Plan.from_json(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        # as JSON says it: what > makes of it in Windows' PowerShell is UTF-16, other editors put a mark in front
+        return Plan.from_json(content.decode(json.detect_encoding(content)))
     except (PlanError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: {error}. squeeze-patch plan --json prints what is wanted here") from error
 

@@ -49,7 +49,7 @@ class Request:
     def __post_init__(self) -> None:
         budgets = (self.reduction, self.ratio, self.widths, self.multiply_adds, self.milliseconds)
         given = [value for value in budgets if value is not None]
-        elsewise = self.allocate == "spectral" or self.method != "squeeze"
+        elsewise = self.allocate is not None or self.method != "squeeze"
         if self.like is not None and (given or self.plan is not None or elsewise):
             raise PlanError(
                 "like says everything; give it alone, without plan, reduction, ratio, widths, allocate, method"
@@ -113,8 +113,8 @@ class Request:
         return self == Request()
 
     def uniform(self) -> Request:
-        """The same budget at one ratio for all blocks."""
-        return replace(self, allocate="uniform")
+        """The same budget at one ratio for all blocks; a plan stays what it is."""
+        return self if self.plan is not None or self.like is not None else replace(self, allocate="uniform")
 
     def settled(self, calibrated: bool) -> Request:
         """The same with ``allocate`` decided where the user left it open: "spectral" for a budget that goes with a

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 import torch
 
@@ -149,8 +149,9 @@ def run(
     state_file: Optional[Path] = None,
     log: Optional[Path] = None,
     progress: Optional[StepProgress] = None,
+    wish: Optional[Mapping[str, Any]] = None,
 ) -> Recovery:
-    """As `recover`."""
+    """As `recover`; ``wish``: what the student's plan was measured for, which the state file keeps."""
     pair, processes = pair_of(student, teacher), parallel.current()
     processes.share(torch.empty([settings.batch]))  # raises before any work where the batch cannot be shared
     origin = fingerprint(pair)
@@ -158,7 +159,7 @@ def run(
     with torch.inference_mode(False), torch.set_grad_enabled(True), training_mode(pair):
         training = Training(pair, settings, processes, budget.at_a_time)
         found = processes.from_first(lambda: _stored(state_file, settings, origin))
-        session = Session(training, budget, Files(state_file, log, origin), found)
+        session = Session(training, budget, Files(state_file, log, origin, wish), found)
         try:
             stopped = session.train(progress)
         finally:  # also after Ctrl-C: the student is never worse than it was

@@ -95,6 +95,7 @@ def recover_file(
         reference = _reference(_dense_generators(dense, origin))
         teacher = reference.root.to(place)
         told = squeezing if parallel.current().first else contextlib.nullcontext
+        wish = None if request.milliseconds is None else request.to_dict()
         if request.milliseconds is not None:
             has_inner = not is_bare(origin)
             request = Request(plan=_timed(reference, request, has_inner, memory, told, say))
@@ -103,7 +104,7 @@ def recover_file(
         check_name(target, data)
         found = _squeezed_generators(path, data)
         student = _reference(found).root.to(place)
-        result = run(student, teacher, settings, budget or Budget(), memory, journal, progress)
+        result = run(student, teacher, settings, budget or Budget(), memory, journal, progress, wish)
         student.to("cpu")
         _follow(found, student)
         if parallel.current().first:
@@ -145,7 +146,7 @@ def _timed(
 
     def measured() -> Plan:
         if memory.exists():
-            return plan_of_state(memory)
+            return plan_of_state(memory, request.to_dict())
         with squeezing() as progress:
             plan, timing = timed_plan_for(teacher, request, has_inner=has_inner, progress=progress)
         say(str(timing))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numbers
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, List, Optional
+from typing import Any, Callable, List, Mapping, Optional
 
 import torch
 
@@ -68,19 +69,22 @@ class Budget:
     at_a_time: Optional[int] = None
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "patience", "at_a_time"):
+        for name, kind in (("minutes", numbers.Real), ("patience", numbers.Integral), ("at_a_time", numbers.Integral)):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise RecoveryError(f"{name} has to be above 0, not {value}")
+            if value is not None and not (isinstance(value, kind) and not isinstance(value, bool) and value > 0):
+                whole = "" if kind is numbers.Real else "a whole number "
+                raise RecoveryError(f"{name} has to be {whole}above 0, not {value!r}")
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where a sitting writes: its state, its log; None = nowhere. ``origin`` is the fingerprint of the generators."""
+    """Where a sitting writes: its state, its log; None = nowhere. ``origin`` is the fingerprint of the generators,
+    ``wish`` what the student's plan was measured for."""
 
     state: Optional[Path]
     log: Optional[Path]
     origin: str
+    wish: Optional[Mapping[str, Any]] = None
 
 
 class Session:
@@ -155,7 +159,7 @@ class Session:
         state.weights, state.average = copies(training.parameters), training.average
         state.optimiser = training.optimiser.state_dict()
         plan = status_of_part(training.pair.student).plan
-        state_file.save(self.paths.state, state, self.settings, self.paths.origin, plan)
+        state_file.save(self.paths.state, state, self.settings, self.paths.origin, plan, self.paths.wish)
         self.saved_at = time.monotonic()
 
     def _write_log(self) -> None:

@@ -6,7 +6,9 @@ How the defaults were chosen, with figures: experiments/README.md, "The loss of 
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
+from typing import Any
 
 from squeeze_patch.errors import RecoveryError
 
@@ -64,16 +66,22 @@ class Settings:
         for name in ("steps", "batch", "evaluate_every", "held_out"):
             _demand(_whole(self, name) and getattr(self, name) >= 1, name, self, "a whole number, 1 or more")
         _demand(_whole(self, "seed") and self.seed >= 0, "seed", self, "a whole number, 0 or more")
-        _demand(0 < self.learning_rate < math.inf, "learning_rate", self, "above 0")
+        rate = self.learning_rate
+        _demand(_real(rate) and 0 < rate < math.inf, "learning_rate", self, "above 0")
         for name in ("feature_weight", "lpips_weight"):
-            _demand(0 <= getattr(self, name) < math.inf, name, self, "0 or more")
+            _demand(_real(getattr(self, name)) and 0 <= getattr(self, name) < math.inf, name, self, "0 or more")
         for name in ("mixed", "truncated"):
-            _demand(0 <= getattr(self, name) <= 1, name, self, "0 to 1")
+            _demand(_real(getattr(self, name)) and 0 <= getattr(self, name) <= 1, name, self, "0 to 1")
         _demand(self.noise_mode in NOISE_MODES, "noise_mode", self, " or ".join(NOISE_MODES))
 
 
 def _whole(settings: Settings, name: str) -> bool:
-    return isinstance(getattr(settings, name), int)
+    value = getattr(settings, name)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _demand(fulfilled: bool, name: str, settings: Settings, wanted: str) -> None:

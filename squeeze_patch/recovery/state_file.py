@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 
@@ -69,11 +69,20 @@ class State:
     seconds: float = 0.0
 
 
-def save(path: Path, state: State, settings: Settings, origin: str, plan: Optional[Plan]) -> None:
-    """Write a state file, whole or not at all; ``plan``: of the student."""
+def save(
+    path: Path,
+    state: State,
+    settings: Settings,
+    origin: str,
+    plan: Optional[Plan],
+    wish: Optional[Mapping[str, Any]] = None,
+) -> None:
+    """Write a state file, whole or not at all; ``plan``: of the student; ``wish``: what it was measured for, as
+    `Request.to_dict` has it."""
     content = {**vars(state), "history": [asdict(entry) for entry in state.history]}
     content.update(schema=SCHEMA, settings=asdict(settings), origin=origin)
     content.update({} if plan is None else {"plan": plan.to_dict()})
+    content.update({} if wish is None else {"wish": dict(wish)})
     with atomic_write(path) as stream:
         save_tensors(content, stream)
 
@@ -84,9 +93,10 @@ def load(path: Path, settings: Settings, origin: str) -> State:
     Raises:
         RecoveryError: it cannot be read, or belongs to a run with other settings or other generators.
     """
-    cure = f"Repeat the earlier command, or delete {path} to start anew"
+    cure = _cure(path)
     content = _content(path)
-    content.pop("plan", None)
+    for name in ("plan", "wish"):
+        content.pop(name, None)
     then, now = content.pop("settings"), asdict(settings)
     different = [f"{name} {then.get(name)!r}, now {now.get(name)!r}" for name in now if then.get(name) != now[name]]
     if different:
@@ -97,16 +107,28 @@ def load(path: Path, settings: Settings, origin: str) -> State:
     return State(**content, history=history)
 
 
-def plan_of_state(path: Path) -> Plan:
-    """The Plan of the student whose state a file holds.
+def _cure(path: Path) -> str:
+    return f"Repeat the earlier command, or delete {path} to start anew"
+
+
+def plan_of_state(path: Path, wish: Mapping[str, Any]) -> Plan:
+    """The Plan of the student whose state a file holds, which was measured for ``wish``.
 
     Raises:
-        RecoveryError: it cannot be read, or names none.
+        RecoveryError: it cannot be read, names none, or was measured for something else, or not at all.
     """
-    found = _content(path).get("plan")
+    content = _content(path)
+    found, then = content.get("plan"), content.get("wish")
     if found is None:
         raise RecoveryError(f"{path}: this state names no plan. Delete it to start anew")
+    if then != dict(wish):
+        sides = ("nothing that was measured" if one is None else _words(one) for one in (then, wish))
+        raise RecoveryError(f"{path} is of a run with other settings: {', now '.join(sides)}. {_cure(path)}")
     return Plan.from_dict(found)
+
+
+def _words(wish: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value!r}" for name, value in wish.items())
 
 
 def _content(path: Path) -> Dict[str, Any]:

@@ -127,10 +127,7 @@ def fuse_part(found: Located, verify: bool = True, progress: Optional[Progress] 
     step(0, total)
     names = _squeezed_blocks(found)
     if not names:
-        raise StateError(
-            f"{name_of(found)} has no block with excite to run fused: it is narrowed, and runs by the host's own "
-            "layers; use it as it is"
-        )
+        raise nothing_to_fuse(name_of(found))
     unfuse_part(found)  # what follows looks at the images as they are then
     trial = None
     if verify:
@@ -152,6 +149,14 @@ def fuse_part(found: Located, verify: bool = True, progress: Optional[Progress] 
             f"{name_of(found)} cannot be fused: {fault}. Its layers compute something else than StyleGAN2's. The "
             "generator is as it was"
         )
+
+
+def nothing_to_fuse(name: str) -> StateError:
+    """The error for a narrowed generator."""
+    return StateError(
+        f"{name} has no block with excite to run fused: it is narrowed, and runs by the host's own layers; use it as "
+        "it is"
+    )
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

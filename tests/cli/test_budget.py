@@ -12,8 +12,11 @@ import torch
 import squeeze_patch
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.cli.log_lines import LONG
+from squeeze_patch.cli.options import read_plan
+from squeeze_patch.demo import trained_generator
 from squeeze_patch.planning.milliseconds import MARGIN
 from squeeze_patch.progress import one_thread
+from tests import clocks
 from tests.clocks import line_clock
 from tests.helpers import SMALL, cli, write_checkpoint
 from tests.hosts import Host
@@ -104,11 +107,27 @@ def test_recover_goes_on_with_the_plan_that_it_began_with(small: Path, monkeypat
     assert code == 0, err
     assert "time        100 ms -> " in out
     begun = squeeze_patch.status(read(out_file, trust=True)["G_ema"]).plan
-    code, _, err = cli("plan", small, "--trust", "--budget", "200ms")
+    state = out_file.with_name("out.pkl.state").read_bytes()
+    for other in (["200ms"], ["70ms", "--method", "narrow"]):  # another wish is no run to go on with
+        code, _, err = cli(*command, *other)
+        assert code == 2
+        assert "other settings: method 'squeeze', milliseconds 70.0, now method" in err
+        assert "Repeat the earlier command, or delete" in err
+    assert out_file.with_name("out.pkl.state").read_bytes() == state
+    monkeypatch.setattr(clocks, "DENSE", clocks.DENSE / 3)
+    code, _, err = cli("plan", small, "--trust", "--budget", "70ms")
     assert code == 2
-    assert "is within 200 ms: nothing has to be squeezed for it" in err
-    code, out, err = cli(*command, "200ms")
+    assert "is within 70 ms: nothing has to be squeezed for it" in err
+    code, out, err = cli(*command, "70ms")
     assert code == 0, err
     assert "taken up at step 1" in out
     assert "time " not in out
     assert squeeze_patch.status(read(out_file, trust=True)["G_ema"]).plan == begun
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_plan_file_in_other_encodings(tmp_path: Path, encoding: str) -> None:
+    """As shells of Windows redirect, and editors save it."""
+    plan = squeeze_patch.plan(trained_generator(), ratio=2)
+    (tmp_path / "plan.json").write_text(plan.to_json(), encoding=encoding)
+    assert read_plan(tmp_path / "plan.json") == plan

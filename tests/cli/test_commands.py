@@ -264,6 +264,8 @@ def test_a_plan_in_a_file_is_a_request(command: str, tmp_path: Path) -> None:
     }
     lost = {"convert": ["--force"], "report": ["--json"], "recover": ["--force", "--out"]}[command]
     plan_file = ["--trust", "--plan", tmp_path / "plan.json"]
+    code, _, err = cli(command, tmp_path / "dense.pkl", *options[command], *plan_file, "--allocate", "uniform")
+    assert (code, "not both" in err) == (2, True)
     code, _, err = cli(command, tmp_path / "dense.pkl", *lost, tmp_path / "plan.json", *plan_file)
     assert (code, (tmp_path / "plan.json").read_text()) == (2, text)
     assert "it would be lost" in err

@@ -198,6 +198,11 @@ def test_pairs_that_do_not_belong_together(draggan: Host) -> None:
         ("minutes", 0),
         ("patience", 0),
         ("at_a_time", 0),
+        ("steps", True),
+        ("learning_rate", "0.1"),
+        ("minutes", "1"),
+        ("patience", 1.5),
+        ("at_a_time", 1.5),
     ],
 )
 def test_settings_out_of_range(draggan: Host, setting: str, value: Any) -> None:

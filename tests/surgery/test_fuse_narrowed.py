@@ -33,6 +33,7 @@ def test_commands(tmp_path: Path) -> None:
     assert command_runner().invoke(main, ["convert", dense, narrowed, *quick]).exit_code == 0
     for arguments in (
         ["convert", dense, target, *quick, "--fuse"],
+        ["convert", dense, target, "--trust", "--fuse", "--like", narrowed],
         ["convert", narrowed, target, "--trust", "--fuse"],
         ["report", narrowed, "--against", dense, "--trust", "--fuse", "--repeats", "2"],
     ):
