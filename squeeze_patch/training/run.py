@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import runpy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Mapping, Optional, Sequence
+from typing import Iterator, List, Mapping, Optional, Sequence
 
 import torch
 
@@ -111,6 +112,7 @@ def run(
             "--budget and --method out to go on with it, or start from a dense file"
         )
     differences: List[str] = []
+    built: List[torch.nn.Module] = []
 
     def squeeze(G: torch.nn.Module) -> None:
         unlike = file.difference(_channels(search(G).reference), arguments) if file else None
@@ -119,6 +121,7 @@ def run(
             apply_request(G, Request(plan=file.plan) if file else request, "random", keep_original=False)
         except PlanError as error:
             raise PlanError(f"{unlike}. {error}") if unlike else error from error
+        built.append(G)
         say(f"squeeze_patch: {status(G)}")
 
     sys.path.insert(0, str(script.parent))
@@ -134,7 +137,7 @@ def run(
         torch.serialization.add_safe_globals([argparse.Namespace])
     sys.argv = [str(arguments[0]), *arguments[1:]]
     try:
-        with host_code(script.name):
+        with host_code(script.name), _told_of_none(script.name, built, say):
             runpy.run_path(str(script), run_name="__main__")
     except ScriptError as error:
         if differences and "loading state_dict" in str(error):
@@ -153,6 +156,23 @@ def _downloaded(arguments: Sequence[str], say: Say) -> List[str]:
             word = f"{option}{equals}{path}" if equals else str(path)
         words.append(word)
     return words
+
+
+@contextlib.contextmanager
+def _told_of_none(script: str, built: Sequence[torch.nn.Module], say: Say) -> Iterator[None]:
+    """A script that ends well, by ``sys.exit`` or without, and has built no generator, has run as it is."""
+    words = (
+        f"squeeze_patch: {script} built no generator in this process, so nothing was squeezed; where it starts other "
+        "processes, squeeze-patch run has to stand in front of their scripts"
+    )
+    try:
+        yield
+    except SystemExit as end:
+        if not built and not end.code:
+            say(words)
+        raise
+    if not built:
+        say(words)
 
 
 def _channels(found: Located) -> Mapping[int, int]:

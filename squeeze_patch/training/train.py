@@ -181,6 +181,8 @@ def _read(path: Path, trust: bool) -> Tuple[Any, bool]:
     except SqueezeError as error:
         if trust:
             return read(path, trust=True), True
+        if not path.is_file():  # no trust would help
+            raise
         raise CheckpointError(
             f"{error}. train runs nothing of the file that --init-from names, unless it is given --trust"
         ) from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -115,6 +117,24 @@ OTHER_SIZES = (
     ([], "32x32: give it that size (rosinality's scripts: --size 8). odd.py, the host's script, stopped. "),
     (["--size", "8", "--style", "32"], "Error: odd.py, the host's script, stopped. Its own words: RuntimeError: "),
 )
+
+
+@pytest.mark.parametrize("ending", ["", "raise SystemExit", "raise SystemExit(3)", "Generator(8, 64, 2)"])
+def test_a_script_that_builds_none_is_told_so(
+    rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    (tmp_path / "model.py").write_text("from stylegan2.model import Generator as Dense\nclass Generator(Dense): pass\n")
+    (tmp_path / "script.py").write_text(f"from model import Generator\n{ending}\n")
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("sys.argv", [*sys.argv])
+    monkeypatch.delitem(sys.modules, "model", raising=False)
+    said: List[str] = []
+    with pytest.raises(SystemExit) if "Exit" in ending else contextlib.nullcontext():
+        run([str(tmp_path / "script.py")], ratio=2, say=said.append)
+    monkeypatch.delitem(sys.modules, "model")
+    none = "squeeze_patch: script.py built no generator in this process, so nothing was squeezed"
+    expected = {"raise SystemExit(3)": [], "Generator(8, 64, 2)": ["squeeze_patch: squeezed: 2 of 2 blocks"]}
+    assert [line.split(",")[0] for line in said] == [line.split(",")[0] for line in expected.get(ending, [none])]
 
 
 def test_a_script_that_does_not_fit_the_file(rosinality: FlatHost, tmp_path: Path) -> None:

@@ -176,6 +176,7 @@ ERRORS = (
     ),
     (["--trust", *NEW], "--trust says that the file of --init-from"),
     ([*NEW, "--resume=b.pkl"], "no such file"),
+    (["--init-from=b.pkl", *NEW], "b.pkl: there is no such file\n"),  # no word of --trust, which would not help
     (["--ratio=0.2", *NEW], "ratio is c / q"),
     (["--init-from=states.pt", *NEW], "goes on from pickles of whole networks"),
     (["--ratio=3", *NEW, "--resume=squeezed.pkl"], "--budget and --method out to go on with it, or start from a dense"),
