@@ -71,7 +71,8 @@ class Budget:
     def __post_init__(self) -> None:
         for name, kind in (("minutes", numbers.Real), ("patience", numbers.Integral), ("at_a_time", numbers.Integral)):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, kind) and not isinstance(value, bool) and value > 0):
+            is_kind = isinstance(value, kind) and not isinstance(value, bool)
+            if value is not None and not (is_kind and value > 0):
                 whole = "" if kind is numbers.Real else "a whole number "
                 raise RecoveryError(f"{name} has to be {whole}above 0, not {value!r}")
 
