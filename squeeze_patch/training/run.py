@@ -112,7 +112,7 @@ def run(
             "--budget and --method out to go on with it, or start from a dense file"
         )
     differences: List[str] = []
-    built: List[torch.nn.Module] = []
+    built: List[str] = []
 
     def squeeze(G: torch.nn.Module) -> None:
         unlike = file.difference(_channels(search(G).reference), arguments) if file else None
@@ -121,7 +121,7 @@ def run(
             apply_request(G, Request(plan=file.plan) if file else request, "random", keep_original=False)
         except PlanError as error:
             raise PlanError(f"{unlike}. {error}") if unlike else error from error
-        built.append(G)
+        built.append(type(G).__name__)  # not G itself, which the script may be done with
         say(f"squeeze_patch: {status(G)}")
 
     sys.path.insert(0, str(script.parent))
@@ -159,7 +159,7 @@ def _downloaded(arguments: Sequence[str], say: Say) -> List[str]:
 
 
 @contextlib.contextmanager
-def _told_of_none(script: str, built: Sequence[torch.nn.Module], say: Say) -> Iterator[None]:
+def _told_of_none(script: str, built: Sequence[str], say: Say) -> Iterator[None]:
     """A script that ends well, by ``sys.exit`` or without, and has built no generator, has run as it is."""
     words = (
         f"squeeze_patch: {script} built no generator in this process, so nothing was squeezed; where it starts other "
