@@ -9,9 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
-from squeeze_patch.checkpoints.downloads import fetch
-from squeeze_patch.checkpoints.receiving import Clock
+import urllib3.response
 
+from squeeze_patch.checkpoints.downloads import fetch
+from squeeze_patch.checkpoints.receiving import PIECE, Clock
+
+#: bytes of a download that come or do not: urllib3 1.26 waits for a whole piece
+AT_A_TIME = 1 if hasattr(urllib3.response.HTTPResponse, "read1") else PIECE
 Answer = Callable[["Asked"], None]
 MODIFIED = "Mon, 02 Nov 2026 10:00:00 GMT"
 

@@ -38,6 +38,8 @@ from squeeze_patch.errors import CheckpointError
 ByteProgress = Callable[[int, int], None]
 
 CHUNK = 1 << 20
+#: bytes that are waited for where urllib3 (1.26) cannot say what has come by now
+PIECE = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,9 @@ class FileReceiver:
 
     def _copy(self, answer: requests.Response, done: int, total: Optional[int]) -> int:
         # whatever has come, at once: waiting for a whole chunk, a drip would pass as a download
-        read = getattr(answer.raw, "read1", answer.raw.read)  # urllib3 1.26 has no read1
+        read, most = getattr(answer.raw, "read1", None), CHUNK
+        if read is None:  # of what is packed, a piece may be nothing yet, which is how the end looks, too
+            read, most = answer.raw.read, CHUNK if answer.headers.get("Content-Encoding") else PIECE
         since, at = self.clock.now(), done
         self._tell(done, total)
         with self.slot.open_part() as stream:
@@ -225,7 +229,7 @@ class FileReceiver:
             stream.truncate()
             while True:
                 try:
-                    chunk = read(CHUNK, decode_content=True)
+                    chunk = read(most, decode_content=True)
                 except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
                     self._check_time()
                     raise failure(error, self.address, self.limits.timeout) from None

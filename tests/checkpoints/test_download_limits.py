@@ -13,7 +13,7 @@ import pytest
 import squeeze_patch
 from squeeze_patch.checkpoints.downloads import fetch
 from squeeze_patch.checkpoints.receiving import Limits
-from tests.servers import Asked, FileServer, file, had, status
+from tests.servers import AT_A_TIME, Asked, FileServer, file, had, status
 
 CONTENT = pickle.dumps(os.urandom(300_000))
 
@@ -43,12 +43,12 @@ def test_limits_of_time(server: FileServer) -> None:
 
 def test_a_drip_is_no_download(server: FileServer) -> None:
     """A byte now and then keeps the connection from timing out."""
-    wake = threading.Event()
+    wake, drop = threading.Event(), AT_A_TIME
 
     def drip(asked: Asked) -> None:
         asked.send(200, Content_Length=str(len(CONTENT)))
-        for byte in CONTENT[:200]:
-            asked.wfile.write(bytes([byte]))
+        for start in range(0, 200 * drop, drop):
+            asked.wfile.write(CONTENT[start : start + drop])
             if wake.wait(0.005):
                 return
         assert wake.wait(20)
