@@ -285,6 +285,16 @@ def test_cifar_on_a_gpu() -> None:
     assert paired(frechet["squeezed"], frechet[dense], "180") in training
 
 
+def test_cifar_where_capacity_is_short() -> None:
+    """The report's own rows, under the table's words."""
+    rows = results("quality-cifar16-8channels.json")["table"][1:]
+    for label in ("dense", "dense, narrowed to 2", "squeezed at ratio 4", "dense, narrowed as ratio 4: 6"):
+        size, *figures = re.split(r"\s{2,}", rows.pop(0).strip())[1:]
+        shown = next(line for line in PAGE.text.splitlines() if line.startswith(f"| {label}") and f"| {size} |" in line)
+        assert [cell.strip() for cell in shown.strip("| ").split("|")][1:] == [size, *figures]
+    assert rows == []
+
+
 def test_cifar_on_a_gpu_before() -> None:
     curves, text = results("quality-cifar32-h100.json")["frechet"], " ".join(PAGE.text.split())
     told = {
