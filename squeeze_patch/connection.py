@@ -54,7 +54,9 @@ class Excite(torch.nn.Module):
 
 
 def _memory_format(x: torch.Tensor) -> torch.memory_format:
-    last = x.stride(1) == 1 and not x.is_contiguous()  # is_contiguous(memory_format=...) is not known inside of vmap
+    # by strides, as is_contiguous(memory_format=...) is not known inside of vmap; an expanded batch has a stride of 0
+    n, c, h, w = x.stride()
+    last = c == 1 and n >= h >= w >= c and not x.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
 
 
