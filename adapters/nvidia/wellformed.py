@@ -83,7 +83,7 @@ def fault(G: torch.nn.Module) -> str:
         wrong = _fault_of(module)
         if wrong:
             return f"{path}{'.' if path else ''}{wrong}"
-    return ""
+    return _wrong_styles(G) if type(G._modules.get("mapping")).__name__ == "MappingNetwork" else ""
 
 
 def _fault_of(module: Any) -> str:
@@ -96,7 +96,7 @@ def _fault_of(module: Any) -> str:
         if child not in module._modules:
             return f"{child} is missing"
     if name == "MappingNetwork":
-        wanted = [f"fc{index}" for index in range(min(module.num_layers, MOST))] + ["embed"] * (module.c_dim > 0)
+        wanted = [f"fc{index}" for index in range(module.num_layers)] + ["embed"] * (module.c_dim > 0)
         missing = [child for child in wanted if child not in module._modules]
         return f"{missing[0]} is missing" if missing else _wrong_tensor(module, name) or _wrong_mapping(module)
     if name == "Generator" and module.mapping.num_ws not in (None, module.synthesis.num_ws):
@@ -105,6 +105,9 @@ def _fault_of(module: Any) -> str:
         layers = (2 if module.in_channels else 1, 1)
         if (module.num_conv, module.num_torgb) != layers:
             return f"num_conv is {module.num_conv}, num_torgb is {module.num_torgb}"
+        missing = [f"conv{index}" for index in (0, 1)[-layers[0] :] if f"conv{index}" not in module._modules]
+        if missing:
+            return f"{missing[0]} is missing"
     if name == "SynthesisNetwork":
         missing = [
             f"b{resolution}" for resolution in module.block_resolutions if f"b{resolution}" not in module._modules
@@ -114,6 +117,15 @@ def _fault_of(module: Any) -> str:
     return wrong or (_wrong_layer(module) if name == "SynthesisLayer" else "")
 
 
+def _wrong_styles(G: torch.nn.Module) -> str:
+    """A layer that reads styles of another size than most do, or than the mapping network makes."""
+    affine = {path: layer.weight for path, layer in G.named_modules() if path.rpartition(".")[2] == "affine"}
+    mapping: Any = G.mapping
+    w_dim = len(getattr(mapping, f"fc{mapping.num_layers - 1}").weight) if mapping.num_layers > 0 else mapping.z_dim
+    wrong = [f"{path}.weight has shape {list(w.shape)}" for path, w in affine.items() if w.shape[1] != w_dim]
+    return f"{wrong[0]}, where styles have {w_dim} numbers" if wrong else ""
+
+
 def _wrong_mapping(module: Any) -> str:
     """Sizes of latents and classes that its layers do not have."""
     classes = module.embed.weight.shape if module.c_dim > 0 else (0, 0)
@@ -121,6 +133,10 @@ def _wrong_mapping(module: Any) -> str:
         return f"c_dim is {module.c_dim}"
     if module.num_layers > 0 and module.fc0.weight.shape[1] != module.z_dim + classes[0]:
         return f"z_dim is {module.z_dim}"
+    layers = [getattr(module, f"fc{index}").weight for index in range(module.num_layers)]
+    for index, (before, layer) in enumerate(zip(layers, layers[1:]), 1):
+        if layer.shape[1] != len(before):
+            return f"fc{index}.weight has shape {list(layer.shape)}, where fc{index - 1} makes {len(before)} numbers"
     return "" if module.num_ws is None or module.num_ws <= MOST_STYLES else f"num_ws is {module.num_ws}"
 
 

@@ -263,3 +263,32 @@ def test_options_that_are_no_words() -> None:
             check_options(options, {"mapping_layers": 8})
         assert len(str(found.value).splitlines()) == 1
         assert len(str(found.value)) < 2 * MOST_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "words"),
+    [
+        ("synthesis.b8.torgb.affine", 2, r"b8.torgb.affine.weight has shape \[\d+, 2\], where styles have 16 numbers"),
+        ("mapping.fc1", 2, r"fc1.weight has shape \[16, 2\], where fc0 makes 16 numbers"),
+    ],
+)
+def test_layers_that_read_other_sizes(name: str, columns: int, words: str, full_host: Host, tmp_path: Path) -> None:
+    """Pickles and state dicts, before anything is computed of them."""
+    G = trained(full_host.generator(**SMALL))
+    layer = G.get_submodule(name)
+    layer.weight = torch.nn.Parameter(layer.weight[:, :columns].clone())
+    (tmp_path / "G.pkl").write_bytes(pickle.dumps({"G_ema": G}))
+    torch.save({"G_ema": G.state_dict()}, tmp_path / "G.pt")
+    for path in ("G.pkl", "G.pt"):
+        with pytest.raises(squeeze_patch.SqueezeError, match=words):
+            read(tmp_path / path, trust=False)
+
+
+@pytest.mark.parametrize("name", ["conv0", "conv1"])
+def test_a_block_without_a_convolution(name: str, full_host: Host, tmp_path: Path) -> None:
+    G = trained(full_host.generator(**SMALL))
+    block = G.synthesis.b8
+    setattr(block, f"{name}x", block._modules.pop(name))
+    (tmp_path / "G.pkl").write_bytes(pickle.dumps({"G_ema": G}))
+    with pytest.raises(squeeze_patch.CheckpointError, match=f"b8.{name} is missing"):
+        read(tmp_path / "G.pkl", trust=False)
