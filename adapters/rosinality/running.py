@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Dict
+from typing import Dict, List
 
 import torch
 
@@ -27,8 +27,7 @@ class RosinalityRunning(Running):
     def synthesis(self, network: torch.nn.Module, ws: torch.Tensor, noise_mode: str) -> torch.Tensor:
         reference = get(network, known_layout(network).const)
         noise = stored_noise(network) if noise_mode == "const" else zero_noise(network)
-        images, _ = network([ws.to(reference)], input_is_latent=True, noise=noise)
-        return images.float()  # type: ignore[no-any-return]
+        return _images(network, ws.to(reference), noise).float()
 
     def equalised(self, network: torch.nn.Module) -> bool:
         return known_layout(network) is not CLEAN
@@ -70,6 +69,27 @@ def _styles(network: torch.nn.Module, z: torch.Tensor) -> torch.Tensor:
     layout = known_layout(network)
     w: torch.Tensor = get(network, layout.mapping)(z.to(get(network, layout.const)))
     return w
+
+
+def _images(network: torch.nn.Module, ws: torch.Tensor, noise: List[torch.Tensor]) -> torch.Tensor:
+    """[N, channels, R, R]. The hosts take a list of styles; JoJoGAN's generator has their layers and takes the styles
+    themselves, and answers with the images alone."""
+    failed = ""
+    for styles in ([ws], ws):
+        try:
+            answer = network(styles, input_is_latent=True, noise=noise)
+        except (AttributeError, TypeError, ValueError) as error:
+            failed = failed or str(error)
+            continue
+        images = answer[0] if isinstance(answer, (tuple, list)) else answer
+        if isinstance(images, torch.Tensor):
+            return images
+        failed = failed or f"it answers with {type(images).__name__}"
+    raise UnsupportedModelError(
+        f"{type(network).__name__} has the layers of this family, but is not called like it: "
+        f"forward([w], input_is_latent=True, noise=[...]) has to answer with (images, latents), and here: {failed}. "
+        "Save its state dict: `squeeze-patch compare`, `report` and `recover` read that file without the host"
+    )
 
 
 def _check_inputs(network: torch.nn.Module) -> None:

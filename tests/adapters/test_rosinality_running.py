@@ -217,3 +217,47 @@ def test_what_is_missing_is_said(rosinality: FlatHost) -> None:
     other: Any = stand_in(rosinality.generator(lr_mlp=1).state_dict())
     with pytest.raises(squeeze_patch.UnsupportedModelError, match="lr_mlp=0.01.*in Python"):
         squeeze_patch.compare(other, other, samples=2)
+
+
+@pytest.fixture
+def forks(rosinality: FlatHost) -> Any:
+    """A generator whose forward is that of a fork: ``forks(forward)``."""
+
+    def made(forward: Any) -> Any:
+        G = trained(rosinality.generator())
+        G.__class__ = type("Generator", (type(G),), {"forward": forward})
+        return G
+
+    return made
+
+
+def test_a_fork_that_takes_styles_and_answers_with_images(rosinality: FlatHost, forks: Any) -> None:
+    """Proved, squeezed and compared like the others: warnings are errors here, that of an unproved generator, too."""
+
+    def forward(self: Any, styles: torch.Tensor, input_is_latent: bool = False, noise: Any = None) -> torch.Tensor:
+        assert styles.shape[1:] == (8, 32)  # a list has no shape
+        answer = super(type(self), self).forward([styles], input_is_latent=input_is_latent, noise=noise)
+        images: torch.Tensor = answer[0]
+        return images
+
+    G = forks(forward)
+    dense = copy.deepcopy(G)
+    squeeze_patch.apply(G, ratio=1)
+    ws = torch.randn(2, 8, 32)
+    noise = [torch.zeros_like(n) for n in G.make_noise()]
+    with torch.no_grad():
+        expected, found = (network(ws, input_is_latent=True, noise=noise) for network in (dense, G))
+    assert (found - expected).abs().max() <= float_error(G, expected)
+    squeeze_patch.apply(squeeze_patch.remove(G), ratio=2)
+    assert squeeze_patch.compare(dense, G, samples=16).psnr < 60  # of other images, and finite
+
+
+def test_a_fork_that_is_called_otherwise(forks: Any) -> None:
+    def forward(self: Any, styles: Any, input_is_latent: bool = False, noise: Any = None) -> Dict[str, Any]:
+        return {"image": styles}
+
+    G = forks(forward)
+    with pytest.warns(squeeze_patch.UnprovedWarning, match="answers with dict"):
+        squeeze_patch.apply(G, ratio=2)
+    with pytest.raises(squeeze_patch.errors.UnsupportedModelError, match="is not called like it.*compare"):
+        squeeze_patch.compare(G, G, samples=16)
