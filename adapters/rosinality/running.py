@@ -74,22 +74,21 @@ def _styles(network: torch.nn.Module, z: torch.Tensor) -> torch.Tensor:
 def _images(network: torch.nn.Module, ws: torch.Tensor, noise: List[torch.Tensor]) -> torch.Tensor:
     """[N, channels, R, R]. The hosts take a list of styles; JoJoGAN's generator has their layers and takes the styles
     themselves, and answers with the images alone."""
-    failed = ""
+    failed: List[Exception] = []
     for styles in ([ws], ws):
         try:
             answer = network(styles, input_is_latent=True, noise=noise)
+            images = answer[0] if isinstance(answer, (tuple, list)) else answer
+            if isinstance(images, torch.Tensor):
+                return images
+            raise TypeError(f"it answers with {type(images).__name__}")
         except (AttributeError, TypeError, ValueError) as error:
-            failed = failed or str(error)
-            continue
-        images = answer[0] if isinstance(answer, (tuple, list)) else answer
-        if isinstance(images, torch.Tensor):
-            return images
-        failed = failed or f"it answers with {type(images).__name__}"
+            failed.append(error)
     raise UnsupportedModelError(
         f"{type(network).__name__} has the layers of this family, but is not called like it: "
-        f"forward([w], input_is_latent=True, noise=[...]) has to answer with (images, latents), and here: {failed}. "
+        f"forward([w], input_is_latent=True, noise=[...]) has to answer with (images, latents), and here: {failed[0]}. "
         "Save its state dict: `squeeze-patch compare`, `report` and `recover` read that file without the host"
-    )
+    ) from failed[0]
 
 
 def _check_inputs(network: torch.nn.Module) -> None:
