@@ -125,7 +125,7 @@ def timed_plan_for(
     if given is not None:
         return _counted(given, found), None
     specs = found.specs
-    is_dense = not any(spec.is_squeezed for spec in specs)
+    is_dense = all(spec.shape is None for spec in specs)
     request = request.settled(init == "calibrated" and is_dense)
     if request.allocate == "spectral" and is_dense:
         check_finite(found)

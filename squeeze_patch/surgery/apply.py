@@ -137,10 +137,10 @@ def apply_request(
     with _ONE_AT_A_TIME:
         target = search(G)
         now = status_of(target)
-        observed = Observation(target.reference, seed)
-        wanted = _wanted(observed, request, now, init, progress)
         if now.state == "irregular":
             raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
+        observed = Observation(target.reference, seed)
+        wanted = _wanted(observed, request, now, init, progress)
         if now.state == "dense":
             how: Dict[str, Any] = {"progress": progress, "seed": seed, "verify": verify, "record": record}
             _squeeze_target(target, observed, wanted, init, keep_original, kept_like(request, init), how)

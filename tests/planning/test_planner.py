@@ -169,11 +169,16 @@ def test_plan_of_another_generator_does_not_fit() -> None:
     assert squeeze_patch.status(G).state == "dense"
 
 
-def test_plans_of_dense_and_squeezed_agree() -> None:
+@pytest.mark.parametrize("method", ["squeeze", "narrow"])
+def test_plans_of_dense_and_squeezed_agree(method: str) -> None:
+    """By one ratio for all blocks: of what was squeezed already, no activations say what else its images need."""
     G = generator()
-    dense = squeeze_patch.plan(G, ratio=2)
-    squeeze_patch.apply(G, ratio=3, init="random")
-    assert squeeze_patch.plan(G, ratio=2) == dense
+    wishes = ({"ratio": 2}, {"reduction": 0.2}, {"multiply_adds": 0.8, "method": "narrow"}, {})
+    dense = [squeeze_patch.plan(G, allocate="uniform", **wish) for wish in wishes]
+    squeeze_patch.apply(G, ratio=3, method=method, init="random")
+    assert [squeeze_patch.plan(G, **wish) for wish in wishes] == dense
+    with pytest.raises(squeeze_patch.PlanError, match="squeezed already"):
+        squeeze_patch.plan(G, allocate="spectral")
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,9 @@ def test_status_lines() -> None:
     assert str(squeeze_patch.status(G)) == f"squeezed: 4 of 4 blocks, 263,531 -> {after:,} parameters ({fewer} fewer)"
     del G.synthesis.squeeze_plan
     assert str(squeeze_patch.status(G)) == "irregular: 4 of 4 blocks squeezed; no plan travels with it"
-    with pytest.raises(squeeze_patch.StateError, match="half squeezed"):
-        squeeze_patch.apply(G, ratio=1.5)
+    for wish in ({"ratio": 1.5}, {"allocate": "spectral"}):
+        with pytest.raises(squeeze_patch.StateError, match="half squeezed"):
+            squeeze_patch.apply(G, **wish)
 
 
 def test_status_sees_a_block_put_back_by_hand() -> None:
