@@ -4,9 +4,15 @@ which the caller has for other work do not change it."""
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Iterator
+import threading
+from typing import Any, Callable, Iterator, List
 
 import torch
+
+#: torch's default dtype belongs to the process: what the caller had, and then one entry for each block of
+#: `own_settings` that began before it was over
+_DTYPES: List[torch.dtype] = []
+_DTYPES_LOCK = threading.Lock()
 
 #: called with (what is being done, steps done, steps in all)
 Progress = Callable[[str, int, int], None]
@@ -22,16 +28,30 @@ def nothing() -> None:
 def own_settings() -> Iterator[None]:
     """Torch's own defaults for the length of a block, or of a function that this decorates: float32, tensors on the
     CPU, no autocast. What is computed does not depend on what the caller has set for other work."""
-    dtype = torch.get_default_dtype()
     with contextlib.ExitStack() as stack:
         if torch.empty(0).device.type != "cpu":
             cpu: Any = torch.device("cpu")  # a context since torch 2.0, as the default device is
             stack.enter_context(cpu)
         for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.callback(torch.set_default_dtype, dtype)
-        torch.set_default_dtype(torch.float32)
+        stack.enter_context(_float32_by_default())
         yield
+
+
+@contextlib.contextmanager
+def _float32_by_default() -> Iterator[None]:
+    """Of several blocks at a time, in threads, the last one gives the caller's default back: each by itself would give
+    back what another one had set."""
+    with _DTYPES_LOCK:
+        _DTYPES.append(torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        with _DTYPES_LOCK:
+            dtype = _DTYPES.pop()  # the caller's is the first one in, and so the last one out
+            if not _DTYPES:
+                torch.set_default_dtype(dtype)
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress, own_settings
 from squeeze_patch.surgery.apply import squeeze
 from squeeze_patch.surgery.fuse import fuse_part, nothing_to_fuse
+from squeeze_patch.surgery.proof import ONE_AT_A_TIME
 from squeeze_patch.surgery.relatives import kept_like, relative
 
 
@@ -322,5 +323,6 @@ def _squeeze_all(
         shared = shared and fits
         given = (kept.get(order[0]) or like) if fits else None
         seen = observed[name]
-        kept[name] = squeeze(seen.found, plans[name], init, kept=given or None, progress=step, observed=seen, **how)
+        with ONE_AT_A_TIME:
+            kept[name] = squeeze(seen.found, plans[name], init, kept=given or None, progress=step, observed=seen, **how)
     return shared, kept

@@ -220,7 +220,7 @@ def _not_a_generator(check: Check, subject: Subject) -> Answer:
 
 def _ran(check: Check, subject: Subject, context: Context) -> Answer:
     try:
-        with torch.enable_grad():  # a factory that is for inference may have turned gradients off
+        with torch.inference_mode(False), torch.enable_grad():  # what is for inference may have turned them off
             return RUNS[check.name](subject, context, context.config.checks[check.name])
     except (SqueezeError, OSError) as error:
         return Answer("unknown", f"{type(error).__name__}: {error}")

@@ -21,7 +21,7 @@ from squeeze_patch.evaluation.descriptors import PATCHES, RandomNetwork, normali
 from squeeze_patch.evaluation.distributions import NEIGHBOURS, frechet_distance, sliced_wasserstein
 from squeeze_patch.evaluation.inception import InceptionDistances, InceptionNetwork
 from squeeze_patch.evaluation.pixels import WINDOW, decibels, ssim
-from squeeze_patch.progress import Progress
+from squeeze_patch.progress import Progress, own_settings
 from squeeze_patch.sampling import NOISE_MODES, draw, evaluation, latents
 
 SAMPLES = 256
@@ -116,6 +116,7 @@ class Comparison:
         return "\n".join([self.setting, *lines, f"({HALVES})"])
 
 
+@own_settings()
 def compare(
     a: Any,
     b: Any,

@@ -20,7 +20,7 @@ from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import Plan, describe_reduction
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import dense_of
-from squeeze_patch.progress import Progress
+from squeeze_patch.progress import Progress, own_settings
 from squeeze_patch.sampling import draw, evaluation, latents
 from squeeze_patch.surgery import fuse as fusing
 from squeeze_patch.surgery.apply import apply_request
@@ -110,6 +110,7 @@ class Measurement:
             yield _verdict("fused", time.fused_ratio, _saved(before, self.fused.multiply_adds))
 
 
+@own_settings()
 def measure(
     dense: Any,
     squeezed: Any,

@@ -9,6 +9,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 import torch
 
+from squeeze_patch.progress import own_settings
 from squeeze_patch.recovery import processes as parallel
 from squeeze_patch.recovery.pair import pair_of
 from squeeze_patch.recovery.session import Budget, Files, Session, StepProgress
@@ -116,7 +117,7 @@ def recover(
 
     Raises:
         UnsupportedModelError: no adapter knows one of the generators.
-        StateError: they do not belong together.
+        StateError: they do not belong together, or the student was made in inference mode.
         RecoveryError: a setting out of its range, or a state file of another run.
         SqueezeError: the loss is not finite; the student has the best weights so far, and so has the state file.
 
@@ -141,6 +142,7 @@ def recover(
     return run(student, teacher, settings, Budget(minutes, patience, at_a_time), state, log, progress)
 
 
+@own_settings()
 def run(
     student: torch.nn.Module,
     teacher: torch.nn.Module,

@@ -92,6 +92,12 @@ def _check_states(student: Located, teacher: Located) -> None:
     now = status_of_part(student)
     if now.state != "squeezed":
         raise StateError(f"the student has to be a squeezed generator, this one is {now}. Squeeze it first")
+    untrainable = next((name for name, p in student.root.named_parameters() if p.is_inference()), "")
+    if untrainable:
+        raise StateError(
+            f"{untrainable} of the student was made in inference mode and cannot be trained. Build or load the student "
+            "outside of torch.inference_mode(), or train copy.deepcopy(G), copied outside of it"
+        )
 
 
 def _check_mapping(student: Dict[str, torch.nn.Parameter], teacher: Dict[str, torch.nn.Parameter]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import warnings
 from typing import Any, Dict, Iterator, Mapping, Optional, TypeVar, Union
 
@@ -31,15 +30,13 @@ from squeeze_patch.planning.shapes import check_fits, shapes_of
 from squeeze_patch.progress import Progress, one_thread, own_settings
 from squeeze_patch.surgery.belongings import belongings_of
 from squeeze_patch.surgery.originals import KEPT, forget, keep, put_back, undo
-from squeeze_patch.surgery.proof import UNCHANGED, build_twins, prove
+from squeeze_patch.surgery.proof import ONE_AT_A_TIME, UNCHANGED, build_twins, prove
 from squeeze_patch.surgery.references import parameters_held, redirect
 from squeeze_patch.surgery.relatives import kept_like, relative
 from squeeze_patch.surgery.remove import remove
 from squeeze_patch.surgery.status import Status, status, status_of
 
 Module = TypeVar("Module", bound=torch.nn.Module)
-#: torch's random numbers and its number of threads belong to the process: two threads would mix them up
-_ONE_AT_A_TIME = threading.RLock()
 
 
 def apply(
@@ -134,7 +131,7 @@ def apply_request(
     them."""
     check_init(init)
     check_seed(seed)
-    with _ONE_AT_A_TIME:
+    with ONE_AT_A_TIME:
         target = search(G)
         now = status_of(target)
         if now.state == "irregular":

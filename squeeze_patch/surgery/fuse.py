@@ -11,7 +11,7 @@ import torch
 from squeeze_patch.adapters import search
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import ProofError, StateError, UnprovedWarning
-from squeeze_patch.progress import Progress
+from squeeze_patch.progress import Progress, own_settings
 from squeeze_patch.sampling import draw, evaluation, latents
 from squeeze_patch.surgery.proof import SEED, CannotRun, name_of, trial_of
 from squeeze_patch.surgery.status import status_of_part
@@ -120,6 +120,7 @@ def _check_fusible(found: Located) -> None:
     found.fusing  # noqa: B018  raises where the family has no such role
 
 
+@own_settings()
 def fuse_part(found: Located, verify: bool = True, progress: Optional[Progress] = None) -> None:
     """As `fuse`, of one squeezed generator, in whatever mode it is."""
     step = functools.partial(progress or _silent, "fuse")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import traceback
 import warnings
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ LARGEST_PAIR = 256
 SHORTEST = "one image without noise"
 #: beyond this share of the largest pixel float error proves nothing
 COARSEST = 0.05
+#: torch's random numbers, its number of threads and its TF32 belong to the process: two threads would mix them up
+ONE_AT_A_TIME = threading.RLock()
 
 Images = Dict[str, torch.Tensor]
 
@@ -227,7 +230,8 @@ def _styles(found: Located, n: int) -> torch.Tensor:
 def run(found: Located, calls: Mapping[str, Callable[[], torch.Tensor]], *, with_hooks: bool = False) -> Images:
     """Float32 in evaluation mode; random numbers, modes and settings of the caller stay as they are. ``with_hooks``:
     hooks of the user's are part of the generator."""
-    with evaluation(found.root), _exact(found), contextlib.nullcontext() if with_hooks else _unobserved(found):
+    unobserved = contextlib.nullcontext() if with_hooks else _unobserved(found)
+    with ONE_AT_A_TIME, evaluation(found.root), _exact(found), unobserved:
         return {name: call().detach().float() for name, call in calls.items()}
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from typing import Any, Callable, ContextManager, Dict, Iterator
 
 import pytest
 import torch
 
 import squeeze_patch
+from squeeze_patch import fused_convolution
+from squeeze_patch.demo import trained_generator
+from squeeze_patch.evaluation.measure import measure
+from squeeze_patch.progress import own_settings
+from squeeze_patch.recovery.distillation import run as recover
+from squeeze_patch.recovery.session import Budget
+from squeeze_patch.recovery.settings import Settings
 from squeeze_patch.testing import float_error, trained
 from tests.helpers import same, tensors
 from tests.hosts import Host
@@ -67,6 +75,68 @@ def test_settings_change_no_start(name: str, init: str, draggan: Host) -> None:
             assert (torch.get_default_dtype(), torch.empty(0).device, torch.is_grad_enabled()) == before
         found.append(tensors(G))
     assert same(*found)
+
+
+SHORT = Settings(steps=1, batch=2, held_out=8)
+FIGURES: Dict[str, Callable[[Any, Any], Any]] = {
+    "compare": lambda G, dense: squeeze_patch.compare(dense, G, samples=4),
+    "recover": lambda G, dense: recover(G, dense, SHORT, Budget()).psnr_before,
+    "measure": lambda G, dense: measure(dense, G, repeats=2, fuse=True).fused.difference,  # type: ignore[union-attr]
+}
+#: those that change numbers of torch's own making
+STRONG = ("float64", "default device", "autocast")
+
+
+@pytest.mark.parametrize("what", FIGURES)
+def test_settings_change_no_figure(what: str) -> None:
+    dense = trained_generator()
+    G = squeeze_patch.apply(trained_generator(), ratio=2, init="weights", keep_original=False)
+    figures = []
+    for setting in (contextlib.nullcontext, *(SETTINGS[name] for name in STRONG)):
+        student = copy.deepcopy(G)
+        with setting():
+            figures.append(FIGURES[what](student, dense))
+    assert figures == figures[:1] * len(figures)
+
+
+@pytest.mark.parametrize("name", STRONG)
+def test_settings_weaken_no_proof_of_fuse(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under autocast nothing runs fused, so that any layer would make the same images there."""
+    G = squeeze_patch.apply(trained_generator(), ratio=2, init="weights", keep_original=False)
+    monkeypatch.setattr(
+        fused_convolution, "_with_ones", lambda x, channels: torch.cat([x, torch.zeros_like(x[:, :1])], dim=1)
+    )
+    with SETTINGS[name](), pytest.raises(squeeze_patch.ProofError, match="images .* are off by"):
+        squeeze_patch.fuse(G)
+
+
+def test_blocks_that_overlap_give_the_default_dtype_back() -> None:
+    """As those of two threads do; a third one is inside of the second."""
+    first, second = own_settings(), own_settings()
+    with default_dtype(torch.float64):
+        first.__enter__()
+        second.__enter__()
+        with own_settings():
+            first.__exit__(None, None, None)
+        assert torch.get_default_dtype() == torch.float32
+        second.__exit__(None, None, None)
+        assert torch.get_default_dtype() == torch.float64
+
+
+def test_what_was_made_in_inference_mode_is_not_trained() -> None:
+    with torch.inference_mode():
+        G = squeeze_patch.apply(trained_generator(), ratio=2, init="weights")
+    with pytest.raises(squeeze_patch.StateError, match=r"const .*made in inference mode.* copy.deepcopy\(G\)"):
+        recover(G, trained_generator(), SHORT, Budget())
+    assert recover(copy.deepcopy(G), trained_generator(), SHORT, Budget()).steps == 1
+
+
+def test_checks_of_gradients_in_inference_mode() -> None:
+    with torch.inference_mode():
+        report = squeeze_patch.check(
+            lambda: squeeze_patch.apply(trained_generator(), ratio=2, init="weights"), only=["gradients"]
+        )
+    assert report.holds, str(report)
 
 
 def frozen_as_buffers(path: str) -> Change:
