@@ -109,7 +109,7 @@ class Surgery(abc.ABC):
         """A dense generator with random weights, made by the constructor call that squeezed ``root`` goes back to."""
         raise UnsupportedModelError(
             f"{type(root).__name__} keeps no record of how it was constructed, so no dense generator can be made from "
-            "it. Name the dense file with --against (in Python: against=)"
+            "it. Name the dense one: report --against FILE, [dense] in squeeze.toml, against= in Python"
         )
 
 

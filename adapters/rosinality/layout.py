@@ -166,7 +166,7 @@ def stored_noise(network: Any) -> List[torch.Tensor]:
     if len(found) != wanted:
         raise UnsupportedModelError(
             f"{type(network).__name__} has {len(found)} stored noise maps for {wanted} convolutions. Without noise "
-            "(noise_mode='none', --noise none) it can be run"
+            "(noise_mode='none', compare --noise none) it can be run"
         )
     return [found[name] for name in sorted(found, key=lambda name: int(re.sub(r"\D", "", name)))]
 

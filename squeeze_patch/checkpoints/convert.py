@@ -260,8 +260,8 @@ def _refuse_bare(source: Path, data: Any, plan: Plan) -> None:
     if is_bare(data) and not plan.is_told_by_shapes:
         raise CheckpointError(
             f"{source}: this file is a bare state dict, which has no place for the Plan, and sizes of layers alone do "
-            "not say what was narrowed; --format pt or --format safetensors (in Python: form=) writes the Plan beside "
-            "the weights"
+            "not say what was narrowed; convert --format pt or --format safetensors (in Python: form=) writes the Plan "
+            "beside the weights"
         )
 
 

@@ -145,13 +145,13 @@ def _prove(G: Located) -> None:
     if body is None:
         raise UnsupportedModelError(
             f"the state dict of {type(G.generator).__name__} alone is none of a known family, so that nothing could be "
-            "made of it; leave --format out"
+            "made of it; write a file of the source's kind, without --format"
         )
     wrong = difference_of_images(locate(G.generator), locate(body))
     if wrong:
         raise UnsupportedModelError(
             "this generator computes something else than its state dict alone says (another activation, gain or clamp "
-            f"than StyleGAN2's): {wrong}. Leave --format out, and the file carries that, too"
+            f"than StyleGAN2's): {wrong}. A file of the source's kind, written without --format, carries that, too"
         )
 
 

@@ -24,12 +24,18 @@ from squeeze_patch.checkpoints.load import load
 from squeeze_patch.checkpoints.pickles import host_path, is_checkout
 from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checks.config import CheckConfig, Recipe
-from squeeze_patch.errors import CheckpointError, ConfigError, UnsupportedModelError
+from squeeze_patch.errors import CheckpointError, ConfigError, MeasurementError, UnsupportedModelError
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.surgery.status import status
 
 #: {option of a command: the same in the configuration}
-_SETTINGS = {"--host DIR": 'host = "DIR"', "--host": "host", "--trust": "trust = true", "--key": "key"}
+_SETTINGS = {
+    "--host DIR": 'host = "DIR"',
+    "--host": "host",
+    "--trust": "trust = true",
+    "--key": "key",
+    "--device cpu": 'device = "cpu"',
+}
 #: factories that draw their weights draw the same ones every time
 SEED = 0
 
@@ -130,7 +136,10 @@ def make_dense(config: CheckConfig, like: Subject) -> Optional[torch.nn.Module]:
 
 
 def _make(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn.Module]:
-    device = device_named(config.device)
+    try:
+        device = device_named(config.device)
+    except MeasurementError as error:
+        raise ConfigError(_in_words_of_files(str(error))) from error
     with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
         stack.callback(os.chdir, os.getcwd())  # a factory may go elsewhere, and paths that were given count from here
         torch.manual_seed(SEED)

@@ -89,7 +89,7 @@ class Trial:
             )
 
 
-UNCHANGED = "The generator is as it was; verify=False (--no-verify) squeezes it nevertheless"
+UNCHANGED = "The generator is as it was; verify=False (convert --no-verify) squeezes it nevertheless"
 
 
 def prove(found: Located, twins: Mapping[str, torch.nn.Module]) -> Optional[Trial]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,13 @@ def test_a_host_that_is_none(repository: Path, lines: Any, message: str) -> None
     assert str(error.value).startswith("[generator] host: ")
     assert message in str(error.value)
     assert "--host" not in str(error.value)
+
+
+def test_a_device_that_is_not_there(repository: Path) -> None:
+    """The cure is a setting: the command has no such option."""
+    config = replace(configured(repository, 'checkpoint = "G.pt"'), device="nowhere")
+    with pytest.raises(ConfigError, match='^device nowhere cannot be used: .*device = "cpu" always can$'):
+        make_subjects(config)
 
 
 @pytest.mark.parametrize("trust", ["true", "false"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from squeeze_patch.cli import main
 from tests.docs.pages import Page, shell
+from tests.helpers import ROOT
 
 PAGE = Page("docs/commands.md")
 
@@ -41,3 +43,16 @@ def test_commands_of_a_group() -> None:
 def test_options_of_all() -> None:
     for option in main.params:
         assert max(option.opts, key=len) in PAGE.text
+
+
+def test_messages_name_options_that_the_command_has() -> None:
+    """ "convert --no-verify" in an error, also of what other commands call, which have no such option."""
+    named = re.compile(rf"\b({'|'.join(main.commands)}) (--[a-z][\w-]+)")
+    found = set()
+    for path in [*(ROOT / "squeeze_patch").rglob("*.py"), *(ROOT / "adapters").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.update(named.findall(node.value))
+    assert ("convert", "--no-verify") in found
+    for command, option in found:
+        assert option in {name for each in main.commands[command].params for name in each.opts}, (command, option)
