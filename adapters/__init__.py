@@ -44,12 +44,18 @@ def adapters() -> List[Adapter]:
 
 
 def _loaded(entry_point: Any) -> Adapter:
-    found = entry_point.load()
-    adapter = found if isinstance(found, Adapter) else found()
+    named, cure = f"{entry_point.name} = {entry_point.value}", "update the distribution that brings it, or uninstall it"
+    try:
+        found = entry_point.load()
+        adapter = found if isinstance(found, Adapter) else found()
+    except Exception as error:  # code of a third party: what it raises is anybody's guess
+        raise UnsupportedModelError(
+            f"the entry point {named} brings no adapter ({type(error).__name__}: {error}): {cure}"
+        ) from error
     if not isinstance(adapter, Adapter):
         raise UnsupportedModelError(
-            f"the entry point {entry_point.name} = {entry_point.value} names a {type(adapter).__name__}, not a "
-            "squeeze_patch.adapters.base.Adapter: update the distribution that brings it, or uninstall it"
+            f"the entry point {named} names a {type(adapter).__name__}, not a "
+            f"squeeze_patch.adapters.base.Adapter: {cure}"
         )
     return adapter
 

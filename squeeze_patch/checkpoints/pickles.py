@@ -88,7 +88,8 @@ def host_path(host: Optional[PathLike]) -> Iterator[None]:
     finally:
         _host.reset(token)
         for path in paths:
-            sys.path.remove(path)
+            with contextlib.suppress(ValueError):  # the host's modules may take it out themselves
+                sys.path.remove(path)
 
 
 def is_checkout(folder: Path) -> bool:

@@ -38,6 +38,14 @@ class BlockFeatures:
         self.size: Dict[int, float] = {}
 
     def __enter__(self) -> BlockFeatures:
+        try:
+            self._watch()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _watch(self) -> None:
         a, b = (_blocks(G, which, self.reasons) for G, which in zip(self.generators, "AB"))
         self.resolutions = sorted(set(a) & set(b))
         for resolution in self.resolutions:
@@ -56,7 +64,6 @@ class BlockFeatures:
                     self.reasons.append(f"{resolution}x{resolution}: the block of {which} is no module to be hooked")
                 else:
                     self.handles.append(handle)
-        return self
 
     def __exit__(self, *_: Any) -> None:
         for handle in self.handles:

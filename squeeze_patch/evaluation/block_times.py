@@ -68,8 +68,7 @@ def block_times(
     with contextlib.ExitStack() as stack:
         for name, found in generators.items():
             stack.enter_context(evaluation(found.root))
-            for handle in _hooked(found, watches[name]):
-                stack.callback(handle.remove)
+            _hook(found, watches[name], stack)
         stack.enter_context(torch.inference_mode())
         for index in range(1 + rounds):
             for name in list(generators) if index % 2 else list(generators)[::-1]:
@@ -116,8 +115,8 @@ class _Stopwatch:
                 self.blocks.setdefault(name, []).append(seconds)
 
 
-def _hooked(found: Located, watch: _Stopwatch) -> List[Any]:
-    """Handles of the hooks that read the clock; none where blocks cannot be timed."""
+def _hook(found: Located, watch: _Stopwatch, stack: contextlib.ExitStack) -> None:
+    """Hooks that read the clock, until the stack closes; none where blocks cannot be timed."""
     modules = set(found.network.modules())
     names = [spec.name for spec in found.specs]
     blocks = {name: found.get_block(name) for name in names}
@@ -132,16 +131,18 @@ def _hooked(found: Located, watch: _Stopwatch) -> List[Any]:
         pairs = [(block, name) for name, block in blocks.items()]
         first, last = pairs, pairs
     elif _is_fused(found):
-        return []
+        return
     else:  # each begins where the features of the block before are handed on
         first, last = (
             [(child, name) for child in blocks[name].children() if child in modules] for name in (names[0], names[-1])
         )
-    handles: List[Any] = [module.register_forward_pre_hook(begin(name)) for module, name in first]
-    handles += [module.register_forward_hook(end(name)) for module, name in last]
+    for module, name in first:
+        stack.callback(module.register_forward_pre_hook(begin(name)).remove)
+    for module, name in last:
+        stack.callback(module.register_forward_hook(end(name)).remove)
     if first is not last:
-        handles += [_boundary(found, watch, *pair) for pair in zip(names, names[1:])]
-    return handles
+        for pair in zip(names, names[1:]):
+            stack.callback(_boundary(found, watch, *pair).remove)
 
 
 def _boundary(found: Located, watch: _Stopwatch, name: str, following: str) -> Any:

@@ -167,13 +167,22 @@ def test_the_suite_finds_mistakes(mistake: str, lumen: Any, monkeypatch: pytest.
         check(wrong(), test, *arguments)
 
 
-@pytest.mark.parametrize("found", [object, lambda: None, dict])
-def test_an_entry_point_that_names_no_adapter_is_named(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    point = SimpleNamespace(name="old", value="old_squeeze:OldAdapter", load=lambda: found)
+def gone() -> None:
+    raise ImportError("No module named 'old_squeeze'")
+
+
+def given(found: Any) -> Any:
+    return lambda: found
+
+
+@pytest.mark.parametrize("load", [*map(given, [object, lambda: None, dict, 7, gone]), gone])
+def test_an_entry_point_that_names_no_adapter_is_named(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = SimpleNamespace(name="old", value="old_squeeze:OldAdapter", load=load)
     monkeypatch.setattr(adapters, "_entry_points_read", False)
     monkeypatch.setattr(adapters, "_group", lambda points: [point])
     for _ in range(2):
         with pytest.raises(
-            squeeze_patch.UnsupportedModelError, match="entry point old = old_squeeze:OldAdapter names a"
+            squeeze_patch.UnsupportedModelError,
+            match="entry point old = old_squeeze:OldAdapter (names a|brings no adapter).*: update the",
         ):
             squeeze_patch.status(torch.nn.Identity())

@@ -118,6 +118,25 @@ def test_features_that_cannot_be_compared_are_named() -> None:
     assert found.features_missing == "16x16 has 64 channels in A, 32 in B"
 
 
+def test_hooks_go_where_hooking_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it may in an adapter of somebody else's."""
+    G, taken = trained_generator(), []
+    surgery = type(squeeze_patch.adapters.locate(G).surgery)
+    watch = surgery.watch
+
+    def failing(*arguments: Any) -> Any:
+        taken.append(arguments[-1])
+        if len(taken) % 4 == 0:
+            raise RuntimeError("no more hooks")
+        return watch(*arguments)
+
+    monkeypatch.setattr(surgery, "watch", failing)
+    with pytest.raises(RuntimeError, match="no more hooks"):
+        squeeze_patch.compare(G, copy.deepcopy(G), samples=4)
+    assert len(taken) == 4
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in G.modules())
+
+
 def test_every_host(host: Host) -> None:
     """With classes; the start from the weights is nearer than random layers by every figure."""
     dense = trained(host.generator(c_dim=3))
