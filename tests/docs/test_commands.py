@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Dict, Set
 
 import click
 import pytest
@@ -38,6 +39,26 @@ def test_commands_of_a_group() -> None:
             )
             options = {max(option.opts, key=len) for option in command.params if isinstance(option, click.Option)}
             assert options - {"--help"} - set(re.findall(r"`(--[\w-]+)", paragraph)) == set()
+
+
+def test_whose_the_options_of_many_are() -> None:
+    commands = {(name,): command for name, command in main.commands.items() if not isinstance(command, click.Group)}
+    for name, group in main.commands.items():
+        for inner in group.commands.values() if isinstance(group, click.Group) else ():
+            commands[name, str(inner.name)] = inner
+    of = {" ".join(name): {opt for each in command.params for opt in each.opts} for name, command in commands.items()}
+    named: Dict[str, Set[str]] = {}
+    for options, whose in re.findall(r"^\| `(--[^|]*) \| ([^|]*) \| ", PAGE.text, flags=re.MULTILINE):
+        (option,) = re.findall(r"^--[\w-]+", options)
+        found = set(re.findall(r"`([a-z ]+)`", whose))
+        if whose.startswith("all but "):
+            found = set(of) - found
+        if found and "all that" not in whose:
+            named.setdefault(option, set()).update(found)
+    assert {"--json", "--quiet", "--device", "--force"} <= set(named)
+    del named["--budget"]  # milliseconds are a value of it, which some of its commands refuse
+    for option, found in named.items():
+        assert found == {name for name, options in of.items() if option in options}, option
 
 
 def test_options_of_all() -> None:
