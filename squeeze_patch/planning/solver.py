@@ -187,6 +187,6 @@ def _ratios(channels: Sequence[int], multiple: Optional[int]) -> List[float]:
     edges = {1.0}
     for c in set(channels):
         step = multiple or (MULTIPLE if c >= FEW * MULTIPLE else 1)
-        edges.update(c / (step * (k + 0.5)) for k in range(c // step) if c / (step * (k + 0.5)) > 1)
+        edges.update(c / (step * (k + 0.5)) for k in range(c // step + 1) if c / (step * (k + 0.5)) > 1)
     ordered = [*sorted(edges), 2 * max(edges)]
     return [1.0] + [round((low + high) / 2, 6) for low, high in zip(ordered, ordered[1:])]

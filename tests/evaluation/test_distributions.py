@@ -80,9 +80,12 @@ def test_precision_and_recall_tell_missing_modes_from_wrong_samples() -> None:
     [
         (torch.zeros(3, 2), torch.zeros(3, 4), "features have to be"),
         (torch.zeros(1, 2), torch.zeros(3, 2), "n, m >= 2"),
+        (torch.zeros(3, 2, 1), torch.zeros(3, 2), "features have to be"),
         (torch.full((3, 2), math.nan), torch.zeros(3, 2), "not finite"),
     ],
 )
 def test_wrong_features_are_named(a: torch.Tensor, b: torch.Tensor, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        frechet_distance(a, b)
+    for distance in (frechet_distance, sliced_wasserstein, kernel_distance, precision_recall):
+        for pair in ((a, b), (b, a)):
+            with pytest.raises(ValueError, match=message):
+                distance(*pair)  # type: ignore[operator]

@@ -54,8 +54,10 @@ def test_ssim_of_plain_images() -> None:
     expected = (2 * 0.5 * -0.2 + c1) / (0.5**2 + 0.2**2 + c1)
     assert float(ssim(a, b)) == pytest.approx(expected, rel=1e-6)
     assert float(ssim(a, a)) == pytest.approx(1, abs=1e-12)
-    with pytest.raises(ValueError, match="11 x 11"):
-        ssim(a[..., :8, :8], b[..., :8, :8])
+    assert float(ssim(a[..., :11, :11], b[..., :11, :11])) == pytest.approx(expected, rel=1e-6)
+    for few in (a[..., :10, :], a[0]):
+        with pytest.raises(ValueError, match="11 x 11"):
+            ssim(few, few)
 
 
 def test_samples_do_not_depend_on_the_batch_and_leave_the_mode() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Optional, Tuple
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import squeeze_patch
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
-from squeeze_patch.planning.solver import width_for
+from squeeze_patch.planning.solver import _ratios, width_for
 
 
 def generator(channel_max: int = 64, resolution: int = 32) -> Generator:
@@ -29,6 +30,18 @@ def generator(channel_max: int = 64, resolution: int = 32) -> Generator:
 )
 def test_widths(channels: int, ratio: float, width: int) -> None:
     assert width_for(channels, ratio) == width
+
+
+@pytest.mark.parametrize("multiple", [None, 8, 3, 1])
+def test_every_set_of_widths_is_tried(multiple: Optional[int]) -> None:
+    """Against a fine comb of ratios, up to where all blocks have their narrowest width."""
+    for channels in ((512, 64), (40, 16), (31, 32, 33), (5,)):
+
+        def widths(ratio: float, channels: Tuple[int, ...] = channels) -> Tuple[int, ...]:
+            return tuple(width_for(c, ratio, multiple) for c in channels)
+
+        tried = set(map(widths, _ratios(channels, multiple)))
+        assert {widths(ratio) for ratio in np.geomspace(1, 1100, 20_000)} <= tried
 
 
 @pytest.mark.parametrize("target", [0.05, 0.121, 0.2, 0.3])
@@ -84,6 +97,7 @@ def test_widths_by_resolution_leave_the_others_dense() -> None:
         ({"widths": {7: 8}}, "resolution 7"),
         ({"widths": {8: 65}}, "1 to 64"),
         ({"widths": {8: 0}}, "1 to 64"),
+        ({"widths": {8: 10.5}}, "width 10.5 at resolution 8"),
         ({"multiple": 0}, "positive"),
         ({"ratio": "2"}, "ratio has to be a number, not '2'"),
         ({"reduction": "a lot"}, "reduction has to be a number"),
