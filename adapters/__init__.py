@@ -17,6 +17,7 @@ from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.adapters.lucidrains.adapter import LUCIDRAINS_ADAPTER
 from squeeze_patch.adapters.nvidia.adapter import NVIDIA_ADAPTER
+from squeeze_patch.adapters.roles import Pickles
 from squeeze_patch.adapters.rosinality.adapter import ROSINALITY_ADAPTER
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -64,6 +65,11 @@ def _group(points: Any) -> Iterable[Any]:
     if sys.version_info >= (3, 10):
         return points.select(group=GROUP)  # type: ignore[no-any-return]
     return points.get(GROUP, [])  # type: ignore[no-any-return]
+
+
+def pickle_families() -> List[Pickles]:
+    """What families whose files are pickles say of them, one each."""
+    return [adapter.pickles for adapter in adapters() if adapter.pickles is not None]
 
 
 def entry_roles() -> Dict[str, str]:

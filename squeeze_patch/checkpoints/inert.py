@@ -17,7 +17,7 @@ from typing import IO, Any, Callable, ClassVar, Dict, List, Optional, Tuple
 import numpy as np
 import torch
 
-from squeeze_patch.adapters import adapters
+from squeeze_patch.adapters import pickle_families
 from squeeze_patch.adapters.records import Global, Inert, Record
 from squeeze_patch.checkpoints.inert_values import (
     PLAIN,
@@ -202,8 +202,8 @@ def load(stream: IO[bytes]) -> Any:
 def _known(module: str, name: str) -> Any:
     if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
         return getattr(torch, name)
-    roles = [adapter.pickles for adapter in adapters() if adapter.pickles is not None]
-    found = NAMES.get((module, name)) or next(filter(None, (role.known(module, name) for role in roles)), None)
+    families = (role.known(module, name) for role in pickle_families())
+    found = NAMES.get((module, name)) or next(filter(None, families), None)
     words = all(word.isidentifier() for word in (*module.split("."), name))
     if found is None and f"{module}.".startswith(INERT_MODULES) and words:
         found = inert_class(Global(module, name))

@@ -9,12 +9,11 @@ import pickle
 import sys
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple, Union
+from typing import Any, Iterator, Optional, Tuple, Union
 
 import torch
 
-from squeeze_patch.adapters import adapters
-from squeeze_patch.adapters.roles import Pickles
+from squeeze_patch.adapters import pickle_families
 from squeeze_patch.errors import CheckpointError, module_cure
 
 #: readable from Python 3.4 on, as the hosts' own files are
@@ -69,7 +68,7 @@ def host_path(host: Optional[PathLike]) -> Iterator[None]:
         yield
         return
     outer = Path(host).resolve()
-    markers = [role.marker for role in _roles()]
+    markers = [role.marker for role in pickle_families()]
     folder, marker = _checkout(outer)
     if marker is None:
         raise CheckpointError(
@@ -99,7 +98,7 @@ def is_checkout(folder: Path) -> bool:
 
 def _checkout(outer: Path) -> Tuple[Path, Optional[str]]:
     """The folder that a host's modules are imported from, and the module that tells it, None where none does."""
-    folder, markers = outer, [role.marker for role in _roles()]
+    folder, markers = outer, [role.marker for role in pickle_families()]
     if not any((folder / name).is_dir() for name in markers) and (folder / "src").is_dir():
         folder = folder / "src"  # as some forks keep their modules; others import theirs as src.*
     return folder, next((name for name in markers if (folder / name).is_dir()), None)
@@ -111,7 +110,7 @@ class _CpuUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("torch.storage", "_load_from_bytes"):
             return _load_on_cpu
-        for reason in (role.refuse(module) for role in _roles()):
+        for reason in (role.refuse(module) for role in pickle_families()):
             if reason is not None:
                 raise NeverRun(reason)
         return super().find_class(module, name)
@@ -121,12 +120,8 @@ def _load_on_cpu(data: bytes) -> Any:
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
 
 
-def _roles() -> List[Pickles]:
-    return [adapter.pickles for adapter in adapters() if adapter.pickles is not None]
-
-
 def _cure(module: Optional[str]) -> str:
-    known = (role.cure(module or "") for role in _roles())
+    known = (role.cure(module or "") for role in pickle_families())
     name = (module or "").split(".")[0]
     general = module_cure(module) or f"Install {name}, or put the folder that has it on PYTHONPATH"
     return next((cure for cure in known if cure), general)

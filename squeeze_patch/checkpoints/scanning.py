@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+from squeeze_patch.adapters import pickle_families
 from squeeze_patch.checkpoints.pickles import PathLike
 from squeeze_patch.checkpoints.scanning_files import Progress, look_into
 from squeeze_patch.checkpoints.scanning_findings import (
@@ -24,7 +25,6 @@ from squeeze_patch.checkpoints.scanning_findings import (
     Part,
     SourceText,
 )
-from squeeze_patch.checkpoints.scanning_names import roles
 from squeeze_patch.checkpoints.scanning_source import judge_source
 from squeeze_patch.errors import CheckpointError
 
@@ -164,7 +164,7 @@ def _judge_sources(notes: Notes) -> None:
 
 
 def _judge_text(notes: Notes, text: str, source: SourceText, what: str) -> None:
-    own = next((role.own_source() for role in roles() if role.own_source() in text), "")
+    own = next((role.own_source() for role in pickle_families() if role.own_source() in text), "")
     oddities = judge_source(text, own)
     if oddities is None:
         if source.classes:
@@ -178,8 +178,8 @@ def _judge_text(notes: Notes, text: str, source: SourceText, what: str) -> None:
 
 def _known_words(text: str) -> str:
     """Of how many of its classes the text is known; of the rest of it nothing is."""
-    own = next((role.own_source() for role in roles() if role.own_source() in text), "")
-    found = [role.known_definitions(text.replace(own, "\n") if own else text) for role in roles()]
+    own = next((role.own_source() for role in pickle_families() if role.own_source() in text), "")
+    found = [role.known_definitions(text.replace(own, "\n") if own else text) for role in pickle_families()]
     known, others = max(found, key=lambda each: len(each[0]), default=([], []))
     if own and not (known or others):
         return "its host runs it; it is what squeeze_patch adds, to the letter"

@@ -6,12 +6,11 @@ import _compat_pickle
 import functools
 import re
 import sys
-from typing import Dict, FrozenSet, List, Optional, Tuple
+from typing import Dict, FrozenSet, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters import adapters
-from squeeze_patch.adapters.roles import Pickles
+from squeeze_patch.adapters import pickle_families
 from squeeze_patch.checkpoints.scanning_findings import RUNS_CODE, UNKNOWN, USUAL, words
 
 _ARRAYS = frozenset({"_reconstruct", "scalar"})
@@ -99,16 +98,12 @@ _LEADING_ON = words(
 _WORDS = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
 
-def roles() -> List[Pickles]:
-    return [adapter.pickles for adapter in adapters() if adapter.pickles is not None]
-
-
 @functools.lru_cache(maxsize=4096)
 def judge_name(module: str, name: str, protocol: int) -> Tuple[str, str]:
     """(level, why) of importing ``name`` from ``module``, and calling it, in a pickle of that protocol."""
     if protocol < 3:  # Python maps the names of its releases before 3.0
         module, name = _mapped(module, name)
-    for role in roles():
+    for role in pickle_families():
         usual = role.judge(module, name)
         if usual is not None:
             return (USUAL, "") if usual else (RUNS_CODE, "runs what its arguments say")
@@ -139,17 +134,12 @@ def is_name(module: str, name: str) -> bool:
 
 def source_entry(module: str, name: str) -> Optional[str]:
     """The entry of an argument, or of a state, that is source text which loading runs, else None."""
-    return next(filter(None, (role.source_entry(module, name) for role in roles())), None)
-
-
-@functools.lru_cache(maxsize=1)
-def _entries(roles_: Tuple[Pickles, ...]) -> FrozenSet[str]:
-    return frozenset(entry for role in roles_ for entry in role.source_entries)
+    return next(filter(None, (role.source_entry(module, name) for role in pickle_families())), None)
 
 
 def source_entries() -> FrozenSet[str]:
     """All that `source_entry` may say."""
-    return _entries(tuple(roles()))
+    return frozenset(entry for role in pickle_families() for entry in role.source_entries)
 
 
 def _mapped(module: str, name: str) -> Tuple[str, str]:

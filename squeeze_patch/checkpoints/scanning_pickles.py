@@ -261,9 +261,10 @@ class Machine:
             self.note(UNKNOWN, "call", f"items are set on {target}", _CHANGES)
         if not isinstance(target, Thing) or target is SOMETHING:
             return
+        wanted = {"class_name", UNKNOWN_KEY, *source_entries()}
         for key, value in zip(pairs[::2], pairs[1::2]):
             name = key_of(key)
-            if name in ("class_name", UNKNOWN_KEY) or name in source_entries():
+            if name in wanted:
                 target.put(name, value)
             elif name and is_hook(name) and not values_of(target, HOOK):
                 target.put(HOOK, name)

@@ -12,8 +12,9 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Optional, Set, Union
 
+from squeeze_patch.adapters import pickle_families
 from squeeze_patch.checkpoints.scanning_findings import RUNS_CODE, UNKNOWN, words
-from squeeze_patch.checkpoints.scanning_names import roles, runs_code
+from squeeze_patch.checkpoints.scanning_names import runs_code
 
 #: characters of a text that is parsed, and of one that is looked at for being source
 LONGEST, SHORTEST = 1 << 20, 80
@@ -148,7 +149,7 @@ def _judge_import(judge: _Judge, node: Union[ast.Import, ast.ImportFrom]) -> Non
             judge.add(RUNS_CODE, f"imports {path}", node)
         elif alias.name == "*":
             judge.add(UNKNOWN, f"imports all of {base}", node)
-        elif not (root in _USUAL_IMPORTS or any(role.imports_usually(path) for role in roles())):
+        elif not (root in _USUAL_IMPORTS or any(role.imports_usually(path) for role in pickle_families())):
             judge.add(UNKNOWN, f"imports {path}", node)
 
 
@@ -163,7 +164,7 @@ def _is_running(path: str) -> bool:
 def _runs_arguments(path: str) -> bool:
     """Whether it is a function of a host's that does."""
     module, _, name = path.rpartition(".")
-    return any(role.judge(module, name) is False for role in roles())
+    return any(role.judge(module, name) is False for role in pickle_families())
 
 
 def _judge_node(judge: _Judge, node: ast.AST, inner: bool) -> None:

@@ -6,11 +6,11 @@ import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
-from typing import IO, Any, Callable, Dict, List, Mapping, Optional, Union
+from typing import IO, Any, Callable, Dict, Mapping, Optional, Union
 
 import torch
 
-from squeeze_patch.adapters import adapters
+from squeeze_patch.adapters import pickle_families
 from squeeze_patch.adapters.records import Record
 from squeeze_patch.adapters.roles import Foreign, Pickles
 from squeeze_patch.checkpoints import inert
@@ -120,7 +120,7 @@ def read_stored(source: Path) -> Union[StoredFile, HostedFile]:
             data = inert.load(stream)
     except UnknownName as error:
         modules = (*error.named, str(error).rpartition(".")[0])
-        refusal = next(filter(None, (role.refuse(module) for module in modules for role in _roles())), "")
+        refusal = next(filter(None, (role.refuse(module) for module in modules for role in pickle_families())), "")
         cure = f"There is no way to load it: {refusal}" if refusal else CURE
         raise CheckpointError(
             f"{source}: the pickle names {error}, which is not known to be harmless, so it was not loaded. {cure}"
@@ -165,7 +165,7 @@ def read_stored_archive(source: Path) -> StoredArchive:
 
 def _with_bodies(source: Path, data: Any, found: StoredFile) -> Union[StoredFile, HostedFile]:
     """``found`` filled with the entries of a file, and with a body for every generator among them."""
-    foreign = next(filter(None, (_judged(role.foreign, data, f"{source}: ") for role in _roles())), None)
+    foreign = next(filter(None, (_judged(role.foreign, data, f"{source}: ") for role in pickle_families())), None)
     if foreign is not None:
         return _foreign(source, foreign)
     named = isinstance(data, dict) and all(isinstance(name, str) for name in data)
@@ -175,7 +175,7 @@ def _with_bodies(source: Path, data: Any, found: StoredFile) -> Union[StoredFile
     bodies: Dict[int, torch.nn.Module] = {}
     stored: Dict[str, Stored] = {}
     for name, value in entries.items():
-        role = next((role for role in _roles() if role.is_generator(value)), None)
+        role = next((role for role in pickle_families() if role.is_generator(value)), None)
         if role is None:
             found[name] = value
             continue
@@ -205,7 +205,3 @@ def _judged(make: Callable[[Any], Any], value: Any, where: str, damage: str = "t
         raise UnsupportedModelError(f"{where}{error}") from error
     except Exception as error:  # attributes that are missing, or of another kind
         raise CheckpointError(f"{where}{damage} ({type(error).__name__}: {error})") from error
-
-
-def _roles() -> List[Pickles]:
-    return [adapter.pickles for adapter in adapters() if adapter.pickles is not None]
