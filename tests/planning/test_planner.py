@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 import pytest
@@ -141,6 +141,46 @@ def test_edited_numbers_are_not_rounded(place: str, value: object) -> None:
     for broken in ({**data, "blocks": [{**data["blocks"][0], place: value}]}, {**data, "ratio": float("nan")}):
         with pytest.raises(squeeze_patch.PlanError, match="damaged"):
             Plan.from_dict(broken)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": 99}, "has schema 99, this squeeze_patch knows 1"),
+        *[({"schema": schema}, "no schema number") for schema in (0, -1, True, "1", None)],
+        *[({"ratio": ratio}, "is not 1 or more") for ratio in (0.5, float("inf"))],
+        *[({name: 0}, "no parameters") for name in ("parameters_before", "parameters_after")],
+        *[({"block": {"channels": channels}}, "impossible channels") for channels in (0, 3, (1 << 20) + 1)],
+        *[({"block": {place: width}}, "impossible channels") for place in ("width", "inner") for width in (0, 65)],
+        ({"block": {"excite": 1}}, "impossible channels"),
+        *[
+            ({"block": {"width": 3, "inner": 3, place: kept}}, "kept channels of b4 are not 3 of 64")
+            for place in ("kept", "kept_inner")
+            for kept in ([0, 1], [0, 1, 1], [2, 1, 0], [-1, 0, 1], [0, 1, 64])
+        ],
+    ],
+)
+def test_impossible_plans(changes: Dict[str, Any], message: str) -> None:
+    plan = squeeze_patch.plan(generator(), ratio=2).to_dict()
+    (first, *others), block = plan["blocks"], changes.get("block", {})
+    edited = {**plan, **{name: changes[name] for name in changes if name in plan}}
+    with pytest.raises(squeeze_patch.PlanError, match=message):
+        Plan.from_dict({**edited, "blocks": [{**first, **block}, *others]})
+
+
+def test_extreme_plans_are_read() -> None:
+    plan = squeeze_patch.plan(generator(), ratio=1).to_dict()
+    block = {"name": "b4", "resolution": 4, "channels": 1 << 20, "width": 1, "kept": [(1 << 20) - 1]}
+    read = Plan.from_dict({**plan, "ratio": 1.0, "blocks": [block]})
+    assert read.blocks[0].to_dict() == block
+    narrow = Plan.from_dict({**plan, "blocks": [{**block, "inner": 2, "kept_inner": [0, 3], "excite": False}]})
+    assert (narrow.method, narrow.is_told_by_shapes, read.is_told_by_shapes) == ("narrow", False, True)
+    inner = Plan.from_dict({**plan, "blocks": [{**block, "inner": 2}]})
+    assert (inner.method, inner.is_told_by_shapes) == ("squeeze", False)
+    assert not read.same_widths(replace(read, family="another"))
+    assert not read.same_widths(inner)
+    assert str(read).startswith("ratio 1, ")
+    assert str(replace(read, ratio=None)).startswith(f"{read.parameters_before:,} -> ")
 
 
 def test_counts_of_an_edited_plan_are_the_generators() -> None:
