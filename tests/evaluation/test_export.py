@@ -16,8 +16,10 @@ import pytest
 import torch
 
 import squeeze_patch
+from squeeze_patch import fused_convolution
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.testing import float_error, trained
+from tests.fused import count
 from tests.helpers import FLAT_HOSTS, HOSTS
 
 VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
@@ -76,6 +78,27 @@ def test_onnx(name: str, any_batch: bool, tmp_path: Path) -> None:
         (images,) = session.run(None, {session.get_inputs()[0].name: z.numpy()})
         expected = module(z)
         assert (torch.from_numpy(images) - expected).abs().max() <= float_error(module.G, expected)
+
+
+@pytest.mark.skipif(VERSION < (2, 9), reason="the exporter that is tested is the default from torch 2.9 onwards")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("any_batch", [False, True])
+def test_onnx_of_a_fused_generator(any_batch: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Excite is folded away in a graph of a fixed number of images, and cannot be in one for any."""
+    import onnxruntime
+
+    with images_of("demo", 16, ratio=2) as module, torch.no_grad():
+        expected = module(latents(3))
+        squeeze_patch.fuse(module.G)
+        folds = count(monkeypatch, fused_convolution, "_folded")
+        shapes = ({0: torch.export.Dim.DYNAMIC},) if any_batch else None
+        file = tmp_path / "fused.onnx"
+        torch.onnx.export(module, (latents(3),), file, dynamo=True, dynamic_shapes=shapes, verbose=False)
+        assert (folds == []) is any_batch
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        for n in (3, 2, 1) if any_batch else (3,):
+            (images,) = session.run(None, {session.get_inputs()[0].name: latents(3)[:n].numpy()})
+            assert (torch.from_numpy(images) - expected[:n]).abs().max() <= float_error(module.G, expected)
 
 
 @pytest.mark.skipif(VERSION < (2, 0), reason="torch.compile came with torch 2.0")
