@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import pickle
 import sys
@@ -9,6 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Callable, Dict
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -183,6 +185,50 @@ def test_tensors_that_do_not_fit_their_storage(tmp_path: Path) -> None:
         (tmp_path / "file.pkl").write_bytes(pickle.dumps({"G": value}))
         with pytest.raises(squeeze_patch.CheckpointError, match="no readable pickle .* a tensor of"):
             read(tmp_path / "file.pkl", trust=False)
+
+
+def call_of_tensor(*more: Any) -> Call:
+    return Call(torch._utils._rebuild_tensor_v2, torch.zeros(4).storage(), 0, (4,), (1,), False, *more)
+
+
+SCALAR, DTYPE = np.float32(1).__reduce__()[0], np.dtype("f4")
+#: what torch or numpy would make something of that cannot be taken for what it looks like
+ODD: Dict[str, Callable[[], Call]] = {
+    "hooks on a tensor": lambda: call_of_tensor(OrderedDict(hook=1)),
+    "stored as another one's negative": lambda: call_of_tensor(OrderedDict(), {"neg": True}),
+    "a parameter that is no tensor": lambda: Call(torch._utils._rebuild_parameter, 1, True, OrderedDict()),
+    "a numpy scalar that is none": lambda: Call(SCALAR, DTYPE, b"12345"),
+    "an OrderedDict of something else": lambda: Call(OrderedDict, [("a", 1, 2)]),
+    "torch.device of something else": lambda: Call(torch.device, "c" * 40),
+    "encode to something else than latin1": lambda: Call(codecs.encode, "a", "utf-8"),
+}
+
+
+class OddArray:
+    """An array of three numbers, said to be otherwise."""
+
+    def __init__(self, shape: Any, raw: Any) -> None:
+        self.shape, self.raw = shape, raw
+
+    def __reduce__(self) -> Any:
+        made, arguments, (version, _, dtype, order, _) = np.zeros(3, "f4").__reduce__()  # type: ignore[misc]
+        return made, arguments, (version, self.shape, dtype, order, self.raw)
+
+
+@pytest.mark.parametrize("shape", [(4,), (2,), (-1, -3), (3.0,), (3, 0), [3], (1,) * 8 + (3,)])
+def test_arrays_that_do_not_fit_their_data(shape: Any) -> None:
+    good, odd = (io.BytesIO(pickle.dumps(OddArray(each, bytes(12)))) for each in ((1, 3), shape))
+    assert np.array_equal(inert.load(good), np.zeros((1, 3)))
+    with pytest.raises(pickle.UnpicklingError, match="an array whose data do not fit its shape"):
+        inert.load(odd)
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+@pytest.mark.parametrize("words", ODD)
+def test_odd_values_are_refused(words: str, tmp_path: Path) -> None:
+    (tmp_path / "file.pkl").write_bytes(pickle.dumps({"G": ODD[words]()}))
+    with pytest.raises(squeeze_patch.CheckpointError, match=words):
+        read(tmp_path / "file.pkl", trust=False)
 
 
 def test_a_module_that_holds_itself(full_host: Host, tmp_path: Path) -> None:
