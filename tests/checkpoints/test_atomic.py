@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import subprocess
@@ -44,6 +45,22 @@ def test_the_old_file_stays_on_errors(tmp_path: Path) -> None:
     assert target.read_text() == "new"
     assert target.stat().st_mode & 0o777 == 0o640
     assert names(tmp_path) == ["file"]
+
+
+def test_errors_that_are_no_matter_of_writing_are_not_called_so(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="of the caller's"), atomic_write(tmp_path / "file"):
+        raise OSError(errno.EDOM, "of the caller's")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are listed there")
+def test_nothing_stays_open(tmp_path: Path) -> None:
+    before = names(Path("/proc/self/fd"))
+    for force in (True, False):
+        with atomic_write(tmp_path / str(force), force=force):
+            pass
+    with contextlib.suppress(ZeroDivisionError), atomic_write(tmp_path / "True"):
+        raise ZeroDivisionError
+    assert len(names(Path("/proc/self/fd"))) <= len(before)
 
 
 def test_a_link_goes_on_pointing_to_its_file(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from squeeze_patch.demo import trained_generator
 from squeeze_patch.evaluation.pixels import psnr
 from squeeze_patch.initialization.from_weights import starts_from_weights
 from squeeze_patch.initialization.observation import Observation
-from squeeze_patch.initialization.regression import regress
+from squeeze_patch.initialization.regression import refit_torgb, regress
 from squeeze_patch.initialization.selection import select_channels
 from squeeze_patch.planning.plans import BlockPlan
 from squeeze_patch.planning.shapes import shapes_of
@@ -124,6 +124,19 @@ def test_averaging_two_starts_with_the_same_channels_makes_sense() -> None:
     apart = psnr(of_a, of_b)
     assert psnr(of_a, of_middle) > apart
     assert psnr(of_b, of_middle) > apart
+
+
+def test_styles_of_torgb_are_as_large_as_they_were_and_of_their_sign() -> None:
+    """Whatever factors the weights take up for it, else weights of two moments of a training do not fit."""
+    found = locate(trained_generator())
+    ws, random = found.sample_w(200, 1).double(), torch.Generator().manual_seed(0)
+    for block in Observation(found, seed=0).blocks:
+        c, kept = block.spec.channels, torch.arange(0, block.spec.channels, 2)
+        mix = torch.randn([c, len(kept)], generator=random, dtype=torch.float64)
+        _, style, _ = refit_torgb(block, mix, torch.zeros(c, dtype=torch.float64), kept, ws)
+        new, old = style(ws), block.rgb_style(ws.float())[:, kept].double()
+        assert (new.square().mean(dim=0) / old.square().mean(dim=0) - 1).abs().max() < 1e-5
+        assert ((new * old).mean(dim=0) > 0).all()
 
 
 def test_convolutions_that_stay_are_not_refitted() -> None:
