@@ -17,7 +17,7 @@ import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.io import read
-from squeeze_patch.checkpoints.safe_tensors import alone, read_tensors
+from squeeze_patch.checkpoints.safe_tensors import _apart, alone, check_name, read_tensors
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.sampling import sample
 from squeeze_patch.testing import float_error, trained
@@ -110,3 +110,17 @@ def test_the_package_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(__import__("sys").modules, "safetensors", None)
     with pytest.raises(squeeze_patch.MissingPackageError, match=r"squeeze-patch\[safetensors\]"):
         convert(tmp_path / "dense.pkl", tmp_path / "out.safetensors", form="safetensors")
+
+
+def test_tensors_that_share_numbers_have_their_own() -> None:
+    one, other = torch.ones(6), torch.zeros(2)
+    found = _apart({"a": one, "b": one.view(2, 3), "c": one, "d": other})
+    assert len({tensor.data_ptr() for tensor in found.values()}) == 4
+    assert (found["b"].shape, found["c"].tolist(), found["d"]) == ((2, 3), [1] * 6, other)
+
+
+def test_names_of_safetensors_are_for_such_files(tmp_path: Path) -> None:
+    for name in ("file.pt", "file"):
+        check_name(tmp_path / name, {})
+    with pytest.raises(squeeze_patch.CheckpointError, match="convert --format safetensors"):
+        check_name(tmp_path / "file.safetensors", {})

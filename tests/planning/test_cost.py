@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,7 +14,8 @@ from squeeze_patch.adapters.content import BlockSpec
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.planning.cost import LEGEND, amount, fused_multiply_adds, multiply_adds, report, table
-from squeeze_patch.planning.shapes import squeezed_to
+from squeeze_patch.planning.plans import BlockPlan
+from squeeze_patch.planning.shapes import shapes_of, squeezed_to
 from tests.hosts import Host
 
 #: resolution, channel_base: multiply-adds of the squeezed generator (ratio 1.5) as a share of the dense one
@@ -56,6 +59,18 @@ def test_bilinear_upsampling_is_of_what_is_folded() -> None:
     assert sum(fused_multiply_adds(specs, shapes, folds=False)) == sum(plain)
 
 
+@pytest.mark.parametrize("narrow", [0, 1])
+def test_what_is_narrowed_is_not_folded(narrow: int) -> None:
+    """Neither what a narrowed block hands on, nor what one reads: excite is a layer there, or is none."""
+    found = locate(trained_generator())
+    first, second = found.specs[2:]
+    blocks = [BlockPlan(s.name, s.resolution, s.channels, s.channels // 2) for s in (first, second)]
+    blocks[narrow] = replace(blocks[narrow], excite=False)
+    shapes = shapes_of(found.specs, blocks)
+    plain = [multiply_adds(spec, shapes.get(spec.name)) for spec in found.specs]
+    assert fused_multiply_adds(found.specs, shapes) == plain
+
+
 @pytest.mark.parametrize("ratio", [None, 1.5])
 def test_multiply_adds_are_those_of_the_convolutions(ratio: float | None, host: Host) -> None:
     """Counted from the shapes that run. Filters are counted as 16 taps by definition and left out here."""
@@ -82,6 +97,8 @@ def test_multiply_adds_are_those_of_the_convolutions(ratio: float | None, host: 
 def test_report_of_a_squeezed_generator_is_that_of_its_plan() -> None:
     G = trained_generator()
     planned = report(locate(G), squeeze_patch.plan(G))
+    some = squeeze_patch.plan(G, widths={8: 10})
+    assert report(locate(G), some).parameters_after == some.parameters_after
     assert report(locate(squeeze_patch.apply(G))) == planned
     text = table(planned)
     assert len(text.splitlines()) == 1 + 4 + 1 + 2
