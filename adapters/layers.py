@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Callable, Collection, Dict, List
+from typing import Any, Callable, Collection, Dict, List, Mapping
 
 import torch
 
@@ -83,6 +83,46 @@ def own_tensors(module: torch.nn.Module) -> Dict[str, torch.Tensor]:
     return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
 
 
+def is_stored(module: torch.nn.Module, buffer: str) -> bool:
+    """Whether state dicts have this buffer of a module."""
+    return buffer not in module._non_persistent_buffers_set
+
+
+def set_stored(module: torch.nn.Module, buffer: str, stored: bool) -> None:
+    names = module._non_persistent_buffers_set
+    (names.discard if stored else names.add)(buffer)
+
+
+def all_tensors(module: torch.nn.Module) -> Dict[str, torch.Tensor]:
+    """{dotted path: parameter or buffer} of all that is in a module: also what its state dict leaves out, and nothing
+    that hooks of the user's put into that."""
+    found: Dict[str, torch.Tensor] = {}
+    for path, part in module.named_modules():
+        found.update({f"{path}.{name}" if path else name: tensor for name, tensor in own_tensors(part).items()})
+    return found
+
+
+def write_tensors(layer: torch.nn.Module, numbers: Mapping[str, torch.Tensor]) -> None:
+    """Fill all tensors of a layer that was just built; those that the user's has not, it has not. To be called without
+    gradients.
+
+    Raises:
+        UnsupportedModelError: a tensor has another shape.
+    """
+    for path, part in layer.named_modules():
+        for name, tensor in own_tensors(part).items():
+            whole = f"{path}.{name}" if path else name
+            if whole not in numbers:
+                setattr(part, name, None)
+            elif numbers[whole].shape != tensor.shape:
+                raise UnsupportedModelError(
+                    f"{type(layer).__name__} makes {whole} of shape {[*tensor.shape]} where its channels leave "
+                    f"{[*numbers[whole].shape]}; its host needs an adapter of its own"
+                )
+            else:
+                tensor.copy_(numbers[whole])
+
+
 def missing_tensors(layer: Any, paths: Collection[str]) -> List[str]:
     """Those of the dotted paths at which ``layer`` has no parameter and no buffer: a layer of somebody else's is there,
     perhaps around the host's."""
@@ -117,6 +157,15 @@ def refuse_hooks(layer: torch.nn.Module, name: str, ours: Collection[str] = ()) 
                 f"{name}{'.' if path else ''}{path} has hooks, which would not see the layer that takes its place; "
                 "remove them, and register them anew afterwards"
             )
+
+
+def share_hooks(new: Any, old: Any) -> None:
+    """Give ``new`` the very dictionaries of hooks of ``old``, so that the handles that users hold stay valid, and what
+    says of which kind backward hooks are."""
+    for hooks in HOOKS:
+        if hasattr(old, hooks) and hasattr(new, hooks):
+            object.__setattr__(new, hooks, getattr(old, hooks))
+    new._is_full_backward_hook = old._is_full_backward_hook
 
 
 def copy_flags(new: torch.nn.Module, old: torch.nn.Module, default: torch.nn.Parameter) -> None:

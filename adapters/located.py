@@ -86,8 +86,21 @@ class Located:
         return self.adapter.interchange
 
     def dense_blocks(self) -> List[DenseBlock]:
-        """The trained content of all blocks, in running order."""
-        return [self.surgery.dense_block(self.network, spec.name) for spec in self.specs]
+        """The trained content of all blocks, in running order.
+
+        Raises:
+            UnsupportedModelError: of something in it, no trained start knows what it computes.
+        """
+        blocks = [self.surgery.dense_block(self.network, spec.name) for spec in self.specs]
+        for block in blocks:
+            for conv in filter(None, (block.conv0, block.conv1)):
+                if tuple(conv.weight.shape[2:]) != (3, 3):
+                    size = "x".join(map(str, conv.weight.shape[2:]))
+                    raise UnsupportedModelError(
+                        f"{block.spec.name} has a convolution of {size}; a trained start knows those of 3x3. "
+                        "Use init='random' and train"
+                    )
+        return blocks
 
     def get_block(self, name: str) -> Module:
         return self.surgery.get_block(self.network, name)

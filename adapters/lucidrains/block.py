@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import torch
 
 from squeeze_patch.adapters.content import BlockShape, BlockSpec
-from squeeze_patch.adapters.layers import HOOKS, copy_flags, is_plain, runs_forward_of
+from squeeze_patch.adapters.layers import copy_flags, is_plain, runs_forward_of, share_hooks
 from squeeze_patch.adapters.lucidrains.layers import Block
 from squeeze_patch.connection import Excite
 from squeeze_patch.fused_convolution import Finish, fused_layer, pays
@@ -163,9 +163,7 @@ def squeeze_block(block: Any, shape: BlockShape, is_last: bool) -> SqueezedGener
         new.excite.weight_gain = 1.0  # no layer of this host has an equalised learning rate
         torch.nn.init.normal_(new.excite.weight, std=shape.width**-0.5)
     copy_flags(new, block, block.conv2.weight)
-    for hooks in HOOKS:  # the same dictionaries, so that the handles that users hold stay valid
-        if hasattr(block, hooks) and hasattr(new, hooks):
-            object.__setattr__(new, hooks, getattr(block, hooks))
+    share_hooks(new, block)
     return new
 
 

@@ -28,12 +28,12 @@ import torch
 from squeeze_patch.adapters.base import Adapter, Surgery
 from squeeze_patch.adapters.content import Affine, BlockShape, BlockSpec, DenseBlock, SqueezedStart
 from squeeze_patch.adapters.layers import (
-    HOOKS,
     class_named,
     fill_excite,
     is_parametrised,
     missing_tensors,
     refuse_hooks,
+    share_hooks,
     value,
 )
 from squeeze_patch.adapters.located import described, narrowed_blocks
@@ -110,9 +110,7 @@ class NvidiaSurgery(Surgery):
         if "conv0" in new._modules and new.conv0 is not block.conv0:
             refuse_hooks(block.conv0, f"{name}.conv0")
             _OURS.add(new.conv0)
-        for hooks in HOOKS:  # the same dictionaries, so that the handles that users hold stay valid
-            if hasattr(block, hooks) and hasattr(new, hooks):
-                object.__setattr__(new, hooks, getattr(block, hooks))
+        share_hooks(new, block)
         return new
 
     def check_replaceable(self, block: torch.nn.Module, name: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Optional
 import torch
 
 from squeeze_patch.adapters.content import Affine, ConvWeights
-from squeeze_patch.adapters.layers import as_large_as, value
+from squeeze_patch.adapters.layers import all_tensors, as_large_as, value, write_tensors
 from squeeze_patch.errors import UnsupportedModelError
 
 _SLOPES = {"lrelu": 0.2, "relu": 0.0, "linear": 1.0}
@@ -30,7 +30,7 @@ def load_conv(
     inputs: Optional[torch.Tensor],
 ) -> None:
     """Write what is kept of a dense convolution, or what was fitted in its place, into a smaller one."""
-    state = dense.state_dict()
+    state = all_tensors(dense)
     cut = {"weight": (outputs, inputs), "bias": (outputs,), "affine.weight": (inputs,), "affine.bias": (inputs,)}
     for name, indices in cut.items():
         for dim, index in enumerate(indices):
@@ -40,7 +40,7 @@ def load_conv(
         state.update(weight=as_large_as(refitted.weight, state["weight"]), bias=refitted.bias)
         if "noise_strength" in state:
             state["noise_strength"] = torch.tensor(refitted.noise_strength)
-    new.load_state_dict({name: state[name] for name in new.state_dict()})
+    write_tensors(new, state)
 
 
 def check_filter(layer: Any, where: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 import torch
 
 from squeeze_patch.adapters.content import BlockShape
-from squeeze_patch.adapters.layers import copy_flags
+from squeeze_patch.adapters.layers import all_tensors, copy_flags
 from squeeze_patch.adapters.rosinality.block import FlatBlock
 from squeeze_patch.adapters.rosinality.layout import Layout, blur_of, get
 from squeeze_patch.errors import StateError, UnsupportedModelError
@@ -103,11 +103,11 @@ def _construct(layer: Any, where: str, *arguments: Any, **named: Any) -> Any:
 
 
 def _check_shapes(new: torch.nn.Module, old: torch.nn.Module, places: Places, sizes: Dict[str, int], at: str) -> None:
-    wanted = {name: list(tensor.shape) for name, tensor in old.state_dict().items()}
+    wanted = {name: list(tensor.shape) for name, tensor in all_tensors(old).items()}
     for name, dims in places.items():
         for dim, which in dims.items():
             wanted[name][dim] = sizes[which]
-    if {name: list(tensor.shape) for name, tensor in new.state_dict().items()} != wanted:
+    if {name: list(tensor.shape) for name, tensor in all_tensors(new).items()} != wanted:
         raise UnsupportedModelError(
             f"{at}: {type(new).__name__} builds other parameters than this family's layers; its host needs an adapter "
             "of its own"

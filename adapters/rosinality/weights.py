@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional
 import torch
 
 from squeeze_patch.adapters.content import Affine, ConvWeights
-from squeeze_patch.adapters.layers import as_large_as, value
+from squeeze_patch.adapters.layers import all_tensors, as_large_as, value, write_tensors
 from squeeze_patch.adapters.rosinality.layers import conv_places, kept_places
 from squeeze_patch.adapters.rosinality.layout import Layout, filter_of, get
 from squeeze_patch.errors import UnsupportedModelError
@@ -55,13 +55,13 @@ def load_conv(
     inputs: Optional[torch.Tensor],
 ) -> None:
     """Write what is kept of a dense convolution, or what was fitted in its place, into a smaller one."""
-    state = dense.state_dict()
+    state = all_tensors(dense)
     for name, dims in kept_places(conv_places(dense, layout), outputs=outputs, inputs=inputs).items():
         for dim, index in dims.items():
             state[name] = state[name].index_select(dim, index.to(state[name].device))
     if refitted is not None:
         state.update(_raw(refitted, dense, layout, state))
-    new.load_state_dict({name: state[name] for name in new.state_dict()})
+    write_tensors(new, state)
 
 
 def _raw(conv: ConvWeights, layer: Any, layout: Layout, kept: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:

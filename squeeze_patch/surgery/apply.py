@@ -31,7 +31,7 @@ from squeeze_patch.progress import Progress, one_thread, own_settings
 from squeeze_patch.surgery.belongings import belongings_of
 from squeeze_patch.surgery.originals import KEPT, forget, keep, put_back, undo
 from squeeze_patch.surgery.proof import ONE_AT_A_TIME, UNCHANGED, build_twins, prove
-from squeeze_patch.surgery.references import parameters_held, redirect
+from squeeze_patch.surgery.references import held, redirect, shared
 from squeeze_patch.surgery.relatives import kept_like, relative
 from squeeze_patch.surgery.remove import remove
 from squeeze_patch.surgery.status import Status, status, status_of
@@ -271,7 +271,7 @@ def _keep_belongings(
         lost += more.lost
         more.give_to(twins[name])
         more.give_to(new_blocks[name])
-    lost += parameters_held(found.root, old_blocks, new_blocks)
+    lost += [*shared(old_blocks, new_blocks), *held(found.root, old_blocks, new_blocks)]
     if lost and verify:
         raise ProofError(
             f"in {type(found.root).__name__} {'; '.join(lost)}: that would be lost, what takes its place has no such "

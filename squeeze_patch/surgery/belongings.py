@@ -13,11 +13,21 @@ from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Tup
 
 import torch
 
+from squeeze_patch.adapters.layers import is_stored, set_stored
 from squeeze_patch.errors import shown
 
 Module = torch.nn.Module
 
 _OF_TORCH = frozenset(vars(Module()))
+#: hooks that are called when a state dict is made or loaded; they know the module that they were registered on
+_STATE_HOOKS = (
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+#: hooks of a tensor's gradient
+_GRADIENT_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.memory_format)
 
 
@@ -26,16 +36,31 @@ class Belongings:
     """Of one block.
 
     Attributes:
-        carried: (path of a module within the block, attribute, value) of what its successor is to have as well.
+        carried: (path of a module or a tensor within the block, attribute, value) of what its successor is to have as
+            well.
+        stored: (path of a module within the block, name of a buffer, whether state dicts have it).
+        shared: whether its parameters are in memory that other processes have, too.
         lost: what its successor cannot have, in words.
     """
 
     carried: List[Tuple[str, str, Any]] = field(default_factory=list)
+    stored: List[Tuple[str, str, bool]] = field(default_factory=list)
+    shared: bool = False
     lost: List[str] = field(default_factory=list)
 
     def give_to(self, block: Module) -> None:
         for path, name, value in self.carried:
-            setattr(block.get_submodule(path), name, value)
+            setattr(_at(block, path), name, value)
+        for path, name, stored in self.stored:
+            set_stored(block.get_submodule(path), name, stored)
+        if self.shared:
+            block.share_memory()
+
+
+def _at(block: Module, path: str) -> Any:
+    """The module or the tensor there."""
+    parent, _, leaf = path.rpartition(".")
+    return getattr(block.get_submodule(parent), leaf) if path else block
 
 
 @dataclass(frozen=True)
@@ -63,12 +88,18 @@ def belongings_of(name: str, old: Module, like: Module, new: Module, internal: C
         old, like, new: see `Three`.
         internal: attributes with which the host keeps its own books.
     """
-    found = Belongings()
+    parameters: List[Any] = [*old.parameters()]
+    found = Belongings(shared=bool(parameters) and all(p.device.type == "cpu" and p.is_shared() for p in parameters))
     waiting = [Three("", old, like, new)]
     while waiting:
         three = waiting.pop(0)
         where = f"{name}.{three.path}" if three.path else name
-        more = [*_state(three), *_attributes(three, internal, found.carried)]
+        more = [
+            *_state(three),
+            *_attributes(three, internal, found.carried),
+            *_on_tensors(three, found),
+            *_state_hooks(three),
+        ]
         if more:
             found.lost.append(f"{where} ({type(three.old).__name__}) holds {', '.join(more)}")
         waiting.extend(three.children())
@@ -105,6 +136,35 @@ def _attributes(three: Three, internal: Collection[str], carried: List[Tuple[str
             yield name
         else:
             carried.append((three.path, name, value))
+
+
+def _on_tensors(three: Three, found: Belongings) -> Iterator[str]:
+    """What a parameter or buffer of the user's has beyond its numbers, where another tensor takes its place; as
+    `_attributes`."""
+    old, like, new = _tensors(three.old), _tensors(three.like), _tensors(three.new)
+    for name in old.keys() & new.keys():
+        if new[name] is old[name]:
+            continue
+        if any(getattr(old[name], hooks, None) for hooks in _GRADIENT_HOOKS):
+            yield f"hooks on the gradient of {name}"
+        if isinstance(old[name], torch.nn.Parameter) and type(old[name]) not in (torch.nn.Parameter, type(new[name])):
+            yield f"{name}, of a class of its own ({type(old[name]).__name__}),"
+        path = f"{three.path}.{name}" if three.path else name
+        for attribute, value in vars(old[name]).items():
+            if attribute in vars(like.get(name, new[name])):
+                continue
+            if _keeps_tensors(value):
+                yield f"{name}.{attribute}"
+            else:
+                found.carried.append((path, attribute, value))
+        if name in three.old._buffers and name in three.new._buffers:
+            found.stored.append((three.path, name, is_stored(three.old, name)))
+
+
+def _state_hooks(three: Three) -> Iterator[str]:
+    old, like = (sum(len(getattr(m, hooks, ())) for hooks in _STATE_HOOKS) for m in (three.old, three.like))
+    if old > like:
+        yield "hooks on its state dict"
 
 
 def _alike(a: Any, b: Any) -> bool:

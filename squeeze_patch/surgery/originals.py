@@ -78,6 +78,8 @@ def _follow(old: torch.nn.Module, new: torch.nn.Module) -> None:
     reference = reference_of(new)
     old.to(device=reference.device, dtype=reference.dtype)
     old.train(new.training)
+    if old._backward_hooks is new._backward_hooks:  # hooks of the user's, of whichever kind they are by now
+        old._is_full_backward_hook = new._is_full_backward_hook
     flags = {name: parameter.requires_grad for name, parameter in new.named_parameters()}
     for name, parameter in old.named_parameters():
         parameter.requires_grad_(flags.get(name, parameter.requires_grad))

@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
 import torch
 
 from squeeze_patch.adapters.content import BlockShape
-from squeeze_patch.adapters.layers import reference_of
+from squeeze_patch.adapters.layers import all_tensors, reference_of, write_tensors
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import ProofError, UnprovedWarning, UnsupportedModelError
@@ -304,7 +304,7 @@ def _load_twins(found: Located, twins: Mapping[str, Any], dense: Mapping[str, An
                     layer.weight.copy_(torch.eye(len(layer.weight))[:, :, None, None] / layer.weight_gain)
                     layer.bias.zero_()
                 elif isinstance(old, torch.nn.Module) and layer is not old:
-                    layer.load_state_dict(old.state_dict())
+                    write_tensors(layer, all_tensors(old))
 
 
 def name_of(found: Located) -> str:

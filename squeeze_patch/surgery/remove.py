@@ -12,6 +12,7 @@ from squeeze_patch.errors import StateError
 from squeeze_patch.surgery.fingerprint import Fingerprint
 from squeeze_patch.surgery.fuse import unfuse_part
 from squeeze_patch.surgery.originals import KEPT, put_back
+from squeeze_patch.surgery.references import held
 from squeeze_patch.surgery.status import status_of_part
 
 Module = TypeVar("Module", bound=torch.nn.Module)
@@ -65,5 +66,12 @@ def _check_removable(found: Located) -> None:
             f"{len(moved)} parameters were changed since apply ({moved[0]}, ...), so the dense blocks no longer belong "
             "to the rest of the generator. Load the dense checkpoint instead"
         )
-    for name in originals.blocks:
-        found.surgery.check_replaceable(found.get_block(name), name)
+    squeezed = {name: found.get_block(name) for name in originals.blocks}
+    for name, block in squeezed.items():
+        found.surgery.check_replaceable(block, name)
+    lost = held(found.root, squeezed, originals.blocks)
+    if lost:
+        raise StateError(
+            f"in {type(found.root).__name__} {'; '.join(lost)}, which the dense blocks do not have: let go of that, "
+            "and build it anew afterwards"
+        )

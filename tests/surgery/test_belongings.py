@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import copy
+import functools
 import types
-from typing import Any, Callable, Dict, Tuple
+import weakref
+from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
 import torch
@@ -41,6 +44,22 @@ def tied(G: Any) -> None:
     G.synthesis.b16.conv1.affine.weight = G.synthesis.b8.conv1.affine.weight
 
 
+def knows(layer: Any) -> Any:
+    def hook(*_: Any, layer: Any = layer) -> None:
+        pass
+
+    return hook
+
+
+def calls(G: Any) -> None:
+    forward = block(G).conv1.forward
+    G.call = lambda *a: forward(*a)
+
+
+class Slow(torch.nn.Parameter):
+    """A parameter that a training script tells from others."""
+
+
 #: {case: (what the user did, what the refusal says)}
 REFUSED: Dict[str, Tuple[Change, str]] = {
     "forward of conv1": (half("conv1"), r"b16.conv1 \(SynthesisLayer\) holds forward, a function of its own"),
@@ -71,6 +90,35 @@ REFUSED: Dict[str, Tuple[Change, str]] = {
         lambda G: G.register_parameter("head", block(G).torgb.weight),
         "head holds b16.torgb.weight",
     ),
+    "hooks on a state dict": (
+        lambda G: block(G).conv1._register_state_dict_hook(lambda *_: None),
+        r"b16.conv1 \(SynthesisLayer\) holds hooks on its state dict",
+    ),
+    "hooks on the loading of a block": (
+        lambda G: block(G)._register_load_state_dict_pre_hook(lambda *_: None),
+        r"b16 \(SynthesisBlock\) holds hooks on its state dict",
+    ),
+    "a hook on a gradient": (
+        lambda G: block(G).torgb.affine.bias.register_hook(lambda gradient: 0 * gradient),
+        r"b16.torgb.affine .* holds hooks on the gradient of bias",
+    ),
+    "a parameter of another class": (
+        lambda G: setattr(block(G).conv1, "weight", Slow(block(G).conv1.weight.detach())),
+        r"b16.conv1 .* holds weight, of a class of its own \(Slow\)",
+    ),
+    "a tensor on a parameter": (
+        lambda G: setattr(block(G).conv1.weight, "fisher", torch.ones(32)),
+        r"b16.conv1 .* holds weight.fisher",
+    ),
+    "rates by parameter": (
+        lambda G: setattr(G, "rates", {block(G).conv1.weight: 0.1}),
+        "rates.a key holds b16.conv1.weight",
+    ),
+    "a function that knows a layer": (
+        lambda G: G.mapping.register_forward_hook(knows(block(G).conv1)),
+        "mapping._forward_hooks.[0-9]+.a default holds b16.conv1",
+    ),
+    "a function that calls a layer": (calls, "call.forward holds b16.conv1"),
     "weights that are shared": (tied, r"b16.conv1.affine.weight holds b8.conv1.affine.weight"),
 }
 
@@ -118,6 +166,60 @@ def test_carried_over(case: str, draggan: Host) -> None:
     assert torch.equal(draggan.images(G, z, c), images)
 
 
+@pytest.mark.parametrize("method", ["squeeze", "narrow"])
+def test_what_is_said_of_tensors(method: str, draggan: Host) -> None:
+    """Notes on parameters; which buffers are stored; memory that processes have in common."""
+    G = trained(draggan.generator())
+    b = block(G)
+    b.conv1.weight.rate, b.conv0.weight.rate = 0.1, {"lr": 0.2}
+    b.conv1._non_persistent_buffers_set.add("noise_const")
+    G.share_memory()
+    keys = set(G.state_dict())
+    z, c = draggan.latents(G)
+    images = draggan.images(G, z, c)
+    squeeze_patch.apply(G, ratio=1, method=method, init="weights")
+    assert (draggan.images(G, z, c) - images).abs().max() <= float_error(G, images)
+    squeeze_patch.apply(squeeze_patch.remove(G), reduction=0.3, method=method, init="calibrated")
+    assert (block(G).conv1.weight.rate, block(G).conv0.weight.rate) == (0.1, {"lr": 0.2})
+    assert {key for key in G.state_dict() if "excite" not in key} == keys
+    assert all(tensor.is_shared() for tensor in G.state_dict().values())
+
+
+def test_backward_hooks_of_a_block(draggan: Host) -> None:
+    """torch keeps two kinds in one table; registered before or after, they are called there and back."""
+    G = trained(draggan.generator())
+    seen: List[Tuple[int, ...]] = []
+    z, c = draggan.latents(G)
+
+    def gradients() -> List[Tuple[int, ...]]:
+        seen.clear()
+        draggan.images(G, z, c).sum().backward()
+        return list(seen)
+
+    def watch() -> Any:
+        return block(G).register_full_backward_hook(lambda _module, _inputs, outputs: seen.append(outputs[0].shape))
+
+    handle = watch()
+    assert gradients() == [(3, 32, 16, 16)]
+    squeeze_patch.apply(G, ratio=2, init="weights")
+    assert gradients() == [(3, 32, 16, 16)]
+    handle.remove()
+    assert gradients() == []
+    watch()
+    squeeze_patch.remove(G)
+    assert gradients() == [(3, 32, 16, 16)]
+
+
+def test_remove_is_asked_the_same(draggan: Host) -> None:
+    G = squeeze_patch.apply(trained(draggan.generator()), ratio=2, init="weights")
+    G.optimiser = torch.optim.SGD(block(G).excite.parameters(), 0.1)
+    with pytest.raises(squeeze_patch.StateError, match=r"optimiser.param_groups.0.params.0 holds b16.excite.weight"):
+        squeeze_patch.remove(G)
+    assert squeeze_patch.status(G).state == "squeezed"
+    del G.optimiser
+    assert squeeze_patch.status(squeeze_patch.remove(G)).state == "dense"
+
+
 def containers(G: Any, b: Any) -> None:
     """References to layers, as tools for editing keep them."""
     G.styles = [b.conv1.affine, [b.torgb.affine]]
@@ -127,6 +229,19 @@ def containers(G: Any, b: Any) -> None:
     G.alias = b.conv1
     G.named = torch.nn.ModuleDict({"rgb": b.torgb})
     G.unique = {b.conv1}
+    G.recent = collections.deque([b.torgb], maxlen=3)
+    G.seed = functools.partial(torch.nn.Module.train, b.torgb, mode=False)
+    G.weak = weakref.ref(b.torgb)
+    G.rates = {b.conv1: 0.5, b.conv0: 0.25}
+    G.slots = Slots(b.conv1)
+    G.deep = {"a": [{"b": [{"c": [b.conv1]}]}]}
+
+
+class Slots:
+    __slots__ = ("layer",)
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
 
 
 def follows(G: Any, b: Any) -> bool:
@@ -140,6 +255,13 @@ def follows(G: Any, b: Any) -> bool:
         and G.alias is b.conv1
         and G.named["rgb"] is b.torgb
         and G.unique == {b.conv1}
+        and G.recent == collections.deque([b.torgb])
+        and G.recent.maxlen == 3
+        and G.seed() is b.torgb
+        and G.weak() is b.torgb
+        and list(G.rates.items()) == [(b.conv1, 0.5), (b.conv0, 0.25)]
+        and G.slots.layer is b.conv1
+        and G.deep["a"][0]["b"][0]["c"][0] is b.conv1
     )
 
 
@@ -175,12 +297,20 @@ def test_in_every_family(any_host: Host) -> None:
     dense = layer()
     G.layers = [dense]
     dense.note = "mine"
+    for parameter in dense.parameters():
+        parameter.rate = 0.5
     squeeze_patch.apply(G, init="weights")
     assert layer() is not dense
     assert G.layers == [layer()]
     assert layer().note == "mine"
+    assert {parameter.rate for parameter in layer().parameters()} == {0.5}
     squeeze_patch.remove(G)
     assert G.layers == [dense]
+    for parameter in dense.parameters():
+        handle = parameter.register_hook(lambda gradient: 2 * gradient)
+        with pytest.raises(squeeze_patch.ProofError, match="holds hooks on the gradient of "):
+            squeeze_patch.apply(G, init="weights")
+        handle.remove()
     dense.forward = lambda *a, forward=dense.forward, **k: 0.5 * forward(*a, **k)
     with pytest.raises(squeeze_patch.ProofError, match="holds forward, a function of its own"):
         squeeze_patch.apply(G, init="weights")
