@@ -34,7 +34,7 @@ class UnprovedWarning(UserWarning):
 
 class LostWarning(UserWarning):
     """A generator was squeezed without proof, and its new layers lack something that the dense ones had; or a file
-    holds it once more, inside of something else."""
+    holds it once more, inside of something else, or more than is read of it."""
 
 
 class DownloadWarning(UserWarning):

@@ -122,6 +122,14 @@ def _is_generator(state: Mapping[str, torch.Tensor]) -> bool:
     return any(states.is_of_family(state) for states in _roles())
 
 
+def has_generator(value: Any) -> bool:
+    """Whether ``value`` is a state dict that is a generator's, or holds one."""
+    if not is_state(value):
+        return False
+    whole = any(states.parts_of_state(value) for states in _roles()) or _is_generator(value)
+    return whole or any(map(_is_generator, _below(value).values()))
+
+
 def _refuse_readers(state: Mapping[str, torch.Tensor], prefixes: Sequence[str], where: str) -> None:
     """`UnsupportedModelError` where a network beside a generator is known to read what squeezing takes away."""
     for prefix in prefixes:

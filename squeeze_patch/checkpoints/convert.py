@@ -126,7 +126,8 @@ def convert(
         PlanError, UnsupportedModelError, StateError: as for `squeeze_patch.apply`; nothing is written.
 
     Warns:
-        LostWarning: an entry holds a generator inside of something else (a list, a dict, another module).
+        LostWarning: an entry holds a generator inside of something else (a list, a dict, another module), or is a
+            generator's state dict beside whole networks.
 
     Example:
         >>> import pickle, tempfile
@@ -217,10 +218,10 @@ def convert_file(
         optimisers = follow_all(data, found, dense, kept)
         save(data if form is None else alone(found[reference].again(), form), target, force=force)
     names = list(data) if isinstance(data, dict) else []
-    one_object = ((name, other) for name in names if name not in found for other in order)
+    one_object = ((name, other) for name in names if str(name) not in found for other in order)
     aliases = {str(name): other for name, other in one_object if data[name] is found[other].root}
     changed = {*found, *optimisers, *aliases}
-    others = tuple(_told(name, found) for name in names if name not in changed and _is_something(data[name]))
+    others = tuple(_told(name, found) for name in names if str(name) not in changed and _is_something(data[name]))
     left = (*(name for name in order[1:] if form), *(optimisers if form else ()), *(others if form else ()))
     return Conversion(
         source=source,

@@ -13,6 +13,7 @@ from squeeze_patch.adapters import entry_roles, locate, reference_name, role_of,
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.adapters.records import count_parameters, is_module
 from squeeze_patch.checkpoints.io import read
+from squeeze_patch.checkpoints.nested import where_nested
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelError, listed
 from squeeze_patch.planning.plans import Plan
@@ -83,7 +84,9 @@ def dense_generators(source: Path, data: Any) -> Dict[str, Located]:
         for _, value in entries(data):
             if isinstance(value, torch.nn.Module) and unsupported_reason(value):
                 raise UnsupportedModelError(f"{source}: {unsupported_reason(value)}")
-        raise CheckpointError(f"{source}: no generator in this file that can be squeezed (it holds {seen})")
+        raise CheckpointError(
+            f"{source}: no generator in this file that can be squeezed (it holds {seen}){where_nested(data)}"
+        )
     for name, one in found.items():
         now = status_of_part(one)
         if now.state != "dense":

@@ -47,7 +47,7 @@ def optimises(state: Any, parameters: Parameters) -> bool:
     if not _is_optimiser(state):
         return False
     numbers = _numbers(state)
-    if len(numbers) != len(parameters):
+    if len(numbers) != len(parameters) or not _named_so(state, parameters):
         return False
     shapes = dict(zip(numbers, (shape for _, shape in parameters)))
     return len(shapes) == len(parameters) and all(
@@ -67,6 +67,12 @@ def _is_optimiser(value: Any) -> bool:
         isinstance(group.get("params"), list) and all(isinstance(number, int) for number in group["params"])
         for group in groups
     )
+
+
+def _named_so(state: Mapping[str, Any], parameters: Parameters) -> bool:
+    """Whether the names that optimisers of named parameters store, perhaps longer, are in the generator's order."""
+    names = [name for group in state["param_groups"] for name in group.get("param_names") or group["params"]]
+    return all(not isinstance(name, str) or f".{name}".endswith(f".{own}") for name, (own, _) in zip(names, parameters))
 
 
 def _numbers(state: Mapping[str, Any]) -> List[int]:

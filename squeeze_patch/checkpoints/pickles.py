@@ -7,14 +7,15 @@ import importlib
 import io
 import pickle
 import sys
+import warnings
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Iterator, Optional, Tuple, Union
+from typing import IO, Any, Iterator, Optional, Tuple, Union
 
 import torch
 
 from squeeze_patch.adapters import pickle_families
-from squeeze_patch.errors import CheckpointError, module_cure
+from squeeze_patch.errors import CheckpointError, LostWarning, module_cure
 
 #: readable from Python 3.4 on, as the hosts' own files are
 PICKLE_PROTOCOL = 4
@@ -43,7 +44,9 @@ def read_pickle(source: Path) -> Any:
     """
     try:
         with open(source, "rb") as stream:
-            return _CpuUnpickler(stream).load()
+            data = _CpuUnpickler(stream).load()
+            warn_of_more(source, stream)
+            return data
     except ModuleNotFoundError as error:
         raise CheckpointError(f"{source}: {error}. {_cure(error.name)}") from error
     except NeverRun:
@@ -55,6 +58,21 @@ def read_pickle(source: Path) -> Any:
         raise CheckpointError(f"{source}: this is no readable pickle ({what}); is the download complete?") from error
     except Exception as error:  # whatever the code in the file, or a damaged file, brings about
         raise CheckpointError(f"{source}: the pickle cannot be rebuilt: {type(error).__name__}: {error}") from error
+
+
+def warn_of_more(source: Path, stream: IO[bytes]) -> None:
+    """`LostWarning` where more than padding stands behind the pickle that was read from a file: hosts read that one
+    only, and what is written holds no other."""
+    at = stream.tell()
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(at)
+    if any(part.strip(b"\0 \t\r\n") for part in iter(lambda: stream.read(1 << 20), b"")):
+        warnings.warn(
+            f"{source}: its last {size - at:,} bytes stand behind the pickle, as a second one would: they are not "
+            "read, and no file that is made of this one will have them",
+            LostWarning,
+            stacklevel=3,
+        )
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from squeeze_patch.checkpoints import inert
 from squeeze_patch.checkpoints.bodies import WHOLE
 from squeeze_patch.checkpoints.inert_values import UnknownName
 from squeeze_patch.checkpoints.inert_writing import InertPickler, dump
-from squeeze_patch.checkpoints.pickles import PathLike, host_is_named
+from squeeze_patch.checkpoints.pickles import PathLike, host_is_named, warn_of_more
 from squeeze_patch.checkpoints.scanning_files import PICKLE, UNKNOWN_FORM, form_of
 from squeeze_patch.checkpoints.state_dicts import check_names
 from squeeze_patch.checkpoints.storages import TOO_LARGE
@@ -118,6 +118,7 @@ def read_stored(source: Path) -> Union[StoredFile, HostedFile]:
     try:
         with open(source, "rb") as stream:
             data = inert.load(stream)
+            warn_of_more(source, stream)
     except UnknownName as error:
         modules = (*error.named, str(error).rpartition(".")[0])
         refusal = next(filter(None, (role.refuse(module) for module in modules for role in pickle_families())), "")

@@ -19,6 +19,8 @@ def check_target(source: Path, target: Path, force: bool) -> None:
         what = "this is a folder" if target.is_dir() else f"there is no folder {target.parent}"
         raise CheckpointError(f"{target}: {what}; the target has to be a file in a folder that exists")
     refuse_special(target)
+    if Path(os.path.realpath(target)).is_symlink():
+        raise CheckpointError(f"{target}: this is a link that leads to itself; remove it, or name another target")
     if not Path(os.path.realpath(target)).parent.is_dir():
         raise CheckpointError(f"{target}: this is a link into a folder that does not exist; name another target")
     if target.exists() and source.exists() and target.samefile(source):
@@ -66,7 +68,7 @@ def check_writable(target: Path) -> None:
 
 def check_space(source: Path, target: Path) -> None:
     """Raise `CheckpointError` where the disk has no room for a file as large as ``source``."""
-    needed, free = source.stat().st_size, shutil.disk_usage(target.resolve().parent).free
+    needed, free = source.stat().st_size, shutil.disk_usage(os.path.dirname(os.path.realpath(target))).free
     if needed > free:
         raise CheckpointError(
             f"{target}: there is no room for it: it needs up to {needed / 1e6:,.1f} MB, and its disk has "

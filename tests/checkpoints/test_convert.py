@@ -260,7 +260,7 @@ def test_generators_inside_of_something_else_are_told(draggan: Host, tmp_path: P
     """Read without trust they are records, which stay; read with it they are one object, which does, too."""
     G = trained(draggan.generator())
     other = trained(draggan.generator(), 1)
-    data = {"G_ema": G, "all": [G], "snap": {"G": G}, "other": (1, other), "note": ["word"]}
+    data = {"G_ema": G, "all": [G], "snap": {"G": G}, "other": (1, other), "note": ["word"], "g": other.state_dict()}
     (tmp_path / "nested.pkl").write_bytes(pickle.dumps(data))
     told = {}
     for trust in (False, True):
@@ -269,13 +269,44 @@ def test_generators_inside_of_something_else_are_told(draggan: Host, tmp_path: P
         told[trust] = [str(each.message) for each in warned]
     stays = "holds the generator G_ema once more, which stays dense there, as an object of its own"
     within = "other holds a generator inside of something else, which stays dense"
-    assert told[False] == [f"all {stays}", f"snap {stays}", within]
+    state = "g is a generator's state dict beside whole networks, and stays dense"
+    assert told[False] == [f"all {stays}", f"snap {stays}", within, state]
     goes = "holds the generator G_ema once more, which is squeezed there, too"
-    assert told[True] == [f"all {goes}", f"snap {goes}"]
-    for trust, state in ((False, "dense"), (True, "squeezed")):
+    assert told[True] == [f"all {goes}", f"snap {goes}", within, state]
+    for trust, same in ((False, "dense"), (True, "squeezed")):
         written = read(tmp_path / f"{trust}.pkl", trust=True)
         assert squeeze_patch.status(written["G_ema"]).state == "squeezed"
-        assert [squeeze_patch.status(inner).state for inner in (*written["all"], written["snap"]["G"])] == [state] * 2
+        assert [squeeze_patch.status(inner).state for inner in (*written["all"], written["snap"]["G"])] == [same] * 2
+
+
+def test_whole_networks_and_state_dicts(draggan: Host, tmp_path: Path) -> None:
+    """Of one file of torch.save, those are read without trust, both are read with it; and numbers as names."""
+    G, g = trained(draggan.generator(resolution=8)), trained(draggan.generator(resolution=8), 1)
+    torch.save({"G_ema": G, "g": g.state_dict()}, tmp_path / "both.pt")
+    torch.save({"g": g.state_dict(), "D": torch.nn.Linear(2, 2)}, tmp_path / "states.pt")
+    torch.save({0: G, "mask": torch.eye(2).to_sparse()}, tmp_path / "numbers.pt")
+    how: Any = {"init": "weights", "ratio": 2, "force": True}
+    with pytest.warns(squeeze_patch.LostWarning, match=r"^g is a generator's .* stays dense: --trust .* reads both"):
+        assert convert(tmp_path / "both.pt", tmp_path / "out.pt", **how).generators == ("G_ema",)
+    assert convert(tmp_path / "both.pt", tmp_path / "out.pt", trust=True, **how).generators == ("G_ema", "g")
+    with pytest.raises(squeeze_patch.CheckpointError, match=r"D: Linear\); g is a generator's state dict: --trust"):
+        convert(tmp_path / "states.pt", tmp_path / "out.pt", **how)
+    assert convert(tmp_path / "states.pt", tmp_path / "out.pt", trust=True, **how).generators == ("g",)
+    done = convert(tmp_path / "numbers.pt", tmp_path / "out.pt", trust=True, **how)
+    assert (done.generators, done.carried, done.aliases) == (("0",), ("mask",), {})
+
+
+@pytest.mark.parametrize("wrapped", [lambda G: [G], lambda G: {"model": {"G": G}}, lambda G: {"m": G.state_dict()}])
+def test_where_else_a_generator_is(wrapped: Any, draggan: Host, tmp_path: Path) -> None:
+    """Nothing is found; the message says what to do."""
+    G = trained(draggan.generator(resolution=8))
+    (tmp_path / "dense.pkl").write_bytes(pickle.dumps(wrapped(G)))
+    words = (
+        "(the file|model) holds a generator inside of something else: save that .*|m is a generator's state dict: save"
+    )
+    for trust in (False, True):
+        with pytest.raises(squeeze_patch.CheckpointError, match=words):
+            convert(tmp_path / "dense.pkl", tmp_path / "out.pkl", trust=trust)
 
 
 def test_nothing_that_is_not_finite_is_written(full_host: Host, tmp_path: Path) -> None:

@@ -78,6 +78,28 @@ def test_moments_follow(draggan: Host, tmp_path: Path) -> None:
     assert "optimizer" in done.optimisers[0]
 
 
+def test_names_of_moments_count(draggan: Host, tmp_path: Path) -> None:
+    """Optimisers of named parameters store the names: shapes alone would take another order for the generator's."""
+    G = trained(draggan.generator(resolution=8)).requires_grad_(True)
+    parameters = dict(G.named_parameters())
+    names = [f"module.{name}" for name in parameters]
+    other = [name.replace("fc0", "fc2").replace("fc1", "fc0").replace("fc2", "fc1") for name in names]
+    assert names != other
+    told = []
+    for order in (names, other):
+        optimiser = torch.optim.Adam([parameters[name[7:]] for name in order])
+        for parameter in parameters.values():
+            parameter.grad = torch.ones_like(parameter)
+        optimiser.step()
+        state = optimiser.state_dict()
+        state["param_groups"][0]["param_names"] = order
+        torch.save({"g": G.state_dict(), "g_optim": state}, tmp_path / "dense.pth")
+        done = convert(tmp_path / "dense.pth", tmp_path / "out.pth", ratio=2, init="weights", force=True)
+        told += done.optimisers
+    assert "follow the kept channels" in told[0]
+    assert "in an order that is not the generator's" in told[1]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_numbers_stay_of_their_kind(draggan: Host, tmp_path: Path, dtype: torch.dtype) -> None:
     state = {name: tensor.to(dtype) for name, tensor in trained(draggan.generator()).state_dict().items()}

@@ -183,6 +183,27 @@ def test_a_link_into_nowhere(tmp_path: Path) -> None:
         convert(tmp_path / "dense.pkl", tmp_path / "link")
 
 
+def test_a_link_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "link")
+    for force in (False, True):
+        with pytest.raises(squeeze_patch.CheckpointError, match="a link that leads to itself"):
+            convert(tmp_path / "dense.pkl", tmp_path / "link", force=force)
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_more_than_one_pickle(draggan: Host, tmp_path: Path, trust: bool) -> None:
+    """Hosts read the first one; padding is nothing."""
+    data = pickle.dumps({"G_ema": trained(draggan.generator(resolution=8))})
+    how: Any = {"trust": trust, "init": "weights", "ratio": 2}
+    (tmp_path / "padded.pkl").write_bytes(data + b"\0" * 300 + b"\n")
+    convert(tmp_path / "padded.pkl", tmp_path / "out.pkl", **how)
+    (tmp_path / "two.pkl").write_bytes(data + b"\0" * (1 << 20) + pickle.dumps({"D": 1}))
+    with pytest.warns(
+        squeeze_patch.LostWarning, match=r"two.pkl: its last 1,0\d\d,\d{3} bytes stand behind the pickle"
+    ):
+        convert(tmp_path / "two.pkl", tmp_path / "out.pkl", force=True, **how)
+
+
 def test_numbers_too_large_to_compute_with(draggan: Host, tmp_path: Path) -> None:
     """They are finite, and no image that is made of them is."""
     G = trained(draggan.generator())
