@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import runpy
 import sys
@@ -192,8 +193,9 @@ def _squeezed_file(arguments: Sequence[str]) -> Optional[SqueezedSource]:
     """The first of the squeezed files among a script's arguments, None where there is no such file."""
     sources: List[SqueezedSource] = []
     for argument in arguments:
-        path = Path(argument.split("=", 1)[-1])
-        if not path.is_file() or not (is_archive(path) or is_tensor_file(path)):
+        names = (argument, argument.partition("=")[2])  # a path may have one of its own: runs/lr=0.1/000100.pt
+        path = next((Path(name) for name in names if name and os.path.isfile(name)), None)
+        if path is None or not (is_archive(path) or is_tensor_file(path)):
             continue
         try:
             data = (

@@ -73,8 +73,13 @@ def test_run_a_script(rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.
     assert squeeze_patch.status(body).plan == squeeze_patch.plan(body, widths={4: 256, 8: 256})
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=0.1").mkdir()
+    (tmp_path / "squeezed.pt").rename("lr=0.1/squeezed.pt")
+    (tmp_path / "squeezed.pt").symlink_to("lr=0.1/squeezed.pt")
     for arguments, wish, match in (
         (["script.py", "--ckpt=dense.pt"], {}, "its generators are dense"),
+        (["script.py", "--ckpt", "lr=0.1/squeezed.pt"], {"ratio": 2}, "lr=0.1/squeezed.pt is squeezed in another way"),
+        (["script.py", "--ckpt=lr=0.1/squeezed.pt"], {"ratio": 2}, "lr=0.1/squeezed.pt is squeezed in another way"),
         (["script.py", "--ckpt", "squeezed.pt"], {"ratio": 2}, "leave --ratio, --reduction, --budget and --method out"),
         (["script.py", "--ckpt", "https://host name/squeezed.pt"], {}, "an address has no spaces"),
         (["other.py"], {}, "there is no such script"),
