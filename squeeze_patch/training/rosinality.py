@@ -24,14 +24,31 @@ class RosinalityScripts:
         generator_class = getattr(importlib.import_module("model"), "Generator", None)
         if not isinstance(generator_class, type):
             return False
-        build = generator_class.__init__  # type: ignore[misc]
+        generator_class.__init__ = generator_class.__init__  # type: ignore[misc]  # its own, also where it inherits one
+        _squeeze_built(generator_class, squeeze)
+        begin = generator_class.__init_subclass__  # of this class; those of its subclasses are told theirs
 
-        @functools.wraps(build)
-        def build_squeezed(self: Any, *args: Any, **kwargs: Any) -> None:
-            build(self, *args, **kwargs)
-            whole = type(self) is generator_class  # a subclass goes on building
-            if whole:
-                squeeze(self)
+        def begin_subclass(cls: Any, **kwargs: Any) -> None:
+            getattr(begin, "__func__", lambda _cls, **more: begin(**more))(cls, **kwargs)
+            _squeeze_built(cls, squeeze)
 
-        generator_class.__init__ = build_squeezed  # type: ignore[misc]
+        generator_class.__init_subclass__ = classmethod(begin_subclass)  # type: ignore[assignment]
         return True
+
+
+def _squeeze_built(cls: Any, squeeze: Callable[[torch.nn.Module], Any]) -> None:
+    """Have instances of a class of generators, and of its subclasses, squeezed at the end of the last constructor."""
+    for subclass in cls.__subclasses__():
+        _squeeze_built(subclass, squeeze)
+    if "__init__" not in vars(cls):
+        return
+    build = cls.__init__
+
+    @functools.wraps(build)
+    def build_squeezed(self: Any, *args: Any, **kwargs: Any) -> None:
+        build(self, *args, **kwargs)
+        outermost = next(each for each in type(self).__mro__ if "__init__" in vars(each))
+        if outermost is cls:
+            squeeze(self)
+
+    cls.__init__ = build_squeezed

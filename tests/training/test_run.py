@@ -142,6 +142,33 @@ def test_a_script_that_builds_none_is_told_so(
     assert [line.split(",")[0] for line in said] == [line.split(",")[0] for line in expected.get(ending, [none])]
 
 
+@pytest.mark.parametrize("at", ["model", "script"])
+def test_generators_of_a_subclass(
+    rosinality: FlatHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Squeezed when they are whole, each once, wherever the class is made."""
+    made = """
+class Big(Generator):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.more = 1
+class Same(Big): pass
+"""
+    own = "from stylegan2.model import Generator as Dense\nclass Generator(Dense): pass\n"  # that changes no other test
+    (tmp_path / "model.py").write_text(own + (made if at == "model" else ""))
+    script = "from model import *\n" + (made if at == "script" else "")
+    (tmp_path / "script.py").write_text(f"{script}\nfor each in (Big, Same, Generator): each(8, 64, 2)\n")
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("sys.argv", [*sys.argv])
+    monkeypatch.delitem(sys.modules, "model", raising=False)
+    said: List[str] = []
+    run([str(tmp_path / "script.py")], ratio=2, say=said.append)
+    monkeypatch.delitem(sys.modules, "model")
+    assert len(said) == 3
+    assert len(set(said)) == 1
+    assert said[0].startswith("squeeze_patch: squeezed: 2 of 2 blocks")
+
+
 def test_a_script_that_does_not_fit_the_file(rosinality: FlatHost, tmp_path: Path) -> None:
     """What differs and the cure come before torch's list of names."""
     (tmp_path / "model.py").write_text("from stylegan2.model import Generator\n")
