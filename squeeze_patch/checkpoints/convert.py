@@ -168,7 +168,7 @@ def convert_file(
     """As `convert`."""
     source, target = Path(source), Path(target)
     check_init(init)
-    check_seed(seed)
+    seed = check_seed(seed)
     named = "safetensors" if is_named_so(target) else None
     if named is not None and form not in (None, named):
         raise CheckpointError(f"{target}: a file of this name is one of safetensors, not of {form}; name another one")

@@ -49,10 +49,15 @@ def check_init(init: str) -> None:
         raise PlanError(f"init has to be one of {', '.join(INITS)}, not {init!r}")
 
 
-def check_seed(seed: int) -> None:
-    """Raise `PlanError` where torch takes no such seed."""
+def check_seed(seed: int) -> int:
+    """The seed as torch wants it, also of a whole number of numpy's.
+
+    Raises:
+        PlanError: it is none.
+    """
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not -(1 << 63) <= seed < 1 << 64:
         raise PlanError(f"seed has to be a whole number of at most 64 bits, not {seed!r}")
+    return int(seed)
 
 
 def check_finite(found: Located) -> None:

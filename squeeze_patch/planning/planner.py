@@ -68,7 +68,7 @@ def plan(
     """
     request = Request(reduction, ratio, widths, None, allocate, None, method, multiply_adds, milliseconds)
     check_init(init)
-    check_seed(seed)
+    seed = check_seed(seed)
     return plan_for(search(G).reference, request, init, multiple=multiple, seed=seed)
 
 

@@ -130,7 +130,7 @@ def apply_request(
     """As `apply`. ``record``: what the request's Plan says of channels kept is true, since weights follow that have
     them."""
     check_init(init)
-    check_seed(seed)
+    seed = check_seed(seed)
     with ONE_AT_A_TIME:
         target = search(G)
         now = status_of(target)

@@ -28,7 +28,7 @@ class RosinalityScripts:
         _squeeze_built(generator_class, squeeze)
         begin = generator_class.__init_subclass__  # of this class; those of its subclasses are told theirs
 
-        def begin_subclass(cls: Any, **kwargs: Any) -> None:
+        def begin_subclass(cls: Any, /, **kwargs: Any) -> None:
             getattr(begin, "__func__", lambda _cls, **more: begin(**more))(cls, **kwargs)
             _squeeze_built(cls, squeeze)
 

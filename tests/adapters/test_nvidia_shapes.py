@@ -67,3 +67,15 @@ def test_a_dense_generator_like_one_in_a_file(kind: str, draggan: Host, tmp_path
     assert squeeze_patch.status(dense).state == "dense"
     assert squeeze_patch.status(squeezed).state == "squeezed"
     assert draggan.images(dense, *draggan.latents(dense)).isfinite().all()
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_kernels_of_other_sizes(size: int, draggan: Host) -> None:
+    """A trained start, which computes with those of 3x3, says so before it begins."""
+    G = trained(draggan.generator(resolution=8, kernel_size=size))
+    for init in ("calibrated", "weights"):
+        with pytest.raises(
+            squeeze_patch.UnsupportedModelError, match=f"b4 has a convolution of {size}x{size}; a trained"
+        ):
+            squeeze_patch.apply(G, ratio=2, init=init)
+    assert squeeze_patch.status(squeeze_patch.apply(G, ratio=2, init="random")).state == "squeezed"

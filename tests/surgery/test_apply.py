@@ -8,6 +8,7 @@ import pickle
 from collections import Counter
 from typing import Any, Dict
 
+import numpy as np
 import pytest
 import torch
 
@@ -213,7 +214,9 @@ def test_w_avg_stays_when_the_mapping_is_in_training_mode(draggan: Host) -> None
 
 
 def test_same_seed_same_result() -> None:
-    a, b = (squeeze_patch.apply(trained_generator(), ratio=1.5).state_dict() for _ in range(2))
+    """Also of numpy's whole numbers."""
+    seeds = (3, np.int64(3))
+    a, b = (squeeze_patch.apply(trained_generator(), ratio=1.5, seed=seed).state_dict() for seed in seeds)
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
