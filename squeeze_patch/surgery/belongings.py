@@ -26,6 +26,8 @@ _STATE_HOOKS = (
     "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
 )
+#: what torch.compile notes on tensors that it has seen
+_OF_COMPILING = "_dynamo_"
 #: hooks of a tensor's gradient
 _GRADIENT_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.memory_format)
@@ -151,7 +153,7 @@ def _on_tensors(three: Three, found: Belongings) -> Iterator[str]:
             yield f"{name}, of a class of its own ({type(old[name]).__name__}),"
         path = f"{three.path}.{name}" if three.path else name
         for attribute, value in vars(old[name]).items():
-            if attribute in vars(like.get(name, new[name])):
+            if attribute in vars(like.get(name, new[name])) or attribute.startswith(_OF_COMPILING):
                 continue
             if _keeps_tensors(value):
                 yield f"{name}.{attribute}"
