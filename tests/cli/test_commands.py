@@ -115,6 +115,18 @@ def test_convert_prints_the_table(snapshot: Path) -> None:
         assert word in out
 
 
+def test_convert_says_of_what_kind_a_file_is_that_is_named_otherwise(snapshot: Path, tmp_path: Path) -> None:
+    options = ("--init", "random", "--trust")
+    ends = {
+        name: cli("convert", snapshot, tmp_path / name, *options, *more)[1].rstrip().rpartition(name)[2]
+        for name, more in (("a.pkl", ()), ("a.bin", ()), ("a.pt", ("--format", "pt")), ("b.pt", ()))
+    }
+    assert ends.pop("b.pt") == " (of the source's kind, pickle, whatever its name says; for others: --format)"
+    assert set(ends.values()) == {""}
+    again = cli("convert", tmp_path / "b.pt", tmp_path / "c.pt", *options)
+    assert "is squeezed already" in again[2]  # read by its content, whatever its name says
+
+
 def test_report(snapshot: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     plan.write_text(cli("plan", snapshot, "--trust", "--ratio", "2", "--json")[1])
