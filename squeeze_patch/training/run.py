@@ -164,7 +164,8 @@ def _told_of_none(script: str, built: Sequence[str], say: Say) -> Iterator[None]
     """A script that ends well, by ``sys.exit`` or without, and has built no generator, has run as it is."""
     words = (
         f"squeeze_patch: {script} built no generator in this process, so nothing was squeezed; where it starts other "
-        "processes, squeeze-patch run has to stand in front of their scripts"
+        "processes, squeeze-patch run has to stand in front of their scripts, and functions that it spawns have to "
+        "call squeeze_patch.load or squeeze_patch.apply"
     )
     try:
         yield
