@@ -22,7 +22,7 @@ from squeeze_patch.testing import trained
 from tests.hosts import Host
 
 #: a seventh of a second of CPU time each
-FILES = 48
+FILES = 24
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,7 @@ def test_onnx(name: str, any_batch: bool, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(VERSION < (2, 9), reason="the exporter that is tested is the default from torch 2.9 onwards")
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(not os.environ.get("SQUEEZE_SLOW"), reason="a quarter of a minute; SQUEEZE_SLOW=1 runs it")
 @pytest.mark.parametrize("any_batch", [False, True])
 def test_onnx_of_a_fused_generator(any_batch: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Excite is folded away in a graph of a fixed number of images, and cannot be in one for any."""
