@@ -15,13 +15,19 @@ from squeeze_patch.checkpoints.convert import Conversion, convert_file
 from squeeze_patch.checkpoints.fused_files import FusedFile, fuse_file, holds_squeezed
 from squeeze_patch.checkpoints.generators import plan_in_file
 from squeeze_patch.checkpoints.pickles import host_path
-from squeeze_patch.checkpoints.safe_tensors import FORMATS, is_tensor_file
+from squeeze_patch.checkpoints.safe_tensors import FORMATS
 from squeeze_patch.checkpoints.targets import check_target, refuse_relative
-from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.checkpoints.transfer import Transfer, transfer
 from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.cli.options import file_options, init_option, quiet_option, request_options
-from squeeze_patch.cli.output import check_outputs, clean_termination, progress_bar, warn_of_growth, warn_of_little
+from squeeze_patch.cli.output import (
+    as_named,
+    check_outputs,
+    clean_termination,
+    progress_bar,
+    warn_of_growth,
+    warn_of_little,
+)
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.errors import PlanError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS
@@ -132,7 +138,7 @@ def convert(
             click.echo(json.dumps(figures_of(only_fused), indent=2))
         elif not quiet:
             say(f"fused       {', '.join(name or 'the generator' for name in only_fused.generators)}")
-            say(f"written     {only_fused.target}")
+            say(f"written     {only_fused.target}{as_named(only_fused.target)}")
         return
     with clean_termination(), progress_bar(quiet=quiet, announced=True) as step:
         done = convert_file(path, target, request, init, form=form, fuse=fused, progress=step, **how)
@@ -204,10 +210,3 @@ def print_conversion(done: Conversion) -> None:
     if done.carried:
         say(f"unchanged   {', '.join(done.carried)}")
     say(f"written     {done.target}{as_named(done.target)}")
-
-
-def as_named(target: Path) -> str:
-    """Words for a file that is of its source's kind, and named like one of another."""
-    kind = "safetensors" if is_tensor_file(target) else "torch.save" if is_archive(target) else "pickle"
-    usual = {".pkl": "pickle", ".pt": "torch.save", ".pth": "torch.save"}.get(target.suffix.lower(), kind)
-    return f" (of the source's kind, {kind}, whatever its name says; for others: --format)" if kind != usual else ""

@@ -16,7 +16,9 @@ import torch
 
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.atomic import atomic_write, refuse_special
+from squeeze_patch.checkpoints.safe_tensors import is_tensor_file
 from squeeze_patch.checkpoints.targets import check_writable, same_place
+from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.checks.junit import BEGIN
 from squeeze_patch.cli.errors import EXIT_ERROR
 from squeeze_patch.cli.log_lines import LogLines
@@ -182,3 +184,10 @@ def progress_bar(
             bar.update(done // unit - bar.pos)
 
         yield step
+
+
+def as_named(target: Path) -> str:
+    """Words for a file that is of its source's kind, and named like one of another."""
+    kind = "safetensors" if is_tensor_file(target) else "torch.save" if is_archive(target) else "pickle"
+    usual = {".pkl": "pickle", ".pt": "torch.save", ".pth": "torch.save"}.get(target.suffix.lower(), kind)
+    return f" (of the source's kind, {kind}, whatever its name says; for others: --format)" if kind != usual else ""

@@ -12,7 +12,7 @@ import click
 
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, quiet_option, request_options
-from squeeze_patch.cli.output import check_outputs, clean_termination, progress_bar
+from squeeze_patch.cli.output import as_named, check_outputs, clean_termination, progress_bar
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.planning.request import Request
@@ -146,6 +146,6 @@ def recover(
     if quiet or as_json:
         return
     click.echo(str(result))
-    click.echo(f"written     {target}")
+    click.echo(f"written     {target}{as_named(target)}")
     if result.stopped == "minutes":
         click.echo(f"unfinished  {state_path(target)} is kept; the same command with more --minutes goes on")
