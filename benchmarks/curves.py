@@ -66,7 +66,13 @@ def paired_ratio(over: Mapping[int, float], under: Mapping[int, float]) -> Ratio
 
 
 def collect(out: Path, names: Sequence[str], kimg: float) -> Dict[str, Dict[int, Curve]]:
-    """{variant: {seed: curve up to kimg}} of the trainings in ``out`` that have come that far."""
+    """{variant: {seed: curve up to kimg}} of the trainings in ``out`` that have come that far.
+
+    Of what they were evaluated at, the kimg that all have: some may have been evaluated more often than others.
+
+    Raises:
+        ClickException: they have none in common.
+    """
     found: Dict[str, Dict[int, Curve]] = {}
     for name in names:
         for file, curve in curves_of(out, name):
@@ -74,7 +80,18 @@ def collect(out: Path, names: Sequence[str], kimg: float) -> Dict[str, Dict[int,
                 add_kid(curve, file.with_suffix(".kid.json"))
                 seed = int(file.stem.rsplit("seed", 1)[1])
                 found.setdefault(name, {})[seed] = [point for point in curve if point["kimg"] <= kimg + 0.1]
-    return found
+    return at_common_kimg(found)
+
+
+def at_common_kimg(found: Mapping[str, Mapping[int, Curve]]) -> Dict[str, Dict[int, Curve]]:
+    curves = [curve for seeds in found.values() for curve in seeds.values()]
+    common = set.intersection(*({point["kimg"] for point in curve} for curve in curves)) if curves else set()
+    if curves and not common:
+        raise click.ClickException("the trainings were evaluated at different kimg: give them folders of their own")
+    return {
+        name: {seed: [point for point in curve if point["kimg"] in common] for seed, curve in seeds.items()}
+        for name, seeds in found.items()
+    }
 
 
 def curves_of(out: Path, name: str) -> Iterator[Tuple[Path, Curve]]:

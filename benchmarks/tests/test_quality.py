@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import os
@@ -13,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
+import click
 import pytest
 import torch
 
-from benchmarks.curves import Ratio, late, paired_ratio
+from benchmarks.curves import Ratio, collect, late, paired_ratio
 from benchmarks.data import Data, load, train_classifier
 from benchmarks.training import Evaluation, Run, Settings, train
 from benchmarks.variants import VARIANTS, count
@@ -146,6 +148,19 @@ def test_ratio_and_interval() -> None:
     assert paired_ratio({0: 1.0}, {0: 2.0}) == Ratio(0.5, 0, math.inf, 0)
     curve = [{"kimg": k, "frechet": f} for k, f in ((10.0, 9.0), (20.0, 8.0), (30.0, 1.0), (40.0, 4.0))]
     assert late(curve, "frechet") == pytest.approx(4)
+
+
+def test_trainings_evaluated_more_and_less_often_are_compared_where_both_were(tmp_path: Path) -> None:
+    every = {"dense-seed0": (20, 40, 60, 80), "half-seed0": (40, 80, 120), "half-seed1": (40,)}
+    for name, places in every.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"kimg": float(k), "frechet": 1.0} for k in places]))
+    found = collect(tmp_path, ["dense", "half"], 80)
+    assert {name: list(curves) for name, curves in found.items()} == {"dense": [0], "half": [0]}
+    assert [[point["kimg"] for point in curves[0]] for curves in found.values()] == [[40, 80], [40, 80]]
+    (tmp_path / "half-seed2.json").write_text('[{"kimg": 90.0, "frechet": 1.0}]')
+    assert collect(tmp_path, ["half"], 120).keys() == {"half"}
+    with pytest.raises(click.ClickException, match="at different kimg"):
+        collect(tmp_path, ["dense", "half"], 60)
 
 
 def test_the_smallest_effect_is_shown_four_times_in_five() -> None:

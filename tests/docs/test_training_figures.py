@@ -1,0 +1,120 @@
+"""What docs say of trainings from scratch against the results that are stored."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from typing import Any, Dict
+
+from scipy import stats
+
+from tests.docs.pages import Page
+from tests.docs.test_benchmarks import PAGE, README, results
+
+
+def paired(over: Dict[str, Any], under: Dict[str, Any], kimg: str) -> str:
+    """Geometric mean of paired ratios, with the interval of Student's t."""
+    seeds = [seed for seed in over if kimg in over[seed] and kimg in under.get(seed, {})]
+    logs = [math.log(over[seed][kimg] / under[seed][kimg]) for seed in seeds]
+    half = stats.t.ppf(0.975, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+    mean = statistics.fmean(logs)
+    return "{:.2f} ({:.2f} to {:.2f})".format(*(math.exp(x) for x in (mean, mean - half, mean + half)))
+
+
+def late_in(curves: Dict[str, Any], end: int = 180) -> Dict[str, Any]:
+    """{variant: {seed: {"180": the last quarter's geometric mean}}} of curves {variant: {seed: {kimg: figure}}}."""
+
+    def of(curve: Dict[str, float]) -> Dict[str, float]:
+        last = [value for kimg, value in curve.items() if 0.75 * end < float(kimg) <= end]
+        return {f"{end}": statistics.geometric_mean(last)}
+
+    return {name: {seed: of(curve) for seed, curve in seeds.items()} for name, seeds in curves.items()}
+
+
+def test_cifar_on_a_gpu() -> None:
+    stored, text = results("quality-cifar32-h100-180kimg.json"), " ".join(PAGE.text.split())
+    frechet, sliced, recall = (late_in(stored[name]) for name in ("frechet", "sliced_wasserstein", "recall"))
+    for name, label in {
+        "dense": "dense",
+        "squeezed": "squeezed, 12 % fewer parameters (default)",
+        "ratio 4": "**squeezed at ratio 4, 37 % fewer**",
+        "narrowed as ratio 4": "dense, narrowed as ratio 4",
+    }.items():
+        at = [figures["180"] for figures in frechet[name].values()]
+        distance = f"{statistics.fmean(at):.2f} ({min(at):.2f} to {max(at):.2f})"
+        assert f"| {label} | {stored['parameters'][name]:,} | {distance} |" in text
+        assert name == "dense" or paired(frechet[name], frechet["dense"], "180") in README.text
+        row = next(
+            line for line in PAGE.text.splitlines() if line.startswith(f"| {label} | {stored['parameters'][name]:,}")
+        )
+        assert row.endswith(f"| {statistics.fmean(figures['180'] for figures in recall[name].values()):.2f} |")
+        assert name == "dense" or paired(frechet[name], frechet["dense"], "180") in row
+    ours, dense, narrowed = "ratio 4", "dense", "narrowed as ratio 4"
+    assert f"narrowed at equal parameters: **{paired(frechet[ours], frechet[narrowed], '180')}**" in text
+    assert f"over ratio 1.5: {paired(frechet[ours], frechet['squeezed'], '180')}" in text
+    ratios = (paired(each[ours], each[other], "180") for each in (sliced, recall) for other in (dense, narrowed))
+    assert "distance says {} and {}, recall {} and {}, precision".format(*ratios) in text
+    kid = [paired(stored["kid"][ours], stored["kid"][other], "end") for other in (dense, narrowed, "squeezed")]
+    assert "is {} of dense, {} of narrowed and {} of ratio 1.5".format(*kid) in text
+    training = " ".join(Page("docs/training.md").text.split())
+    assert paired(frechet[ours], frechet[dense], "180").replace("(", "(95 % interval ") in training
+    assert paired(frechet[ours], frechet[narrowed], "180") in training
+    assert paired(frechet["squeezed"], frechet[dense], "180") in training
+
+
+def test_cifar_on_a_gpu_twice_as_long() -> None:
+    """To 360 kimg, on other seeds; and what both studies say of the kimg that both have come to."""
+    stored, before = (results(f"quality-cifar32-h100-{kimg}kimg.json") for kimg in (360, 180))
+    text, training = (" ".join(Page(name).text.split()) for name in ("docs/benchmarks.md", "docs/training.md"))
+    assert not stored["frechet"]["dense"].keys() & before["frechet"]["dense"].keys()
+    ours, others = "ratio 4", ("dense", "narrowed as ratio 4")
+    frechet, recall = (late_in(stored[name], 360) for name in ("frechet", "recall"))
+    for name, label in {
+        ours: "squeezed at ratio 4, 37 % fewer",
+        **dict(zip(others, ("dense", "dense, narrowed as ratio 4"))),
+    }.items():
+        at = [figures["360"] for figures in frechet[name].values()]
+        ratio = "" if name == "dense" else paired(frechet[name], frechet["dense"], "360")
+        distance = f"{statistics.fmean(at):.2f} ({min(at):.2f} to {max(at):.2f})"
+        shown = f"| {label} | {stored['parameters'][name]:,} | {distance} | {ratio}"
+        (row,) = (line for line in PAGE.text.splitlines() if line.startswith(shown))
+        assert row.endswith(f"| {statistics.fmean(figures['360'] for figures in recall[name].values()):.2f} |")
+        assert name == "dense" or ratio in README.text
+    for other in others:
+        until = {kimg: late_in(stored["frechet"], kimg) for kimg in range(120, 361, 40)}
+        ratios = [paired(curves[ours], curves[other], f"{kimg}") for kimg, curves in until.items()]
+        assert f"| {other} | {' | '.join(ratios)} |" in text
+        assert ratios[-1] in training
+    last = {name: sorted(curve["360"] for curve in seeds.values()) for name, seeds in stored["frechet"].items()}
+    said = "are ({:.1f} to {:.1f} at the last evaluation; ratio 4 {:.1f} to {:.1f}), two have not ({:.1f})"
+    assert said.format(*last["dense"][:4:3], *last[ours][::5], last["dense"][4]) in text
+    both = {
+        name: {
+            seed: {"160": curve["160"]} for study in (before, stored) for seed, curve in study["frechet"][name].items()
+        }
+        for name in (ours, *others)
+    }
+    assert len(both[ours]) == 12
+    dense, narrowed = (paired(both[ours], both[other], "160") for other in others)
+    assert f"is {dense} of dense and {narrowed} of narrowed" in text
+
+
+def test_cifar_where_capacity_is_short() -> None:
+    """The report's own rows, under the table's words."""
+    rows = results("quality-cifar16-8channels.json")["table"][1:]
+    for label in ("dense", "dense, narrowed to 2", "squeezed at ratio 4", "dense, narrowed as ratio 4: 6"):
+        size, *figures = re.split(r"\s{2,}", rows.pop(0).strip())[1:]
+        shown = next(line for line in PAGE.text.splitlines() if line.startswith(f"| {label}") and f"| {size} |" in line)
+        assert [cell.strip() for cell in shown.strip("| ").split("|")][1:] == [size, *figures]
+    assert rows == []
+
+
+def test_cifar_on_a_gpu_before() -> None:
+    curves, text = results("quality-cifar32-h100.json")["frechet"], " ".join(PAGE.text.split())
+    told = {
+        name: paired(curves[name], curves["dense"], "80")
+        for name in ("squeezed", "ratio 4", "narrowed", "narrowed as ratio 4")
+    }
+    shown = text.replace("squeezed / dense", "squeezed")
+    assert all(f"{name} {ratio}" in shown for name, ratio in told.items())
