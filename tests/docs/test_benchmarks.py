@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 from typing import Any, Dict, List, Sequence
@@ -10,6 +9,7 @@ from typing import Any, Dict, List, Sequence
 import pytest
 
 from tests.docs.pages import ROOT, Page
+from tests.docs.stored_results import results
 
 PAGE = Page("docs/benchmarks.md")
 README = Page("README.md")
@@ -19,12 +19,6 @@ DISTILLED = {
     "the demo's 32x32 digits": "distillation-demo.json",
     "CIFAR-10 at 32x32": "distillation-cifar32.json",
 }
-
-
-def results(name: str) -> Dict[str, Any]:
-    (file,) = (file for folder in ("benchmarks", "experiments") for file in (ROOT / folder).rglob(name))
-    data: Dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return data
 
 
 def psnr(file: str, row: str, reduction: str, steps: Sequence[str]) -> List[List[float]]:

@@ -10,7 +10,10 @@ from typing import Any, Dict
 from scipy import stats
 
 from tests.docs.pages import Page
-from tests.docs.test_benchmarks import PAGE, README, results
+from tests.docs.stored_results import results
+
+FIGURES = Page("docs/benchmarks.md")
+README = Page("README.md")
 
 
 def paired(over: Dict[str, Any], under: Dict[str, Any], kimg: str) -> str:
@@ -33,7 +36,7 @@ def late_in(curves: Dict[str, Any], end: int = 180) -> Dict[str, Any]:
 
 
 def test_cifar_on_a_gpu() -> None:
-    stored, text = results("quality-cifar32-h100-180kimg.json"), " ".join(PAGE.text.split())
+    stored, text = results("quality-cifar32-h100-180kimg.json"), " ".join(FIGURES.text.split())
     frechet, sliced, recall = (late_in(stored[name]) for name in ("frechet", "sliced_wasserstein", "recall"))
     for name, label in {
         "dense": "dense",
@@ -46,7 +49,7 @@ def test_cifar_on_a_gpu() -> None:
         assert f"| {label} | {stored['parameters'][name]:,} | {distance} |" in text
         assert name == "dense" or paired(frechet[name], frechet["dense"], "180") in README.text
         row = next(
-            line for line in PAGE.text.splitlines() if line.startswith(f"| {label} | {stored['parameters'][name]:,}")
+            line for line in FIGURES.text.splitlines() if line.startswith(f"| {label} | {stored['parameters'][name]:,}")
         )
         assert row.endswith(f"| {statistics.fmean(figures['180'] for figures in recall[name].values()):.2f} |")
         assert name == "dense" or paired(frechet[name], frechet["dense"], "180") in row
@@ -78,7 +81,7 @@ def test_cifar_on_a_gpu_twice_as_long() -> None:
         ratio = "" if name == "dense" else paired(frechet[name], frechet["dense"], "360")
         distance = f"{statistics.fmean(at):.2f} ({min(at):.2f} to {max(at):.2f})"
         shown = f"| {label} | {stored['parameters'][name]:,} | {distance} | {ratio}"
-        (row,) = (line for line in PAGE.text.splitlines() if line.startswith(shown))
+        (row,) = (line for line in FIGURES.text.splitlines() if line.startswith(shown))
         assert row.endswith(f"| {statistics.fmean(figures['360'] for figures in recall[name].values()):.2f} |")
         assert name == "dense" or ratio in README.text
     for other in others:
@@ -98,6 +101,12 @@ def test_cifar_on_a_gpu_twice_as_long() -> None:
     assert len(both[ours]) == 12
     dense, narrowed = (paired(both[ours], both[other], "160") for other in others)
     assert f"is {dense} of dense and {narrowed} of narrowed" in text
+    kid = stored["kid"]
+    dense, narrowed = (paired(kid[ours], kid[other], "end") for other in others)
+    assert f"KID {dense} of dense, {narrowed} of narrowed" in text
+    assert f"narrowed {paired(kid[others[1]], kid['dense'], 'end')} of dense" in text
+    ends = [kimg for seeds in stored["end"].values() for kimg in seeds.values()]
+    assert f"({min(ends):.0f} to {max(ends):.0f} kimg)" in text
 
 
 def test_cifar_where_capacity_is_short() -> None:
@@ -105,13 +114,15 @@ def test_cifar_where_capacity_is_short() -> None:
     rows = results("quality-cifar16-8channels.json")["table"][1:]
     for label in ("dense", "dense, narrowed to 2", "squeezed at ratio 4", "dense, narrowed as ratio 4: 6"):
         size, *figures = re.split(r"\s{2,}", rows.pop(0).strip())[1:]
-        shown = next(line for line in PAGE.text.splitlines() if line.startswith(f"| {label}") and f"| {size} |" in line)
+        shown = next(
+            line for line in FIGURES.text.splitlines() if line.startswith(f"| {label}") and f"| {size} |" in line
+        )
         assert [cell.strip() for cell in shown.strip("| ").split("|")][1:] == [size, *figures]
     assert rows == []
 
 
 def test_cifar_on_a_gpu_before() -> None:
-    curves, text = results("quality-cifar32-h100.json")["frechet"], " ".join(PAGE.text.split())
+    curves, text = results("quality-cifar32-h100.json")["frechet"], " ".join(FIGURES.text.split())
     told = {
         name: paired(curves[name], curves["dense"], "80")
         for name in ("squeezed", "ratio 4", "narrowed", "narrowed as ratio 4")
