@@ -19,7 +19,7 @@ from squeeze_patch.adapters.nvidia.block import SqueezedBlock
 from squeeze_patch.adapters.nvidia.body import BODIES
 from squeeze_patch.adapters.nvidia.known_sources import definitions, unknown_parts
 from squeeze_patch.adapters.nvidia.portable import portable_source, rebuildable_source
-from squeeze_patch.adapters.nvidia.wellformed import fault
+from squeeze_patch.adapters.nvidia.wellformed import fault, surplus
 from squeeze_patch.adapters.records import Global, InertDict, Record, is_module, is_plain
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import UnprovedWarning, UnsupportedModelError
@@ -32,6 +32,10 @@ _OF_TORCH = frozenset(vars(torch.nn.Module()))
 LONGEST_SOURCE, LONGEST_CLASS = 1 << 20, 1 << 16
 #: what the hosts' persistence notes on an object of how it was made
 BOOKKEEPING = ("_init_args", "_init_kwargs", "_orig_module_src", "_orig_class_name")
+_NOBODY_KNOWS = (
+    "without running code from the file nobody knows what it computes. If you trust where the file came from, say so "
+    "with --trust, and name the host's checkout with --host DIR"
+)
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
@@ -65,10 +69,14 @@ def body_of(stored: Record) -> torch.nn.Module:
         UnprovedWarning: they have the right names, but the file's source of them is not a known one.
     """
     body = _body(stored, "", set())
+    unknown = sorted({part for each in _records(stored) for part in unknown_parts(each.source, each.class_name)})
+    more = surplus(body, unknown)
+    if more is not None:
+        layer, others = more
+        raise UnsupportedModelError(f"{layer} holds {', '.join(others)}, which StyleGAN2's does not: {_NOBODY_KNOWS}")
     wrong = fault(body)
     if wrong:
         raise ValueError(wrong)
-    unknown = sorted({part for each in _records(stored) for part in unknown_parts(each.source, each.class_name)})
     if unknown:
         warnings.warn(
             f"the file's source of {', '.join(unknown)} is none that is known to compute what StyleGAN2 does. It was "
@@ -95,9 +103,7 @@ def _body(stored: Any, where: str, seen: Set[int]) -> torch.nn.Module:
     cls = {**BODIES, **SQUEEZED}.get(name)
     if cls is None or not isinstance(stored, Record):
         raise UnsupportedModelError(
-            f"{where or 'the generator'} is a {name}, a layer of the host's own: without running code from the file "
-            "nobody knows what it computes. If you trust where the file came from, say so with --trust, and name the "
-            "host's checkout with --host DIR"
+            f"{where or 'the generator'} is a {name}, a layer of the host's own: {_NOBODY_KNOWS}"
         )
     module: torch.nn.Module = cls.__new__(cls)
     torch.nn.Module.__init__(module)

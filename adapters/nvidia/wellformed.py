@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any, Dict, List, Tuple
+import re
+from typing import Any, Collection, Dict, List, Optional, Tuple
 
 import torch
 
@@ -73,6 +74,16 @@ CHILDREN = {
     "SynthesisLayer": ("affine",),
     "ToRGBLayer": ("affine",),
 }
+#: {class: pattern of the names of its tensors and children}
+PARTS = {
+    "FullyConnectedLayer": r"weight|bias",
+    "MappingNetwork": r"w_avg|embed|fc\d+",
+    "SynthesisLayer": r"affine|weight|bias|noise_strength|noise_const|resample_filter",
+    "ToRGBLayer": r"affine|weight|bias",
+    "SynthesisBlock": r"const|resample_filter|conv0|conv1|torgb|skip",
+    "SynthesisNetwork": r"b\d+",
+    "Generator": r"mapping|synthesis",
+}
 #: tensors that a layer may lack
 OPTIONAL = ("bias", "const", "noise_strength", "noise_const", "w_avg")
 
@@ -84,6 +95,18 @@ def fault(G: torch.nn.Module) -> str:
         if wrong:
             return f"{path}{'.' if path else ''}{wrong}"
     return _wrong_styles(G) if type(G._modules.get("mapping")).__name__ == "MappingNetwork" else ""
+
+
+def surplus(G: torch.nn.Module, classes: Collection[str]) -> Optional[Tuple[str, List[str]]]:
+    """A layer of one of those classes that holds more than its namesake in StyleGAN2, and what; else None."""
+    for path, module in G.named_modules():
+        name = type(module).__name__
+        if name in classes and name in PARTS:
+            held = [*module._parameters, *module._buffers, *module._modules]
+            others = [part for part in held if not re.fullmatch(PARTS[name], part)]
+            if others:
+                return f"{path or 'the generator'} ({name})", others
+    return None
 
 
 def _fault_of(module: Any) -> str:

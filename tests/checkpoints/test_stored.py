@@ -193,6 +193,24 @@ def test_forks_are_named(full_host: Host, tmp_path: Path) -> None:
         inspect(path, trust=False)
 
 
+@pytest.mark.parametrize("place", ["mapping", "mapping.fc0", "synthesis", "synthesis.b8", "synthesis.b8.torgb", ""])
+def test_what_only_forks_hold_is_named(full_host: Host, tmp_path: Path, place: str) -> None:
+    """A layer of the right name whose source is not known may compute with what it holds; in a host's own it is the
+    user's, who put it there."""
+    G = trained(full_host.generator())
+    owner: Any = G.get_submodule(place)
+    own = next(iter(type(owner).__mro__[1:]))  # the class that was made persistent
+    owner.register_buffer("offset", torch.ones([]))
+    G.mapping.rotation = copy.deepcopy(G.mapping.fc0)
+    path, data = tmp_path / "fork.pkl", pickle.dumps({"G_ema": G})
+    path.write_bytes(data)
+    inspect(path, trust=False)
+    source = Path(str(sys.modules[own.__module__].__file__)).read_text(encoding="utf-8-sig")
+    path.write_bytes(read_with_source(data, source, f"{source}\n{own.__name__}.forward = other\n"))
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match=r"holds (offset|rotation).*, which .*--trust"):
+        inspect(path, trust=False)
+
+
 def read_with_source(data: bytes, source: str, text: str) -> bytes:
     """The pickle, as if its host's module had been ``text``."""
     loaded = inert.load(io.BytesIO(data))
