@@ -41,7 +41,7 @@ CHECKS: Tuple[Check, ...] = (
         "G and its moving average with their channels in different orders",
         per_generator=False,
     ),
-    Check("reproducible", "parity", "images that differ from call to call"),
+    Check("reproducible", "parity", "images that differ from call to call, or with the batch"),
     Check("finite", "parity", "NaN or infinity for some latents", {"samples": 0, "styles": 10_000}),
     Check("images", "parity", "images that are not the recorded ones", {"tolerance": 0.0}),
     Check("features", "parity", "features between blocks that are not the recorded ones", {"tolerance": 0.0}),

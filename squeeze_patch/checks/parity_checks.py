@@ -14,7 +14,7 @@ from squeeze_patch.checks.baseline import Recorded, pixels_of
 from squeeze_patch.checks.fixed_inputs import Amount, Sample, fixed_latents
 from squeeze_patch.checks.pictures import failure_picture
 from squeeze_patch.checks.subjects import Subject, relative_to
-from squeeze_patch.checks.tracing import Trace, trace
+from squeeze_patch.checks.tracing import Trace, in_a_batch, trace
 from squeeze_patch.errors import SqueezeError
 from squeeze_patch.evaluation.compare import Comparison, compare, default_batch
 from squeeze_patch.evaluation.pixels import decibels
@@ -26,7 +26,7 @@ FINITE, FIDELITY = Amount(2**20, 16, 1000), Amount(2**19, 8, 64)
 
 
 def reproducible(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
-    """The same images from a second call, and from the generator made anew."""
+    """The same images from a second call, from the generator made anew, and in a batch with others."""
     first, again = context.trace(subject), trace(subject.found, seed=1)
     other = context.anew(subject)
     tolerance = context.tolerance(subject, 0.0)
@@ -41,7 +41,17 @@ def reproducible(subject: Subject, context: Context, settings: Mapping[str, Any]
                     place=first_apart(first, second, tolerance),
                     cure="seed what the generator or its factory draws",
                 )
-    return holds("two calls, and two generators made, give the same images")
+    call, alone = next(iter(first.images.items()))
+    size = default_batch(subject.found.sampler().img_resolution)
+    apart = float((alone - in_a_batch(subject.found, size)).abs().max()) if size > len(alone) else 0.0
+    limit = tolerance * float(alone.abs().max())
+    if not apart <= limit:
+        return short(
+            f"images of {len(alone)} latents differ by {apart:.2g} where they are among {size} ({call})",
+            wanted=f"{limit:.1g} at most, which is float error",
+            cure="look for what is done to the whole batch, or from a number of images on",
+        )
+    return holds("two calls, two generators made, and another batch give the same images")
 
 
 def finite(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:

@@ -79,6 +79,19 @@ def trace(found: Located, seed: int = 0) -> Trace:
     return Trace(images, features, answers)
 
 
+def in_a_batch(found: Located, size: int) -> torch.Tensor:
+    """The first images of a `trace`'s first call, run as the first of ``size`` latents; on the CPU.
+
+    Args:
+        size: as many as `LATENTS` at least.
+    """
+    sampler = found.sampler()
+    noise, psi = next(iter(CALLS.values()))
+    z, c = fixed_latents(sampler, size)  # their first rows are those of fewer
+    images = _seeded(found, lambda: draw(sampler, z, c, noise, psi), seed=0)
+    return images[: LATENTS.at(sampler.img_resolution)]
+
+
 def _seeded(found: Located, call: Callable[[], torch.Tensor], seed: int) -> torch.Tensor:
     """Images of one call, on the CPU."""
     with torch.random.fork_rng(devices=[]):

@@ -71,6 +71,22 @@ def test_a_generator_that_ends_the_process_falls_short() -> None:
     assert "SystemExit" in found.outcomes[0].message
 
 
+@pytest.mark.parametrize("of", [lambda x: x.mean(dim=0, keepdim=True), lambda x: float(len(x) > 8)])
+def test_images_that_the_rest_of_the_batch_changes_are_not_green(of: Callable[[Any], Any]) -> None:
+    """A share of the batch's mean, and what a batch of more than eight gets only."""
+
+    def make() -> Any:
+        G = small()
+        G.synthesis.b16.register_forward_hook(lambda _, __, made: (made[0], made[1] + 0.01 * of(made[1])))
+        return G
+
+    found = check(make, only=["reproducible"])
+    assert found.exit_code == 1
+    assert "4 latents differ by" in found.outcomes[0].message
+    assert "among 16" in found.outcomes[0].message
+    assert check(small, only=["reproducible"]).exit_code == 0
+
+
 def test_no_check_at_all_is_not_green(folder: Path) -> None:
     code, _, errors = cli("check", "--only", "state", "--skip", "structure")
     assert code == 2
