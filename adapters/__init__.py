@@ -156,12 +156,20 @@ def unsupported_reason(root: torch.nn.Module) -> str:
     return next((reason for reason in reasons if reason), "")
 
 
+_PARALLEL = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+
+
+def unwrapped(root: Any) -> Any:
+    """What a wrapper for parallel training holds, for those who leave the parameters that it has recorded as they are;
+    anything else itself."""
+    return root.module if isinstance(root, _PARALLEL) else root
+
+
 def _refuse_parallel(root: torch.nn.Module) -> None:
-    wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
     for name, module in root.named_modules():
-        if isinstance(module, wrappers):
+        if isinstance(module, _PARALLEL):
             where = f"{type(root).__name__}.{name}" if name else "the object"
             raise UnsupportedModelError(
                 f"{where} is wrapped in {type(module).__name__}, which has already recorded its parameters. "
-                "Squeeze the generator before wrapping it: squeeze_patch.apply(wrapped.module), then wrap it anew"
+                "Squeeze the generator, or remove that, before wrapping it: pass wrapped.module, then wrap it anew"
             )

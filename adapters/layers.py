@@ -26,6 +26,11 @@ def class_named(module: torch.nn.Module, name: str) -> bool:
     return any(cls.__name__ == name for cls in type(module).__mro__)
 
 
+def uncompiled(module: Any) -> Any:
+    """What ``torch.compile(module)`` was made from; another module itself."""
+    return vars(module).get("_modules", {}).get("_orig_mod", module) if isinstance(module, torch.nn.Module) else module
+
+
 def value(tensor: torch.Tensor) -> torch.Tensor:
     """A detached float32 copy on the CPU, or the tensor itself where it is one already."""
     found = tensor.detach().to(device="cpu", dtype=torch.float32)

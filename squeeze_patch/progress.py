@@ -4,6 +4,7 @@ which the caller has for other work do not change it."""
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from typing import Any, Callable, Iterator, List
 
@@ -25,9 +26,14 @@ def nothing() -> None:
 
 
 @contextlib.contextmanager
-def own_settings() -> Iterator[None]:
+def own_settings(eager: bool = False) -> Iterator[None]:
     """Torch's own defaults for the length of a block, or of a function that this decorates: float32, tensors on the
-    CPU, no autocast. What is computed does not depend on what the caller has set for other work."""
+    CPU, no autocast. What is computed does not depend on what the caller has set for other work.
+
+    Args:
+        eager: what the caller has compiled runs as it was before. It would be compiled anew for every block that is
+            exchanged on trial, up to torch's limit, beyond which it is compiled no more.
+    """
     with contextlib.ExitStack() as stack:
         if torch.empty(0).device.type != "cpu":
             cpu: Any = torch.device("cpu")  # a context since torch 2.0, as the default device is
@@ -35,6 +41,9 @@ def own_settings() -> Iterator[None]:
         for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(_float32_by_default())
+        compiler: Any = getattr(torch, "compiler", None)
+        if eager and "torch._dynamo" in sys.modules and hasattr(compiler, "set_stance"):  # from torch 2.6 on
+            stack.enter_context(compiler.set_stance("force_eager"))
         yield
 
 

@@ -34,6 +34,7 @@ from squeeze_patch.adapters.layers import (
     missing_tensors,
     refuse_hooks,
     share_hooks,
+    uncompiled,
     value,
 )
 from squeeze_patch.adapters.located import described, narrowed_blocks
@@ -71,7 +72,7 @@ class NvidiaSurgery(Surgery):
         return None
 
     def generator(self, root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
-        return next((module for module in root.modules() if getattr(module, "synthesis", None) is network), network)
+        return next((m for m in root.modules() if uncompiled(getattr(m, "synthesis", None)) is network), network)
 
     def specs(self, network: torch.nn.Module) -> List[BlockSpec]:
         return [_spec(network, name) for name in _names(network)]

@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional
 import torch
 
 from squeeze_patch.adapters.content import Sampler
-from squeeze_patch.adapters.layers import reference_of
+from squeeze_patch.adapters.layers import reference_of, uncompiled
 from squeeze_patch.adapters.roles import Running
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -106,7 +106,7 @@ def _run_mapping(mapping: Any, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor
 def _owner(root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
     """The module in ``root`` that holds ``network`` and its mapping network."""
     for module in root.modules():
-        if callable(getattr(module, "mapping", None)) and getattr(module, "synthesis", None) is network:
+        if callable(getattr(module, "mapping", None)) and uncompiled(getattr(module, "synthesis", None)) is network:
             return module
     raise UnsupportedModelError(
         f"{type(root).__name__} has no mapping network beside its synthesis network, so no styles can be sampled. "

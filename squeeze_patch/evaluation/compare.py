@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
-from squeeze_patch.adapters import sampler
+from squeeze_patch.adapters import sampler, unwrapped
 from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.errors import MeasurementError, UnsupportedModelError
@@ -116,7 +116,7 @@ class Comparison:
         return "\n".join([self.setting, *lines, f"({HALVES})"])
 
 
-@own_settings()
+@own_settings(eager=True)
 def compare(
     a: Any,
     b: Any,
@@ -155,6 +155,7 @@ def compare(
         True
     """
     _check(samples, noise_mode, batch, truncation)
+    a, b = unwrapped(a), unwrapped(b)
     sources = _samplers(a, b)
     if fid and samples <= NEIGHBOURS:
         raise MeasurementError(f"precision and recall need more than {NEIGHBOURS} samples, not {samples}")

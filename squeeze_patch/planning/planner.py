@@ -9,7 +9,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters import search
+from squeeze_patch.adapters import search, unwrapped
 from squeeze_patch.adapters.content import BlockShape
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import PlanError, StateError, UnsupportedModelError
@@ -69,7 +69,7 @@ def plan(
     request = Request(reduction, ratio, widths, None, allocate, None, method, multiply_adds, milliseconds)
     check_init(init)
     seed = check_seed(seed)
-    return plan_for(search(G).reference, request, init, multiple=multiple, seed=seed)
+    return plan_for(search(unwrapped(G)).reference, request, init, multiple=multiple, seed=seed)
 
 
 def plan_for(
@@ -98,7 +98,7 @@ def plan_for(
     return timed_plan_for(found, request, init, **how)[0]
 
 
-@own_settings()
+@own_settings(eager=True)
 def timed_plan_for(
     found: Located,
     request: Request,

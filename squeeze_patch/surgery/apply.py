@@ -115,7 +115,7 @@ def apply(
     return G
 
 
-@own_settings()
+@own_settings(eager=True)
 def apply_request(
     G: torch.nn.Module,
     request: Request,

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple, TypeVar
 
 import torch
 
-from squeeze_patch.adapters import search
+from squeeze_patch.adapters import search, unwrapped
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import ProofError, StateError, UnprovedWarning
 from squeeze_patch.progress import Progress, own_settings
@@ -53,7 +53,7 @@ def fuse(G: Module, *, verify: bool = True, progress: Optional[Progress] = None)
         >>> squeeze_patch.status(G).fused_blocks
         4
     """
-    parts = search(G).parts
+    parts = search(unwrapped(G)).parts
     for found in parts:
         _check_fusible(found)
     before = [_switches(found) for found in parts]
@@ -83,7 +83,7 @@ def unfuse(G: Module) -> Module:
         >>> squeeze_patch.status(squeeze_patch.unfuse(G)).fused_blocks
         0
     """
-    for found in search(G).parts:
+    for found in search(unwrapped(G)).parts:
         unfuse_part(found)
     return G
 
@@ -120,7 +120,7 @@ def _check_fusible(found: Located) -> None:
     found.fusing  # noqa: B018  raises where the family has no such role
 
 
-@own_settings()
+@own_settings(eager=True)
 def fuse_part(found: Located, verify: bool = True, progress: Optional[Progress] = None) -> None:
     """As `fuse`, of one squeezed generator, in whatever mode it is."""
     step = functools.partial(progress or _silent, "fuse")

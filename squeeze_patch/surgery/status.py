@@ -7,7 +7,7 @@ from typing import Dict, Optional
 
 import torch
 
-from squeeze_patch.adapters import search
+from squeeze_patch.adapters import search, unwrapped
 from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.errors import PlanError, StateError
 from squeeze_patch.planning.plans import Plan, describe_reduction
@@ -69,7 +69,7 @@ def status(G: torch.nn.Module) -> Status:
         >>> print(squeeze_patch.status(trained_generator()))
         dense: 263,531 parameters, 4 blocks
     """
-    return status_of(search(G))
+    return status_of(search(unwrapped(G)))
 
 
 def kept_channels(G: torch.nn.Module) -> Dict[str, torch.Tensor]:
@@ -87,7 +87,7 @@ def kept_channels(G: torch.nn.Module) -> Dict[str, torch.Tensor]:
         {block name: channels [q], int64, ascending}.
 
     Raises:
-        StateError: G is dense, or has no record of them (random layers, a bare state dict).
+        StateError: G is dense or half squeezed, or has no record of them (random layers, a bare state dict).
 
     Example:
         >>> import torch
@@ -99,6 +99,8 @@ def kept_channels(G: torch.nn.Module) -> Dict[str, torch.Tensor]:
         True
     """
     found = status(G)
+    if found.state == "irregular":
+        raise StateError(f"the generator is half squeezed ({found.detail}); load it anew")
     if found.plan is None:
         raise StateError("the generator is dense: it has all of its channels")
     if not found.plan.kept:

@@ -123,6 +123,29 @@ def test_compiled_in_one_graph(name: str, wish: Dict[str, Any]) -> None:
             assert (traced[what] - tensor).abs().max() <= 2 * float_error(module.G, tensor), what
 
 
+@pytest.mark.skipif(VERSION < (2, 6), reason="what is compiled can be switched off from torch 2.6 on")
+@pytest.mark.filterwarnings("ignore")
+def test_trials_run_what_was_compiled_as_it_was_before() -> None:
+    """Each block that is exchanged on trial would be compiled, up to torch's limit, beyond which nothing is."""
+    graphs = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    G: Any = Generator(32, 0, 8, 8, 3, synthesis_kwargs={"channel_base": 64}).eval().requires_grad_(False)
+    network = G.synthesis
+    torch._dynamo.reset()
+    G.synthesis = torch.compile(network, backend=backend)
+    squeeze_patch.fuse(squeeze_patch.apply(G, ratio=2))
+    assert squeeze_patch.status(G).place == ""
+    squeeze_patch.compare(G, G, samples=2)
+    assert graphs == []
+    images, expected = G(latents(3), None), G.synthesis._orig_mod(G.mapping(latents(3), None))
+    assert graphs != []
+    assert (images - expected).abs().max() <= float_error(G, expected)
+
+
 @pytest.mark.skipif(VERSION < (2, 0), reason="torch.compile came with torch 2.0")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(not os.environ.get("SQUEEZE_SLOW"), reason="half a minute; SQUEEZE_SLOW=1 runs it")

@@ -227,8 +227,22 @@ def test_wrappers(wrap: Any) -> None:
         assert squeeze_patch.apply(wrapped) is wrapped
         assert squeeze_patch.status(wrapped[0]).state == "squeezed"
     else:
-        with pytest.raises(squeeze_patch.UnsupportedModelError, match=r"wrapped in DataParallel.*before wrapping"):
-            squeeze_patch.apply(wrapped)
+        for change in (squeeze_patch.apply, squeeze_patch.remove):
+            with pytest.raises(squeeze_patch.UnsupportedModelError, match=r"wrapped in DataParallel.*before wrapping"):
+                change(wrapped)
+
+
+def test_wrappers_are_looked_through_where_no_parameter_changes() -> None:
+    dense, G = trained_generator(), squeeze_patch.apply(trained_generator(), ratio=2, init="weights").eval()
+    wrapped = torch.nn.DataParallel(G)
+    assert squeeze_patch.status(wrapped) == squeeze_patch.status(G)
+    assert squeeze_patch.kept_channels(wrapped).keys() == squeeze_patch.kept_channels(G).keys()
+    assert squeeze_patch.plan(torch.nn.DataParallel(dense), ratio=2) == squeeze_patch.plan(dense, ratio=2)
+    assert squeeze_patch.compare(dense, wrapped, samples=2) == squeeze_patch.compare(dense, G, samples=2)
+    assert squeeze_patch.fuse(wrapped) is wrapped
+    assert squeeze_patch.status(G).fused_blocks == 4
+    squeeze_patch.unfuse(wrapped)
+    assert squeeze_patch.status(G).fused_blocks == 0
 
 
 def test_distributed_wrappers_are_refused_inside(tmp_path: Any) -> None:
