@@ -15,6 +15,7 @@ from squeeze_patch.errors import CheckpointError
 
 def check_target(source: Path, target: Path, force: bool) -> None:
     """Raise `CheckpointError` where ``target`` cannot or must not be written."""
+    refuse_dash(str(target))
     if target.is_dir() or not target.parent.is_dir():
         what = "this is a folder" if target.is_dir() else f"there is no folder {target.parent}"
         raise CheckpointError(f"{target}: {what}; the target has to be a file in a folder that exists")
@@ -30,6 +31,12 @@ def check_target(source: Path, target: Path, force: bool) -> None:
     if target.exists() and not force:
         raise CheckpointError(f"{target}: the file exists; --force overwrites it")
     check_writable(target)
+
+
+def refuse_dash(target: str) -> None:
+    """Raise `CheckpointError` for the name that other programs take for stdout."""
+    if target == "-":
+        raise CheckpointError("-: this is written to a file, not to stdout; name one (./- is the file of that name)")
 
 
 def refuse_relative(like: Path, target: Path) -> None:

@@ -203,6 +203,8 @@ def _settings(check: Check, given: Any) -> Dict[str, Setting]:
     for name, least in LEAST.items():
         if name in found and found[name] < least:
             raise ConfigError(f"{where} {name} has to be {least} or more, not {found[name]}")
+    if found.get("at_least", 0) >= 1:
+        raise ConfigError(f"{where} at_least has to be a share below 1, not {found['at_least']}: 0.121 means 12.1 %")
     return found
 
 

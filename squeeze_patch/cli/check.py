@@ -21,7 +21,7 @@ from squeeze_patch.checks.runner import configured, running
 from squeeze_patch.checks.subjects import relative_to
 from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.cli.options import json_option, quiet_option
-from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, progress_bar
+from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, progress_bar, written
 from squeeze_patch.progress import Progress
 
 _NAMES = click.Choice([*GROUPS, *(check.name for check in CHECKS)])
@@ -34,8 +34,12 @@ _NAMES = click.Choice([*GROUPS, *(check.name for check in CHECKS)])
 @click.option("--skip", metavar="NAME", multiple=True, type=_NAMES, help="Leave these out.")
 @click.option("--list", "listing", is_flag=True, help="List the checks and what each catches.")
 @json_option("outcomes")
-@click.option("--junit", metavar="FILE", help="Write the outcomes as JUnit XML, too, which CI systems show.")
-@click.option("--html", metavar="FILE", help="Write a page, too: the outcomes, and the images with a slider.")
+@click.option(
+    "--junit", metavar="FILE", callback=written, help="Write the outcomes as JUnit XML, too, which CI systems show."
+)
+@click.option(
+    "--html", metavar="FILE", callback=written, help="Write a page, too: the outcomes, and the images with a slider."
+)
 @click.option("--github", is_flag=True, help="Annotate the commit and the job as GitHub Actions does; there, it is on.")
 @quiet_option
 def check(

@@ -14,7 +14,7 @@ from squeeze_patch.checkpoints.generators import describe, load_generator
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command, printable
 from squeeze_patch.cli.options import file_options, measuring_options, quiet_option
-from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, progress_bar
+from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, progress_bar, written
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.compare import SAMPLES, Comparison
 from squeeze_patch.evaluation.compare import compare as compare_generators
@@ -33,9 +33,17 @@ from squeeze_patch.reporting.page import Row, Table, page
 @click.option("--truncation", default=1.0, show_default=True, help="psi; 1 = none.")
 @click.option("--batch", type=int, help="Images at a time.  [default: 16, fewer above 256x256]")
 @click.option("--fid", is_flag=True, help="Also FID, KID, precision, recall (pip install squeeze-patch[fid]).")
-@click.option("--grid", metavar="FILE", help="Write a picture: A, B and their difference on the first 8 latents.")
 @click.option(
-    "--html", metavar="FILE", help="Write a page: the figures, and A and B on the first 8 latents, with a slider."
+    "--grid",
+    metavar="FILE",
+    callback=written,
+    help="Write a picture: A, B and their difference on the first 8 latents.",
+)
+@click.option(
+    "--html",
+    metavar="FILE",
+    callback=written,
+    help="Write a page: the figures, and A and B on the first 8 latents, with a slider.",
 )
 @measuring_options
 @file_options

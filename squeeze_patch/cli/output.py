@@ -17,12 +17,12 @@ import torch
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.atomic import atomic_write, refuse_special
 from squeeze_patch.checkpoints.safe_tensors import is_tensor_file
-from squeeze_patch.checkpoints.targets import check_writable, same_place
+from squeeze_patch.checkpoints.targets import check_writable, refuse_dash, same_place
 from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.checks.junit import BEGIN
 from squeeze_patch.cli.errors import EXIT_ERROR
 from squeeze_patch.cli.log_lines import LogLines
-from squeeze_patch.errors import MeasurementError
+from squeeze_patch.errors import CheckpointError, MeasurementError
 from squeeze_patch.initialization.registry import DEFAULT_INIT
 from squeeze_patch.planning.milliseconds import Timing
 from squeeze_patch.planning.planner import timed_plan_for
@@ -98,6 +98,15 @@ def timed_plan(
 def say_unless(quiet: bool, err: bool = False) -> Callable[[str], None]:
     """Prints a line, or nothing."""
     return (lambda line: None) if quiet else functools.partial(click.echo, err=err)
+
+
+def written(_context: click.Context, _parameter: click.Parameter, target: Optional[str]) -> Optional[str]:
+    """The value of an option that names a file to be written."""
+    try:
+        refuse_dash(target or "")
+    except CheckpointError as error:
+        raise click.BadParameter(str(error)) from error
+    return target
 
 
 def check_outputs(*targets: Optional[str], sources: Sequence[Path]) -> None:

@@ -101,6 +101,7 @@ def train(
                 "or call squeeze_patch.apply(G, init='random') in it, right after G is built"
             )
         sys.argv = words
+        sys.modules["__main__"].__package__ = None  # click would call the script python -m squeeze_patch.train
         with host_code(script.name):
             module.main()
 

@@ -99,6 +99,7 @@ def test_no_check_at_all_is_not_green(folder: Path) -> None:
         ("multiply_adds = {tolerance = nan}", "tolerance has to be a number"),
         ("memory = {tolerance = inf}", "tolerance has to be a number"),
         ("latency = {pairs = 10}", "pairs has to be 16 or more"),
+        ("reduction = {at_least = 12.1}", "at_least has to be a share below 1, not 12.1"),
         ("memory = {batch = 0}", "batch has to be 1 or more"),
     ],
 )

@@ -189,6 +189,7 @@ ERRORS: List[Tuple[List[str], str]] = [
     (["compare", "{dense}", "{dense}", "--trust", "--grid", "{dense}"], "this file is read; it would be lost"),
     (["compare", "{dense}", "{dense}", "--trust", "--html", "{dense}"], "this file is read; it would be lost"),
     (["compare", "{dense}", "{dense}", "--trust", "--html", "{folder}/no/out.html"], "in a folder that exists"),
+    (["convert", "{dense}", "-", "--trust"], "written to a file, not to stdout"),
     (["report", "{dense}", "--trust", "--repeats", "1"], "repeats 2 or more, not 1 and 1"),
     (["report", "{dense}", "--trust", "--against", "{dense}"], "the generator is dense"),
     (["report", "{dense}", "--trust", "--ratio", "2", "--reduction", "0.1"], "one of"),
@@ -211,7 +212,10 @@ def test_errors_are_one_line_and_exit_2(arguments: List[str], message: str, snap
         CliRunner().invoke(main, [*filled, "--debug"], catch_exceptions=False)
 
 
-@pytest.mark.parametrize("arguments", [["convert", "one.pkl"], ["nonsense"], ["plan", "x", "--ratio", "two"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["convert", "one.pkl"], ["nonsense"], ["plan", "x", "--ratio", "two"], ["compare", "a", "b", "--html", "-"]],
+)
 def test_usage_errors_exit_2(arguments: List[str]) -> None:
     assert cli(*arguments)[0] == 2
 

@@ -192,7 +192,10 @@ ERRORS = (
         "stops.py, the host's script, stopped: dense or squeezed, it wants CUDA, which is missing here, in part or as "
         "a whole; convert, info, plan, compare, report and recover do without. Its own words: OSError: CUDA_HOME is no",
     ),
-    (["--", "fails.py"], "fails.py, the host's script, stopped. Its own words: KeyError: 'cfg' (--debug shows where)"),
+    (
+        ["--", "fails.py"],
+        "fails.py, the host's script, stopped. Its own words: KeyError: 'cfg None' (--debug shows where)",
+    ),
     (["--dense", "--ratio=2", "--", "train.py"], "--dense trains the host's own generator: leave --reduction, --ratio"),
 )
 
@@ -202,7 +205,9 @@ def test_errors(draggan: Host, workspace: Path) -> None:
     (workspace / "other.py").write_text("def main(): pass\n")
     (workspace / "old.py").write_text("raise ModuleNotFoundError(name='pkg_resources')\n")
     (workspace / "stops.py").write_text("raise OSError('CUDA_HOME is not set')\n")
-    fails = "def launch_training(c, desc, outdir, dry_run): pass\ndef main(): raise KeyError('cfg')\n"
+    # click takes __main__'s package for the script's name
+    package = "__import__('sys').modules['__main__'].__package__"
+    fails = f"def launch_training(c, desc, outdir, dry_run): pass\ndef main(): raise KeyError('cfg %s' % {package})\n"
     (workspace / "fails.py").write_text(fails)
     torch.save(trained(draggan.generator()).state_dict(), workspace / "states.pt")
     data = {name: squeeze_patch.apply(draggan.generator(**SMALL), ratio=2, init="random") for name in ("G", "G_ema")}
