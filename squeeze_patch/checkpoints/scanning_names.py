@@ -98,15 +98,20 @@ _LEADING_ON = words(
 _WORDS = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
 
-@functools.lru_cache(maxsize=4096)
 def judge_name(module: str, name: str, protocol: int) -> Tuple[str, str]:
     """(level, why) of importing ``name`` from ``module``, and calling it, in a pickle of that protocol."""
     if protocol < 3:  # Python maps the names of its releases before 3.0
         module, name = _mapped(module, name)
-    for role in pickle_families():
+    for role in pickle_families():  # each time: another family may have been registered
         usual = role.judge(module, name)
         if usual is not None:
             return (USUAL, "") if usual else (RUNS_CODE, "runs what its arguments say")
+    return _judged(module, name)
+
+
+@functools.lru_cache(maxsize=4096)
+def _judged(module: str, name: str) -> Tuple[str, str]:
+    """As `judge_name`, of a name of which no family knows anything."""
     if name in _USUAL.get(module, ()) or _is_of_torch(module, name):
         return USUAL, ""
     if runs_code(module, name):

@@ -46,6 +46,11 @@ def _check_one(**limits: Any) -> None:
         raise PlanError(f"{' and '.join(given)} both say how far to squeeze; give one of them")
 
 
+def _is_given(option: str) -> bool:
+    """Whether an option was given, and is not the default."""
+    return click.get_current_context().get_parameter_source(option) is not click.core.ParameterSource.DEFAULT
+
+
 def json_option(what: str) -> Decorated:
     """Of commands that print a table; the command gets the file, or "-", as ``json_target``."""
     return click.option(
@@ -184,6 +189,10 @@ def request_options(plan_file: bool = True) -> Callable[[Decorated], Decorated]:
             path = kwargs.get("plan_file")
             _check_one(reduction=reduction, ratio=ratio, budget=budget, plan=path)
             plan = None if path is None else read_plan(path)
+            if plan is not None and plan.method != method and _is_given("method"):
+                raise PlanError(
+                    f"{path} is a plan of method {plan.method}: leave --method {method} out, or --plan, to make another"
+                )
             request = Request(reduction, ratio, None, plan, allocate, None, method, **(budget or {}))
             return command(*args, request=request, **kwargs)
 

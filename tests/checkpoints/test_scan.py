@@ -14,16 +14,21 @@ import time
 import tracemalloc
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 import pytest
 import torch
 
 import squeeze_patch
+from squeeze_patch import adapters
+from squeeze_patch.adapters.base import Adapter
+from squeeze_patch.adapters.nvidia.adapter import NvidiaSurgery
 from squeeze_patch.adapters.nvidia.portable import portable_source
+from squeeze_patch.adapters.nvidia.unpickling import NvidiaPickles
 from squeeze_patch.checkpoints import scanning_findings
 from squeeze_patch.checkpoints.scanning_findings import NOT_LOOKED_INTO, RUNS_CODE, UNKNOWN, USUAL
+from squeeze_patch.checkpoints.scanning_names import judge_name
 from squeeze_patch.checkpoints.scanning_source import judge_source
 from squeeze_patch.testing import trained
 from tests.corpus import calling, more_payloads, payloads, saved, short, stored_object, zipped
@@ -304,3 +309,17 @@ def test_progress(tmp_path: Path) -> None:
     assert len(seen) > 3
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
     assert inspect.signature(squeeze_patch.scan).parameters["progress"].default is None
+
+
+def test_a_family_that_is_registered_later_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was judged before is judged again."""
+    assert judge_name("later.persistence", "rebuild", 4)[0] == UNKNOWN
+
+    class Later(NvidiaPickles):
+        def judge(self, module: str, name: str) -> Optional[bool]:
+            return True if module == "later.persistence" else None
+
+    monkeypatch.setattr(
+        adapters, "_registered", [*adapters.adapters(), Adapter("later", NvidiaSurgery(), pickles=Later())]
+    )
+    assert judge_name("later.persistence", "rebuild", 4)[0] == USUAL

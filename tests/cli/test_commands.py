@@ -282,6 +282,10 @@ def test_a_plan_in_a_file_is_a_request(command: str, tmp_path: Path) -> None:
     plan_file = ["--trust", "--plan", tmp_path / "plan.json"]
     code, _, err = cli(command, tmp_path / "dense.pkl", *options[command], *plan_file, "--allocate", "uniform")
     assert (code, "not both" in err) == (2, True)
+    (tmp_path / "narrow.json").write_text(squeeze_patch.plan(trained_generator(), ratio=2, method="narrow").to_json())
+    narrow = ["--trust", "--plan", tmp_path / "narrow.json", "--method", "squeeze"]
+    code, _, err = cli(command, tmp_path / "dense.pkl", *options[command], *narrow)
+    assert (code, "narrow.json is a plan of method narrow: leave --method squeeze out" in err) == (2, True)
     code, _, err = cli(command, tmp_path / "dense.pkl", *lost, tmp_path / "plan.json", *plan_file)
     assert (code, (tmp_path / "plan.json").read_text()) == (2, text)
     assert "it would be lost" in err
