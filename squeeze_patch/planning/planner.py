@@ -193,18 +193,20 @@ def _spectral(
         goal = replace(goal, share=goal.saved(uniform))
     rival = uniform if uniform is not None and goal.is_met(uniform) else None
     found_plan = allocate_spectrally(observed, goal, request, multiple, rival, has_inner, progress)
-    if out_of_reach is not None and not goal.is_met(found_plan):
+    saved = goal.saved(found_plan)
+    if not goal.is_met(found_plan) and (out_of_reach is not None or saved < goal.share):
         in_what = "" if goal.of == "parameters" else f" in {goal.of}"
-        saved = goal.saved(found_plan)
         if saved > goal.share:  # what whole multiples leave out; one channel more or less is less than the tolerance
             finer = "" if multiple in (None, 1) else ", or for multiple=1"
             raise PlanError(
                 f"a reduction of {goal.share:.1%}{in_what} cannot be met in whole multiples of channels: allocated as "
                 f"the images need them, they make this generator {saved:.1%} smaller{in_what}. Ask for as much{finer}"
             ) from out_of_reach
+        further = uniform is not None and goal.saved(uniform) > saved
+        cure = ", or for one ratio for all blocks (allocate='uniform', --allocate uniform)" if further else ""
         raise PlanError(
             f"a reduction of {goal.share:.1%}{in_what} is out of reach: with channels allocated as the images need "
-            f"them, this generator can be made {saved:.1%} smaller{in_what}. Ask for as much"
+            f"them, this generator can be made {saved:.1%} smaller{in_what}. Ask for as much{cure}"
         ) from out_of_reach
     return found_plan
 

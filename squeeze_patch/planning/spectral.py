@@ -11,7 +11,7 @@ from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import PlanError
 from squeeze_patch.initialization.calibrated import image_errors
 from squeeze_patch.initialization.observation import Observation, is_large
-from squeeze_patch.planning.allocation import Allocation, Losses
+from squeeze_patch.planning.allocation import FEWEST, Allocation, Losses
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import plan_of_blocks, shapes_of
@@ -57,7 +57,10 @@ def allocate_spectrally(
     plans += [] if uniform is None else [uniform]
     plans = [plan for plan in plans if plan.blocks]
     if not plans:
-        raise PlanError("no allocation makes this generator smaller: its blocks have too few channels")
+        raise PlanError(
+            f"no allocation makes this generator smaller: its blocks have too few channels, of which it leaves "
+            f"{FEWEST} or more. One ratio for all blocks may (allocate='uniform', --allocate uniform)"
+        )
     return better_start(observed, plans, tell)
 
 

@@ -77,6 +77,20 @@ def test_a_generator_that_cannot_shrink() -> None:
         squeeze_patch.plan(G)
 
 
+def test_what_an_allocation_cannot_reach_is_told_where_one_ratio_can() -> None:
+    """An allocation leaves three channels or more, one ratio for all blocks one."""
+    narrow = Generator(4, 0, 4, 8, 1, synthesis_kwargs={"channel_base": 8 * 6, "channel_max": 6})
+    assert squeeze_patch.plan(narrow, reduction=0.8, method="narrow", allocate="uniform").reduction > 0.8
+    with pytest.raises(
+        squeeze_patch.PlanError, match=r"80\.0% is out of reach: .* or for one ratio .*--allocate uniform"
+    ):
+        squeeze_patch.plan(narrow, reduction=0.8, method="narrow")
+    three = Generator(4, 0, 4, 8, 1, synthesis_kwargs={"channel_base": 8 * 3, "channel_max": 3})
+    assert squeeze_patch.plan(three, ratio=1.6).reduction > 0
+    with pytest.raises(squeeze_patch.PlanError, match=r"too few channels, of which it leaves 3.*--allocate uniform"):
+        squeeze_patch.plan(three)
+
+
 def test_widths_by_resolution_leave_the_others_dense() -> None:
     G = generator()
     squeeze_patch.apply(G, widths={8: 10, 32: 64}, init="random")
