@@ -22,7 +22,7 @@ from squeeze_patch.evaluation.memory import LiveTensors, memory
 from squeeze_patch.sampling import draw, latents
 from squeeze_patch.testing import float_error
 from squeeze_patch.testing.shapes_contract import KINDS, plan_of_kind
-from squeeze_patch.timing import Quartiles, interleaved, paired_ratio
+from squeeze_patch.timing import Quartiles, interleaved, paired_ratio, seconds_of
 from tests.fused import count
 from tests.hosts import Host
 
@@ -37,6 +37,13 @@ def test_rounds_are_interleaved_and_warm_up_is_not_counted() -> None:
     assert "".join(events) == ".a..b." + ".b..a." + ".a..b." + ".b..a."
     assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
     assert all(value > 0 for values in seconds.values() for value in values)
+
+
+def test_seconds_of_a_call_begin_and_end_when_the_device_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: List[str] = []
+    monkeypatch.setattr("time.perf_counter", lambda: float(len(events)))
+    found = seconds_of(lambda: events.append("call"), lambda: events.append("wait"))
+    assert (events, found.wall) == (["wait", "call", "wait"], 2.0)
 
 
 def test_quartiles() -> None:

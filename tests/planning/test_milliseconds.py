@@ -192,3 +192,17 @@ def test_plans_are_carried_out_for_a_trial_alone(
     assert squeeze_patch.status(watch.copy.root).state == "dense"
     before = found.root.state_dict()
     assert all(torch.equal(value, before[name]) for name, value in watch.copy.root.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("ratios", "is_clear"),
+    [
+        ([0.5, 2.0] * 4, False),
+        ([2.0, 3.0] * 2, False),  # all of four on one side: 2 / 2^4 of such runs by chance
+        ([2.0, 3.0] * 2 + [2.0], True),  # 2 / 2^5
+        ([0.95, 1.05] * 50, True),  # of 100, sqrt(pi / 200) * 0.1 / 1.349 = 0.0093
+        ([0.94, 1.06] * 50, False),
+    ],
+)
+def test_when_it_is_clear_on_which_side_the_time_lies(ratios: List[float], is_clear: bool) -> None:
+    assert stopwatch._is_clear(ratios, limit=1.0) is is_clear

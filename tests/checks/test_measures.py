@@ -1,0 +1,66 @@
+"""What checks count with: inputs that stay, samples of tensors, and the verdict over pairs of times."""
+
+from __future__ import annotations
+
+import itertools
+from typing import List
+
+import pytest
+import torch
+
+from squeeze_patch.adapters.content import Sampler
+from squeeze_patch.checks import cost_checks
+from squeeze_patch.checks.cost_checks import CLEARLY_LESS, FALSE_ALARM, LOOKS
+from squeeze_patch.checks.fixed_inputs import Sample, fixed_latents, fixed_styles
+from squeeze_patch.evaluation.latency import TimedPair
+
+MOST = 50
+
+
+def test_inputs_of_committed_baselines_stay() -> None:
+    """Numbers of numpy's frozen stream of seed 0: with others, every baseline in a repository would fall short."""
+    z, c = fixed_latents(Sampler(2, 3, 8, lambda *_: torch.zeros(0)), 4)
+    stream = [1.7640524, 0.4001572, 0.9787380, 2.2408931, 1.8675580, -0.9772779, 0.9500884, -0.1513572]
+    assert z.flatten().tolist() == pytest.approx(stream, abs=1e-6)
+    assert c.argmax(1).tolist() == [0, 1, 2, 0]
+    assert fixed_styles(2, 2, 2).flatten().tolist() == pytest.approx(stream, abs=1e-6)
+
+
+def test_samples_tell_how_far_tensors_are_apart() -> None:
+    a, b = Sample.of(torch.tensor([1.0, -2.0, 3.0]), 8), Sample.of(torch.tensor([1.0, -2.5, 4.0]), 8)
+    assert (a.peak, b.peak) == (3.0, 4.0)
+    assert (a.difference(b), b.difference(a), a.difference(a)) == (1.0, 1.0, 0.0)
+    assert a.squared_error(b) == pytest.approx((0.5**2 + 1.0**2) / 3)
+    assert a.difference(Sample.of(torch.tensor([[1.0, -2.0, 3.0]]), 8)) == float("inf")
+    many = torch.arange(1000.0)
+    assert Sample.of(many, 8).values.tolist() == [684, 559, 629, 192, 835, 763, 707, 359]  # of the frozen stream, too
+
+
+@pytest.mark.parametrize(
+    ("processor", "wall", "verdict"),
+    [
+        ([1.5], [1.5], (True, "processor")),
+        ([1.0], [1.5], (True, "wall")),  # a path that waits
+        ([1.5], [1.0], (True, "processor")),
+        ([1.2, 1.4], [1.2, 1.4], (False, "processor")),  # nothing is beyond doubt
+        ([1.0], [1.0], (False, "processor")),
+    ],
+)
+def test_a_verdict_is_given_where_it_is_beyond_doubt(
+    processor: List[float], wall: List[float], verdict: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all pairs are on one side of the limit, n of them are so by chance in 1 / 2^n of such runs."""
+    times = zip(itertools.cycle(processor), itertools.cycle(wall))
+    pairs = (TimedPair(processor=(2.0, 2.0 * p), wall=(3.0, 3.0 * w)) for p, w in times)
+    monkeypatch.setattr(cost_checks, "timed_pairs", lambda *_: pairs)
+    nothing = torch.nn.Module()
+    found = cost_checks.judge(nothing, nothing, limit=1.3, batch=1, most=MOST)
+    assert (found.slower, found.clock) == verdict
+    looks = [*(look for look in LOOKS if look < MOST), MOST]
+    if found.slower:
+        assert found.pairs == next(n for n in looks if 0.5**n < FALSE_ALARM / (2 * len(looks)))
+        assert (found.chance, found.ratio.median) == (0.5**found.pairs, 1.5)
+    elif len(processor) == 1:
+        assert found.pairs == next(n for n in looks if 0.5**n < CLEARLY_LESS)
+    else:
+        assert found.pairs == MOST
