@@ -194,6 +194,16 @@ def test_plans_are_carried_out_for_a_trial_alone(
     assert all(torch.equal(value, before[name]) for name, value in watch.copy.root.state_dict().items())
 
 
+def test_one_ratio_does_not_win_where_it_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    line_clock(monkeypatch)
+    monkeypatch.setattr(milliseconds, "better_start", lambda observed, plans: plans[1])
+    slow = squeeze_patch.plan(trained_generator(), ratio=1.2)
+    monkeypatch.setattr(milliseconds._Candidates, "rival_of", lambda *_: slow)
+    plan, timing = plan_within(locate(trained_generator()), Request(milliseconds=72, allocate="spectral"), multiple=1)
+    assert not plan.same_widths(slow)
+    assert timing.squeezed <= 72 * (1 - MARGIN)
+
+
 @pytest.mark.parametrize(
     ("ratios", "is_clear"),
     [
