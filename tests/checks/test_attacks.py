@@ -14,9 +14,8 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.checks.baseline import check_target, read_baseline
-from squeeze_patch.checks.config import LEAST, CheckConfig, Recipe
-from squeeze_patch.checks.cost_checks import FALSE_ALARM, LOOKS
+from squeeze_patch.checks.baseline import read_baseline
+from squeeze_patch.checks.config import CheckConfig, Recipe
 from squeeze_patch.checks.recording import record
 from squeeze_patch.checks.runner import check
 from squeeze_patch.demo import trained_generator
@@ -89,8 +88,7 @@ def test_images_that_the_rest_of_the_batch_changes_are_not_green(of: Callable[[A
 
 def test_no_check_at_all_is_not_green(folder: Path) -> None:
     code, _, errors = cli("check", "--only", "state", "--skip", "structure")
-    assert code == 2
-    assert "no check is left" in errors
+    assert (code, "no check is left" in errors) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -108,11 +106,6 @@ def test_settings_that_nothing_falls_short_of_are_refused(folder: Path, checks: 
     code, _, errors = cli("check")
     assert code == 2
     assert words in errors
-
-
-def test_the_fewest_pairs_suffice_for_an_alarm() -> None:
-    looks = [look for look in LOOKS if look < LEAST["pairs"]] + [LEAST["pairs"]]
-    assert 0.5 ** LEAST["pairs"] < FALSE_ALARM / (2 * len(looks)) < 0.5 ** (LEAST["pairs"] - 1)
 
 
 @pytest.mark.parametrize(
@@ -143,12 +136,6 @@ def test_recording_replaces_no_other_file(folder: Path, name: str) -> None:
     assert code == 2
     assert name in errors
     assert all(file.read_bytes() == content for file, content in before.items())
-
-
-@pytest.mark.parametrize("text", ["", '{\n "schema": 1,\n<<<<<<< ours', '{"schema": 99}'])
-def test_a_damaged_baseline_is_recorded_anew(tmp_path: Path, text: str) -> None:
-    (tmp_path / "b.json").write_text(text)
-    check_target(tmp_path / "b.json")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import List
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 
 from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.checks import cost_checks
+from squeeze_patch.checks.baseline import check_target
+from squeeze_patch.checks.config import LEAST
 from squeeze_patch.checks.cost_checks import CLEARLY_LESS, FALSE_ALARM, LOOKS
 from squeeze_patch.checks.fixed_inputs import Sample, fixed_latents, fixed_styles
 from squeeze_patch.evaluation.latency import TimedPair
@@ -72,3 +75,14 @@ def test_a_verdict_of_no_doubt_allows_for_some_pairs_beyond(monkeypatch: pytest.
     monkeypatch.setattr(cost_checks, "timed_pairs", lambda *_: pairs)
     found = cost_checks.judge(torch.nn.Module(), torch.nn.Module(), limit=1.3, batch=1, most=MOST)
     assert (found.slower, found.pairs) == (False, 20)
+
+
+def test_the_fewest_pairs_suffice_for_an_alarm() -> None:
+    looks = [look for look in LOOKS if look < LEAST["pairs"]] + [LEAST["pairs"]]
+    assert 0.5 ** LEAST["pairs"] < FALSE_ALARM / (2 * len(looks)) < 0.5 ** (LEAST["pairs"] - 1)
+
+
+@pytest.mark.parametrize("text", ["", '{\n "schema": 1,\n<<<<<<< ours', '{"schema": 99}'])
+def test_a_damaged_baseline_is_recorded_anew(tmp_path: Path, text: str) -> None:
+    (tmp_path / "b.json").write_text(text)
+    check_target(tmp_path / "b.json")
