@@ -116,7 +116,7 @@ class Comparison:
         return "\n".join([self.setting, *lines, f"({HALVES})"])
 
 
-@own_settings(eager=True)
+@own_settings()
 def compare(
     a: Any,
     b: Any,
