@@ -81,6 +81,11 @@ def _on_kind(step: Callable[[Any], None], kind: type, target: Callable[[Any], An
     return checked
 
 
+def _behind_mark(unpickler: Any) -> Any:
+    """What stands under the last mark."""
+    return unpickler.metastack[-1][-1]
+
+
 def _paid(step: Callable[[Any], None]) -> Callable[[Any], None]:
     """A step of the unpickler that makes a container."""
 
@@ -191,11 +196,14 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
     ):
         dispatch[opcode[0]] = _with_checked_keys(dispatch[opcode[0]], keys)
 
-    for opcode, kind, depth in ((pickle.APPEND, list, 2), (pickle.SETITEM, dict, 3)):
-        dispatch[opcode[0]] = _on_kind(dispatch[opcode[0]], kind, lambda one, depth=depth: one.stack[-depth])
-
-    for opcode, kind in ((pickle.APPENDS, list), (pickle.SETITEMS, dict), (pickle.ADDITEMS, set)):
-        dispatch[opcode[0]] = _on_kind(dispatch[opcode[0]], kind, lambda one: one.metastack[-1][-1])
+    for opcode, kind, into in (
+        (pickle.APPEND, list, lambda one: one.stack[-2]),
+        (pickle.SETITEM, dict, lambda one: one.stack[-3]),
+        (pickle.APPENDS, list, _behind_mark),
+        (pickle.SETITEMS, dict, _behind_mark),
+        (pickle.ADDITEMS, set, _behind_mark),
+    ):
+        dispatch[opcode[0]] = _on_kind(dispatch[opcode[0]], kind, into)
 
 
 def _size(stream: IO[bytes]) -> int:

@@ -22,7 +22,6 @@ from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.targets import check_space, check_target
 from squeeze_patch.checkpoints.verification import difference
 from squeeze_patch.demo import trained_generator
-from squeeze_patch.recovery.paths import check_paths, state_path
 from tests.helpers import cli
 from tests.hosts.flat import FlatHost
 
@@ -246,20 +245,3 @@ def test_what_happens_to_the_folder_meanwhile(tmp_path: Path) -> None:
         written(tmp_path / "two", shutil.rmtree)
     with pytest.raises(squeeze_patch.CheckpointError, match="the name is too long"):
         check_target(tmp_path / "source", tmp_path / ("x" * 300), force=False)
-
-
-def test_the_state_of_a_recovery_is_looked_at_before(tmp_path: Path) -> None:
-    """What would stop its first evaluation, or be waited for: a folder, a pipe, a name that is too long."""
-    source, target = tmp_path / "dense.pkl", tmp_path / "out.pkl"
-    source.write_bytes(b"dense")
-    check_paths(source, None, target, tmp_path / "log", force=False)
-    state_path(target).mkdir()
-    with pytest.raises(squeeze_patch.CheckpointError, match="out.pkl.state: this is a folder"):
-        check_paths(source, None, target, tmp_path / "log", force=False)
-    state_path(target).rmdir()
-    if POSIX:
-        os.mkfifo(state_path(target))
-        with pytest.raises(squeeze_patch.CheckpointError, match="out.pkl.state: this is a named pipe"):
-            check_paths(source, None, target, tmp_path / "log", force=False)
-    with pytest.raises(squeeze_patch.CheckpointError, match="state could not be written: the name is too long"):
-        check_paths(source, None, tmp_path / ("x" * 251), tmp_path / "log", force=False)

@@ -8,7 +8,7 @@ import math
 import sys
 import types
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 import torch
@@ -16,12 +16,12 @@ import torch
 import squeeze_patch
 from squeeze_patch.evaluation.compare import compare
 from squeeze_patch.progress import one_thread
-from squeeze_patch.recovery import inputs, state_file
+from squeeze_patch.recovery import inputs
 from squeeze_patch.recovery.optimiser import Optimiser, orthogonalised
 from squeeze_patch.recovery.pair import pair_of
 from squeeze_patch.recovery.session import LEAST_GAIN, has_plateaued
 from squeeze_patch.recovery.settings import Settings, average_decay, learning_rate
-from squeeze_patch.recovery.state_file import Evaluation, State
+from squeeze_patch.recovery.state_file import Evaluation
 from squeeze_patch.testing import trained
 from tests.helpers import QUICK, SMALL, same, tensors
 from tests.hosts import Host
@@ -331,49 +331,3 @@ def test_lpips(draggan: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     squeeze_patch.recover(student, dense, lpips_weight=1.0, **QUICK)
     assert set(Measure.calls) == {torch.Size([2, 3, 8, 8]), torch.Size([4, 3, 8, 8])}
     assert not same(tensors(plain), tensors(student))
-
-
-#: {what was done to a state file: to its content}
-EDITS: Dict[str, Callable[[Dict[str, Any]], Any]] = {
-    "no settings": lambda state: state.pop("settings"),
-    "no history": lambda state: state.pop("history"),
-    "an empty history": lambda state: state.update(history=[]),
-    "an evaluation cut": lambda state: state["history"][0].pop("psnr"),
-    "an evaluation in words": lambda state: state["history"][0].update(psnr="good"),
-    "something more": lambda state: state.update(note="edited"),
-    "a step in words": lambda state: state.update(step="3"),
-    "a list cut": lambda state: state["weights"].pop(),
-    "one number for many": lambda state: state["best"].__setitem__(0, torch.zeros([1])),
-    "no tensors": lambda state: state.update(average=[1, 2]),
-    "no list": lambda state: state.update(optimiser={}),
-}
-
-
-@pytest.mark.parametrize("edit", EDITS)
-def test_states_that_were_edited(edit: str, tmp_path: Path) -> None:
-    """Words, where a shorter list was taken up in part, and one number for all of a weight."""
-    parameters = [torch.zeros([3, 2]), torch.zeros([3])]
-    state = State(1, parameters, parameters, parameters, 20.0, [{}], [Evaluation(0, 20.0, None, None, 0.0)])
-    state_file.save(tmp_path / "state", state, Settings(), "origin", None)
-    assert state_file.load(tmp_path / "state", Settings(), "origin", parameters).step == 1
-    content = torch.load(tmp_path / "state", weights_only=True)
-    EDITS[edit](content)
-    torch.save(content, tmp_path / "state")
-    with pytest.raises(squeeze_patch.RecoveryError, match="damaged.*Delete it to start anew"):
-        state_file.load(tmp_path / "state", Settings(), "origin", parameters)
-
-
-def test_an_optimiser_of_other_parameters_is_not_taken_up() -> None:
-    def optimiser(*sizes: int) -> Optimiser:
-        parameters = [torch.nn.Parameter(torch.ones([size])) for size in sizes]
-        for parameter in parameters:
-            parameter.grad = torch.ones_like(parameter)
-        made = Optimiser([*parameters, torch.nn.Parameter(torch.ones([2, 2]))], 0.1)
-        made.step(0.1)
-        return made
-
-    good = optimiser(3).state_dict()
-    optimiser(3).load_state_dict(good)
-    for other, words in ((good[:1], "1 parts"), (optimiser(5).state_dict(), "of another shape")):
-        with pytest.raises(ValueError, match=words):
-            optimiser(3).load_state_dict(other)
