@@ -11,7 +11,7 @@ import secrets
 import stat
 import time
 from pathlib import Path
-from typing import IO, Any, Callable, Iterator, Optional, Tuple
+from typing import IO, Any, Callable, Iterator, List, Optional, Tuple
 
 from squeeze_patch.errors import CheckpointError
 
@@ -29,6 +29,10 @@ _WORDS = {
     errno.EPERM: "no permission to write there",
     errno.EFBIG: "the file would be larger than may be written there",
     errno.ENAMETOOLONG: "the name is too long",
+    errno.EISDIR: "a folder has taken its place meanwhile",
+    errno.ENOENT: "its folder is there no longer",
+    errno.ENOTDIR: "its folder is there no longer",
+    errno.EIO: "the disk reports an error",
 }
 POSIX = os.name == "posix"
 #: seconds between tries to replace a file that another program has open: a virus scanner does for a moment
@@ -65,6 +69,7 @@ def atomic_write(
                 if check is not None:
                     check(part)
                 if POSIX:  # still locked, so that no other run takes it for left behind
+                    _keep_owner(part, path)
                     os.chmod(part, _mode_for(path))
                     _rename(part, path, force)
             if not POSIX:  # an open file cannot be renamed there
@@ -78,7 +83,10 @@ def atomic_write(
 def sweep(path: Path) -> None:
     """Remove the unfinished files for ``path`` that no run is writing any more."""
     ours = re.compile(rf"\.{re.escape(path.name[:LONGEST])}{re.escape(MARK)}[0-9a-f]{{8}}{re.escape(SUFFIX)}")
-    for name in filter(ours.fullmatch, os.listdir(path.parent)):
+    names: List[str] = []
+    with contextlib.suppress(PermissionError):  # a folder that may be written to, and not be looked into
+        names = os.listdir(path.parent)
+    for name in filter(ours.fullmatch, names):
         with contextlib.suppress(OSError):  # another run has renamed it meanwhile, or holds it
             if stat.S_ISREG(os.lstat(path.parent / name).st_mode):
                 _remove_unlocked(path.parent / name)
@@ -146,12 +154,12 @@ def _rename(part: Path, path: Path, force: bool) -> None:
     else:
         _rename_to_new(part, path)
     if POSIX:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # some file systems cannot flush folders
+        with contextlib.suppress(OSError):  # some file systems cannot flush folders, some folders cannot be opened
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
                 os.fsync(folder)
-        finally:
-            os.close(folder)
+            finally:
+                os.close(folder)
 
 
 def replace(part: Path, path: Path) -> None:
@@ -194,6 +202,18 @@ def _rename_to_new(part: Path, path: Path) -> None:
         raise CheckpointError(
             f"{path}: a file of this name has appeared meanwhile, and stays as it is; --force overwrites it"
         ) from error
+
+
+def _keep_owner(part: Path, path: Path) -> None:
+    """Give the new file the owner and the group of the one that it replaces, as far as this user may: its permissions
+    are meant for them."""
+    if not path.exists():
+        return
+    new, old = os.stat(part), os.stat(path)
+    for owner, group in ((-1, old.st_gid), (old.st_uid, -1)):
+        if owner not in (-1, new.st_uid) or group not in (-1, new.st_gid):
+            with contextlib.suppress(OSError):
+                os.chown(part, owner, group)
 
 
 def _mode_for(path: Path) -> int:

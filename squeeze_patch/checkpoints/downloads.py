@@ -11,7 +11,7 @@ from squeeze_patch.checkpoints.addresses import Address, parse
 from squeeze_patch.checkpoints.cache import CachedFile, CacheRecord, CacheSlot, cache_dir
 from squeeze_patch.checkpoints.checksums import check_sum, sha256_of
 from squeeze_patch.checkpoints.file_kinds import check_checkpoint
-from squeeze_patch.checkpoints.receiving import CLOCK, LIMITS, ByteProgress, Clock, FileReceiver, Limits
+from squeeze_patch.checkpoints.receiving import CLOCK, LIMITS, ByteProgress, Clock, FileReceiver, Limits, ProgressFailed
 from squeeze_patch.checkpoints.transport import Interruption
 from squeeze_patch.errors import CheckpointError, DownloadWarning
 
@@ -52,6 +52,8 @@ def fetch(
             path = _current(address, slot, sha256, progress, limits, clock)
             whole = slot.whole()
             return path if sha256 is None or whole is None else slot.hold(whole, sha256.lower()) or path
+    except ProgressFailed as failed:
+        raise failed.error from None
     except OSError as error:
         cure = "free some space there, or name another folder"
         cure += " with SQUEEZE_CACHE" if folder is None else " for temporary files with TMPDIR"

@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 import io
 import pickle
+import sys
+from argparse import Namespace
 from collections import OrderedDict
 from typing import IO, Any, Callable, ClassVar, Dict, List, Optional, Tuple
 
@@ -18,7 +20,8 @@ import numpy as np
 import torch
 
 from squeeze_patch.adapters import pickle_families
-from squeeze_patch.adapters.records import Global, Inert, Record
+from squeeze_patch.adapters.records import Global, Inert, InertDict, Record
+from squeeze_patch.checkpoints.inert_sharing import check_sharing
 from squeeze_patch.checkpoints.inert_values import (
     PLAIN,
     STORAGE_NAMES,
@@ -64,6 +67,23 @@ def _with_checked_keys(step: Callable[[Any], None], keys: Callable[[List[Any]], 
         step(unpickler)
 
     return checked
+
+
+def _on_kind(step: Callable[[Any], None], kind: type, target: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """A step of the unpickler that puts something into what is of one kind: Python looks up a method by its name."""
+
+    def checked(unpickler: Any) -> None:
+        into = target(unpickler)
+        if not isinstance(into, kind):
+            raise UnknownName(f"something put into a {type(into).__name__}")
+        step(unpickler)
+
+    return checked
+
+
+def _behind_mark(unpickler: Any) -> Any:
+    """What stands under the last mark."""
+    return unpickler.metastack[-1][-1]
 
 
 def _paid(step: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -122,8 +142,10 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
             if not (isinstance(state, dict) and set(state) <= {"_metadata"}):
                 raise UnknownName("attributes for an OrderedDict")
         elif isinstance(inst, PLAIN) and not isinstance(inst, Record) and isinstance(state, dict):
-            if not all(isinstance(name, str) and not name.startswith("__") for name in state):
+            methods = dir(type(inst)) if isinstance(inst, (InertDict, Namespace)) else []
+            if not all(isinstance(name, str) and not name.startswith("__") and name not in methods for name in state):
                 raise UnknownName(f"attributes for a {type(inst).__name__}")
+            self._spend(sys.getsizeof(state))  # many instances may be given one state
             vars(inst).update(state)
         else:
             raise UnknownName(f"attributes for a {type(inst).__name__}")
@@ -136,8 +158,9 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
         if not (isinstance(function, Known) and isinstance(args, tuple)):
             raise UnknownName(f"a call of {type(function).__name__}")
         made = function.function(*args)
-        self._spend(sum(len(each) for each in args if isinstance(each, (bytes, str, list, dict, tuple))))
-        self._spend(OBJECT + (made.numel() * made.element_size() if isinstance(made, torch.Tensor) else 0))
+        given = sum(len(each) for each in args if isinstance(each, (bytes, str, list, dict, tuple)))
+        size = made.numel() * made.element_size() if isinstance(made, torch.Tensor) else sys.getsizeof(made)
+        self._spend(OBJECT + max(given, size))
         self.stack[-1] = made
 
     def _spend(self, count: int) -> None:
@@ -173,6 +196,15 @@ class InertUnpickler(_InPython):  # type: ignore[misc]
     ):
         dispatch[opcode[0]] = _with_checked_keys(dispatch[opcode[0]], keys)
 
+    for opcode, kind, into in (
+        (pickle.APPEND, list, lambda one: one.stack[-2]),
+        (pickle.SETITEM, dict, lambda one: one.stack[-3]),
+        (pickle.APPENDS, list, _behind_mark),
+        (pickle.SETITEMS, dict, _behind_mark),
+        (pickle.ADDITEMS, set, _behind_mark),
+    ):
+        dispatch[opcode[0]] = _on_kind(dispatch[opcode[0]], kind, into)
+
 
 def _size(stream: IO[bytes]) -> int:
     at = stream.tell()
@@ -193,7 +225,7 @@ def load(stream: IO[bytes]) -> Any:
     careful: Any = CarefulStream(stream, size)
     unpickler = InertUnpickler(careful, size=size)
     try:
-        return unpickler.load()
+        return check_sharing(unpickler.load())
     except UnknownName as error:
         error.named = tuple(module for module, _ in unpickler._found)
         raise

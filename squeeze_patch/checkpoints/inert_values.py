@@ -54,8 +54,9 @@ class Known:
 
 
 def check_keys(keys: Any) -> None:
-    """Keys are numbers and words: the hash of nested tuples takes time without bound."""
-    if not all(key is None or isinstance(key, (str, float, bytes)) or _is_small(key) for key in keys):
+    """Keys are numbers and words: the hash of nested tuples takes time without bound; so do many NaNs up to Python 3.9,
+    which have one hash and are all different."""
+    if not all(key is None or isinstance(key, (str, bytes)) or _is_small(key) for key in keys):
         raise UnknownName("keys that are neither numbers nor words")
 
 
@@ -153,17 +154,24 @@ def _bytes() -> bytes:
 
 
 def _set(items: Any = ()) -> Any:
-    check_keys(items)
+    check_keys(_listed(items))
     return set(items)
 
 
 def _frozenset(items: Any = ()) -> Any:
-    check_keys(items)
+    check_keys(_listed(items))
     return frozenset(items)
 
 
+def _listed(items: Any) -> Any:
+    """What came as a list: to go through a tensor takes a hundred times as long, and it may repeat its numbers."""
+    if not isinstance(items, (list, tuple)):
+        raise UnknownName(f"the items of a {type(items).__name__}")
+    return items
+
+
 def _is_small(key: Any) -> bool:
-    return isinstance(key, int) and abs(key) < 1 << 64
+    return (isinstance(key, float) and key == key) or (isinstance(key, int) and abs(key) < 1 << 64)
 
 
 def _slice(*ends: Any) -> slice:
@@ -175,7 +183,7 @@ def _complex(*parts: Any) -> complex:
 
 
 def _torch_size(items: Any = ()) -> Any:
-    return torch.Size([int(item) for item in items])
+    return torch.Size([int(item) for item in _listed(items)])
 
 
 def _device(kind: Any, *index: Any) -> Any:

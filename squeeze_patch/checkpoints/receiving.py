@@ -83,6 +83,14 @@ class Clock:
 LIMITS, CLOCK = Limits(), Clock()
 
 
+class ProgressFailed(Exception):
+    """The caller's progress callback raised an OSError (its pipe is closed, say), which is none of the download's."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class _StartAnew(Exception):
     """The server does not go on with what is there."""
 
@@ -256,7 +264,10 @@ class FileReceiver:
 
     def _tell(self, done: int, total: Optional[int]) -> None:
         if self.progress is not None:
-            self.progress(done, total or 0)
+            try:
+                self.progress(done, total or 0)
+            except OSError as error:
+                raise ProgressFailed(error) from error
 
     def _check_size(self, size: int) -> None:
         if size > self.limits.size:

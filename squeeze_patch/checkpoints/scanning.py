@@ -113,11 +113,11 @@ def scan(source: PathLike, progress: Optional[Progress] = None) -> Scan:
     path = Path(source)
     if not path.is_file():
         raise CheckpointError(f"{path}: {'this is a folder' if path.is_dir() else 'there is no such file'}")
-    notes = Notes()
     try:
         view = _mapped(path)
     except OSError as error:
         raise CheckpointError(f"{path}: it cannot be read ({error.strerror})") from error
+    notes = Notes(size=len(view))
     form = ""
     notes.wait(Part("", lambda: view, 0))
     try:

@@ -70,6 +70,7 @@ def look_into_zip(view: memoryview, part: Part, notes: Notes) -> None:
     except Exception as error:  # whatever a damaged archive brings about
         notes.gap(f"a zip archive that cannot be read ({_words(error)})", part.place)
         return
+    notes.step(len(members))
     names: Set[str] = set()
     spans: List[Tuple[int, int]] = []
     left = {zipfile.ZIP_DEFLATED: UNPACKED, zipfile.ZIP_STORED: len(view)}  # members can overlap
@@ -123,6 +124,8 @@ def _unpacked(member: zipfile.ZipInfo, packed: memoryview, place: str, notes: No
     def load() -> memoryview:
         found = packed
         if member.compress_type == zipfile.ZIP_DEFLATED:
+            if not notes.has_room(member.file_size):
+                raise Unreadable("a member behind more than is unpacked of one file")
             try:
                 found = memoryview(zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, max(member.file_size, 1)))
             except zlib.error as error:

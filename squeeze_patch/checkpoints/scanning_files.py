@@ -64,6 +64,9 @@ def look_into(part: Part, notes: Notes, progress: Optional[Progress] = None) -> 
     except Unreadable as error:
         notes.gap(str(error), part.place)
         return "unreadable"
+    if not notes.has_room(len(view)):
+        notes.gap("parts behind more than is looked into of one file", part.place)
+        return "unreadable"
     form = part.form or form_of(view, part.required)
     if form == PICKLE:
         _look_into_pickle(view, part, notes, progress)

@@ -13,6 +13,9 @@ LEVELS = (RUNS_CODE, UNKNOWN, NOT_LOOKED_INTO, USUAL)
 
 #: opcodes that are walked in one file, with all that is nested in it; a snapshot of the official sizes has 1 % of them
 STEPS = 3_000_000
+#: bytes that are looked into, unpacked or computed in all, beside so many times the file: archives and words can be
+#: named again and again, and archives be packed in archives
+ROOM, TIMES = 1 << 29, 8
 #: findings that are kept of a level, and parts of a file that are looked into
 FINDINGS, PARTS = 1000, 100_000
 #: characters of source that are parsed in all, which takes a second for a hundred thousand
@@ -92,9 +95,15 @@ class Exhausted(Exception):
 
 
 class Notes:
-    """Findings so far, parts that wait, and steps that are left."""
+    """Findings so far, parts that wait, and steps that are left.
 
-    def __init__(self, steps: int = STEPS) -> None:
+    Args:
+        steps: opcodes that may be walked.
+        size: bytes of the file.
+    """
+
+    def __init__(self, steps: int = STEPS, size: int = 0) -> None:
+        self.room = ROOM + TIMES * size
         self.findings: Dict[Tuple[str, str, str], Finding] = {}
         self.waiting: Deque[Part] = deque()
         self.steps = steps
@@ -135,21 +144,26 @@ class Notes:
 
     def source(self, text: str, place: str, position: int, class_name: str) -> None:
         """SourceText that loading runs, of one class."""
-        if text in self.sources or self._has_room(text):
+        if text in self.sources or self._has_room_for(text):
             self.sources.setdefault(text, SourceText(place, position, {})).classes[class_name] = None
         else:
             self.gap("more source than is looked at", place, position)
 
     def text(self, text: str, place: str, position: int) -> None:
         """Text that reads like Python."""
-        if text in self.texts or self._has_room(text):
+        if text in self.texts or self._has_room_for(text):
             self.texts.setdefault(text, SourceText(place, position, {}))
         else:
             self.gap("more text that reads like source than is looked at", place, position)
 
-    def _has_room(self, text: str) -> bool:
+    def _has_room_for(self, text: str) -> bool:
         self._characters += len(text)
         return self._characters <= CHARACTERS
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes more may be looked into, unpacked or computed."""
+        self.room -= size
+        return self.room >= 0
 
     def step(self, count: int = 1) -> None:
         self.steps -= count

@@ -10,7 +10,7 @@ import codecs
 import pickletools
 import re
 import struct
-from typing import Iterator, List, NamedTuple, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 _NEWLINE = re.compile(b"\n")
 _TABLE = {ord(each.code): each for each in pickletools.opcodes}
@@ -85,23 +85,36 @@ def _operands(view: memoryview, position: int, opcode: pickletools.OpcodeInfo) -
 
 
 class Words:
-    """Text in a pickle, which is decoded where it is asked for.
+    """Text in a pickle, which is decoded where it is asked for, and once: a pickle can come back to it.
 
     Args:
         raw: its bytes.
         codec: "utf-8", "raw-unicode-escape", "quoted" (with quotes and escapes, as Python 2 wrote it), or "latin1".
     """
 
-    __slots__ = ("codec", "raw")
+    __slots__ = ("_text", "_unquoted", "codec", "raw")
 
     def __init__(self, raw: memoryview, codec: str) -> None:
         self.raw, self.codec = raw, codec
+        self._text: Optional[str] = None
+        self._unquoted: Optional[memoryview] = None
 
     def __len__(self) -> int:
         """Bytes, which are no fewer than characters."""
         return len(self.raw)
 
     def text(self) -> str:
+        if self._text is None:
+            self._text = self._decoded()
+        return self._text
+
+    def unquoted(self) -> memoryview:
+        """Its bytes without quotes and escapes."""
+        if self._unquoted is None:
+            self._unquoted = memoryview(quoted(bytes(self.raw)))
+        return self._unquoted
+
+    def _decoded(self) -> str:
         raw = bytes(self.raw)
         if self.codec == "quoted":
             return quoted(raw).decode("latin1")

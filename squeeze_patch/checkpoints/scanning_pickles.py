@@ -159,7 +159,7 @@ class Machine:
         self.check_bytes(function, args, first)
         if not is_new:
             self.check_source(function, first)
-        value = computed(function.pair, args)
+        value = computed(function.pair, args, self.notes.has_room)
         if value is None and makes_bytes(function.pair) and args:
             self.note(UNKNOWN, "call", f"bytes that {function} computes", "which is known only on loading", called=1)
         if value is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
-from squeeze_patch.checkpoints.scanning_opcodes import Words, quoted
+from squeeze_patch.checkpoints.scanning_opcodes import Words
 
 #: whatever is of no interest: numbers, None
 NOTHING: Any = object()
@@ -77,7 +77,7 @@ def raw_of(value: Any) -> Optional[memoryview]:
         return value
     if not isinstance(value, Words) or value.codec == "raw-unicode-escape":
         return None
-    return memoryview(quoted(bytes(value.raw))) if value.codec == "quoted" else value.raw
+    return value.unquoted() if value.codec == "quoted" else value.raw
 
 
 def values_of(holder: Any, name: str) -> Tuple[Any, ...]:
@@ -111,17 +111,19 @@ def entries_of(holder: Any) -> Dict[str, Tuple[Any, ...]]:
     return dict(holder.entries or {}) if isinstance(holder, Thing) else {}
 
 
-def computed(pair: Tuple[str, str], args: Any) -> Any:
-    """What a call of a few functions without effects makes of words and bytes, None where that is not known."""
-    if not (isinstance(args, tuple) and args):
+def computed(pair: Tuple[str, str], args: Any, has_room: Callable[[int], bool]) -> Any:
+    """What a call of a few functions without effects makes of words and bytes, None where that is not known, or where
+    there is no room for so many."""
+    is_sum = pair[1] in ("add", "concat") and pair[0] in ("operator", "_operator")
+    if not (isinstance(args, tuple) and args and (is_sum or pair == ("_codecs", "encode") or makes_bytes(pair))):
+        return None
+    if not has_room(sum(len(each) for each in args if isinstance(each, (Words, memoryview)))):
         return None
     if pair == ("_codecs", "encode"):
         return _encoded(args)
     if makes_bytes(pair):
         return _encoded(args) if len(args) > 1 else args[0] if isinstance(args[0], memoryview) else None
-    if pair[1] in ("add", "concat") and pair[0] in ("operator", "_operator") and len(args) == 2:
-        return _sum(*args)
-    return None
+    return _sum(*args) if is_sum and len(args) == 2 else None
 
 
 def _encoded(args: Tuple[Any, ...]) -> Optional[memoryview]:

@@ -16,6 +16,11 @@ from squeeze_patch.errors import CheckpointError
 def check_target(source: Path, target: Path, force: bool) -> None:
     """Raise `CheckpointError` where ``target`` cannot or must not be written."""
     refuse_dash(str(target))
+    with system_errors(target):  # of a name that is too long, any look at it is one
+        _check_target(source, target, force)
+
+
+def _check_target(source: Path, target: Path, force: bool) -> None:
     if target.is_dir() or not target.parent.is_dir():
         what = "this is a folder" if target.is_dir() else f"there is no folder {target.parent}"
         raise CheckpointError(f"{target}: {what}; the target has to be a file in a folder that exists")

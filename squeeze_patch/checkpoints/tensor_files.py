@@ -11,6 +11,7 @@ from typing import IO, Any, Optional, Type
 import torch
 
 from squeeze_patch.checkpoints.inert import InertUnpickler
+from squeeze_patch.checkpoints.inert_sharing import check_sharing
 from squeeze_patch.checkpoints.inert_values import TENSOR_NAMES, UnknownName
 from squeeze_patch.checkpoints.storages import (
     LEGACY,
@@ -53,7 +54,7 @@ def _load(source: Path, unpickler: Type[InertUnpickler]) -> Any:
     size = source.stat().st_size
 
     def load(stream: IO[bytes], storages: Storages) -> Any:
-        return unpickler(stream, storages, size).load()
+        return check_sharing(unpickler(stream, storages, size).load())
 
     with open(source, "rb") as stream:
         if stream.read(len(LEGACY)) == LEGACY:

@@ -160,7 +160,7 @@ def run(
     # The tensors at hand may have been made in inference mode, or be used in it later; the training is outside.
     with torch.inference_mode(False), torch.set_grad_enabled(True), training_mode(pair):
         training = Training(pair, settings, processes, budget.at_a_time)
-        found = processes.from_first(lambda: _stored(state_file, settings, origin))
+        found = processes.from_first(lambda: _stored(state_file, settings, origin, training))
         session = Session(training, budget, Files(state_file, log, origin, wish), found)
         try:
             stopped = session.train(progress)
@@ -179,5 +179,7 @@ def run(
     )
 
 
-def _stored(path: Optional[Path], settings: Settings, origin: str) -> Optional[State]:
-    return load_state(path, settings, origin) if path is not None and path.exists() else None
+def _stored(path: Optional[Path], settings: Settings, origin: str, training: Training) -> Optional[State]:
+    if path is None or not path.exists():
+        return None
+    return load_state(path, settings, origin, training.parameters)

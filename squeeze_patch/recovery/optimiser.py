@@ -101,5 +101,12 @@ class Optimiser:
         return [part.state_dict() for part in self.parts]
 
     def load_state_dict(self, states: List[Dict[str, Any]]) -> None:
+        """Raises `ValueError` where it is of other parameters."""
+        if len(states) != len(self.parts):
+            raise ValueError(f"{len(states)} parts, not {len(self.parts)}")
         for part, state in zip(self.parts, states):
             part.load_state_dict(state)
+            for parameter, moments in part.state.items():
+                wrong = [name for name, moment in moments.items() if moment.shape not in (parameter.shape, ())]
+                if wrong:
+                    raise ValueError(f"{wrong[0]} of another shape than its parameter")

@@ -25,6 +25,7 @@ def check_paths(dense: Path, squeezed: Optional[Path], target: Path, log: Path, 
     sources = [dense, *([squeezed] if squeezed else [])]
     for path in sources:
         check_target(path, target, force=True)  # no source may be overwritten, whatever was said
+    check_target(dense, state, force=True)  # before the work, whose first evaluation writes it
     check_target(dense, target, force or state.exists())  # a state is of an earlier run, which asked already
     for path in sources:
         check_target(path, log, force=True)

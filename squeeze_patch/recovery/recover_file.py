@@ -127,7 +127,7 @@ def _squeezed_file(
         yield Path(squeezed)
         return
     with tempfile.TemporaryDirectory(prefix="squeeze_patch_") as folder:
-        path = Path(folder) / f"squeezed-{dense.name}"
+        path = Path(folder) / f"squeezed{dense.suffix[:20]}"  # a long name would be too long
         with squeezing() as progress:
             convert_file(dense, path, request, trust=source.trust, progress=progress)
         yield path

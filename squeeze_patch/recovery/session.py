@@ -99,7 +99,10 @@ class Session:
             psnr = training.psnr(start)
             found = State(0, start, start, start, psnr, [], [Evaluation(0, psnr, None, None, 0.0)])
         else:
-            training.restore(found)
+            try:
+                training.restore(found)
+            except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                raise state_file.damaged(paths.state, f"its optimiser: {error}") from error
         self.state = found
         self.resumed_at = found.step
         self.seconds_before = found.seconds

@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import torch
 
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.tensor_files import load_tensors, save_tensors
-from squeeze_patch.errors import RecoveryError
+from squeeze_patch.errors import RecoveryError, listed, shortened
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.recovery.pair import Pair
 from squeeze_patch.recovery.settings import Settings
 
 SCHEMA = 1
+#: what of a state is a list of tensors, one for each parameter
+_TENSORS = ("weights", "average", "best")
 
 
 @dataclass(frozen=True)
@@ -87,24 +89,64 @@ def save(
         save_tensors(content, stream)
 
 
-def load(path: Path, settings: Settings, origin: str) -> State:
+def load(path: Path, settings: Settings, origin: str, parameters: Sequence[torch.Tensor]) -> State:
     """Read a state file, without running code from it, tensors on the CPU.
 
+    Args:
+        parameters: the student's trained ones.
+
     Raises:
-        RecoveryError: it cannot be read, or belongs to a run with other settings or other generators.
+        RecoveryError: it cannot be read, is damaged, or belongs to a run with other settings or other generators.
     """
     cure = _cure(path)
     content = _content(path)
     for name in ("plan", "wish"):
         content.pop(name, None)
+    wrong = _fault(content)
+    if wrong:
+        raise damaged(path, wrong)
     then, now = content.pop("settings"), asdict(settings)
     different = [f"{name} {then.get(name)!r}, now {now.get(name)!r}" for name in now if then.get(name) != now[name]]
     if different:
         raise RecoveryError(f"{path} is of a run with other settings: {'; '.join(different)}. {cure}")
     if content.pop("origin") != origin:
         raise RecoveryError(f"{path} is of a run with other generators. {cure}")
+    shapes = [parameter.shape for parameter in parameters]
+    for name in _TENSORS:
+        if [tensor.shape for tensor in content[name]] != shapes:
+            raise damaged(path, f"{name} are not those of this student")
     history = [Evaluation(**entry) for entry in content.pop("history")]
     return State(**content, history=history)
+
+
+def _fault(content: Mapping[str, Any]) -> str:
+    """What is missing in a state, or of another kind than was written; "" where nothing is."""
+    wanted = {*(each.name for each in fields(State)), "settings", "origin"}
+    if set(content) != wanted:
+        return f"it has {listed(map(str, sorted(set(content) ^ wanted, key=str)))} too many or too few"
+    for name in _TENSORS:
+        if not _is_list(content[name], torch.Tensor):
+            return f"{name} are no tensors"
+    entries, names = content["history"], {each.name for each in fields(Evaluation)}
+    numbered = all(isinstance(content[name], (int, float)) for name in ("step", "best_psnr", "seconds"))
+    if not (numbered and isinstance(content["step"], int) and content["step"] >= 0):
+        return "its step, best_psnr or seconds is no number"
+    if not (_is_list(entries, dict) and entries and all(set(entry) == names for entry in entries)):
+        return "its history has no evaluations"
+    if not all(value is None or isinstance(value, (int, float)) for entry in entries for value in entry.values()):
+        return "its history holds something else than numbers"
+    return (
+        "" if isinstance(content["settings"], dict) and _is_list(content["optimiser"], dict) else "it has no settings"
+    )
+
+
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(each, kind) for each in value)
+
+
+def damaged(path: Optional[Path], what: object) -> RecoveryError:
+    """For a state file that was edited, or cut."""
+    return RecoveryError(f"{path}: this state of a recovery is damaged ({shortened(what)}). Delete it to start anew")
 
 
 def _cure(path: Path) -> str:

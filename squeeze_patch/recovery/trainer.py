@@ -140,10 +140,14 @@ class Training:
             parameter.copy_(value)
 
     def restore(self, state: State) -> None:
-        """Go back to a state, which may lie on another device."""
+        """Go back to a state, which may lie on another device.
+
+        Raises:
+            ValueError, or another Exception: its optimiser is damaged; the student's weights are as they were.
+        """
+        self.optimiser.load_state_dict(state.optimiser)
         self.put(state.weights)
         self.average = [value.to(self.pair.device, copy=True) for value in state.average]
-        self.optimiser.load_state_dict(state.optimiser)
 
 
 def features_of(pair: Pair) -> int:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 import torch
 
 import squeeze_patch
 from squeeze_patch.checkpoints import io as files
-from squeeze_patch.checkpoints.atomic import atomic_write
+from squeeze_patch.checkpoints.atomic import POSIX, atomic_write
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.targets import check_space, check_target
 from squeeze_patch.checkpoints.verification import difference
@@ -202,3 +203,45 @@ def test_differences_are_found() -> None:
         ({"a": one["a"], "b": {"c": torch.zeros(1, dtype=torch.float64)}}, "b.c"),
     ):
         assert difference(one, other) == where
+
+
+@pytest.mark.skipif(not POSIX, reason="files of Windows have no owner and group")
+def test_owner_and_group_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that is replaced: its permissions are meant for them. What this user may not is left."""
+    (tmp_path / "target").write_bytes(b"old")
+    real, asked = os.stat, []
+
+    def stat_of(path: Any, **how: Any) -> os.stat_result:
+        found = list(real(path, **how))
+        if os.fspath(path) == str(tmp_path / "target"):
+            found[4:6] = 1234, 2345
+        return os.stat_result(found)
+
+    def refused(path: Any, owner: int, group: int) -> None:
+        asked.append((owner, group))
+        raise PermissionError(errno.EPERM, "not yours")
+
+    monkeypatch.setattr(os, "stat", stat_of)
+    monkeypatch.setattr(os, "chown", refused)
+    with atomic_write(tmp_path / "target") as stream:
+        stream.write(b"new")
+    assert asked == [(-1, 2345), (1234, -1)]
+    assert (tmp_path / "target").read_bytes() == b"new"
+
+
+@pytest.mark.skipif(not POSIX, reason="an open file's folder is not removed there")
+def test_what_happens_to_the_folder_meanwhile(tmp_path: Path) -> None:
+    """Said in words, as a name that is too long is before the work."""
+
+    def written(folder: Path, change: Callable[[Path], Any]) -> None:
+        folder.mkdir()
+        with atomic_write(folder / "target") as stream:
+            stream.write(b"new")
+            change(folder)
+
+    with pytest.raises(squeeze_patch.CheckpointError, match="could not be written: a folder has taken its place"):
+        written(tmp_path / "one", lambda folder: (folder / "target").mkdir())
+    with pytest.raises(squeeze_patch.CheckpointError, match="could not be written: its folder is there no longer"):
+        written(tmp_path / "two", shutil.rmtree)
+    with pytest.raises(squeeze_patch.CheckpointError, match="the name is too long"):
+        check_target(tmp_path / "source", tmp_path / ("x" * 300), force=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import errno
 import gzip
 import json
 import os
@@ -49,6 +50,18 @@ def test_a_download_is_made_once(server: FileServer, tmp_path: Path) -> None:
     assert (first.get("If-None-Match"), second.get("If-None-Match")) == (None, '"1"')
     assert first["Accept-Encoding"] == "identity"
     assert files(tmp_path) == ["net.pkl", "net.pkl.json"]
+
+
+def test_an_error_of_the_callback_is_the_callers(server: FileServer) -> None:
+    """A closed pipe behind its progress bar is no full disk, and no reason to use an older copy."""
+
+    def closed(*_: int) -> None:
+        raise BrokenPipeError(errno.EPIPE, "closed")
+
+    for _ in ("nothing is kept", "a copy is"):
+        with pytest.raises(BrokenPipeError):
+            had(server, file(CONTENT, '"2"'), progress=closed)
+        had(server, file(OTHER))
 
 
 def test_a_changed_file_takes_the_place_of_the_old_one(server: FileServer, tmp_path: Path) -> None:

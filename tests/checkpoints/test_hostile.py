@@ -60,6 +60,12 @@ OTHER_SIZE = (
 #: a megabyte of words, and their encoding once more
 LONG = b"X" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20) + b"\x94"
 AGAIN = b"0h\x00h\x01\x8c\x06latin1\x86R"
+#: thousands of numbers, pairs of them, and attributes, each under the number 0, and a list of what is made of them
+LINEAR = b"\x80\x04ctorch.nn.modules.linear\nLinear\n)\x81"
+WHOLE = [b"J" + number.to_bytes(4, "little") for number in range(20_000)]
+NUMBERS = b"\x80\x04](" + b"".join(WHOLE) + b"e\x940]"
+PAIRS = b"\x80\x04](" + b"".join(number + b"N\x86" for number in WHOLE) + b"e\x940]"
+ATTRIBUTES = b"\x80\x04}(" + b"".join(b"\x8c\x05a%04dN" % number for number in range(5000)) + b"u\x940]"
 
 
 @pytest.mark.parametrize(
@@ -82,6 +88,18 @@ AGAIN = b"0h\x00h\x01\x8c\x06latin1\x86R"
             b"\x80\x04\x8c\x07_codecs\x8c\x06encode\x93\x94" + LONG + AGAIN * 200 + b".",
             "more of its data than it holds",
         ),
+        (NUMBERS + b"cbuiltins\nset\nh\x00\x85Ra" * 100 + b".", "more of its data than it holds"),
+        (PAIRS + b"ccollections\nOrderedDict\nh\x00\x85Ra" * 20 + b".", "more of its data than it holds"),
+        (ATTRIBUTES + (LINEAR[2:] + b"h\x00ba") * 300 + b".", "more of its data than it holds"),
+        (
+            b"\x80\x04]" + b"".join(b"\x94h" + bytes([i]) + b"\x86" for i in range(40)) + b".",
+            "so often that they have no",
+        ),
+        (b"\x80\x04ctorch\nSize\n\x8c\x0212\x85R.", "the items of a str"),
+        (b"\x80\x04}G\x7f\xf8\0\0\0\0\0\0Ns.", "keys that are neither numbers nor words"),
+        (b"\x80\x04ccollections\nOrderedDict\n)R}b(K\x01K\x02e.", "something put into a OrderedDict"),
+        (LINEAR + b"}\x8c\x06appendcdnnlib.util\nEasyDict\nsb]a.", "something put into a Linear"),
+        (b"\x80\x04cdnnlib.util\nEasyDict\n)\x81}\x8c\x06valuesNsb.", "attributes for a EasyDict"),
     ],
 )
 def test_what_a_file_claims_is_not_believed(data: bytes, words: str, tmp_path: Path) -> None:

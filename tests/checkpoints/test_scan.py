@@ -258,7 +258,7 @@ def test_claims_cost_nothing(tmp_path: Path) -> None:
 
 
 def test_opcodes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanning_findings.Notes.__init__, "__defaults__", (1000,))
+    monkeypatch.setattr(scanning_findings.Notes.__init__, "__defaults__", (1000, 0))
     found = scanned(b"(" + b"N" * 2000 + b"cos\nsystem\n.", tmp_path)
     assert "opcodes" in whats(found, NOT_LOOKED_INTO)[0]
     assert not found.complete

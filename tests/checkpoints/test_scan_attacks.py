@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import List
@@ -14,7 +16,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.checkpoints import scanning, scanning_findings
-from squeeze_patch.checkpoints.scanning_findings import NOT_LOOKED_INTO
+from squeeze_patch.checkpoints.scanning_findings import NOT_LOOKED_INTO, UNKNOWN
 from squeeze_patch.checkpoints.scanning_opcodes import Words
 from squeeze_patch.checkpoints.scanning_values import computed
 from tests.attacks import attacks, wide_archive
@@ -77,4 +79,34 @@ def test_a_file_that_becomes_shorter(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_default_codec(tmp_path: Path) -> None:
     """Of _codecs.encode it is UTF-8: what stands behind two bytes of one character is found."""
     inner = "\x80\x02cposix\nmkdir\nX\x02\x00\x00\x00\xe9\x85R."
-    assert computed(("_codecs", "encode"), (Words(memoryview(inner.encode()), "utf-8"),)) == inner.encode()
+    assert (
+        computed(("_codecs", "encode"), (Words(memoryview(inner.encode()), "utf-8"),), lambda count: True)
+        == inner.encode()
+    )
+
+
+def test_what_a_file_comes_back_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes can name the same words, or the same archive, again: what comes of it is bounded in all."""
+    monkeypatch.setattr(scanning_findings, "ROOM", 1 << 20)
+    words = b"\x80\x04X\x30\x75\0\0" + b"a" * 30_000 + b"\x940\x8c\x06latin1\x940"
+    again = b"c_codecs\nencode\nh\0h\1\x86R"
+    assert whats(scanned(words + b"(" + again * 3 + b"t.", tmp_path), UNKNOWN) == []
+    found = scanned(words + b"(" + again * 100 + b"t.", tmp_path)
+    assert whats(found, UNKNOWN) == ["bytes that _codecs.encode computes"]
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data/0", bytes(200_000) + b"\xff")
+    held = stream.getvalue()
+    load = b"ctorch.storage\n_load_from_bytes\nh\0\x85R"
+    data = b"\x80\x04B" + struct.pack("<I", len(held)) + held + b"\x940("
+    assert scanned(data + load + b"t.", tmp_path).complete
+    gaps = whats(scanned(data + load * 20 + b"t.", tmp_path), NOT_LOOKED_INTO)
+    assert "a member behind more than is unpacked of one file" in gaps
+
+
+def test_text_is_decoded_once() -> None:
+    """Each of many objects may name the same source, of megabytes."""
+    words = Words(memoryview(b"'a\\n'"), "quoted")
+    assert words.text() == "a\n"
+    assert words.text() is words.text()
+    assert words.unquoted() is words.unquoted()
