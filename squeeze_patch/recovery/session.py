@@ -101,7 +101,7 @@ class Session:
         else:
             try:
                 training.restore(found)
-            except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            except (AttributeError, LookupError, TypeError, ValueError) as error:  # no memory is none of its faults
                 raise state_file.damaged(paths.state, f"its optimiser: {error}") from error
         self.state = found
         self.resumed_at = found.step
