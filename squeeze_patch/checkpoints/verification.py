@@ -10,6 +10,9 @@ import torch
 
 from squeeze_patch.adapters.records import Inert, Record
 
+#: of nested tensors, from torch 2.1 on
+_JAGGED = getattr(torch, "jagged", None)
+
 
 def difference(a: Any, b: Any) -> str:
     """Where ``a`` and ``b`` first differ, "" where they do not: in numbers, words, shapes, or bits of tensors.
@@ -62,7 +65,7 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         alike = (a.shape, a.dtype, a.layout, a.device.type) == (b.shape, b.dtype, b.layout, b.device.type)
         if alike and (a.layout != torch.strided or a.is_meta):  # sparse, of other backends, without values
-            return a.is_meta or a.layout == torch.jagged or torch.equal(_bits(a.to_dense()), _bits(b.to_dense()))
+            return a.is_meta or a.layout == _JAGGED or torch.equal(_bits(a.to_dense()), _bits(b.to_dense()))
         return alike and torch.equal(_bits(a), _bits(b))
     if isinstance(a, (np.ndarray, np.generic)) and isinstance(b, (np.ndarray, np.generic)):
         return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()

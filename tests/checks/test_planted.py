@@ -52,6 +52,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Dict[Tuple[str, bool],
 
 @pytest.mark.parametrize(("family", "plant"), RUN, ids=[f"{family}: {plant.name}" for family, plant in RUN])
 def test_it_is_caught(family: str, plant: Plant, recorded: Dict[Tuple[str, bool], Path]) -> None:
+    if plant.check == "compile" and not hasattr(torch, "compiler"):
+        pytest.skip("torch says whether it compiles from 2.1 on")
     with FAMILIES[family].active():
         clean = make_generators(FAMILIES[family], plant.pair)
         place = plant.place(locate(next(reversed(list(clean.values())))))

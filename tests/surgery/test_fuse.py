@@ -280,10 +280,10 @@ def test_one_attribute_says_it(G: Any) -> None:
 
 @pytest.mark.parametrize("is_fused", [False, True])
 def test_what_the_dense_generator_runs_on(demo: Any, is_fused: bool) -> None:
+    func = pytest.importorskip("torch.func", reason="vmap, and dense generators of no images, came with torch 2.0")
     G = squeeze_patch.fuse(demo) if is_fused else demo
     z, c = inputs(G)
     with torch.no_grad():
         assert G(z[:0], c[:0]).shape == (0, 3, 64, 64)  # a batch of no images
-        func = pytest.importorskip("torch.func", reason="torch has vmap since 2.0")
         found = func.vmap(lambda one: G(one[None], None, noise_mode="const")[0])(z)
     assert_same(found, images(G), G)
