@@ -209,4 +209,4 @@ def print_conversion(done: Conversion) -> None:
         say(f"left out    {', '.join(done.left)}")
     if done.carried:
         say(f"unchanged   {', '.join(done.carried)}")
-    say(f"written     {done.target}{as_named(done.target)}")
+    say(f"written     {done.target}{as_named(done.target, '; for others: --format')}")

@@ -195,8 +195,8 @@ def progress_bar(
         yield step
 
 
-def as_named(target: Path) -> str:
-    """Words for a file that is of its source's kind, and named like one of another."""
+def as_named(target: Path, cure: str = "") -> str:
+    """Words for a file that is of its source's kind, and named like one of another; ``cure``: how to get that one."""
     kind = "safetensors" if is_tensor_file(target) else "torch.save" if is_archive(target) else "pickle"
     usual = {".pkl": "pickle", ".pt": "torch.save", ".pth": "torch.save"}.get(target.suffix.lower(), kind)
-    return f" (of the source's kind, {kind}, whatever its name says; for others: --format)" if kind != usual else ""
+    return f" (of the source's kind, {kind}, whatever its name says{cure})" if kind != usual else ""

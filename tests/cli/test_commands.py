@@ -125,6 +125,8 @@ def test_convert_says_of_what_kind_a_file_is_that_is_named_otherwise(snapshot: P
     assert set(ends.values()) == {""}
     again = cli("convert", tmp_path / "b.pt", tmp_path / "c.pt", *options)
     assert "is squeezed already" in again[2]  # read by its content, whatever its name says
+    fused = cli("convert", tmp_path / "a.pkl", tmp_path / "d.pt", "--trust", "--fuse")[1]
+    assert fused.rstrip().endswith("d.pt (of the source's kind, pickle, whatever its name says)")  # no --format there
 
 
 def test_report(snapshot: Path, tmp_path: Path) -> None:
