@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import torch
 
@@ -137,19 +137,26 @@ def out_channels(block: Any) -> int:
     return int(block.conv1.weight.shape[0])
 
 
-def searched(family: Callable[[float], Variant], values: Iterable[float], to: Callable[[Dense], int]) -> Variant:
-    """That variant of a ``family`` whose parameter count is nearest to what ``to`` says."""
-
-    def build(dense: Dense) -> Any:
-        target = to(dense)
-        return family(min(values, key=lambda value: abs(count(family(value)(dense)) - target)))(dense)
-
-    return build
+def searched(family: Callable[[float], Variant], values: Sequence[float], to: Callable[[Dense], int]) -> Variant:
+    """That variant of a ``family`` whose parameter count is nearest to what ``to`` says; ``values`` in the order of
+    growing counts."""
+    return lambda dense: nearest(family, values, to(dense), dense)[1]
 
 
-def quarter(dense: Dense) -> Any:
-    """Ratio 4 whatever the channel counts, which need not be multiples of 8."""
-    return squeezed(plan=squeeze_patch.plan(dense(), ratio=4, multiple=1))(dense)
+def nearest(family: Callable[[float], Variant], values: Sequence[float], target: int, dense: Dense) -> Tuple[int, Any]:
+    """(parameters too many or too few, generator), by bisection: what is counted has to be built."""
+
+    def measured(value: float) -> Tuple[int, Any]:
+        G = family(value)(dense)
+        return count(G) - target, G
+
+    low, high = 0, len(values) - 1
+    found = [measured(values[low]), measured(values[high])]
+    while high - low > 1:
+        middle = (low + high) // 2
+        found.append(measured(values[middle]))
+        low, high = (middle, high) if found[-1][0] < 0 else (low, middle)
+    return min(found, key=lambda pair: abs(pair[0]))
 
 
 def widened(variant: Variant) -> Callable[[float], Variant]:
@@ -165,6 +172,18 @@ def widened(variant: Variant) -> Callable[[float], Variant]:
         return build
 
     return scaled_to
+
+
+def widened_quarter(dense: Dense) -> Any:
+    """At the parameter count of the definition. Channels come whole, so it tries ratios beside 4, too."""
+    target, scales = as_large_as(squeezed())(dense), [1 + step / 100 for step in range(1, 60)]
+    found = [nearest(widened(whatever_channels(ratio)), scales, target, dense) for ratio in (3.9, 4, 4.1)]
+    return min(found, key=lambda pair: abs(pair[0]))[1]
+
+
+def whatever_channels(ratio: float) -> Variant:
+    """One ratio where channel counts are no multiples of 8."""
+    return lambda dense: squeezed(plan=squeeze_patch.plan(dense(), ratio=ratio, multiple=1))(dense)
 
 
 def squeezed_blocks(G: Any) -> Dict[str, Any]:
@@ -281,7 +300,7 @@ READINGS: Dict[str, Variant] = {
     "torgb reads a quarter": few_channels(4),
     "torgb reads an eighth": few_channels(8),
     "torgb reads a quarter budget": searched(
-        lambda ratio: few_channels(4, ratio), [1 + step / 50 for step in range(1, 60)], as_large_as(squeezed())
+        lambda ratio: few_channels(4, ratio), [1 + step / 50 for step in range(59, 0, -1)], as_large_as(squeezed())
     ),
-    "ratio 4 widened": searched(widened(quarter), [1 + step / 100 for step in range(1, 60)], as_large_as(squeezed())),
+    "ratio 4 widened": widened_quarter,
 }
