@@ -108,11 +108,12 @@ def reached(out: Path, names: Sequence[str]) -> float:
 
 
 def add_kid(curve: Curve, file: Path) -> None:
-    """To the point of the curve that it was measured at."""
+    """To the points of the curve that it was measured at."""
     found = json.loads(file.read_text()) if file.is_file() else {}
     for point in curve:
-        if point["kimg"] == found.get("kimg"):
-            point["kid"] = found["kid"]
+        key = f"{point['kimg']:g}"
+        if key in found:
+            point["kid"] = found[key]
 
 
 def table(
@@ -123,21 +124,28 @@ def table(
     lines = [
         f"{title:<34} parameters  seeds  Frechet distance       1000 KID   / {against} (95 %); smallest effect shown"
     ]
-    reference = {seed: late(curve, "frechet") for seed, curve in found.get(against, {}).items()}
+    reference = {figure: late_of(found.get(against, {}), figure) for figure in ("frechet", "kid")}
     for name, curves in found.items():
-        values = {seed: late(curve, "frechet") for seed, curve in curves.items()}
+        values, kid = late_of(curves, "frechet"), late_of(curves, "kid")
         spread = f"{statistics.fmean(values.values()):.2f} ({min(values.values()):.2f} to {max(values.values()):.2f})"
-        line = f"{name:<34} {sizes.get(name, 0):>10,} {len(values):>6}  {spread:<22} {kid(curves):>8}"
-        if name != against and values.keys() & reference.keys():
-            line += f"   {paired_ratio(values, reference)}"
+        mean_kid = f"{1000 * statistics.fmean(kid.values()):.2f}" if kid.keys() == values.keys() else ""
+        line = f"{name:<34} {sizes.get(name, 0):>10,} {len(values):>6}  {spread:<22} {mean_kid:>8}"
+        if name != against and values.keys() & reference["frechet"].keys():
+            line += f"   {paired_ratio(values, reference['frechet'])}"
+            if kid.keys() & reference["kid"].keys():
+                line += f"   KID {paired_ratio(kid, reference['kid'])}"
         lines.append(line.rstrip())
     return lines
 
 
-def kid(curves: Mapping[int, Curve]) -> str:
-    """A thousand times its mean, where every seed's last point has one."""
-    values = [curve[-1].get("kid", math.nan) for curve in curves.values()]
-    return f"{1000 * statistics.fmean(values):.2f}" if all(map(math.isfinite, values)) else ""
+def late_of(curves: Mapping[int, Curve], figure: str) -> Dict[int, float]:
+    """{seed: `late`}, of those whose late evaluations all have the figure."""
+    ends = {
+        seed: [point for point in curve if point["kimg"] > 0.75 * curve[-1]["kimg"]] for seed, curve in curves.items()
+    }
+    return {
+        seed: late(curves[seed], figure) for seed, points in ends.items() if all(figure in point for point in points)
+    }
 
 
 def plot(found: Mapping[str, Mapping[int, Curve]], path: Path) -> None:

@@ -21,7 +21,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, List, Mapping, Sequence
+from typing import Any, Callable, Container, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import click
 import torch
@@ -32,7 +32,7 @@ from benchmarks.data import Data, kept_classifier, load
 from benchmarks.graphs import use_stream
 from benchmarks.pretrained import Pretrained
 from benchmarks.side_by_side import SideBySide, until
-from benchmarks.training import EVALUATION_SEED, Evaluation, Run, Settings, generated, train
+from benchmarks.training import EVALUATION_SEED, Evaluation, Run, Settings, generated, kept_averages, train
 from benchmarks.variants import VARIANTS, Variant, count
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.tensor_files import load_tensors
@@ -74,7 +74,8 @@ OPTIONS = (
         default=math.inf,
         help="Stop then, states saved, and report how far all have come.  [default: as long as it takes]",
     ),
-    click.option("--kid", is_flag=True, help="Measure KID on EfficientNet-Lite's features, too: minutes a training."),
+    click.option("--averages", is_flag=True, help="Keep the moving average of every evaluation, for --kid."),
+    click.option("--kid", is_flag=True, help="Measure KID on EfficientNet-Lite's features, too: minutes an average."),
 )
 
 
@@ -97,6 +98,7 @@ class Job:
     device: str
     files: Path
     graphs: bool
+    averages: bool
 
     @property
     def state(self) -> Path:
@@ -133,7 +135,7 @@ def train_job(job: Job, data: Data, send: Callable[[Mapping[str, float]], None],
     with host.active():
         run = job.run(host, data)
         send({"parameters": count(run.G)})
-        train(run, evaluate, job.kimg, job.every, job.state, send, stopped)
+        train(run, evaluate, job.kimg, job.every, job.state, send, stopped, job.averages)
 
 
 def show(job: Job, point: Mapping[str, float]) -> None:
@@ -167,22 +169,35 @@ def train_all(wanted: Sequence[Job], data: Data, data_name: str, at_once: int, e
 
 
 def compare_features(wanted: Sequence[Job], data: Data) -> None:
-    """KID of every training that is there, as it stands, beside it as .kid.json."""
+    """KID of every moving average that was kept, and of every training as it stands; beside them as .kid.json.
+
+    What has been measured is not measured again. Averages are enough: the trainings' states may be elsewhere.
+    """
     network = Pretrained()
     random = torch.Generator().manual_seed(EVALUATION_SEED)
     real = network.features(data.images[torch.randperm(len(data.images), generator=random)[:KID_IMAGES]])
     for job in wanted:
-        if not job.state.is_file():
-            continue
+        file = job.state.with_suffix(".kid.json")
+        known: Dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
         host = find(job.host_name)
         with host.active():
-            run = job.run(host, data)
-            run.load(job.state)
-            found = kernel_distance(real, network.features(generated(run.G_ema, KID_IMAGES)))
-        point = {"kimg": run.nimg / 1000, "kid": found}
-        with atomic_write(job.state.with_suffix(".kid.json")) as stream:
-            stream.write(json.dumps(point).encode())
-        show(job, {**point, "seconds": run.seconds})
+            for kimg, G in generators_of(job, job.run(host, data), known):
+                known[f"{kimg:g}"] = kernel_distance(real, network.features(generated(G, KID_IMAGES)))
+                with atomic_write(file) as stream:
+                    stream.write(json.dumps(known, indent=1).encode())
+                click.echo(f"{job.name} seed {job.seed}: {kimg:g} kimg  kid {known[f'{kimg:g}']:.5f}")
+
+
+def generators_of(job: Job, run: Run, but: Container[str]) -> Iterator[Tuple[float, Any]]:
+    """(kimg, moving average) of what a job has left, but for some kimg."""
+    for kimg, file in kept_averages(job.state).items():
+        if f"{kimg:g}" not in but:
+            run.G_ema.load_state_dict(load_tensors(file), strict=True)
+            yield kimg, run.G_ema
+    if job.state.is_file():
+        run.load(job.state)
+        if f"{run.nimg / 1000:g}" not in but:
+            yield run.nimg / 1000, run.G_ema
 
 
 def training_command(module: str, default: Sequence[str], stem: str) -> click.Command:
@@ -203,6 +218,7 @@ def training_command(module: str, default: Sequence[str], stem: str) -> click.Co
         minutes: float,
         device: str,
         graphs: bool,
+        averages: bool,
         **training: Any,
     ) -> None:
         end = time.time() + 60 * minutes
@@ -213,7 +229,8 @@ def training_command(module: str, default: Sequence[str], stem: str) -> click.Co
         out.mkdir(parents=True, exist_ok=True)
         failed: Sequence[Job] = []
         with tempfile.TemporaryDirectory() as files:
-            common = (kimg, every, training["host_name"], module, settings_of(**training), device, Path(files), graphs)
+            place = (settings_of(**training), device, Path(files), graphs, averages)
+            common = (kimg, every, training["host_name"], module, *place)
             pairs = itertools.product((int(seed) for seed in seeds.split(",")), names)
             wanted = [Job(out, name, seed, *common) for seed, name in pairs]
             if kid or not only_report:

@@ -226,6 +226,17 @@ class Run:
         return list(state["curve"])
 
 
+def average_file(state: Path, kimg: float) -> Path:
+    """Where the moving average is kept that the training in ``state`` had at ``kimg``."""
+    return state.with_name(f"{state.stem}.{kimg:g}.ema")
+
+
+def kept_averages(state: Path) -> Dict[float, Path]:
+    """{kimg: file}, in the order of the training."""
+    files = {float(file.name[len(state.stem) + 1 : -4]): file for file in state.parent.glob(f"{state.stem}.*.ema")}
+    return dict(sorted(files.items()))
+
+
 def on_cpu(state: Any) -> Any:
     """The same dicts and lists, with all tensors on the CPU."""
     if isinstance(state, torch.Tensor):
@@ -273,10 +284,12 @@ def train(
     state: Path,
     report: Callable[[Dict[str, float]], None] = lambda _: None,
     stopped: Callable[[], bool] = lambda: False,
+    averages: bool = False,
 ) -> List[Dict[str, float]]:
     """Train to ``kimg`` thousand images, evaluating and saving ``every`` so many; goes on from ``state`` if it exists.
 
-    ``stopped`` is asked before every step: the training then ends, its state saved.
+    ``stopped`` is asked before every step: the training then ends, its state saved. With ``averages``, what was
+    evaluated stays in `average_file`, too.
 
     Returns:
         the curve: one dict of kimg, seconds and figures an evaluation. It is also at ``state`` with suffix .json.
@@ -295,6 +308,9 @@ def train(
             curve.append(point)
             run.save(state, curve)
             saved = run.nimg
+            if averages:
+                with atomic_write(average_file(state, point["kimg"])) as stream:
+                    torch.save(on_cpu(run.G_ema.state_dict()), stream)
             with atomic_write(state.with_suffix(".json")) as stream:
                 stream.write(json.dumps(curve, indent=1).encode())
             report(point)
