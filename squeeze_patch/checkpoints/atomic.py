@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 import time
 from pathlib import Path
 from typing import IO, Any, Callable, Iterator, List, Optional, Tuple
@@ -71,6 +72,7 @@ def atomic_write(
                 if POSIX:  # still locked, so that no other run takes it for left behind
                     _keep_owner(part, path)
                     os.chmod(part, _mode_for(path))
+                    _keep_attributes(part, path)
                     _rename(part, path, force)
             if not POSIX:  # an open file cannot be renamed there
                 _rename(part, path, force)
@@ -214,6 +216,15 @@ def _keep_owner(part: Path, path: Path) -> None:
         if owner not in (-1, new.st_uid) or group not in (-1, new.st_gid):
             with contextlib.suppress(OSError):
                 os.chown(part, owner, group)
+
+
+def _keep_attributes(part: Path, path: Path) -> None:
+    """Give the new file the access list of the one that it replaces, and the attributes that users have put on that."""
+    if sys.platform == "linux" and path.exists():
+        with contextlib.suppress(OSError):  # a file system without them
+            for name in os.listxattr(path):
+                if name.startswith("user.") or name == "system.posix_acl_access":
+                    os.setxattr(part, name, os.getxattr(path, name))
 
 
 def _mode_for(path: Path) -> int:

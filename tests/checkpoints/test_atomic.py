@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,27 @@ def test_differences_are_found() -> None:
         ({"a": one["a"], "b": {"c": torch.zeros(1, dtype=torch.float64)}}, "b.c"),
     ):
         assert difference(one, other) == where
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives them to Python")
+def test_access_list_and_attributes_stay(tmp_path: Path) -> None:
+    """A reader beside owner and group: 2 is the list's version; an entry is what it is, its permissions, for whom."""
+    path, nobody = tmp_path / "squeezed.pkl", 65534
+    path.write_bytes(b"old")
+    entries = ((1, 6, -1), (2, 4, nobody), (4, 4, -1), (16, 4, -1), (32, 0, -1))
+    access = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    attributes = {"user.origin": b"run 7", "system.posix_acl_access": access}
+    try:
+        for name, value in attributes.items():
+            os.setxattr(path, name, value)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        pytest.skip("a file system without attributes")
+    with atomic_write(path) as stream:
+        stream.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert {name: os.getxattr(path, name) for name in os.listxattr(path)} == attributes
 
 
 @pytest.mark.skipif(not POSIX, reason="files of Windows have no owner and group")
