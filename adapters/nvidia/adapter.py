@@ -44,7 +44,7 @@ from squeeze_patch.adapters.nvidia.interchange import NvidiaInterchange
 from squeeze_patch.adapters.nvidia.portable import module_of, persistence_tables, rebuildable_source, shaped_block
 from squeeze_patch.adapters.nvidia.running import NvidiaRunning, sample_styles
 from squeeze_patch.adapters.nvidia.states import NvidiaStates
-from squeeze_patch.adapters.nvidia.stored import BOOKKEEPING
+from squeeze_patch.adapters.nvidia.stored import ALIAS_FREE, BOOKKEEPING
 from squeeze_patch.adapters.nvidia.unpickling import NvidiaPickles
 from squeeze_patch.adapters.nvidia.weights import affine_of, check_filter, conv_of, load_conv, write_affine
 
@@ -65,10 +65,7 @@ class NvidiaSurgery(Surgery):
             if _is_network(module):
                 return _unsupported_reason(module)
             if class_named(module, "SynthesisNetwork") and hasattr(module, "input"):
-                return (
-                    "this is a StyleGAN3 (alias-free) generator: it has no toRGB per resolution, so there is no image "
-                    "skip connection to replace. stylegan3 trains StyleGAN2 with --cfg=stylegan2"
-                )
+                return ALIAS_FREE
         return None
 
     def generator(self, root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:

@@ -36,6 +36,11 @@ _NOBODY_KNOWS = (
     "without running code from the file nobody knows what it computes. If you trust where the file came from, say so "
     "with --trust, and name the host's checkout with --host DIR"
 )
+#: why a generator of stylegan3's own architecture is refused, in memory and in files
+ALIAS_FREE = (
+    "this is a StyleGAN3 (alias-free) generator: it has no toRGB per resolution, so there is no image skip connection "
+    "to replace. stylegan3 trains StyleGAN2 with --cfg=stylegan2"
+)
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
@@ -68,6 +73,8 @@ def body_of(stored: Record) -> torch.nn.Module:
     Warns:
         UnprovedWarning: they have the right names, but the file's source of them is not a known one.
     """
+    if _is_alias_free(stored):  # trust would help nobody
+        raise UnsupportedModelError(f"{ALIAS_FREE}. Only info and compare look at one, with --trust and --host DIR")
     body = _body(stored, "", set())
     unknown = sorted({part for each in _records(stored) for part in unknown_parts(each.source, each.class_name)})
     more = surplus(body, unknown)
@@ -85,6 +92,12 @@ def body_of(stored: Record) -> torch.nn.Module:
             stacklevel=2,
         )
     return body
+
+
+def _is_alias_free(stored: Record) -> bool:
+    synthesis = dict(stored.children()).get("synthesis")
+    first = dict(synthesis.children()).get("input") if isinstance(synthesis, Record) else None
+    return isinstance(first, Record) and first.class_name == "SynthesisInput"
 
 
 def _records(stored: Any) -> Iterator[Record]:

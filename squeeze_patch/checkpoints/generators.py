@@ -15,7 +15,7 @@ from squeeze_patch.adapters.records import count_parameters, is_module
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.nested import where_nested
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
-from squeeze_patch.errors import CheckpointError, StateError, UnsupportedModelError, listed
+from squeeze_patch.errors import CheckpointError, SqueezeError, StateError, UnsupportedModelError, listed
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.surgery.status import Status, status, status_of_part
 
@@ -80,18 +80,23 @@ def dense_generators(source: Path, data: Any) -> Dict[str, Located]:
     """
     found = generators(data)
     if not found:
-        seen = listed(f"{name or 'file'}: {type(value).__name__}" for name, value in entries(data))
-        for _, value in entries(data):
-            if isinstance(value, torch.nn.Module) and unsupported_reason(value):
-                raise UnsupportedModelError(f"{source}: {unsupported_reason(value)}")
-        raise CheckpointError(
-            f"{source}: no generator in this file that can be squeezed (it holds {seen}){where_nested(data)}"
-        )
+        raise no_generator(str(source), data)
     for name, one in found.items():
         now = status_of_part(one)
         if now.state != "dense":
             raise StateError(f"{source}: {name or 'the generator'} is squeezed already ({now}); convert a dense file")
     return {name: one for name, one in found.items() if name == _first_name(found, one)}
+
+
+def no_generator(source: str, data: Any) -> SqueezeError:
+    """The error of a file without a generator that can be squeezed: the adapter's reason where there is one."""
+    for _, value in entries(data):
+        if isinstance(value, torch.nn.Module) and unsupported_reason(value):
+            return UnsupportedModelError(f"{source}: {unsupported_reason(value)}")
+    seen = listed(f"{name or 'file'}: {type(value).__name__}" for name, value in entries(data))
+    return CheckpointError(
+        f"{source}: no generator in this file that can be squeezed (it holds {seen}){where_nested(data)}"
+    )
 
 
 def refuse_diverged(source: Path, found: Mapping[str, Located]) -> None:

@@ -89,7 +89,8 @@ def first_steps(*folders: Any) -> Iterator[None]:
         left = " and ".join(str(folder) for folder in folders if folder and Path(folder).is_dir())
         if not left:
             raise
-        raise type(error)(f"{error}. Nothing was trained; {left}, which the script made, stays") from error
+        end = "" if str(error).endswith((".", "?")) else "."
+        raise type(error)(f"{error}{end} Nothing was trained; {left}, which the script made, stays") from error
 
 
 def import_script() -> Any:

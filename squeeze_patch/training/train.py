@@ -19,7 +19,7 @@ from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.addresses import is_url, redacted
 from squeeze_patch.checkpoints.convert import convert_file
 from squeeze_patch.checkpoints.downloads import fetch
-from squeeze_patch.checkpoints.generators import generators
+from squeeze_patch.checkpoints.generators import generators, no_generator
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import is_checkout
 from squeeze_patch.checkpoints.stored import StoredFile
@@ -97,6 +97,7 @@ def train(
         if not known:
             raise SqueezeError(
                 f"{script.name}: no adapter knows how this script builds its generator. "
+                "NVIDIA's other scripts are run as they are, since its squeezed files need nothing. "
                 "Where its files hold state dicts, try squeeze-patch run; "
                 "or call squeeze_patch.apply(G, init='random') in it, right after G is built"
             )
@@ -131,7 +132,7 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say, trus
     data, needs_trust = _read(path, trust)
     found = generators(data)
     if not found:
-        raise CheckpointError(f"{source}: no generator in this file that can be squeezed")
+        raise no_generator(source, data)
     G = found[reference_name(found)]
     now = status_of_part(G)
     if now.state == "squeezed":

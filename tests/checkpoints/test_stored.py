@@ -194,6 +194,20 @@ def test_forks_are_named(full_host: Host, tmp_path: Path) -> None:
         inspect(path, trust=False)
 
 
+def test_alias_free_files_are_refused_for_what_they_are(full_host: Host, tmp_path: Path) -> None:
+    """No trust makes them squeezable: the reason comes in the place of that advice."""
+    G = full_host.generator()
+    G.synthesis.input = copy.deepcopy(G.synthesis.b4.conv1)
+    path = tmp_path / "alias-free.pkl"
+    path.write_bytes(pickle.dumps({"G_ema": G}).replace(b"SynthesisLayer", b"SynthesisInput"))
+    for command in (["info"], ["plan"], ["convert", str(tmp_path / "squeezed.pkl")]):
+        result = CliRunner().invoke(main, [command[0], str(path), *command[1:]])
+        assert result.exit_code == 2
+        assert "G_ema: this is a StyleGAN3 (alias-free) generator" in result.output
+        assert "If you trust where the file came from" not in result.output
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("place", ["mapping", "mapping.fc0", "synthesis", "synthesis.b8", "synthesis.b8.torgb", ""])
 def test_what_only_forks_hold_is_named(full_host: Host, tmp_path: Path, place: str) -> None:
     """A layer of the right name whose source is not known may compute with what it holds; in a host's own it is the
