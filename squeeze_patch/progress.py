@@ -10,6 +10,8 @@ from typing import Any, Callable, Iterator, List
 
 import torch
 
+from squeeze_patch.precision import full_precision
+
 #: torch's default dtype belongs to the process: what the caller had, and then one entry for each block of
 #: `own_settings` that began before it was over
 _DTYPES: List[torch.dtype] = []
@@ -27,14 +29,15 @@ def nothing() -> None:
 
 @contextlib.contextmanager
 def own_settings(eager: bool = False) -> Iterator[None]:
-    """Torch's own defaults for the length of a block, or of a function that this decorates: float32, tensors on the
-    CPU, no autocast. What is computed does not depend on what the caller has set for other work.
+    """Torch's own defaults for the length of a block, or of a function that this decorates: float32, on CPUs in full
+    precision, tensors on the CPU, no autocast. What is computed does not depend on what the caller has set for other work.
 
     Args:
         eager: what the caller has compiled runs as it was before. It would be compiled anew for every block that is
             exchanged on trial, up to torch's limit, beyond which it is compiled no more.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(full_precision())
         if torch.empty(0).device.type != "cpu":
             cpu: Any = torch.device("cpu")  # a context since torch 2.0, as the default device is
             stack.enter_context(cpu)

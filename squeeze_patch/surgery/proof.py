@@ -23,6 +23,7 @@ from squeeze_patch.adapters.layers import all_tensors, reference_of, write_tenso
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import ProofError, UnprovedWarning, UnsupportedModelError
+from squeeze_patch.precision import full_precision
 from squeeze_patch.sampling import evaluation, latents
 
 #: of the latents that the generator is run on
@@ -237,15 +238,10 @@ def run(found: Located, calls: Mapping[str, Callable[[], torch.Tensor]], *, with
 
 @contextlib.contextmanager
 def _exact(found: Located) -> Iterator[None]:
-    """No TF32, whose 10 bits would drown faults; and the caller's random numbers."""
+    """No TF32 or bfloat16, whose 10 or 7 bits would drown faults; and the caller's random numbers."""
     devices = sorted({p.device.index for p in found.root.parameters() if p.device.type == "cuda"})
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
+    with full_precision(cuda=bool(devices)), torch.random.fork_rng(devices=devices):
+        yield
 
 
 @contextlib.contextmanager

@@ -42,6 +42,16 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
+@contextlib.contextmanager
+def coarse_products() -> Iterator[None]:
+    """bfloat16 on CPUs that can."""
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def default_device() -> ContextManager[Any]:
     device: Any = torch.device("meta")
     if not hasattr(device, "__enter__"):
@@ -57,6 +67,7 @@ SETTINGS: Dict[str, Callable[[], ContextManager[Any]]] = {
     "inference mode": torch.inference_mode,
     "no gradients": torch.no_grad,
     "deterministic": deterministic,
+    "coarse products": coarse_products,
 }
 
 
@@ -84,7 +95,7 @@ FIGURES: Dict[str, Callable[[Any, Any], Any]] = {
     "measure": lambda G, dense: measure(dense, G, repeats=2, fuse=True).fused.difference,  # type: ignore[union-attr]
 }
 #: those that change numbers of torch's own making
-STRONG = ("float64", "default device", "autocast")
+STRONG = ("float64", "default device", "autocast", "coarse products")
 
 
 @pytest.mark.parametrize("what", FIGURES)

@@ -1,0 +1,93 @@
+"""Products of float32 in float32: torch may be told to take TF32 or bfloat16 for them, on GPUs and, by oneDNN, on CPUs.
+
+Torch before 2.9 has one setting for products (``set_float32_matmul_precision``) and ``allow_tf32`` for cuDNN. Since then
+there is a ``fp32_precision`` for each backend and operation, which the older settings write, too; the older ones cannot
+be read any more (`RuntimeError`) where the newer ones say something else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+import torch
+
+Undo = Callable[[], None]
+#: operations of the two kinds of device, as `torch.backends` names them; oneDNN's change with the older settings of GPUs
+_OPERATIONS: Dict[str, Tuple[Tuple[str, str], ...]] = {
+    "cpu": (("mkldnn", "matmul"), ("mkldnn", "conv")),
+    "cuda": (("cuda", "matmul"), ("cudnn", "conv"), ("mkldnn", "matmul"), ("mkldnn", "conv")),
+}
+_FULL = ("ieee", "none")
+#: the settings belong to the process: {kind of device: how many blocks hold it}, and what the last of them undoes
+_HELD: Dict[str, int] = {"cpu": 0, "cuda": 0}
+_UNDO: Dict[str, List[Undo]] = {"cpu": [], "cuda": []}
+_LOCK = threading.Lock()
+
+
+@contextlib.contextmanager
+def full_precision(cuda: bool = False) -> Iterator[None]:
+    """Products and convolutions of float32 in float32 for the length of a block; the caller's settings afterwards.
+
+    Args:
+        cuda: on GPUs, too, where TF32 is torch's own default for convolutions.
+    """
+    kinds = ("cpu", "cuda") if cuda else ("cpu",)
+    for kind in kinds:
+        with _LOCK:
+            _HELD[kind] += 1
+            if _HELD[kind] == 1:
+                _UNDO[kind] = _raise_precision(kind)
+    try:
+        yield
+    finally:
+        for kind in reversed(kinds):
+            with _LOCK:
+                _HELD[kind] -= 1
+                if not _HELD[kind]:
+                    for undo in _UNDO[kind]:
+                        undo()
+
+
+def _raise_precision(kind: str) -> List[Undo]:
+    """What gives the settings back, in this order."""
+    operations = _operations(kind)
+    undo: List[Undo] = []
+    if kind == "cuda" or not operations:
+        undo.extend(_raise_older_settings("highest" if kind == "cuda" else "high"))
+    for operation, value in operations:
+        if operation.fp32_precision not in _FULL:
+            operation.fp32_precision = "ieee"
+        undo.append(lambda operation=operation, value=value: _set(operation, value))
+    return undo
+
+
+def _operations(kind: str) -> List[Tuple[Any, str]]:
+    """(operation, its precision) of all that this torch has."""
+    found = (getattr(getattr(torch.backends, backend, None), name, None) for backend, name in _OPERATIONS[kind])
+    return [(each, each.fp32_precision) for each in found if hasattr(each, "fp32_precision")]
+
+
+def _set(operation: Any, value: str) -> None:
+    """An operation without a precision of its own takes its backend's: left so, where that comes to the same."""
+    if operation.fp32_precision != value:
+        operation.fp32_precision = "none"
+    if operation.fp32_precision != value:
+        operation.fp32_precision = value
+
+
+def _raise_older_settings(least: str) -> List[Undo]:
+    """``least``: "high" leaves TF32 and ends bfloat16, which is all that torch before 2.9 has on a CPU."""
+    try:
+        products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # the newer settings are in use, and say it all
+        return []
+    undo: List[Undo] = []
+    if products not in ("highest", least):
+        torch.set_float32_matmul_precision(least)
+        undo.append(lambda: torch.set_float32_matmul_precision(products))
+    if least == "highest":
+        torch.backends.cudnn.allow_tf32 = False
+        undo.append(lambda: setattr(torch.backends.cudnn, "allow_tf32", convolutions))
+    return undo
