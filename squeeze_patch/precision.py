@@ -1,8 +1,8 @@
 """Products of float32 in float32: torch may be told to take TF32 or bfloat16 for them, on GPUs and, by oneDNN, on CPUs.
 
-Torch before 2.9 has one setting for products (``set_float32_matmul_precision``) and ``allow_tf32`` for cuDNN. Since then
-there is a ``fp32_precision`` for each backend and operation, which the older settings write, too; the older ones cannot
-be read any more (`RuntimeError`) where the newer ones say something else.
+Torch before 2.9 has one setting for products (``set_float32_matmul_precision``) and ``allow_tf32`` for cuDNN. Since
+then there is a ``fp32_precision`` for each backend and operation, which the older settings write, too; the older ones
+cannot be read any more (`RuntimeError`) where the newer ones say something else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import torch
 
 Undo = Callable[[], None]
-#: operations of the two kinds of device, as `torch.backends` names them; oneDNN's change with the older settings of GPUs
+#: operations of the two kinds of device, as `torch.backends` names them; the older settings of GPUs change oneDNN's
 _OPERATIONS: Dict[str, Tuple[Tuple[str, str], ...]] = {
     "cpu": (("mkldnn", "matmul"), ("mkldnn", "conv")),
     "cuda": (("cuda", "matmul"), ("cudnn", "conv"), ("mkldnn", "matmul"), ("mkldnn", "conv")),

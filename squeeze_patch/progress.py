@@ -30,7 +30,8 @@ def nothing() -> None:
 @contextlib.contextmanager
 def own_settings(eager: bool = False) -> Iterator[None]:
     """Torch's own defaults for the length of a block, or of a function that this decorates: float32, on CPUs in full
-    precision, tensors on the CPU, no autocast. What is computed does not depend on what the caller has set for other work.
+    precision, tensors on the CPU, no autocast. What is computed does not depend on what the caller has set for other
+    work.
 
     Args:
         eager: what the caller has compiled runs as it was before. It would be compiled anew for every block that is

@@ -73,7 +73,8 @@ def test_full_within_and_as_it_was_afterwards(line: str, cuda: bool) -> None:
             names = ("mkldnn.matmul", "mkldnn.conv", *(("cuda.matmul", "cudnn.conv") if cuda else ()))
             assert {within[f"backends.{name}.fp32_precision"] for name in names} <= {"ieee", "none"}
         elif cuda:
-            assert within[OLDER[0]] == "highest" and not within[OLDER[2]]
+            assert within[OLDER[0]] == "highest"
+            assert not within[OLDER[2]]
     assert settings() == before
 
 
