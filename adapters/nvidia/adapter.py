@@ -160,7 +160,7 @@ class NvidiaSurgery(Surgery):
             return super().dense_like(root, network)
         classes = type(owner).__mro__
         behind = [index + 1 for index, cls in enumerate(classes) if cls.__name__ == "RebuildSqueezed"]
-        host_class = classes[behind[-1]] if behind else type(owner)  # squeezed in memory: still the host's class
+        host_class = classes[behind[-1]] if behind else _decorated(owner)  # squeezed in memory: still the host's class
         kwargs = {key: value for key, value in owner.init_kwargs.items() if key != "squeeze"}
         dense: torch.nn.Module = host_class(*owner.init_args, **kwargs)
         return dense
@@ -183,17 +183,24 @@ def _share_classes(owner: Any, source: str) -> None:
     added, on top of the names of the module that is loaded already. It takes the place of one that unpickling a
     squeezed file has left there; generators from that file keep their classes.
     """
-    tables, loaded = persistence_tables(type(owner)), module_of(type(owner).__mro__[1])
+    host_class = _decorated(owner)
+    tables, loaded = persistence_tables(host_class), module_of(host_class.__mro__[1])
     if tables is None or loaded is None:
         return
     modules, sources = tables
-    if source in modules and issubclass(modules[source].SqueezedGenerator, type(owner)):
+    if source in modules and issubclass(modules[source].SqueezedGenerator, host_class):
         return
     module = types.ModuleType(f"_squeezed_module_{uuid.uuid4().hex}")
     vars(module).update({key: value for key, value in vars(loaded).items() if not key.startswith("__")})
     sys.modules[module.__name__] = module
     exec(source[len(owner._orig_module_src) :], vars(module))
     modules[source], sources[module] = module, source
+
+
+def _decorated(owner: Any) -> Any:
+    """The class that the host's decorator made, which keeps the books: the generator's own, or one that it derives
+    from. What a user derives without the decorator is in no copy and no pickle of the host's, dense ones neither."""
+    return next(cls for cls in type(owner).__mro__ if "_orig_class_name" in vars(cls))
 
 
 def _is_network(module: torch.nn.Module) -> bool:

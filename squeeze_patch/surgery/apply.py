@@ -231,6 +231,8 @@ def _squeeze_target(
     except BaseException:
         for part in target.parts:
             put_back(part)
+        if target.wrapper is not None:  # it may have been told of the new layers already
+            target.wrapper.refresh_optimiser(target.root)
         raise
     if not keep_original:
         forget(target)

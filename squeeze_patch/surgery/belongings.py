@@ -2,11 +2,13 @@
 over where that is right, and named where it would be lost.
 
 What a class gives is seen on a module that was just built: a block of the dense one's own width, with which the adapter
-would replace it. What differs there from the block of the wanted width depends on the width.
+would replace it. What differs there from the block of the wanted width depends on the width. Where the dense block
+comes back, the squeezed one is held against its outline: what it was when it came.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Tuple
@@ -65,9 +67,31 @@ def _at(block: Module, path: str) -> Any:
     return getattr(block.get_submodule(parent), leaf) if path else block
 
 
+class Outline(Module):
+    """What a module has beside its numbers, as it was once; see `outline_of`."""
+
+
+def outline_of(module: Module) -> Outline:
+    """The attributes of a module and of all that is in it, the shapes of its tensors, and its hooks on state dicts."""
+    outline = Outline()
+    for name, value in vars(module).items():
+        if name not in _OF_TORCH:
+            vars(outline)[name] = copy.deepcopy(value) if _is_plain(value) else value
+        elif name in _STATE_HOOKS:
+            vars(outline)[name] = dict(value)
+    for name, tensor in _tensors(module).items():
+        empty = torch.empty_like(tensor.detach(), device="meta")
+        vars(empty).update(vars(tensor))
+        outline.register_buffer(name, empty)
+    for name, child in module.named_children():
+        outline._modules[name] = outline_of(child)
+    return outline
+
+
 @dataclass(frozen=True)
 class Three:
-    """A module of the user's at ``path``, its successor of the same width, just built, and the one it is to get."""
+    """A module of the user's at ``path``, its successor of the same width, just built, or its own outline, and the one
+    it is to get."""
 
     path: str
     old: Module
@@ -128,12 +152,14 @@ def _attributes(three: Three, internal: Collection[str], carried: List[Tuple[str
     for name, value in vars(three.old).items():
         if name in _OF_TORCH or name in internal:
             continue
+        if isinstance(three.like, Outline) and name in like and (value is like[name] or name not in new):
+            continue  # as it came, or of a class that the successor is not
         if callable(value) and hasattr(type(three.old), name):
             yield f"{name}, a function of its own"
         elif name in like and _alike(value, like[name]):
             continue
-        elif name in like and name in new and not _alike(like[name], new[name]):
-            yield f"{name} = {shown(value)}, which depends on the width,"
+        elif name in like and name in new and not (_alike(like[name], new[name]) or _alike(value, new[name])):
+            yield f"{name} = {shown(value)} (which depends on the width)"
         elif _keeps_tensors(value):
             yield name
         else:
@@ -149,11 +175,12 @@ def _on_tensors(three: Three, found: Belongings) -> Iterator[str]:
             continue
         if any(getattr(old[name], hooks, None) for hooks in _GRADIENT_HOOKS):
             yield f"hooks on the gradient of {name}"
-        if isinstance(old[name], torch.nn.Parameter) and type(old[name]) not in (torch.nn.Parameter, type(new[name])):
-            yield f"{name}, of a class of its own ({type(old[name]).__name__}),"
+        if type(old[name]) not in (torch.Tensor, torch.nn.Parameter, type(new[name])):
+            yield f"{name} (of a class of its own, {type(old[name]).__name__})"
         path = f"{three.path}.{name}" if three.path else name
         for attribute, value in vars(old[name]).items():
-            if attribute in vars(like.get(name, new[name])) or attribute.startswith(_OF_COMPILING):
+            known = vars(like.get(name, new[name]))
+            if attribute.startswith(_OF_COMPILING) or (attribute in known and _alike(value, known[attribute])):
                 continue
             if _keeps_tensors(value):
                 yield f"{name}.{attribute}"

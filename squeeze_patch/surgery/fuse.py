@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, TypeVar
 
 import torch
 
@@ -56,16 +57,23 @@ def fuse(G: Module, *, verify: bool = True, progress: Optional[Progress] = None)
     parts = search(unwrapped(G)).parts
     for found in parts:
         _check_fusible(found)
-    before = [_switches(found) for found in parts]
-    try:
+    with fusing_as_before(parts):
         for found in parts:
             fuse_part(found, verify, progress)
+    return G
+
+
+@contextlib.contextmanager
+def fusing_as_before(parts: Sequence[Located]) -> Iterator[None]:
+    """Where the block does not come to its end, squeezed blocks of ``parts`` run fused, or not, as they did."""
+    before = [_switches(found) for found in parts]
+    try:
+        yield
     except BaseException:
         for found, switches in zip(parts, before):
             for name, switch in switches.items():
                 found.fusing.set_fused(found.network, name, *switch)
         raise
-    return G
 
 
 def unfuse(G: Module) -> Module:
@@ -90,7 +98,9 @@ def unfuse(G: Module) -> Module:
 
 def _switches(found: Located) -> Dict[str, Tuple[bool, bool]]:
     """{squeezed block: whether it is fused, whether it defers excite}"""
-    fusing, network = found.fusing, found.network
+    fusing, network = found.adapter.fusing, found.network
+    if fusing is None:
+        return {}
     return {name: (fusing.fused(network, name), fusing.defers(network, name)) for name in _squeezed_blocks(found)}
 
 

@@ -7,22 +7,30 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
-from typing import Dict, Mapping
+from typing import Any, Dict, Mapping
 
 import torch
 
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located, Target
+from squeeze_patch.surgery.belongings import outline_of
 from squeeze_patch.surgery.fingerprint import Fingerprint
 from squeeze_patch.surgery.references import redirect
 
 
 @dataclass(frozen=True)
 class Originals:
-    """What `remove` needs: the dense blocks, and a fingerprint of every parameter that dense and squeezed share."""
+    """What `remove` needs.
+
+    Attributes:
+        blocks: the dense blocks.
+        shared: a fingerprint of every parameter that dense and squeezed share.
+        outlines: what the squeezed blocks had when they came, to tell what users have put there since.
+    """
 
     blocks: Dict[str, torch.nn.Module]
     shared: Dict[str, Fingerprint]
+    outlines: Dict[str, torch.nn.Module]
 
 
 #: {synthesis network: its dense blocks}
@@ -31,7 +39,8 @@ KEPT: weakref.WeakKeyDictionary[torch.nn.Module, Originals] = weakref.WeakKeyDic
 
 def keep(found: Located, old: Dict[str, torch.nn.Module], new: Mapping[str, torch.nn.Module]) -> None:
     """Keep the blocks ``old`` of a generator that has just got ``new`` in their places."""
-    KEPT[found.network] = Originals(old, _shared(found.generator, old, new))
+    outlines: Dict[str, torch.nn.Module] = {name: outline_of(new[name]) for name in old}
+    KEPT[found.network] = Originals(old, _shared(found.generator, old, new), outlines)
 
 
 def forget(target: Target) -> None:
@@ -53,6 +62,32 @@ def put_back(found: Located) -> None:
     redirect(found.root, squeezed, originals.blocks)
     found.surgery.detach_plan(found.root, found.network)
     del KEPT[found.network]
+
+
+@dataclass(frozen=True)
+class Squeezed:
+    """A squeezed generator whose dense blocks are at hand, as it is before `put_back`."""
+
+    found: Located
+    originals: Originals
+    blocks: Dict[str, torch.nn.Module]
+    plan: Dict[str, Any]
+
+    @classmethod
+    def of(cls, found: Located) -> Squeezed:
+        originals, plan = KEPT[found.network], found.surgery.plan_of(found.network)
+        return cls(found, originals, {name: found.get_block(name) for name in originals.blocks}, plan or {})
+
+    def restore(self) -> None:
+        """The generator as it was then, however far `put_back` had come."""
+        found, surgery = self.found, self.found.surgery
+        for name, block in self.blocks.items():
+            found.set_block(name, block)
+        redirect(found.root, self.originals.blocks, self.blocks)
+        if surgery.plan_of(found.network) is not None:  # detached in part, perhaps
+            surgery.detach_plan(found.root, found.network)
+        surgery.attach_plan(found.root, found.network, self.plan)
+        KEPT[found.network] = self.originals
 
 
 def undo(found: Located, old: Mapping[str, torch.nn.Module], new: Mapping[str, torch.nn.Module]) -> None:
@@ -82,4 +117,5 @@ def _follow(old: torch.nn.Module, new: torch.nn.Module) -> None:
         old._is_full_backward_hook = new._is_full_backward_hook
     flags = {name: parameter.requires_grad for name, parameter in new.named_parameters()}
     for name, parameter in old.named_parameters():
-        parameter.requires_grad_(flags.get(name, parameter.requires_grad))
+        if flags.get(name, parameter.requires_grad) != parameter.requires_grad:  # torch forbids it to inference tensors
+            parameter.requires_grad_(flags[name])

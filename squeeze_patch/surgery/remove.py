@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Sequence, TypeVar
 
 import torch
 
 from squeeze_patch.adapters import search
-from squeeze_patch.adapters.located import Located
+from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.errors import StateError
+from squeeze_patch.surgery.belongings import belongings_of
 from squeeze_patch.surgery.fingerprint import Fingerprint
-from squeeze_patch.surgery.fuse import unfuse_part
-from squeeze_patch.surgery.originals import KEPT, put_back
+from squeeze_patch.surgery.fuse import fusing_as_before, unfuse_part
+from squeeze_patch.surgery.originals import KEPT, Squeezed, put_back
+from squeeze_patch.surgery.proof import ONE_AT_A_TIME
 from squeeze_patch.surgery.references import held
 from squeeze_patch.surgery.status import status_of_part
 
@@ -19,14 +21,16 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def remove(G: Module) -> Module:
-    """Put the dense blocks back that `apply` took out: the same module objects, so the same keys and images.
+    """Put the dense blocks back that `apply` took out: the same module objects, so the same keys and images. What you
+    have set on squeezed layers in between (attributes, frozen or shared, device, dtype) is set on the dense ones, too.
 
     Returns:
         G itself, dense. A dense generator is returned as it is.
 
     Raises:
-        StateError: the dense blocks were not kept (``keep_original=False``, a copy, or a loaded file), or parameters
-            that dense and squeezed blocks share were trained in between.
+        StateError: the dense blocks were not kept (``keep_original=False``, a copy, or a loaded file), parameters
+            that dense and squeezed blocks share were trained in between, or squeezed layers hold something of yours
+            that dense ones cannot have (functions changed on them, buffers or layers). G is as it was after any error.
 
     Example:
         >>> from squeeze_patch.demo import trained_generator
@@ -34,16 +38,52 @@ def remove(G: Module) -> Module:
         >>> squeeze_patch.status(squeeze_patch.remove(G)).state
         'dense'
     """
-    target = search(G)
-    squeezed_now = [part for part in target.parts if status_of_part(part).state != "dense"]
-    for part in squeezed_now:
-        _check_removable(part)
-    for part in squeezed_now:
-        unfuse_part(part)
-        put_back(part)
-    if target.wrapper is not None and squeezed_now:
-        target.wrapper.refresh_optimiser(G)
+    with ONE_AT_A_TIME:
+        target = search(G)
+        squeezed_now = [part for part in target.parts if status_of_part(part).state != "dense"]
+        for part in squeezed_now:
+            _check_removable(part)
+        with fusing_as_before(squeezed_now):
+            for part in squeezed_now:
+                unfuse_part(part)
+                _hand_back(part)
+            if squeezed_now:
+                _put_all_back(target, squeezed_now)
     return G
+
+
+def _put_all_back(target: Target, parts: Sequence[Located]) -> None:
+    """The dense blocks into all of ``parts``, or none of them."""
+    before = [Squeezed.of(part) for part in parts]
+    try:
+        for part in parts:
+            put_back(part)
+        if target.wrapper is not None:
+            target.wrapper.refresh_optimiser(target.root)
+    except BaseException:
+        for squeezed in before:
+            squeezed.restore()
+        if target.wrapper is not None:
+            target.wrapper.refresh_optimiser(target.root)
+        raise
+
+
+def _hand_back(found: Located) -> None:
+    """Give the dense blocks what the user has put onto the squeezed ones since they came; `StateError` where they
+    cannot have it."""
+    originals, bookkeeping = KEPT[found.network], found.surgery.bookkeeping
+    more = {
+        name: belongings_of(name, found.get_block(name), originals.outlines[name], dense, bookkeeping)
+        for name, dense in originals.blocks.items()
+    }
+    lost = [words for belongings in more.values() for words in belongings.lost]
+    if lost:
+        raise StateError(
+            f"in {type(found.root).__name__} {'; '.join(lost)}, which the dense blocks cannot have: take that off "
+            "first. The generator is as it was"
+        )
+    for name, belongings in more.items():
+        belongings.give_to(originals.blocks[name])
 
 
 def _check_removable(found: Located) -> None:

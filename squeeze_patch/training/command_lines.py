@@ -41,6 +41,11 @@ def host_words(arguments: Sequence[str], command: str) -> List[str]:
             f"{' '.join(arguments[:3] if launched else arguments[:1])} starts a script in several processes; it comes "
             f"first: torchrun --nproc_per_node=2 -m squeeze_patch {command} -- script.py ..."
         )
+    if by_python and words[:1] == ["-m"]:
+        raise SqueezeError(
+            f"behind {arguments[0]} a script is wanted, not -m: give the file of that module, "
+            f"squeeze-patch {command} -- {'/'.join((words[1:] or ['script'])[0].split('.'))}.py ..."
+        )
     if by_python and (not words or words[0].startswith("-")):
         option = words[0] if words else "nothing"
         raise SqueezeError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import re
 import sys
@@ -96,10 +97,32 @@ def first_steps(*folders: Any) -> Iterator[None]:
 def import_script() -> Any:
     """The host's script as a module, by the environment, which spawned processes inherit."""
     script = Path(os.environ[SCRIPT_VARIABLE])
-    if str(script.parent) not in sys.path:
+    if sys.path[:1] != [str(script.parent)]:  # as where Python runs it: ahead of others that have a train.py
         sys.path.insert(0, str(script.parent))
     with host_code(script.name):
-        return importlib.import_module(script.stem)
+        return _imported(script) if script.suffix == ".py" else importlib.import_module(script.stem)
+
+
+def _imported(script: Path) -> Any:
+    """The module in this very file, whatever else has its name."""
+    loaded = sys.modules.get(script.stem)
+    if loaded is not None:
+        if Path(getattr(loaded, "__file__", None) or "").resolve() == script:
+            return loaded
+        raise SqueezeError(
+            f"{script.name}: a module called {script.stem} is in use here already "
+            f"({getattr(loaded, '__file__', None) or 'built in'}); give the script another name"
+        )
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[script.stem] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[script.stem]
+        raise
+    return module
 
 
 @contextlib.contextmanager

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import multiprocessing
 import os
 import re
 import runpy
 import sys
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Iterator, List, Mapping, Optional, Sequence
 
 import torch
 
@@ -138,8 +140,8 @@ def run(
         torch.serialization.add_safe_globals([argparse.Namespace])
     sys.argv = [str(arguments[0]), *arguments[1:]]
     try:
-        with host_code(script.name), _told_of_none(script.name, built, say):
-            runpy.run_path(str(script), run_name="__main__")
+        with host_code(script.name), _told_of_none(script.name, built, say), _told_of_spawned(script.name, say):
+            runpy.run_path(os.path.abspath(arguments[0]), run_name="__main__")  # its __file__ by its own name, a link's
     except ScriptError as error:
         if differences and "loading state_dict" in str(error):
             raise ScriptError(f"{differences[0]}. {error}") from error.__cause__
@@ -163,8 +165,8 @@ def _downloaded(arguments: Sequence[str], say: Say) -> List[str]:
 def _told_of_none(script: str, built: Sequence[str], say: Say) -> Iterator[None]:
     """A script that ends well, by ``sys.exit`` or without, and has built no generator, has run as it is."""
     words = (
-        f"squeeze_patch: {script} built no generator in this process, so nothing was squeezed; where it starts other "
-        "processes, squeeze-patch run has to stand in front of their scripts, and functions that it spawns have to "
+        f"squeeze_patch: {script} built no generator in this process, so nothing was squeezed here; where it starts "
+        "other processes, squeeze-patch run has to stand in front of their scripts, and functions that it spawns have to "
         "call squeeze_patch.load or squeeze_patch.apply"
     )
     try:
@@ -175,6 +177,32 @@ def _told_of_none(script: str, built: Sequence[str], say: Say) -> Iterator[None]
         raise
     if not built:
         say(words)
+
+
+@contextlib.contextmanager
+def _told_of_spawned(script: str, say: Say) -> Iterator[None]:
+    """Processes that are spawned rather than forked have nothing of what was done to this one, and their generators
+    stay dense. Once a run; those of torch's data loaders, and multiprocessing's own, build none."""
+    told: List[str] = []
+    start = BaseProcess.start
+
+    def start_and_tell(self: Any) -> None:
+        method = getattr(self, "_start_method", None) or multiprocessing.get_start_method()
+        works = getattr(self, "_target", None) or type(self)
+        where = getattr(works, "__module__", None) or ""
+        if method != "fork" and not told and not where.startswith(("torch.utils.data", "multiprocessing.")):
+            told.append(where)
+            say(
+                f"squeeze_patch: {script} spawns a process, for {getattr(works, '__name__', 'a function')}: a generator "
+                "that is built in there stays dense, unless squeeze_patch.load or squeeze_patch.apply is called in there"
+            )
+        start(self)
+
+    BaseProcess.start = start_and_tell  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        BaseProcess.start = start  # type: ignore[method-assign]
 
 
 def _channels(found: Located) -> Mapping[int, int]:

@@ -1,4 +1,4 @@
-"""apply is one step: an interruption at any line, and threads."""
+"""apply and remove are one step each: an interruption at any line, and threads."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ import threading
 import types
 from typing import Any, Callable, Dict, List, Set, Tuple
 
+import pytest
 import torch
 
 import squeeze_patch
 from squeeze_patch.testing import trained
 from tests.hosts import Host
+from tests.hosts.lucidrains import LucidrainsHost
 
 
 def state_of(G: Any) -> List[Any]:
     """Which modules and parameters these are."""
     return [(name, id(module)) for name, module in G.named_modules()] + [id(p) for p in G.parameters()]
+
+
+#: rooms whose lines are stopped at
+ROOMS = ("squeeze_patch/surgery/", "adapters/nvidia/adapter", "adapters/lucidrains/", "connection.py")
 
 
 class _Stop(BaseException):
@@ -32,7 +38,7 @@ def lines_of(action: Callable[[], Any], stop_at: Tuple[str, int] = ("", 0)) -> S
 
     def trace(frame: types.FrameType, event: str, _: Any) -> Any:
         file = frame.f_code.co_filename
-        if not any(room in file for room in ("squeeze_patch/surgery/", "adapters/nvidia/adapter", "connection.py")):
+        if not any(room in file for room in ROOMS):
             return None
         if event == "line":
             seen.add((file, frame.f_lineno))
@@ -76,6 +82,39 @@ def test_an_interruption_at_any_line(full_host: Host) -> None:
         assert "squeeze_plan" not in vars(G.synthesis), line
         assert pickle.loads(pickle.dumps(G)) is not None, line
     assert stopped > 150 * len(chosen) / len(lines)
+
+
+@pytest.mark.parametrize("kind", ["generator", "wrapper"])
+def test_an_interruption_of_remove(kind: str, draggan: Host, lucidrains: LucidrainsHost) -> None:
+    """Leaves it squeezed as it was, fused too, or dense; of a wrapper both of its generators, and its optimiser."""
+    G = draggan.generator(resolution=8, channel_base=64).eval() if kind == "generator" else lucidrains.wrapper()
+
+    def again() -> None:
+        if squeeze_patch.status(G).state == "dense":
+            squeeze_patch.apply(G, ratio=2, init="random", verify=False)
+        if kind == "generator" and not squeeze_patch.status(G).fused_blocks:
+            squeeze_patch.fuse(G, verify=False)
+
+    dense = state_of(G)
+    again()
+    lines = sorted(lines_of(lambda: squeeze_patch.remove(G)))
+    assert len(lines) > 150
+    stopped = 0
+    for line in lines[:: 1 if os.environ.get("SQUEEZE_SLOW") else 5 if kind == "generator" else 20]:
+        again()
+        before = (state_of(G), squeeze_patch.status(G))
+        try:
+            lines_of(lambda: squeeze_patch.remove(G), line)
+        except _Stop:
+            stopped += 1
+        now = (state_of(G), squeeze_patch.status(G))
+        assert now == before or (now[0], now[1].state) == (dense, "dense"), line
+        if kind == "generator":
+            assert pickle.loads(pickle.dumps(G)) is not None, line
+        else:
+            known = {id(parameter) for group in G.G_opt.param_groups for parameter in group["params"]}
+            assert known == {id(parameter) for part in (G.G, G.S) for parameter in part.parameters()}, line
+    assert stopped > 10
 
 
 def test_threads(draggan: Host) -> None:

@@ -60,6 +60,10 @@ class Slow(torch.nn.Parameter):
     """A parameter that a training script tells from others."""
 
 
+class Ranged(torch.Tensor):
+    """A tensor that knows more than its numbers, as quantised ones do."""
+
+
 #: {case: (what the user did, what the refusal says)}
 REFUSED: Dict[str, Tuple[Change, str]] = {
     "forward of conv1": (half("conv1"), r"b16.conv1 \(SynthesisLayer\) holds forward, a function of its own"),
@@ -77,7 +81,7 @@ REFUSED: Dict[str, Tuple[Change, str]] = {
     ),
     "a tensor": (give("conv1", "scores", torch.ones(32)), r"b16.conv1 .* holds scores"),
     "tensors in a list": (give("conv1", "scores", [torch.ones(32)]), r"b16.conv1 .* holds scores"),
-    "a gain of toRGB": (give("torgb", "weight_gain", 0.1), r"b16.torgb .* holds weight_gain = 0.1, which depends on"),
+    "a gain of toRGB": (give("torgb", "weight_gain", 0.1), r"b16.torgb .* holds weight_gain = 0.1 \(which depends on"),
     "a list of parameters": (
         lambda G: setattr(G, "group", list(block(G).conv1.parameters())),
         r"group.0 holds b16.conv1.(weight|noise_strength)",
@@ -104,7 +108,11 @@ REFUSED: Dict[str, Tuple[Change, str]] = {
     ),
     "a parameter of another class": (
         lambda G: setattr(block(G).conv1, "weight", Slow(block(G).conv1.weight.detach())),
-        r"b16.conv1 .* holds weight, of a class of its own \(Slow\)",
+        r"b16.conv1 .* holds weight \(of a class of its own, Slow\)",
+    ),
+    "a buffer of another class": (
+        lambda G: setattr(block(G).conv1, "noise_const", block(G).conv1.noise_const.as_subclass(Ranged)),
+        r"b16.conv1 .* holds noise_const \(of a class of its own, Ranged\)",
     ),
     "a tensor on a parameter": (
         lambda G: setattr(block(G).conv1.weight, "fisher", torch.ones(32)),

@@ -127,7 +127,7 @@ REFUSED: Dict[str, Tuple[Change, str]] = {
     "a further argument": (further_argument, "block b4"),
     "toRGB's gain is changed": (
         attribute("synthesis.b8.torgb", "weight_gain", lambda g: 2 * g),
-        r"b8.torgb \(ToRGBLayer\) holds weight_gain = .*, which depends on the width",
+        r"b8.torgb \(ToRGBLayer\) holds weight_gain = .* \(which depends on the width",
     ),
     "a layer reads conv1 from outside": (read_from_outside, "does not run with squeezed blocks"),
     "a buffer of the user's": (lambda G: G.synthesis.b8.torgb.register_buffer("mask", torch.ones(3)), "holds mask"),

@@ -29,7 +29,6 @@ def test_a_script_may_be_called_as_a_launcher_is() -> None:
         (["torchrun", "train.py"], "torchrun starts a script in several processes; it comes first: torchrun "),
         (["python", "-m", "torch.distributed.launch", "train.py"], "python -m torch.distributed.launch starts"),
         (["python", "-W", "ignore", "train.py"], "not -W: squeeze-patch run -- script.py"),
-        (["python3", "-m", "train"], "not -m: squeeze-patch run"),
         (["python"], "not nothing: squeeze-patch run"),
     ],
 )
@@ -38,6 +37,12 @@ def test_what_has_to_stand_in_front_of_squeeze_patch(words: List[str], message: 
         host_words(words, "run")
     assert message in str(error.value)
     assert "-m squeeze_patch run -- script.py" in str(error.value)
+
+
+@pytest.mark.parametrize(("words", "file"), [(["pkg.train", "--x"], "pkg/train.py"), ([], "script.py")])
+def test_modules_are_given_by_their_file(words: List[str], file: str) -> None:
+    with pytest.raises(SqueezeError, match=f"not -m: give the file of that module, squeeze-patch run -- {file} "):
+        host_words(["python3", "-m", *words], "run")
 
 
 @pytest.mark.parametrize("command", ["train", "run"])
