@@ -166,8 +166,8 @@ def _told_of_none(script: str, built: Sequence[str], say: Say) -> Iterator[None]
     """A script that ends well, by ``sys.exit`` or without, and has built no generator, has run as it is."""
     words = (
         f"squeeze_patch: {script} built no generator in this process, so nothing was squeezed here; where it starts "
-        "other processes, squeeze-patch run has to stand in front of their scripts, and functions that it spawns have to "
-        "call squeeze_patch.load or squeeze_patch.apply"
+        "other processes, squeeze-patch run has to stand in front of their scripts, and functions that it spawns have "
+        "to call squeeze_patch.load or squeeze_patch.apply"
     )
     try:
         yield
@@ -193,8 +193,9 @@ def _told_of_spawned(script: str, say: Say) -> Iterator[None]:
         if method != "fork" and not told and not where.startswith(("torch.utils.data", "multiprocessing.")):
             told.append(where)
             say(
-                f"squeeze_patch: {script} spawns a process, for {getattr(works, '__name__', 'a function')}: a generator "
-                "that is built in there stays dense, unless squeeze_patch.load or squeeze_patch.apply is called in there"
+                f"squeeze_patch: {script} spawns a process, for {getattr(works, '__name__', 'a function')}: a "
+                "generator that is built in there stays dense, unless squeeze_patch.load or squeeze_patch.apply is "
+                "called in there"
             )
         start(self)
 

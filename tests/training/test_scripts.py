@@ -76,7 +76,7 @@ def test_what_is_spawned_is_told(method: str, monkeypatch: pytest.MonkeyPatch) -
         pytest.skip("no process is forked here")
     context: Any = multiprocessing.get_context(method)
     started: List[Any] = []
-    monkeypatch.setattr(BaseProcess, "start", started.append)
+    monkeypatch.setattr(BaseProcess, "start", lambda self: started.append(self))
     said: List[str] = []
     with _told_of_spawned("train.py", said.append):
         for target in (torch.utils.data._utils.worker._worker_loop, print, pow):
