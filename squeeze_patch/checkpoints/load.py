@@ -45,7 +45,7 @@ def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str]
     Raises:
         CheckpointError: the file holds no squeezed generator, or one of another size.
         PlanError: G has other channels.
-        StateError: G is squeezed in another way. G is as it was after any error.
+        StateError: G is squeezed in another way, or on the meta device. G is as it was after any error.
 
     Example:
         >>> from model import Generator  # in the folder of rosinality's stylegan2-pytorch
@@ -55,6 +55,12 @@ def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str]
     """
     target = search(G)
     holder = G if target.wrapper is not None else target.reference.generator
+    for name, tensor in holder.state_dict().items():
+        if tensor.is_meta:
+            raise StateError(
+                f"{name} is on the meta device, where nothing can be loaded: build the generator on the CPU or a GPU, "
+                "by with torch.device('cpu'), say"
+            )
     state, plan, where = _find(source, entry, trust, whole=target.wrapper is not None)
     now = status_of(target)
     if now.state == "dense":

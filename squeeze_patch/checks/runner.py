@@ -225,4 +225,12 @@ def _ran(check: Check, subject: Subject, context: Context) -> Answer:
     except (SqueezeError, OSError) as error:
         return Answer("unknown", f"{type(error).__name__}: {error}")
     except (Exception, SystemExit) as error:  # whatever the repository's code brings about
-        return Answer("short", f"it stops with {type(error).__name__}: {error}", wanted="a generator that runs")
+        words, cure = f"it stops with {type(error).__name__}: {error}", _cure(subject)
+        return Answer("short", words, wanted="a generator that runs", cure=cure)
+
+
+def _cure(subject: Subject) -> str:
+    """Of a generator that does not run: whether it is in another dtype than the latents."""
+    dtypes = {p.dtype for p in subject.root.parameters() if p.is_floating_point()} - {torch.float32}
+    names = ", ".join(sorted(str(dtype).replace("torch.", "") for dtype in dtypes))
+    return f"its parameters are {names}, and latents float32: let the factory return G.float()" if names else ""

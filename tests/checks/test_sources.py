@@ -86,6 +86,18 @@ def test_files_of_states_hold_no_pickled_generator(repository: Path, trust: str)
     assert (answer.state, answer.found) == ("skipped", "the file holds a state dict, no pickled generator")
 
 
+def test_what_does_not_run_or_travel_is_told_its_cure() -> None:
+    def generator() -> Any:
+        return squeeze_patch.apply(trained_generator(), ratio=2, init="random")
+
+    failed = squeeze_patch.check(lambda: generator().double(), only=["gradients"]).outcomes[0]
+    assert (failed.state, failed.wanted) == ("short", "a generator that runs")
+    assert failed.cure == "its parameters are float64, and latents float32: let the factory return G.float()"
+    failed = squeeze_patch.check(generator, only=["without_squeeze_patch"]).outcomes[0]
+    assert failed.state == "short"
+    assert failed.cure.endswith("without_squeeze_patch = false in [checks]")
+
+
 def test_an_address_with_its_sum_is_downloaded_once(repository: Path) -> None:
     body = (repository / "G.pt").read_bytes()
     with file_server() as server:
