@@ -12,6 +12,7 @@ from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.bodies import find_bodies
 from squeeze_patch.checkpoints.safe_tensors import is_tensor_file, read_tensors
 from squeeze_patch.checkpoints.state_dicts import read_entries
+from squeeze_patch.checkpoints.stored import refuse_other_forms
 from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.errors import CheckpointError, StateError, listed
 from squeeze_patch.planning.plans import Plan
@@ -99,6 +100,7 @@ def _find(
         elif is_archive(path):
             data = read_entries(path, trust=trust)
         else:
+            refuse_other_forms(path)
             raise CheckpointError(
                 f"{path}: a file neither of torch.save nor of safetensors. A host's pickle holds whole generators: "
                 "unpickle it"

@@ -48,7 +48,7 @@ _CLOSED = {
     b"<html": "a web page",
 }
 #: what to do about some of them
-_CURES = {
+CURES = {
     "a pointer of Git LFS": "the file itself is elsewhere; git lfs pull gets it",
     "a web page": "take the address of the download itself",
     "an empty file": "download it again",
@@ -74,7 +74,7 @@ def look_into(part: Part, notes: Notes, progress: Optional[Progress] = None) -> 
     if form in _READERS:
         _READERS[form](view, part, notes)
     elif part.required:
-        notes.gap(form, part.place, why=_CURES.get(form, "nothing is known of what is in it"))
+        notes.gap(form, part.place, why=CURES.get(form, "nothing is known of what is in it"))
     for other in [] if part.again else _other_forms(view, form, part.depth == 0):
         what, place = f"{form} that is {other}, too", within(part.place, f"as {other}")
         notes.add(Finding(UNKNOWN, "data", what, "what it is depends on the reader", part.place))

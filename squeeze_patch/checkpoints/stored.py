@@ -18,7 +18,7 @@ from squeeze_patch.checkpoints.bodies import WHOLE
 from squeeze_patch.checkpoints.inert_values import UnknownName
 from squeeze_patch.checkpoints.inert_writing import InertPickler, dump
 from squeeze_patch.checkpoints.pickles import PathLike, host_is_named, warn_of_more
-from squeeze_patch.checkpoints.scanning_files import PICKLE, UNKNOWN_FORM, form_of
+from squeeze_patch.checkpoints.scanning_files import CURES, PICKLE, UNKNOWN_FORM, form_of
 from squeeze_patch.checkpoints.state_dicts import check_names
 from squeeze_patch.checkpoints.storages import TOO_LARGE
 from squeeze_patch.checkpoints.tensor_files import load_inert, save_tensors, unreadable
@@ -131,11 +131,17 @@ def read_stored(source: Path) -> Union[StoredFile, HostedFile]:
     except Exception as error:  # whatever a damaged file brings about
         known = {KeyError: "it has bytes that no pickle has", EOFError: "it ends too early", MemoryError: TOO_LARGE}
         what = shortened(known.get(type(error), f"{type(error).__name__}: {error}"))
-        other = _other_form(source)
-        if other:
-            raise CheckpointError(f"{source}: this is {other}, and no checkpoint") from error
+        refuse_other_forms(source, error)
         raise CheckpointError(f"{source}: this is no readable pickle ({what}); is the download complete?") from error
     return _with_bodies(source, data, StoredFile())
+
+
+def refuse_other_forms(source: Path, error: Optional[Exception] = None) -> None:
+    """Raise `CheckpointError`, with the cure where there is one, of a file that is known to be something else."""
+    other = _other_form(source)
+    if other:
+        cure = f"; {CURES[other]}" if other in CURES else ""
+        raise CheckpointError(f"{source}: this is {other}, and no checkpoint{cure}") from error
 
 
 def _other_form(source: Path) -> str:

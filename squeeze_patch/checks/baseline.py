@@ -28,6 +28,8 @@ from squeeze_patch.version import __version__
 SCHEMA = 1
 #: how every baseline begins, one with marks of a merge or cut off, too, and no other file
 BEGIN = re.compile(rb'\s*\{\s*"schema"\s*:')
+#: lines by which git marks what it could not merge
+MERGED = re.compile(r"^(<{7}|={7}|>{7}|\|{7})( |$)", flags=re.MULTILINE)
 #: longest side of the images that the baseline shows; they are shown, and not compared
 SHOWN = 128
 
@@ -169,7 +171,12 @@ def read_baseline(path: Path) -> Optional[Baseline]:
         return None
     cure = "squeeze-patch check --record writes it anew; what was committed is in the repository's history"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if MERGED.search(text):
+            cure = "No two can be mixed: take one side's whole (git checkout --ours, or --theirs), and let "
+            cure += "squeeze-patch check tell whether it holds"
+            raise ConfigError("it has the marks of a merge that conflicted")
+        data = json.loads(text)
         if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
             raise ConfigError("it is no baseline of squeeze-patch check")
         if data["schema"] > SCHEMA:

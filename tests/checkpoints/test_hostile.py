@@ -78,6 +78,7 @@ ATTRIBUTES = b"\x80\x04}(" + b"".join(b"\x8c\x05a%04dN" % number for number in r
         (b"(" * 100_000, "no readable pickle"),
         (b"", "an empty file, and no checkpoint"),
         (b"hello world\n", "a text, and no checkpoint"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS, and no checkpoint; .*git lfs pull"),
         (b"\x89PNG\r\n\x1a\n" + bytes(90), "a picture, and no checkpoint"),
         (b"\x80\x7f.", "no readable pickle"),
         (b"\x80\x05\x96" + (3 << 30).to_bytes(8, "little") + b".", "made in an unusual way"),  # a bytearray of 3 GiB
