@@ -186,7 +186,10 @@ class RecordItem(_Item):
             baseline = _module("checks.recording").record(config)
         names = ", ".join(_plain(name) or "one generator" for name in baseline.generators)
         where = os.path.relpath(config.baseline, self.path.parent)
-        self.user_properties.append((RECORDED, f"recorded {names} in {_plain(where)}; commit it"))
+        words = f"recorded {names} in {_plain(where)}; commit it"
+        if os.environ.get("CI"):
+            words += f"\nWarning: {_module('checks.recording').IN_CI}"
+        self.user_properties.append((RECORDED, words))
 
 
 class _Recording:

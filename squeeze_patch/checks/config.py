@@ -106,24 +106,35 @@ def find_config(start: Path) -> Path:
         ConfigError: there is none.
     """
     for folder in (start.resolve(), *start.resolve().parents):
-        if (folder / FILE).is_file():
-            return folder / FILE
-        pyproject = folder / "pyproject.toml"
-        if pyproject.is_file() and TABLE in _tools(_parse(pyproject)):
-            return pyproject
+        found = _config_in(folder)
+        if found is not None:
+            return found
     raise ConfigError(
         f"{start}: neither here nor in a folder above is there a {FILE} or a pyproject.toml with [tool.{TABLE}]; "
-        "docs/checks.md has one to begin with"
+        f"name one that is elsewhere (squeeze-patch check FOLDER/{FILE}); docs/checks.md has one to begin with"
     )
 
 
+def _config_in(folder: Path) -> Optional[Path]:
+    """The configuration in this very folder."""
+    if (folder / FILE).is_file():
+        return folder / FILE
+    pyproject = folder / "pyproject.toml"
+    return pyproject if pyproject.is_file() and TABLE in _tools(_parse(pyproject)) else None
+
+
 def read_config(path: Union[str, Path]) -> CheckConfig:
-    """The configuration in a file.
+    """The configuration in a file, or in a folder's.
 
     Raises:
         ConfigError: it is not there, no TOML, or says what is not known, by line of thought: what, where, the cure.
     """
     file = Path(path)
+    if file.is_dir():
+        inside = _config_in(file)
+        if inside is None:
+            raise ConfigError(f"{file}: in this folder is neither a {FILE} nor a pyproject.toml with [tool.{TABLE}]")
+        file = inside
     if not file.is_file():
         raise ConfigError(f"{file}: there is no such file; docs/checks.md has one to begin with")
     data = _parse(file)

@@ -16,7 +16,7 @@ from squeeze_patch.checks.check_page import check_page
 from squeeze_patch.checks.github import ACTIONS, SUMMARY, step_summary, workflow_commands
 from squeeze_patch.checks.junit import junit as junit_xml
 from squeeze_patch.checks.outcome import CheckReport
-from squeeze_patch.checks.recording import record
+from squeeze_patch.checks.recording import IN_CI, record
 from squeeze_patch.checks.runner import configured, running
 from squeeze_patch.checks.subjects import relative_to
 from squeeze_patch.cli.errors import Command, printable
@@ -56,8 +56,8 @@ def check(
 ) -> None:
     """Check that a repository's squeezed generator is what it was.
 
-    CONFIG is a squeeze.toml or a pyproject.toml with [tool.squeeze-patch]; by default the one in this folder or the
-    nearest above it. Exit code 0: all hold; 1: some fall short; 2: some could not be run.
+    CONFIG is a squeeze.toml or a pyproject.toml with [tool.squeeze-patch], or the folder that has one; by default the
+    one in this folder or the nearest above it. Exit code 0: all hold; 1: some fall short; 2: some could not be run.
 
     \b
     Examples:
@@ -80,6 +80,8 @@ def check(
             names = ", ".join(f"{name or 'one generator'} ({one})" for name, one in baseline.generators.items())
             click.echo("\n".join(f"changed  {printable(line)}" for line in changes), nl=bool(changes))
             click.echo(f"recorded {printable(names)} in {relative_to(found, found.baseline)}; commit it")
+        if os.environ.get("CI"):
+            click.echo(f"Warning: {IN_CI}", err=True)
         return
     check_outputs(json_target, junit, html, sources=[found.path, found.baseline])
     check_replaceable(json_target, junit, html)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import squeeze_patch
 from squeeze_patch.adapters import locate
@@ -19,6 +20,7 @@ from squeeze_patch.checks.config import CheckConfig, read_config
 from squeeze_patch.checks.copy_checks import without_squeeze_patch
 from squeeze_patch.checks.structure_checks import channel_order
 from squeeze_patch.checks.subjects import Subject, importable, make_subjects
+from squeeze_patch.cli import main
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.errors import ConfigError
 from tests.servers import file, file_server
@@ -96,6 +98,23 @@ def test_what_does_not_run_or_travel_is_told_its_cure() -> None:
     failed = squeeze_patch.check(generator, only=["without_squeeze_patch"]).outcomes[0]
     assert failed.state == "short"
     assert failed.cure.endswith("without_squeeze_patch = false in [checks]")
+
+
+def test_a_folder_stands_for_its_configuration(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a repository that has several; what is recorded in a job of a CI is said to be held against nothing."""
+    configured(repository, 'checkpoint = "G.pt"')
+    (repository / "empty").mkdir()
+    monkeypatch.chdir(repository / "empty")
+    monkeypatch.setenv("CI", "true")
+    run = CliRunner()
+    done = run.invoke(main, ["check", "..", "--record"])
+    assert done.exit_code == 0
+    assert "(CI is set)" in done.stderr
+    assert read_config("..").folder == repository.resolve()
+    assert run.invoke(main, ["check", "..", "--only", "weights"]).exit_code == 0
+    done = run.invoke(main, ["check", "."])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Error: .: in this folder is neither a squeeze.toml")
 
 
 def test_an_address_with_its_sum_is_downloaded_once(repository: Path) -> None:
