@@ -14,6 +14,7 @@ import torch
 
 from squeeze_patch.adapters.base import Adapter
 from squeeze_patch.adapters.content import Sampler
+from squeeze_patch.adapters.layers import class_named
 from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.adapters.lucidrains.adapter import LUCIDRAINS_ADAPTER
 from squeeze_patch.adapters.nvidia.adapter import NVIDIA_ADAPTER
@@ -159,15 +160,22 @@ def unsupported_reason(root: torch.nn.Module) -> str:
 _PARALLEL = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
 
 
+def _is_parallel(module: Any) -> bool:
+    """FSDP's by its name: importing it takes a second. One that keeps original parameters looks like the generator."""
+    return isinstance(module, _PARALLEL) or (
+        isinstance(module, torch.nn.Module) and class_named(module, "FullyShardedDataParallel")
+    )
+
+
 def unwrapped(root: Any) -> Any:
     """What a wrapper for parallel training holds, for those who leave the parameters that it has recorded as they are;
     anything else itself."""
-    return root.module if isinstance(root, _PARALLEL) else root
+    return root.module if _is_parallel(root) else root
 
 
 def _refuse_parallel(root: torch.nn.Module) -> None:
     for name, module in root.named_modules():
-        if isinstance(module, _PARALLEL):
+        if _is_parallel(module):
             where = f"{type(root).__name__}.{name}" if name else "the object"
             raise UnsupportedModelError(
                 f"{where} is wrapped in {type(module).__name__}, which has already recorded its parameters. "

@@ -127,6 +127,10 @@ REFUSED: Dict[str, Tuple[Change, str]] = {
         "mapping._forward_hooks.[0-9]+.a default holds b16.conv1",
     ),
     "a function that calls a layer": (calls, "call.forward holds b16.conv1"),
+    "a function that calls a partial": (
+        lambda G: setattr(G, "call", knows((functools.partial(len, block(G).conv1),))),
+        r"call.a default.0.args.0 holds b16.conv1",
+    ),
     "weights that are shared": (tied, r"b16.conv1.affine.weight holds b8.conv1.affine.weight"),
 }
 

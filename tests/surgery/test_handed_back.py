@@ -34,6 +34,7 @@ def test_it_is_handed_back(draggan: Host) -> None:
             module.use_noise = False
     b = G.synthesis.b16
     b.note, b.torgb.conv_clamp, b.conv1.weight.rate = {"depth": [3]}, 0.4, 0.1
+    b.fp16_on_cpu = not b.fp16_on_cpu  # of no dense block's
     squeeze_patch.fuse(G.eval())
     G.share_memory()
     squeeze_patch.remove(G)
@@ -41,7 +42,7 @@ def test_it_is_handed_back(draggan: Host) -> None:
     dense = G.synthesis.b16
     assert dense is not b
     assert (dense.note, dense.torgb.conv_clamp, vars(dense.conv1.weight)) == ({"depth": [3]}, 0.4, {"rate": 0.1})
-    assert not {"fused", "defers", "squeezed_channels"} & set(vars(dense))
+    assert not {"fused", "defers", "squeezed_channels", "fp16_on_cpu"} & set(vars(dense))
     assert all(tensor.is_shared() for tensor in G.state_dict().values())
 
 
@@ -57,6 +58,7 @@ def test_what_came_along_stays(draggan: Host) -> None:
     squeeze_patch.remove(G)
     assert {name: set(vars(module)) for name, module in G.named_modules()} == before
     assert G.synthesis.b16.conv1.history == [1, 2]
+    assert not any(tensor.is_shared() for tensor in G.state_dict().values())
     assert G.synthesis.b8.conv1.weight.rate == 2.0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
+from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, Iterator
 
 import pytest
@@ -20,6 +22,7 @@ from squeeze_patch.recovery.settings import Settings
 from squeeze_patch.testing import float_error, trained
 from tests.helpers import same, tensors
 from tests.hosts import Host
+from tests.hosts.flat import FlatHost
 
 Change = Callable[[Any], None]
 
@@ -225,6 +228,23 @@ def test_a_traced_mapping(draggan: Host) -> None:
     traced(G)
     squeeze_patch.apply(G, ratio=1)
     assert (G(z, c, noise_mode="const") - dense).abs().max() <= float_error(G, dense)
+
+
+@pytest.mark.filterwarnings("ignore:FSDP is switching")
+def test_sharded_generators(rosinality: FlatHost, tmp_path: Path) -> None:
+    """FSDP has recorded the parameters as DistributedDataParallel has, and looks like the generator that it holds."""
+    fsdp: Any = pytest.importorskip("torch.distributed.fsdp").FullyShardedDataParallel
+    if int(torch.__version__.split(".")[0]) < 2 or "use_orig_params" not in inspect.signature(fsdp).parameters:
+        pytest.skip("FSDP is for GPUs here")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        G = fsdp(trained(rosinality.generator()), device_id=torch.device("cpu"), use_orig_params=True)
+        for each, where in ((G, "the object"), (torch.nn.Sequential(G), "Sequential.0")):
+            with pytest.raises(squeeze_patch.UnsupportedModelError, match=f"^{where} is wrapped in FullyShardedData"):
+                squeeze_patch.apply(each, ratio=2, init="weights")
+        assert squeeze_patch.status(G).state == "dense"
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 LAYERS = ("conv0", "conv1", "torgb", "conv0.affine", "conv1.affine", "torgb.affine")
