@@ -15,6 +15,7 @@ from squeeze_patch.checks.baseline import check_target
 from squeeze_patch.checks.config import LEAST
 from squeeze_patch.checks.cost_checks import CLEARLY_LESS, FALSE_ALARM, LOOKS
 from squeeze_patch.checks.fixed_inputs import Sample, fixed_latents, fixed_styles
+from squeeze_patch.checks.training_checks import _follow
 from squeeze_patch.evaluation.latency import TimedPair
 
 MOST = 50
@@ -27,6 +28,17 @@ def test_inputs_of_committed_baselines_stay() -> None:
     assert z.flatten().tolist() == pytest.approx(stream, abs=1e-6)
     assert c.argmax(1).tolist() == [0, 1, 2, 0]
     assert fixed_styles(2, 2, 2).flatten().tolist() == pytest.approx(stream, abs=1e-6)
+
+
+def test_a_moving_average_that_caught_up() -> None:
+    """Has the values, and what it follows keeps its own."""
+    trained, averaged = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    for value, module in ((1.0, trained), (2.0, averaged)):
+        for tensor in module.state_dict().values():
+            tensor.fill_(value)
+    _follow(trained, averaged)
+    for module in (trained, averaged):
+        assert all(tensor.eq(1).all() for tensor in module.state_dict().values())
 
 
 def test_samples_tell_how_far_tensors_are_apart() -> None:
