@@ -8,6 +8,7 @@ cannot be read any more (`RuntimeError`) where the newer ones say something else
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
@@ -59,14 +60,18 @@ def _raise_precision(kind: str) -> List[Undo]:
     for operation, value in operations:
         if operation.fp32_precision not in _FULL:
             operation.fp32_precision = "ieee"
-        undo.append(lambda operation=operation, value=value: _set(operation, value))
+        undo.append(functools.partial(_set, operation, value))
     return undo
 
 
 def _operations(kind: str) -> List[Tuple[Any, str]]:
     """(operation, its precision) of all that this torch has."""
-    found = (getattr(getattr(torch.backends, backend, None), name, None) for backend, name in _OPERATIONS[kind])
-    return [(each, each.fp32_precision) for each in found if hasattr(each, "fp32_precision")]
+    found: List[Tuple[Any, str]] = []
+    for backend, name in _OPERATIONS[kind]:
+        operation: Any = getattr(getattr(torch.backends, backend, None), name, None)
+        if hasattr(operation, "fp32_precision"):
+            found.append((operation, operation.fp32_precision))
+    return found
 
 
 def _set(operation: Any, value: str) -> None:

@@ -14,6 +14,7 @@ from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.checkpoints.transfer import transfer
+from squeeze_patch.demo import trained_generator
 from squeeze_patch.testing import float_error, trained
 from squeeze_patch.testing.shapes_contract import KINDS, plan_of_kind
 from tests.helpers import FORKS, HOSTS, same, tensors
@@ -152,3 +153,12 @@ def test_a_tool_that_dropped_excite(draggan: Host) -> None:
     del state["synthesis.b8.excite.weight"]
     with pytest.raises(squeeze_patch.UnsupportedModelError, match="dropped it"):
         generator_from_state(state)
+
+
+def test_nothing_is_loaded_on_the_meta_device() -> None:
+    """Torch passes over such tensors with a warning each."""
+    state = squeeze_patch.apply(trained_generator(), ratio=2, init="random").state_dict()
+    G = trained_generator().to("meta")
+    with pytest.raises(squeeze_patch.StateError, match="on the meta device.*build"):
+        squeeze_patch.load(G, state)
+    assert squeeze_patch.status(G).state == "dense"

@@ -97,15 +97,6 @@ def test_load(snapshot: Snapshot, tmp_path: Path) -> None:
         squeeze_patch.remove(G)
 
 
-def test_nothing_is_loaded_on_the_meta_device(snapshot: Snapshot, tmp_path: Path) -> None:
-    """Torch passes over such tensors with a warning each."""
-    convert(snapshot.path, tmp_path / "squeezed.pt", ratio=2, init="random")
-    G = snapshot.host.generator().to("meta")
-    with pytest.raises(squeeze_patch.StateError, match="on the meta device.*build"):
-        squeeze_patch.load(G, tmp_path / "squeezed.pt")
-    assert squeeze_patch.status(G).state == "dense"
-
-
 def test_moments_follow_the_kept_channels(snapshot: Snapshot, tmp_path: Path) -> None:
     convert(snapshot.path, tmp_path / "squeezed.pt", ratio=2, init="weights")
     data = entries_of(tmp_path / "squeezed.pt")

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.checks.baseline import check_target, read_baseline
+from squeeze_patch.checks.baseline import read_baseline
 from squeeze_patch.checks.config import CheckConfig, Recipe
 from squeeze_patch.checks.recording import record
 from squeeze_patch.checks.runner import check
@@ -182,18 +182,6 @@ def test_a_damaged_baseline_is_not_green(recorded_small: Path, tmp_path: Path, d
     file.write_text(json.dumps(data))
     with pytest.raises(ConfigError, match=r"this baseline cannot be read .* --record"):
         read_baseline(file)
-
-
-def test_a_conflicting_merge_is_told_so(recorded_small: Path, tmp_path: Path) -> None:
-    """Recorded anew it would be green, whatever the weights are: that is no cure of it."""
-    lines = recorded_small.read_text().splitlines()
-    marked = [*lines[:4], "<<<<<<< HEAD", lines[4], "=======", lines[4], ">>>>>>> topic", *lines[5:]]
-    file = tmp_path / "squeeze-baseline.json"
-    file.write_text("\n".join(marked))
-    with pytest.raises(ConfigError, match="marks of a merge that conflicted.*--ours") as error:
-        read_baseline(file)
-    assert "--record" not in str(error.value)
-    check_target(file)  # it may be recorded anew nevertheless
 
 
 def test_fewer_numbers_than_there_were_are_not_green(recorded_small: Path, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import torch
 
 from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.checks import cost_checks
-from squeeze_patch.checks.baseline import check_target
+from squeeze_patch.checks.baseline import check_target, read_baseline
 from squeeze_patch.checks.config import LEAST
 from squeeze_patch.checks.cost_checks import CLEARLY_LESS, FALSE_ALARM, LOOKS
 from squeeze_patch.checks.fixed_inputs import Sample, fixed_latents, fixed_styles
 from squeeze_patch.checks.training_checks import _follow
+from squeeze_patch.errors import ConfigError
 from squeeze_patch.evaluation.latency import TimedPair
 
 MOST = 50
@@ -98,3 +99,13 @@ def test_the_fewest_pairs_suffice_for_an_alarm() -> None:
 def test_a_damaged_baseline_is_recorded_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "b.json").write_text(text)
     check_target(tmp_path / "b.json")
+
+
+def test_a_conflicting_merge_is_told_so(tmp_path: Path) -> None:
+    """Recorded anew it would be green, whatever the weights are: that is no cure of it."""
+    file = tmp_path / "squeeze-baseline.json"
+    file.write_text('{\n "schema": 1,\n<<<<<<< HEAD\n "a": 1\n=======\n "a": 2\n>>>>>>> topic\n}\n')
+    with pytest.raises(ConfigError, match="marks of a merge that conflicted.*--ours") as error:
+        read_baseline(file)
+    assert "--record" not in str(error.value)
+    check_target(file)  # it may be recorded anew nevertheless
