@@ -30,11 +30,15 @@ RESULTS = ROOT / "benchmarks" / "results" / "matrix.json"
 #: quick tests of checkpoints
 FILES = ("atomic", "convert", "state_dicts", "safe_tensors", "stored")
 SUITES = {
-    "full": ["tests/adapters/test_contract.py", "tests/surgery", "tests/checkpoints", "tests/cli", "tests/checks"],
+    "full": [
+        *("tests/adapters/test_contract.py", "tests/surgery", "tests/checkpoints", "tests/cli", "tests/checks"),
+        "tests/test_precision.py",
+    ],
     "quick": [
         *("-k", "(draggan or not test_contract) and not test_planted or test_no_alarm and alone"),
         "tests/adapters/test_contract.py",
         "tests/surgery/test_apply.py",
+        "tests/test_precision.py",
         *(
             f"tests/checkpoints/test_{name}.py"
             for name in ("atomic", "convert", "state_dicts", "safe_tensors", "stored")
