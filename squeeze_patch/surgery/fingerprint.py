@@ -20,8 +20,10 @@ class Fingerprint:
     def of(cls, parameter: torch.Tensor) -> Fingerprint:
         if parameter.is_meta:  # it has no values that could change
             return cls(0.0, 0.0, parameter.numel(), parameter.dtype)
-        values = parameter.detach().double()
-        return cls(values.sum().item(), values.norm().item(), values.numel(), parameter.dtype)
+        values = parameter.detach().double().flatten()
+        places = torch.arange(values.numel(), dtype=torch.float64, device=values.device)
+        total = (values * places.cos()).sum()  # other where the same numbers stand in another order
+        return cls(total.item(), values.norm().item(), values.numel(), parameter.dtype)
 
     def same(self, other: Fingerprint) -> bool:
         """Up to the rounding of the narrower dtype: its relative step for most numbers, its absolute one for tiny ones.

@@ -104,6 +104,28 @@ def test_in_every_family(any_host: Host) -> None:
         assert {name: set(vars(module)) for name, module in modules.items()} == before
 
 
+def reordered(weight: torch.Tensor) -> None:
+    weight.copy_(weight.flip(0))
+
+
+def negated(weight: torch.Tensor) -> None:
+    weight.neg_()
+
+
+def mirrored(weight: torch.Tensor) -> None:
+    """Its sum stays."""
+    weight.copy_(2 * weight.mean() - 3 * (weight - weight.mean()))
+
+
+@pytest.mark.parametrize("change", [reordered, negated, mirrored])
+def test_layers_that_stayed_and_changed_are_seen(change: Callable[[torch.Tensor], None], draggan: Host) -> None:
+    G = squeezed(draggan)
+    with torch.no_grad():
+        change(G.synthesis.b16.conv0.weight)
+    with pytest.raises(squeeze_patch.StateError, match=r"1 parameters were .*\(synthesis.b16.conv0.w"):
+        squeeze_patch.remove(G)
+
+
 def test_what_was_made_in_inference_mode_comes_back(draggan: Host) -> None:
     with torch.inference_mode():
         G = trained(draggan.generator())
