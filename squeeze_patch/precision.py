@@ -34,21 +34,26 @@ def full_precision(cuda: bool = False) -> Iterator[None]:
     Args:
         cuda: on GPUs, too, where TF32 is torch's own default for convolutions.
     """
-    kinds = ("cpu", "cuda") if cuda else ("cpu",)
-    for kind in kinds:
-        with _LOCK:
-            _HELD[kind] += 1
-            if _HELD[kind] == 1:
-                _UNDO[kind] = _raise_precision(kind)
+    with contextlib.ExitStack() as stack:
+        for kind in ("cpu", "cuda") if cuda else ("cpu",):
+            stack.enter_context(_held(kind))
+        yield
+
+
+@contextlib.contextmanager
+def _held(kind: str) -> Iterator[None]:
+    with _LOCK:
+        if not _HELD[kind]:
+            _UNDO[kind] = _raise_precision(kind)
+        _HELD[kind] += 1
     try:
         yield
     finally:
-        for kind in reversed(kinds):
-            with _LOCK:
-                _HELD[kind] -= 1
-                if not _HELD[kind]:
-                    for undo in _UNDO[kind]:
-                        undo()
+        with _LOCK:
+            _HELD[kind] -= 1
+            if not _HELD[kind]:
+                for undo in _UNDO[kind]:
+                    undo()
 
 
 def _raise_precision(kind: str) -> List[Undo]:
@@ -69,7 +74,7 @@ def _operations(kind: str) -> List[Tuple[Any, str]]:
     found: List[Tuple[Any, str]] = []
     for backend, name in _OPERATIONS[kind]:
         operation: Any = getattr(getattr(torch.backends, backend, None), name, None)
-        if hasattr(operation, "fp32_precision"):
+        with contextlib.suppress(AttributeError, AssertionError):  # torch 1.13 asserts the names that it knows
             found.append((operation, operation.fp32_precision))
     return found
 

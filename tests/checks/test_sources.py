@@ -109,12 +109,12 @@ def test_a_folder_stands_for_its_configuration(repository: Path, monkeypatch: py
     run = CliRunner()
     done = run.invoke(main, ["check", "..", "--record"])
     assert done.exit_code == 0
-    assert "(CI is set)" in done.stderr
+    assert "(CI is set)" in done.output
     assert read_config("..").folder == repository.resolve()
     assert run.invoke(main, ["check", "..", "--only", "weights"]).exit_code == 0
     done = run.invoke(main, ["check", "."])
     assert done.exit_code == 2
-    assert done.stderr.startswith("Error: .: in this folder is neither a squeeze.toml")
+    assert "Error: .: in this folder is neither a squeeze.toml" in done.output
 
 
 def test_an_address_with_its_sum_is_downloaded_once(repository: Path) -> None:
