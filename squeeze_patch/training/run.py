@@ -179,6 +179,13 @@ def _told_of_none(script: str, built: Sequence[str], say: Say) -> Iterator[None]
         say(words)
 
 
+def _function_of(process: Any) -> Any:
+    """What a process is started for; torch.multiprocessing.spawn hands it to a function of its own."""
+    target, arguments = getattr(process, "_target", None), getattr(process, "_args", ())
+    by_torch = getattr(target, "__module__", None) == "torch.multiprocessing.spawn"
+    return next((value for value in arguments if callable(value)), target) if by_torch else target
+
+
 @contextlib.contextmanager
 def _told_of_spawned(script: str, say: Say) -> Iterator[None]:
     """Processes that are spawned rather than forked have nothing of what was done to this one, and their generators
@@ -188,7 +195,7 @@ def _told_of_spawned(script: str, say: Say) -> Iterator[None]:
 
     def start_and_tell(self: Any) -> None:
         method = getattr(self, "_start_method", None) or multiprocessing.get_start_method()
-        works = getattr(self, "_target", None) or type(self)
+        works = _function_of(self) or type(self)
         where = getattr(works, "__module__", None) or ""
         if method != "fork" and not told and not where.startswith(("torch.utils.data", "multiprocessing.")):
             told.append(where)

@@ -85,3 +85,13 @@ def test_what_is_spawned_is_told(method: str, monkeypatch: pytest.MonkeyPatch) -
     assert len(started) == 4
     words = "squeeze_patch: train.py spawns a process, for print: a generator that is built in there stays dense"
     assert [line.startswith(words) for line in said] == [True] * (method != "fork")
+
+
+def test_what_torch_spawns_is_told_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch.multiprocessing.spawn starts it."""
+    monkeypatch.setattr(BaseProcess, "start", lambda self: None)
+    wrap = sys.modules["torch.multiprocessing.spawn"]._wrap
+    said: List[str] = []
+    with _told_of_spawned("train.py", said.append):
+        multiprocessing.get_context("spawn").Process(target=wrap, args=(print, 0, (), "errors")).start()
+    assert [line.split(":")[1] for line in said] == [" train.py spawns a process, for print"]
