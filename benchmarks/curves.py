@@ -28,11 +28,14 @@ def slug(name: str) -> str:
     return name.replace(" ", "-")
 
 
+def late_points(curve: Curve) -> Curve:
+    """Of the last quarter of the training."""
+    return [point for point in curve if point["kimg"] > 0.75 * curve[-1]["kimg"]]
+
+
 def late(curve: Curve, figure: str) -> float:
     """The figure over the last quarter of the training (geometric mean): single evaluations are noisy."""
-    end = curve[-1]["kimg"]
-    values = [point[figure] for point in curve if point["kimg"] > 0.75 * end]
-    return math.exp(statistics.fmean(math.log(max(value, 1e-9)) for value in values))
+    return math.exp(statistics.fmean(math.log(max(point[figure], 1e-9)) for point in late_points(curve)))
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,10 @@ def table(
 
 def late_of(curves: Mapping[int, Curve], figure: str) -> Dict[int, float]:
     """{seed: `late`}, of those whose late evaluations all have the figure."""
-    ends = {
-        seed: [point for point in curve if point["kimg"] > 0.75 * curve[-1]["kimg"]] for seed, curve in curves.items()
-    }
     return {
-        seed: late(curves[seed], figure) for seed, points in ends.items() if all(figure in point for point in points)
+        seed: late(curve, figure)
+        for seed, curve in curves.items()
+        if all(figure in point for point in late_points(curve))
     }
 
 

@@ -220,11 +220,15 @@ def _keep_owner(part: Path, path: Path) -> None:
 
 def _keep_attributes(part: Path, path: Path) -> None:
     """Give the new file the access list of the one that it replaces, and the attributes that users have put on that."""
-    if sys.platform == "linux" and path.exists():
-        with contextlib.suppress(OSError):  # a file system without them
-            for name in os.listxattr(path):
-                if name.startswith("user.") or name == "system.posix_acl_access":
-                    os.setxattr(part, name, os.getxattr(path, name))
+    if sys.platform != "linux" or not path.exists():
+        return
+    names: List[str] = []
+    with contextlib.suppress(OSError):  # a file system without them
+        names = os.listxattr(path)
+    for name in names:
+        if name.startswith("user.") or name == "system.posix_acl_access":
+            with contextlib.suppress(OSError):  # one that cannot be had costs no other
+                os.setxattr(part, name, os.getxattr(path, name))
 
 
 def _mode_for(path: Path) -> int:
