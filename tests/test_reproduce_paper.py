@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 import squeeze_patch
 from examples.reproduce_paper.__main__ import main
 from examples.reproduce_paper.commands import command, environment, smoke_data
-from examples.reproduce_paper.plans import EXPERIMENTS, GGDR
+from examples.reproduce_paper.plans import EXPERIMENTS, GGDR, SAVED_AT_4, VARIANTS
 from squeeze_patch.checkpoints.io import read
 from tests.docs.pages import Page
 from tests.helpers import HOSTS
@@ -134,6 +134,8 @@ def test_the_table(tmp_path: Path) -> None:
     fid, precision, harder = lines("table", "--out", str(tmp_path))[1:]
     low, high = (0.5 * math.exp(sign * 4.303 * math.log(1.25) / math.sqrt(3)) for sign in (-1, 1))
     assert fid.split() == f"ffhq256-ggdr squeezed fid50k_full (less) 3 10 5.083 0.500 ({low:.3f} to {high:.3f})".split()
+    (over,) = lines("table", "--against", "squeezed", "--out", str(tmp_path))[-1:]
+    assert over.split()[1:7] == ["ratio4", "fid50k_full", "(less)", "2", "4.5", "8"]  # of 4 and 5, which it has
     assert harder.split()[1:] == ["ratio4", "fid50k_full", "(less)", "2", "10", "8", "0.800", "(0.800", "to", "0.800)"]
     assert precision.split()[:7] == ["ffhq256-ggdr", "squeezed", "pr50k3_full_precision", "(more)", "3", "0.6", "0.3"]
 
@@ -145,6 +147,17 @@ def test_values_without_a_ratio(tmp_path: Path) -> None:
     fid, kid_line = lines("table", "--out", str(tmp_path))[1:]
     assert fid.endswith("1.000 (one seed: no interval)")
     assert kid_line.endswith("no ratio: a value is 0 or less")
+
+
+def test_narrowed_ones_have_as_many_parameters(draggan: Host) -> None:
+    """As squeezed at ratio 4, or a little more: two channels of 390 fewer would be 0.9 % of the parameters."""
+    sizes = {32: (32768, 2), 256: (16384, 8), 512: (32768, 8)}  # channel_base and mapping layers of the configurations
+    assert sizes.keys() == SAVED_AT_4.keys() == {experiment.resolution for experiment in EXPERIMENTS.values()}
+    for resolution, saved in SAVED_AT_4.items():
+        G = draggan.sized(resolution, *sizes[resolution])
+        squeezed = squeeze_patch.plan(G, ratio=4, allocate="uniform")
+        narrowed = squeeze_patch.plan(G, reduction=saved, method="narrow", allocate="uniform")
+        assert 1 <= narrowed.parameters_after / squeezed.parameters_after < 1.005
 
 
 def test_cost(tmp_path: Path) -> None:
@@ -172,11 +185,12 @@ def checkout(name: str) -> Any:
     return pytest.param(name, host, marks=there)
 
 
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "dense"])
 @pytest.mark.parametrize(("name", "host"), [checkout(name) for name in EXPERIMENTS])
-def test_the_hosts_take_the_commands(name: str, host: str, tmp_path: Path) -> None:
+def test_the_hosts_take_the_commands(name: str, host: str, variant: str, tmp_path: Path) -> None:
     """Their own dry run, with the options of the full training."""
     experiment = EXPERIMENTS[name]
-    wanted = command(experiment, "squeezed", 1, smoke_data(tmp_path), tmp_path, experiment.gpus)
+    wanted = command(experiment, variant, 1, smoke_data(tmp_path), tmp_path, experiment.gpus)
     dry = [*wanted, "--dry-run"]
     done = subprocess.run(
         dry, cwd=HOSTS[host].folder, env=environment(True), capture_output=True, text=True, check=False

@@ -11,7 +11,7 @@ import click
 
 from examples.reproduce_paper import results
 from examples.reproduce_paper.commands import command, environment, folder, smoke_data, smoke_gpus
-from examples.reproduce_paper.plans import CHOICES, EXPERIMENTS
+from examples.reproduce_paper.plans import CHOICES, EXPERIMENTS, VARIANTS
 
 OUT = click.option(
     "--out",
@@ -102,12 +102,15 @@ def train(wanted: List[str], host: Path, ended: Path, variables: Dict[str, str],
 
 
 @main.command()
+@click.option(
+    "--against", type=click.Choice([*VARIANTS]), default="dense", show_default=True, help="What others are divided by."
+)
 @OUT
-def table(out: Path) -> None:
-    """The metrics of all runs, squeezed ones beside dense: of each run the snapshot with the lowest FID."""
-    lines = results.table(out)
+def table(against: str, out: Path) -> None:
+    """The metrics of all runs, the others beside dense: of each run the snapshot with the lowest FID."""
+    lines = results.table(out, against)
     if len(lines) == 1:
-        raise click.ClickException(f"no experiment in {out} has metrics of dense and another variant for one seed")
+        raise click.ClickException(f"no experiment in {out} has metrics of {against} and another variant for one seed")
     click.echo("\n".join(lines))
 
 

@@ -11,7 +11,7 @@ from typing import Dict, List
 import torch
 from PIL import Image
 
-from examples.reproduce_paper.plans import GGDR, METRICS, VARIANTS, Experiment
+from examples.reproduce_paper.plans import GGDR, METRICS, Experiment
 
 #: images of a trial run, and their side
 SMOKE_IMAGES, SMOKE_SIZE = 64, 8
@@ -28,10 +28,10 @@ def folder(out: Path, experiment: Experiment, variant: str, seed: int) -> Path:
 def command(
     experiment: Experiment, variant: str, seed: int, data: Path, out: Path, gpus: int, smoke: bool = False
 ) -> List[str]:
-    """To be run in the host's folder; variants differ in one word."""
+    """To be run in the host's folder; variants differ in what stands in front of its script."""
     lengths = SMOKE_OPTIONS if smoke else (f"--kimg={experiment.kimg}", f"--metrics={','.join(METRICS)}")
     return [
-        *(sys.executable, "-m", "squeeze_patch", "train", VARIANTS[variant], "--", "train.py"),
+        *(sys.executable, "-m", "squeeze_patch", "train", *experiment.words(variant), "--", "train.py"),
         f"--outdir={folder(out, experiment, variant, seed)}",
         f"--data={data}",
         f"--gpus={gpus}",

@@ -7,13 +7,22 @@ configurations and categories are the hosts' published ones for these data sets:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Dict, Tuple
+from typing import Dict, List, Tuple
 
 #: the hosts' own metrics: FID, KID, precision and recall, inception score, on 50,000 generated images
 METRICS = ("fid50k_full", "kid50k_full", "pr50k3_full", "is50k")
-#: {variant: what stands in front of the host's train.py}; dense by the same word, because hosts of 2020 stop on a
-#: current torch; squeezed by the paper's share; ratio4 is what was better than dense in our own, small trainings
-VARIANTS = {"dense": "--dense", "squeezed": "--reduction=0.121", "ratio4": "--ratio=4"}
+#: {resolution: the share of the parameters that ratio 4 saves}, in the hosts' configurations
+SAVED_AT_4 = {32: 0.384, 256: 0.336, 512: 0.338}
+#: {variant: what stands in front of the host's train.py, `saved` to be filled in}; dense by the same word, because
+#: hosts of 2020 stop on a current torch; squeezed by the paper's share; ratio4 is what was better than dense in our
+#: own, small trainings; narrowed ones are plain generators of as many parameters, which anybody would try first
+VARIANTS = {
+    "dense": ("--dense",),
+    "squeezed": ("--reduction=0.121",),
+    "narrowed": ("--method=narrow", "--reduction=0.121"),
+    "ratio4": ("--ratio=4",),
+    "narrowed4": ("--method=narrow", "--reduction={saved}"),
+}
 #: {--variant: those that it trains}
 CHOICES = {**{variant: (variant,) for variant in VARIANTS}, "both": ("dense", "squeezed"), "all": tuple(VARIANTS)}
 
@@ -39,6 +48,10 @@ class Experiment:
     gpus: int
     options: Tuple[str, ...]
     data: str
+
+    def words(self, variant: str) -> List[str]:
+        """In front of the host's train.py."""
+        return [word.format(saved=SAVED_AT_4[self.resolution]) for word in VARIANTS[variant]]
 
 
 ADA, GGDR = "NVlabs/stylegan2-ada-pytorch", "naver-ai/GGDR"

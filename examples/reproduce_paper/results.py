@@ -53,14 +53,15 @@ def collect(out: Path, name: str) -> Dict[str, Dict[int, Figures]]:
     return found
 
 
-def table(out: Path) -> List[str]:
-    """A line an experiment, variant and metric; the ratio is over the seeds that it and dense have."""
-    lines = [f"{'experiment':<16} {'variant':<9} {'metric':<24} seeds  {'dense':>9} {'variant':>9}   / dense (95 %)"]
+def table(out: Path, against: str = "dense") -> List[str]:
+    """A line an experiment, variant and metric; the ratio is over the seeds that it and ``against`` have."""
+    columns = f"{'experiment':<16} {'variant':<9} {'metric':<24} seeds  {against:>9} {'variant':>9}"
+    lines = [f"{columns}   / {against} (95 %)"]
     for name in EXPERIMENTS:
         found = collect(out, name)
         for variant in VARIANTS:
-            both = (found["dense"], found[variant])
-            seeds = sorted(both[0].keys() & both[1].keys()) if variant != "dense" else []
+            both = (found[against], found[variant])
+            seeds = sorted(both[0].keys() & both[1].keys()) if variant != against else []
             metrics = (set(each[seed]) for each in both for seed in seeds)
             for metric in sorted(set.intersection(*metrics)) if seeds else ():
                 values = ({seed: each[seed][metric] for seed in seeds} for each in both)
@@ -68,13 +69,13 @@ def table(out: Path) -> List[str]:
     return lines
 
 
-def _row(metric: str, dense: Mapping[int, float], squeezed: Mapping[int, float]) -> str:
+def _row(metric: str, rival: Mapping[int, float], variant: Mapping[int, float]) -> str:
     better = "more" if any(word in metric for word in RISING) else "less"
-    means = " ".join(f"{statistics.fmean(each.values()):>9.4g}" for each in (dense, squeezed))
-    row = f"{metric + ' (' + better + ')':<24} {len(dense):>5}  {means}"
-    if min([*dense.values(), *squeezed.values()]) <= 0:
+    means = " ".join(f"{statistics.fmean(each.values()):>9.4g}" for each in (rival, variant))
+    row = f"{metric + ' (' + better + ')':<24} {len(rival):>5}  {means}"
+    if min([*rival.values(), *variant.values()]) <= 0:
         return f"{row}   no ratio: a value is 0 or less"
-    ratio = paired_ratio(squeezed, dense)
+    ratio = paired_ratio(variant, rival)
     interval = f"({ratio.low:.3f} to {ratio.high:.3f})" if math.isfinite(ratio.high) else "(one seed: no interval)"
     return f"{row}   {ratio.middle:.3f} {interval}"
 
