@@ -17,6 +17,7 @@ from squeeze_patch.cli.recover import recover
 from squeeze_patch.cli.report import report
 from squeeze_patch.cli.run import run
 from squeeze_patch.cli.scan import scan
+from squeeze_patch.cli.termination import clean_termination
 from squeeze_patch.cli.train import train
 
 
@@ -31,7 +32,8 @@ def main() -> None:
     Convert a checkpoint, which the untouched host then loads:
       squeeze-patch convert dense.pkl squeezed.pkl
     """
-    click.get_current_context().with_resource(any_characters())
+    for resource in (clean_termination(), any_characters()):  # the first is the last to be left
+        click.get_current_context().with_resource(resource)
 
 
 for command in (info, scan, plan, convert, recover, compare, report, check, demo, train, run, cache):

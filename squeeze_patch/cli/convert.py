@@ -23,7 +23,6 @@ from squeeze_patch.cli.options import file_options, init_option, quiet_option, r
 from squeeze_patch.cli.output import (
     as_named,
     check_outputs,
-    clean_termination,
     progress_bar,
     warn_of_growth,
     warn_of_little,
@@ -132,7 +131,7 @@ def convert(
     how: Dict[str, Any] = {"trust": trust, "host": host, "verify": not no_verify, "force": force}
     only_fuse = fused and request.is_default and form is None and init == DEFAULT_INIT
     if only_fuse and holds_squeezed(path, trust=trust, host=host):
-        with clean_termination(), progress_bar("fusing", quiet=quiet) as step:
+        with progress_bar("fusing", quiet=quiet) as step:
             only_fused = fuse_file(path, target, progress=step, **how)
         if as_json:
             click.echo(json.dumps(figures_of(only_fused), indent=2))
@@ -140,7 +139,7 @@ def convert(
             say(f"fused       {', '.join(name or 'the generator' for name in only_fused.generators)}")
             say(f"written     {only_fused.target}{as_named(only_fused.target)}")
         return
-    with clean_termination(), progress_bar(quiet=quiet, announced=True) as step:
+    with progress_bar(quiet=quiet, announced=True) as step:
         done = convert_file(path, target, request, init, form=form, fuse=fused, progress=step, **how)
     warn_of_growth(done.plan)
     warn_of_little(done.plan, request.ratio)

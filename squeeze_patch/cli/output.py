@@ -6,7 +6,6 @@ import contextlib
 import functools
 import io
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
@@ -20,7 +19,6 @@ from squeeze_patch.checkpoints.safe_tensors import is_tensor_file
 from squeeze_patch.checkpoints.targets import check_writable, refuse_dash, same_place
 from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.checks.junit import BEGIN
-from squeeze_patch.cli.errors import EXIT_ERROR
 from squeeze_patch.cli.log_lines import LogLines
 from squeeze_patch.errors import CheckpointError, MeasurementError
 from squeeze_patch.initialization.registry import DEFAULT_INIT
@@ -152,16 +150,6 @@ def any_characters() -> Iterator[None]:
         for stream in strict:
             with contextlib.suppress(ValueError):  # closed meanwhile
                 stream.reconfigure(errors="strict")
-
-
-@contextlib.contextmanager
-def clean_termination() -> Iterator[None]:
-    """Let a scheduler's SIGTERM clean up behind itself like Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_ERROR))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -12,8 +12,9 @@ import click
 
 from squeeze_patch.cli.errors import Command
 from squeeze_patch.cli.options import file_options, quiet_option, request_options
-from squeeze_patch.cli.output import as_named, check_outputs, clean_termination, progress_bar
+from squeeze_patch.cli.output import as_named, check_outputs, progress_bar
 from squeeze_patch.cli.sources import Sources
+from squeeze_patch.cli.termination import Terminated
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.planning.request import Request
 from squeeze_patch.recovery.paths import state_path
@@ -119,23 +120,22 @@ def recover(
     first = os.environ.get("RANK", "0") == "0"  # torchrun: one process speaks
     teacher, *student = sources.local(dense, squeezed or None, quiet=quiet)
     try:
-        with clean_termination():
-            result = recover_file(
-                teacher,
-                student[0] if student else None,
-                target,
-                chosen,
-                budget=Budget(minutes, patience, at_a_time),
-                source=Source(trust, host),
-                request=request,
-                force=force,
-                log=log,
-                device=device,
-                progress=None if quiet else Line(),
-                squeezing=functools.partial(progress_bar, quiet=quiet, announced=True),
-                say=lambda line: None if quiet else click.echo(f"time        {line}", err=as_json),
-            )
-    except KeyboardInterrupt:
+        result = recover_file(
+            teacher,
+            student[0] if student else None,
+            target,
+            chosen,
+            budget=Budget(minutes, patience, at_a_time),
+            source=Source(trust, host),
+            request=request,
+            force=force,
+            log=log,
+            device=device,
+            progress=None if quiet else Line(),
+            squeezing=functools.partial(progress_bar, quiet=quiet, announced=True),
+            say=lambda line: None if quiet else click.echo(f"time        {line}", err=as_json),
+        )
+    except (KeyboardInterrupt, Terminated):
         if first and state_path(target).exists():
             click.echo(f"\ninterrupted {state_path(target)} is kept; the same command goes on", err=True)
         raise

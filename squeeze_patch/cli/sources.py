@@ -13,7 +13,7 @@ from squeeze_patch.checkpoints.addresses import is_url, redacted
 from squeeze_patch.checkpoints.checksums import check_sum, is_sha256, sha256_of
 from squeeze_patch.checkpoints.downloads import fetch
 from squeeze_patch.cli.errors import printable
-from squeeze_patch.cli.output import clean_termination, progress_bar
+from squeeze_patch.cli.output import progress_bar
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,11 @@ class Sources:
                 check_sum(sha256_of(path), sha256, source)
             return path
         folder = None
-        with clean_termination():
-            if not self.cached:
-                passing = tempfile.TemporaryDirectory(prefix="squeeze_patch_")
-                folder = Path(click.get_current_context().with_resource(passing))
-            with progress_bar(f"downloading {printable(redacted(source))}", unit=1_000_000, quiet=quiet) as step:
-                return fetch(source, lambda done, total: step("", done, total), sha256=sha256, folder=folder)
+        if not self.cached:
+            passing = tempfile.TemporaryDirectory(prefix="squeeze_patch_")
+            folder = Path(click.get_current_context().with_resource(passing))
+        with progress_bar(f"downloading {printable(redacted(source))}", unit=1_000_000, quiet=quiet) as step:
+            return fetch(source, lambda done, total: step("", done, total), sha256=sha256, folder=folder)
 
 
 def sums(context: click.Context, parameter: click.Parameter, values: Tuple[str, ...]) -> Tuple[str, ...]:
