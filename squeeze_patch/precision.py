@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
 
@@ -38,6 +38,16 @@ def full_precision(cuda: bool = False) -> Iterator[None]:
         for kind in ("cpu", "cuda") if cuda else ("cpu",):
             stack.enter_context(_held(kind))
         yield
+
+
+def autocast_dtype(kind: str) -> Optional[torch.dtype]:
+    """What autocast computes in on a kind of device ("cpu", "cuda") here and now; None where it is off."""
+    old: Any = torch  # before 2.4 there are functions for each of the two kinds
+    if hasattr(torch, "get_autocast_dtype"):
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    if kind == "cpu":
+        return old.get_autocast_cpu_dtype() if old.is_autocast_cpu_enabled() else None
+    return old.get_autocast_gpu_dtype() if old.is_autocast_enabled() else None
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from squeeze_patch.adapters.layers import all_tensors, reference_of, write_tenso
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import ProofError, UnprovedWarning, UnsupportedModelError
-from squeeze_patch.precision import full_precision
+from squeeze_patch.precision import autocast_dtype, full_precision
 from squeeze_patch.sampling import evaluation, latents
 
 #: of the latents that the generator is run on
@@ -120,12 +120,37 @@ def prove(found: Located, twins: Mapping[str, torch.nn.Module]) -> Optional[Tria
         fault = trial.fault()
     if not fault:
         return trial
+    coarse = _autocast_inside(trial)
+    if coarse is not None:
+        raise ProofError(
+            f"{name_of(found)} turns torch.autocast on in its own code and computes in {str(coarse)[len('torch.') :]}, "
+            f"in which nothing can be proved: with equal blocks {fault}. Turn it off there while the generator is "
+            f"squeezed (torch.autocast(..., enabled=False)). {UNCHANGED}"
+        )
     for name, twin in twins.items():
         with exchanged(found, {name: twin}, dense):
             alone = trial.fault()
         if alone:
             raise ProofError(_refusal(found, name, dense[name], alone))
     raise ProofError(f"{name_of(found)}: with all blocks replaced by equal ones {fault}. {UNCHANGED}")
+
+
+def _autocast_inside(trial: Trial) -> Optional[torch.dtype]:
+    """The dtype that autocast chooses somewhere in the generator, which is run with it off; None where it is off."""
+    kind = reference_of(trial.found.network).device.type
+    seen = []
+
+    def look(*_: Any) -> None:
+        seen.append(autocast_dtype(kind))
+
+    handles = [module.register_forward_pre_hook(look) for module in trial.found.root.modules()]
+    try:
+        with contextlib.suppress(Exception), torch.autocast(kind, enabled=False):
+            trial.run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return next(filter(None, seen), None)
 
 
 def _refusal(found: Located, name: str, block: torch.nn.Module, fault: str) -> str:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.cli import main
+from squeeze_patch.demo import trained_generator
 from squeeze_patch.planning.shapes import squeezed_to
 from squeeze_patch.surgery import proof
 from squeeze_patch.testing import trained
@@ -106,6 +107,11 @@ def read_from_outside(G: Any) -> None:
 
 def half_of_torgb(self: Any, x: torch.Tensor, w: torch.Tensor, **kwargs: Any) -> Any:
     return type(self).__mro__[1].forward(self, x, w, **kwargs) * 0.5  # type: ignore[attr-defined]
+
+
+def in_bfloat16(self: Any, *args: Any, **kwargs: Any) -> Any:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return type(self).__mro__[1].forward(self, *args, **kwargs)  # type: ignore[attr-defined]
 
 
 def with_skip(answer: Tuple[torch.Tensor, torch.Tensor]) -> Tuple[torch.Tensor, torch.Tensor]:
@@ -249,6 +255,20 @@ def test_hooks_of_the_user_see_nothing_of_it(name: str) -> None:
         assert seen == []
         G(*host.latents(G))
         assert seen == ["before", "first", "second"]
+
+
+def test_autocast_in_the_generators_own_code_is_the_cause() -> None:
+    """Whatever is on outside of it, which the proof turns off."""
+    G = trained_generator()
+    subclass("synthesis", in_bfloat16)(G)
+    cure = r"turns torch.autocast on in its own code .* bfloat16, .* \(torch.autocast\(..., enabled=False\)\)"
+    with pytest.raises(squeeze_patch.ProofError, match=cure):
+        squeeze_patch.apply(G, ratio=2, init="random")
+    assert squeeze_patch.status(G).state == "dense"
+    other = trained_generator()
+    behind("synthesis.b16", with_skip)(other)
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(squeeze_patch.ProofError, match="to the letter"):
+        squeeze_patch.apply(other, ratio=2, init="random")
 
 
 @pytest.mark.parametrize("answer", [lambda image: {"image": image}, lambda image: 1 / 0])
