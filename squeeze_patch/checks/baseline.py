@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import platform
 import re
 from dataclasses import asdict, dataclass, field
@@ -17,10 +18,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from squeeze_patch.checkpoints.atomic import atomic_write
+from squeeze_patch.checkpoints.atomic import atomic_write, refuse_special
+from squeeze_patch.checkpoints.targets import check_writable
 from squeeze_patch.checks.fixed_inputs import Sample, sketch
 from squeeze_patch.checks.tracing import PIXELS, Trace
-from squeeze_patch.errors import ConfigError, PlanError
+from squeeze_patch.errors import CheckpointError, ConfigError, PlanError
 from squeeze_patch.evaluation.grids import strip
 from squeeze_patch.planning.plans import Plan, describe_reduction
 from squeeze_patch.version import __version__
@@ -198,9 +200,11 @@ def _number(value: Any) -> float:
 
 
 def check_target(path: Path) -> None:
-    """Before long work: raise `ConfigError` where a baseline would take the place of something else."""
+    """Before long work: raise `ConfigError` where a baseline would take the place of something else, or cannot be
+    written; nothing is left of trying."""
     if path.is_dir():
         raise ConfigError(f"{path}: this is a folder; baseline = ... has to name a file")
+    _check_place(path)
     if path.is_file():
         with open(path, "rb") as stream:
             head = stream.read(64)
@@ -208,6 +212,20 @@ def check_target(path: Path) -> None:
             raise ConfigError(
                 f"{path}: this file is no baseline, and would be lost; name another one (baseline = ...), or delete it"
             )
+
+
+def _check_place(path: Path) -> None:
+    """Raise `ConfigError` where a baseline cannot be written, in folders that are made for it, if need be."""
+    place = Path(os.path.realpath(path))
+    folder = next(each for each in place.parents if os.path.lexists(each))
+    cure = "name another one (baseline = ...)"
+    if not folder.is_dir():
+        raise ConfigError(f"{path}: {folder} is a file, no folder; {cure}")
+    try:
+        refuse_special(path)
+        check_writable(place if folder == place.parent else folder / place.name)
+    except CheckpointError as error:
+        raise ConfigError(f"{error}; {cure}") from error
 
 
 def versions() -> Dict[str, str]:

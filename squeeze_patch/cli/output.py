@@ -115,7 +115,7 @@ def check_outputs(*targets: Optional[str], sources: Sequence[Path]) -> None:
             raise MeasurementError(f"{target}: this has to be a file in a folder that exists")
         refuse_special(target)
         check_writable(target)
-        if target.exists() and any(source.exists() and target.samefile(source) for source in sources):
+        if any(same_place(target, source) for source in sources):
             raise MeasurementError(f"{target}: this file is read; it would be lost. Write to another one")
 
 
