@@ -26,11 +26,13 @@ class Originals:
         blocks: the dense blocks.
         shared: a fingerprint of every parameter that dense and squeezed share.
         outlines: what the squeezed blocks had when they came, to tell what users have put there since.
+        generator: that `apply` was called on; others may have the same synthesis network.
     """
 
     blocks: Dict[str, torch.nn.Module]
     shared: Dict[str, Fingerprint]
     outlines: Dict[str, torch.nn.Module]
+    generator: weakref.ref[torch.nn.Module]
 
 
 #: {synthesis network: its dense blocks}
@@ -40,7 +42,8 @@ KEPT: weakref.WeakKeyDictionary[torch.nn.Module, Originals] = weakref.WeakKeyDic
 def keep(found: Located, old: Dict[str, torch.nn.Module], new: Mapping[str, torch.nn.Module]) -> None:
     """Keep the blocks ``old`` of a generator that has just got ``new`` in their places."""
     outlines: Dict[str, torch.nn.Module] = {name: outline_of(new[name]) for name in old}
-    KEPT[found.network] = Originals(old, _shared(found.generator, old, new), outlines)
+    G = found.generator
+    KEPT[found.network] = Originals(old, _shared(G, old, new), outlines, weakref.ref(G))
 
 
 def forget(target: Target) -> None:

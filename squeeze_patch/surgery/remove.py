@@ -101,6 +101,14 @@ def _check_removable(found: Located) -> None:
             f"{missing}; call remove on that one"
         )
     moved = [name for name, then in originals.shared.items() if not then.same(Fingerprint.of(shared[name]))]
+    own = {id(parameter) for parameter in found.network.parameters()}
+    beside = [name for name in moved if id(shared[name]) not in own]
+    if beside and originals.generator() is not found.generator:
+        cure = "call remove on that one" if originals.generator() is not None else "load the dense checkpoint instead"
+        raise StateError(
+            f"apply was called on another generator than this {type(found.root).__name__}, which has the same "
+            f"synthesis network, and other parameters beside it ({beside[0]}, ...); {cure}"
+        )
     if moved:
         raise StateError(
             f"{len(moved)} parameters were changed since apply ({moved[0]}, ...), so the dense blocks no longer belong "

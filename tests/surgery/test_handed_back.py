@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from typing import Any, Callable, Dict, Tuple
 
@@ -11,6 +12,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate
+from squeeze_patch.demo import trained_generator
 from squeeze_patch.testing import trained
 from tests.hosts import Host
 
@@ -157,3 +159,23 @@ def test_generators_of_a_class_that_a_user_derived(draggan: Host) -> None:
     found = locate(G)
     assert squeeze_patch.status(found.surgery.dense_like(G, found.network)).state == "dense"
     assert squeeze_patch.status(squeeze_patch.remove(G)).state == "dense"
+
+
+def test_another_generator_with_the_same_synthesis_network() -> None:
+    """Its mapping differs, so that its fingerprints do; the one that apply was called on brings both back."""
+    G, other = trained_generator(), trained_generator()
+    other.synthesis = G.synthesis
+    with torch.no_grad():
+        other.mapping.fc1.weight.mul_(1.1)
+    squeeze_patch.apply(G, ratio=2, init="random")
+    which = r"another generator .* network, and other parameters .*\(mapping\.fc1\.weight, \.\.\.\); "
+    with pytest.raises(squeeze_patch.StateError, match=f"{which}call remove on that one"):
+        squeeze_patch.remove(other)
+    assert {squeeze_patch.status(each).state for each in (G, other)} == {"squeezed"}
+    squeeze_patch.remove(G)
+    assert {squeeze_patch.status(each).state for each in (G, other)} == {"dense"}
+    squeeze_patch.apply(G, ratio=2, init="random")
+    del G
+    gc.collect()
+    with pytest.raises(squeeze_patch.StateError, match=f"{which}load the dense checkpoint"):
+        squeeze_patch.remove(other)
