@@ -124,6 +124,7 @@ UPSAMPLED = "x = functional.conv2d(x, kernel, padding=1, groups=x.shape[1])"
 BREAKS: Tuple[Break, ...] = (
     Break("one number of a weight times 1.01", "weights", in_checkpoint(scale_one_number), "synthesis.b8.conv1.weight"),
     Break("a weight times 1.01", "images", in_checkpoint(scale_colours), "synthesis.b16.torgb"),
+    Break("another epsilon", "constants", rewritten("+ 1e-8)", "+ 2e-8)"), "b4.conv1", "of the peak"),
     Break("a block left dense", "state", leave_b8_dense, "b8", "dense"),
     Break(
         "excite passed by",

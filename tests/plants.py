@@ -59,6 +59,7 @@ PLANTS: List[Plant] = [
     Plant("a weight times 1.01", "weights", p.scale_a_weight, _at("excite")),
     Plant("conv1's output times 1.01", "features", p.scale_noise, _at("conv1")),
     Plant("conv1's output times 1.01, seen in images", "images", p.scale_noise, _at("conv1")),
+    Plant("another clamp", "constants", p.clamp_output, _at("conv1"), families=("nvidia",)),
     Plant("excite passed by", "features", p.skip_excite, _at("excite")),
     Plant("excite dropped", "names", p.drop_excite, _at("excite")),
     Plant("torgb reads the wrong style", "images", p.wrong_style, _at("torgb")),

@@ -36,6 +36,10 @@ MERGED = re.compile(r"^(<{7}|={7}|>{7}|\|{7})( |$)", flags=re.MULTILINE)
 SHOWN = 128
 
 
+#: what has samples; the last one is not in baselines of before there was such a check
+SAMPLES = ("images", "features", "answers", "probes")
+
+
 @dataclass(frozen=True)
 class TensorRecord:
     """A tensor of a state dict: shape, dtype, the SHA-256 of its bytes (64 bits of it), norm, `sketch`; whether it is a
@@ -77,6 +81,7 @@ class Recorded:
         images: {call: some of the pixels}.
         pictures: {call: PNGs of the images, no larger than `SHOWN`, one beside the other}, of the first call only.
         features, answers: as of `Trace`.
+        probes: as of `probe`; none in a baseline of before there was that check.
         ratios: {"latency", "memory": squeezed / dense}, where there was a dense one to measure against.
         fidelity: {"psnr", "frechet"} to the trained dense one, where there was one.
     """
@@ -93,6 +98,7 @@ class Recorded:
     answers: Mapping[str, Sample]
     ratios: Mapping[str, float] = field(default_factory=dict)
     fidelity: Mapping[str, float] = field(default_factory=dict)
+    probes: Mapping[str, Sample] = field(default_factory=dict)
 
     def __str__(self) -> str:
         near = f", PSNR {self.fidelity['psnr']:.1f} dB to the dense images" if "psnr" in self.fidelity else ""
@@ -101,10 +107,7 @@ class Recorded:
     def to_dict(self) -> Dict[str, Any]:
         """For JSON."""
         tensors = {name: asdict(record) for name, record in self.tensors.items()}
-        samples = {
-            kind: {name: sample.to_dict() for name, sample in getattr(self, kind).items()}
-            for kind in ("images", "features", "answers")
-        }
+        samples = {kind: {name: sample.to_dict() for name, sample in getattr(self, kind).items()} for kind in SAMPLES}
         pictures = {name: base64.b64encode(png).decode("ascii") for name, png in self.pictures.items()}
         plain = {name: getattr(self, name) for name in ("family", "class_name", "parameters", "multiply_adds")}
         more = {"ratios": dict(self.ratios), "fidelity": dict(self.fidelity)}
@@ -115,7 +118,8 @@ class Recorded:
         """Inverse of `to_dict`."""
         samples = {
             kind: {name: Sample.from_dict(one) for name, one in data[kind].items()}
-            for kind in ("images", "features", "answers")
+            for kind in SAMPLES
+            if kind in data or kind != "probes"
         }
         tensors = {
             name: TensorRecord(

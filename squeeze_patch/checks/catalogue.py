@@ -45,6 +45,7 @@ CHECKS: Tuple[Check, ...] = (
     Check("finite", "parity", "NaN or infinity for some latents", {"samples": 0, "styles": 10_000}),
     Check("images", "parity", "images that are not the recorded ones", {"tolerance": 0.0}),
     Check("features", "parity", "features between blocks that are not the recorded ones", {"tolerance": 0.0}),
+    Check("constants", "parity", "an epsilon or a clamp that is another one than was recorded", {"tolerance": 0.0}),
     Check(
         "fidelity",
         "parity",

@@ -13,6 +13,7 @@ from squeeze_patch.checks.answers import RECORD, Answer, Context, holds, not_rec
 from squeeze_patch.checks.baseline import Recorded, pixels_of
 from squeeze_patch.checks.fixed_inputs import Amount, Sample, fixed_latents
 from squeeze_patch.checks.pictures import failure_picture
+from squeeze_patch.checks.probes import probe
 from squeeze_patch.checks.subjects import Subject, relative_to
 from squeeze_patch.checks.tracing import Trace, in_a_batch, trace
 from squeeze_patch.errors import SqueezeError
@@ -144,6 +145,33 @@ def features(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
             )
     return holds(
         f"{len(recorded.features)} blocks hand on what they did; {worst:.1g} of the peak at most",
+        figures={"relative_difference": worst, "limit": share},
+    )
+
+
+def constants(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
+    """The recorded answers at the edges of layers' ranges, up to float error."""
+    recorded = context.recorded(subject)
+    if recorded is None:
+        return not_recorded(context)
+    if not recorded.probes:
+        return skipped("the baseline was recorded before there was this check", f"{RECORD} adds to it")
+    now = probe(subject.found)
+    share = context.tolerance(subject, settings["tolerance"])
+    worst = 0.0
+    for asked, before in recorded.probes.items():
+        apart = before.difference(now[asked]) / max(before.peak, 1e-30) if asked in now else math.inf
+        worst = max(worst, apart)
+        if not apart <= share:
+            return short(
+                f"it differs by {apart:.2g} of the peak" if asked in now else "it answers no more",
+                wanted=f"{share:.1g} at most: {_why(share, settings['tolerance'])}",
+                place=asked,
+                cure=f"look for an epsilon, a clamp, or another constant of the code; where it is meant so, {RECORD}",
+                figures={"relative_difference": apart, "limit": share},
+            )
+    return holds(
+        f"{len(recorded.probes)} answers at the edges are as recorded; {worst:.1g} of the peak at most",
         figures={"relative_difference": worst, "limit": share},
     )
 

@@ -18,6 +18,7 @@ from squeeze_patch.checks.baseline import (
     versions,
 )
 from squeeze_patch.checks.catalogue import BY_NAME
+from squeeze_patch.checks.probes import probe
 from squeeze_patch.checks.runner import RUNS, CheckSession, ConfigLike, configured, running
 from squeeze_patch.checks.subjects import Subject, kinds_of, tensors_of
 from squeeze_patch.checks.tracing import CALLS
@@ -27,7 +28,7 @@ from squeeze_patch.progress import Progress, own_settings
 from squeeze_patch.surgery.status import status_of_part
 
 #: checks that say what a new baseline changes
-COMPARED = ("state", "reduction", "names", "weights", "images", "features", "multiply_adds")
+COMPARED = ("state", "reduction", "names", "weights", "images", "features", "constants", "multiply_adds")
 #: of a record in a job of a CI, which has it pass whatever has become of the generator
 IN_CI = (
     "this seems to be a CI (CI is set): what is recorded there is held against nothing, and a regression would pass. "
@@ -121,4 +122,5 @@ def _recorded(subject: Subject, context: Context) -> Recorded:
         answers=trace.answers,
         ratios=cost_checks.measured_ratios(subject, context),
         fidelity=fidelity,
+        probes=probe(found),
     )

@@ -38,6 +38,7 @@ RUNS: Mapping[str, Run] = {
     "finite": parity_checks.finite,
     "images": parity_checks.images,
     "features": parity_checks.features,
+    "constants": parity_checks.constants,
     "fidelity": parity_checks.fidelity,
     "gradients": training_checks.gradients,
     "second_derivatives": training_checks.second_derivatives,

@@ -68,13 +68,13 @@ def trace(found: Located, seed: int = 0) -> Trace:
             if index == 0:
                 stack.enter_context(_watched(found, features))
                 stack.enter_context(_heard(found.root, answers))
-            images[name] = _seeded(found, call, seed)
+            images[name] = seeded(found, call, seed)
     with contextlib.suppress(UnsupportedModelError):  # synthesis wants more than styles
         ws = fixed_styles(count, found.running.num_ws(found.network), found.specs[0].w_dim)
         ws = ws.to(reference_of(found.network).device)
         mixed: Dict[str, Sample] = {}
         with _heard(found.root, mixed):
-            images[MIXED] = _seeded(found, lambda: found.running.synthesis(found.network, ws, "const"), seed)
+            images[MIXED] = seeded(found, lambda: found.running.synthesis(found.network, ws, "const"), seed)
         answers.update({f"{layer} ({MIXED})": answer for layer, answer in mixed.items()})
     return Trace(images, features, answers)
 
@@ -88,11 +88,11 @@ def in_a_batch(found: Located, size: int) -> torch.Tensor:
     sampler = found.sampler()
     noise, psi = next(iter(CALLS.values()))
     z, c = fixed_latents(sampler, size)  # their first rows are those of fewer
-    images = _seeded(found, lambda: draw(sampler, z, c, noise, psi), seed=0)
+    images = seeded(found, lambda: draw(sampler, z, c, noise, psi), seed=0)
     return images[: LATENTS.at(sampler.img_resolution)]
 
 
-def _seeded(found: Located, call: Callable[[], torch.Tensor], seed: int) -> torch.Tensor:
+def seeded(found: Located, call: Callable[[], torch.Tensor], seed: int) -> torch.Tensor:
     """Images of one call, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -108,7 +108,8 @@ def tolerance_of(found: Located) -> float:
     return bound * COARSE / 2.0**-24 if cuda else bound
 
 
-def _first_tensor(output: Any) -> Any:
+def first_tensor(output: Any) -> Any:
+    """The tensor of floats among what a layer answers, None where there is none."""
     values = output if isinstance(output, (tuple, list)) else [output]
     return next((value for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()), None)
 
@@ -139,7 +140,7 @@ def _heard(root: torch.nn.Module, answers: Dict[str, Sample]) -> Iterator[None]:
 
     def keep(name: str) -> Callable[..., None]:
         def see(_module: Any, _inputs: Any, output: Any) -> None:
-            tensor = _first_tensor(output)
+            tensor = first_tensor(output)
             if tensor is not None:
                 answers.setdefault(name, Sample.of(tensor, ANSWERS))
 
