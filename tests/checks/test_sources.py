@@ -16,10 +16,10 @@ from click.testing import CliRunner
 import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.checks.answers import Context
-from squeeze_patch.checks.config import CheckConfig, read_config
+from squeeze_patch.checks.config import CheckConfig, Recipe, read_config
 from squeeze_patch.checks.copy_checks import without_squeeze_patch
 from squeeze_patch.checks.structure_checks import channel_order
-from squeeze_patch.checks.subjects import Subject, importable, make_subjects
+from squeeze_patch.checks.subjects import Subject, importable, make_dense, make_subjects
 from squeeze_patch.cli import main
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.errors import ConfigError
@@ -144,3 +144,11 @@ def test_a_single_channel_has_its_like() -> None:
     context = Context(CheckConfig.of(lambda: G), None, subjects, no_progress)
     answer = channel_order(subjects["G_ema"], context, {})
     assert answer.state == "holds", answer
+
+
+@pytest.mark.parametrize(("name", "its"), [("G", "G"), ("G_ema", "G_ema"), ("", "G_ema"), ("g_ema", "G_ema")])
+def test_every_generator_has_its_own_dense_one(name: str, its: str) -> None:
+    """By its name or its part in training; else the moving average."""
+    dense = {each: trained_generator() for each in ("G", "G_ema")}
+    config = replace(CheckConfig.of(lambda: None), dense=Recipe(lambda: dense))
+    assert make_dense(config, Subject(name, torch.nn.Module(), None)) is dense[its]

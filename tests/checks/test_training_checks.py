@@ -1,0 +1,132 @@
+"""What training needs of a generator: every kind of gradient that is not what it should be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Callable
+
+import pytest
+import torch
+
+import squeeze_patch
+from squeeze_patch.checks import training_checks
+from squeeze_patch.checks.catalogue import BY_NAME
+from squeeze_patch.checks.config import CheckConfig
+from squeeze_patch.checks.runner import check
+from squeeze_patch.demo.network import Generator
+from squeeze_patch.testing import trained
+
+
+def small() -> Any:
+    """16x16; the same one at every call."""
+    torch.manual_seed(0)
+    widths = {"channel_base": 256, "channel_max": 16}
+    G = trained(Generator(8, 0, 8, 16, 3, mapping_kwargs={"num_layers": 1}, synthesis_kwargs=widths))
+    return squeeze_patch.apply(G, ratio=2, init="weights", keep_original=False, verify=False)
+
+
+def found(factory: Callable[[], Any], name: str, **settings: Any) -> Any:
+    """The outcome of a check without a record."""
+    config = CheckConfig.of(factory)
+    return check(replace(config, checks={name: {**BY_NAME[name].settings, **settings}})).outcomes[0]
+
+
+def through(path: str, slopes: Callable[[torch.Tensor], torch.Tensor], twice: bool = False) -> Any:
+    """`small`, what the layer answers with other slopes of the loss."""
+
+    class Changed(torch.autograd.Function):
+        @staticmethod
+        def forward(_ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(_ctx: Any, slope: torch.Tensor) -> torch.Tensor:
+            return slopes(slope)
+
+    G = small()
+    G.get_submodule(path).register_forward_hook(lambda _, __, made: Changed.apply(made))
+    return G
+
+
+def with_nan(slope: torch.Tensor) -> torch.Tensor:
+    return torch.cat([slope[:, :1] * torch.nan, slope[:, 1:]], dim=1)
+
+
+def test_parameters_without_a_gradient() -> None:
+    def unused() -> Any:
+        G = small()
+        G.mapping.spare, G.mapping.spare_too = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+        return G
+
+    outcome = found(unused, "gradients")
+    assert (outcome.state, outcome.figures["none"]) == ("short", ["mapping.spare", "mapping.spare_too"])
+    assert found(unused, "gradients", without="mapping.spare").state == "short"
+    assert found(unused, "gradients", without="nothing, mapping.spare*").state == "holds"
+
+
+def test_gradients_that_are_zero_or_not_finite() -> None:
+    def zero() -> Any:
+        G = small()
+        G.synthesis.b8.conv1.noise_const.zero_()
+        return G
+
+    outcome = found(zero, "gradients")
+    assert (outcome.state, outcome.place) == ("short", "synthesis.b8.conv1.noise_strength")
+    assert outcome.figures["zero"] == ["synthesis.b8.conv1.noise_strength"]
+
+
+def test_gradients_that_are_partly_not_finite() -> None:
+    outcome = found(lambda: through("synthesis.b8.torgb.affine", with_nan), "gradients")
+    assert outcome.state == "short"
+    assert "synthesis.b8.torgb.affine.bias" in outcome.figures["not_finite"]
+    assert "synthesis.b8.torgb.weight" not in outcome.figures["not_finite"]
+
+
+class _NaNBack(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(_ctx: Any, slope: torch.Tensor) -> torch.Tensor:
+        return with_nan(slope[None])[0]
+
+
+def test_second_derivatives_that_are_not_finite_in_a_bias_alone() -> None:
+    def broken() -> Any:
+        G = small()
+        G.synthesis.b8.torgb.register_forward_hook(
+            lambda layer, _, made: made + made.mean() * _NaNBack.apply(layer.bias)[:, None, None]
+        )
+        return G
+
+    outcome = found(broken, "second_derivatives")
+    assert (outcome.state, outcome.figures) == ("short", {"weights": ["synthesis.b8.torgb.bias"]})
+
+
+@pytest.mark.parametrize("times", [0.2, 0.9, 1.1, 5.0])
+def test_gradients_that_are_too_small_or_too_large(times: float) -> None:
+    outcome = found(lambda: through("synthesis.b8.conv1", lambda slope: times * slope), "step")
+    assert outcome.state == "short", outcome.message
+    assert outcome.place in ("b4", "b8", "the other layers")  # all that is in front of it
+
+
+def test_a_block_whose_gradient_is_zero() -> None:
+    def cut() -> Any:
+        G = small()
+        G.synthesis.b4.register_forward_hook(lambda _, __, made: (made[0].detach(), made[1].detach()))
+        return G
+
+    outcome = found(cut, "step")
+    assert (outcome.state, outcome.place) == ("short", "b4")
+
+
+@pytest.mark.parametrize(("times", "state"), [(0.5, "holds"), (2.0, "short")])
+def test_an_average_that_caught_up_may_differ_by_float_error(
+    times: float, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [torch.full([1, 3, 2, 2], 3.0)]
+    seen = iter([*images, images[0] + 3.0 * times * 1e-3])
+    monkeypatch.setattr(training_checks, "_seen", lambda *_: next(seen))
+    monkeypatch.setattr("squeeze_patch.checks.answers.tolerance_of", lambda _: 1e-3)
+    assert found(small, "average").state == state
