@@ -85,9 +85,8 @@ def second_derivatives(subject: Subject, context: Context, settings: Mapping[str
     for name, parameter in found.root.named_parameters():
         slopes = parameter.grad
         is_convolution = parameter.dim() >= 4 and max(parameter.shape[1:]) > 1 and not name.endswith("bias")
-        if slopes is not None and not slopes.isfinite().all():
-            wrong.append(name)
-        elif is_convolution and (slopes is None or not slopes.abs().max() > 0):
+        is_broken = slopes is not None and not slopes.isfinite().all()
+        if is_broken or (is_convolution and (slopes is None or not slopes.abs().max() > 0)):
             wrong.append(name)
     if wrong:
         return short(

@@ -59,7 +59,8 @@ class Held:
 @pytest.fixture(scope="module")
 def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
     folder = tmp_path_factory.mktemp("held")
-    config = replace(CheckConfig.of(small), path=folder / "squeeze.toml", baseline=folder / "b.json")
+    files = {"path": folder / "squeeze.toml", "baseline": folder / "b.json", "pictures": folder / "pictures"}
+    config = replace(CheckConfig.of(small), **files)
     config.path.write_text("")
     with pytest.MonkeyPatch.context() as patch:  # to measure them takes long
         patch.setattr(cost_checks, "measured_ratios", lambda *_: {"latency": 0.8, "memory": 0.5})
