@@ -12,7 +12,7 @@ import platform
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from PIL import Image
 
 from squeeze_patch.checkpoints.atomic import atomic_write, refuse_special
 from squeeze_patch.checkpoints.targets import check_writable
-from squeeze_patch.checks.fixed_inputs import Sample, sketch
-from squeeze_patch.checks.tracing import PIXELS, Trace
+from squeeze_patch.checks.fixed_inputs import PROJECTIONS, Sample, sketch
+from squeeze_patch.checks.tracing import CALLS, PIXELS, Trace
 from squeeze_patch.errors import CheckpointError, ConfigError, PlanError
 from squeeze_patch.evaluation.grids import strip
 from squeeze_patch.planning.plans import Plan, describe_reduction
@@ -32,10 +32,16 @@ SCHEMA = 1
 BEGIN = re.compile(rb'\s*\{\s*"schema"\s*:')
 #: lines by which git marks what it could not merge
 MERGED = re.compile(r"^(<{7}|={7}|>{7}|\|{7})( |$)", flags=re.MULTILINE)
+UNMIX = (
+    "No two can be mixed: take one side's whole (git checkout --ours, or --theirs), and let squeeze-patch check tell "
+    "whether it holds"
+)
 #: longest side of the images that the baseline shows; they are shown, and not compared
 SHOWN = 128
 
 
+#: distance of tensors that differ, and of which no sum tells
+LEAST = 2.0**-53
 #: what has samples; the last one is not in baselines of before there was such a check
 SAMPLES = ("images", "features", "answers", "probes")
 
@@ -61,11 +67,12 @@ class TensorRecord:
         return cls(tuple(held.shape), str(held.dtype).replace("torch.", ""), digest, norm, sketch(held), kind)
 
     def apart(self, other: TensorRecord) -> float:
-        """Distance to another tensor of this shape, a share of the norm; 0 = equal bit by bit."""
+        """Distance to another tensor of this shape, a share of the norm; 0 = equal bit by bit, and at least `LEAST`
+        where it is not: two numbers that were exchanged may leave all sums as they are."""
         if self.sha256 == other.sha256:
             return 0.0
         squares = np.square(np.subtract(self.sums, other.sums)).mean()
-        return float(np.sqrt(squares)) / max(self.norm, other.norm, 1e-30)
+        return max(float(np.sqrt(squares)) / max(self.norm, other.norm, 1e-30), LEAST)
 
 
 @dataclass(frozen=True)
@@ -127,19 +134,19 @@ class Recorded:
                 str(one["dtype"]),
                 str(one["sha256"]),
                 _number(one["norm"]),
-                tuple(map(_number, one["sums"])),
+                _sums(one["sums"]),
                 str(one.get("kind", "")),
             )
             for name, one in data["tensors"].items()
         }
-        if not (samples["images"] and samples["answers"] and tensors):
-            raise ValueError("a generator has no images, answers or tensors")
+        if not (samples["images"].keys() >= CALLS.keys() and samples["answers"] and tensors):
+            raise ValueError("a generator has no images, answers or tensors, or not all")
         return cls(
             family=str(data["family"]),
             class_name=str(data["class_name"]),
             plan=Plan.from_dict(data["plan"]),
-            parameters=int(data["parameters"]),
-            multiply_adds=int(data["multiply_adds"]),
+            parameters=_count(data["parameters"]),
+            multiply_adds=_count(data["multiply_adds"]),
             tensors=tensors,
             pictures={name: base64.b64decode(png) for name, png in data["pictures"].items()},
             ratios={name: _number(value) for name, value in data["ratios"].items()},
@@ -167,6 +174,10 @@ class Baseline:
             stream.write(self.to_json().encode())
 
 
+class _Mixed(ValueError):
+    """Parts of two baselines are in it."""
+
+
 def read_baseline(path: Path) -> Optional[Baseline]:
     """The baseline in a file, None where there is no file.
 
@@ -179,11 +190,9 @@ def read_baseline(path: Path) -> Optional[Baseline]:
     try:
         text = path.read_text(encoding="utf-8")
         if MERGED.search(text):
-            cure = "No two can be mixed: take one side's whole (git checkout --ours, or --theirs), and let "
-            cure += "squeeze-patch check tell whether it holds"
-            raise ConfigError("it has the marks of a merge that conflicted")
-        data = json.loads(text)
-        if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
+            raise _Mixed("it has the marks of a merge that conflicted")
+        data = json.loads(text, object_pairs_hook=_once)
+        if not isinstance(data, dict) or type(data.get("schema")) is not int or data["schema"] < 1:
             raise ConfigError("it is no baseline of squeeze-patch check")
         if data["schema"] > SCHEMA:
             raise ConfigError(
@@ -193,14 +202,37 @@ def read_baseline(path: Path) -> Optional[Baseline]:
         return Baseline(generators, dict(data["versions"]))
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError, PlanError) as error:
         words = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        cure = UNMIX if isinstance(error, _Mixed) else cure
         raise ConfigError(f"{path}: this baseline cannot be read ({words}). {cure}") from error
 
 
 def _number(value: Any) -> float:
-    """A figure of a record; `ValueError` of NaN: nothing falls short of it."""
-    if math.isnan(float(value)):
-        raise ValueError("a figure is not a number")
+    """A figure of a record; `ValueError` of NaN or infinity: nothing falls short of it."""
+    if not math.isfinite(float(value)):
+        raise ValueError("a figure is not a finite number")
     return float(value)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
+        raise ValueError(f"{str(value)[:20]} where a number of parameters or of multiply-adds should be")
+    return value
+
+
+def _sums(values: Any) -> Tuple[float, ...]:
+    if len(values) != PROJECTIONS:
+        raise ValueError(f"{len(values)} sums of a tensor, not {PROJECTIONS}")
+    return tuple(map(_number, values))
+
+
+def _once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    """A table of JSON; `ValueError` where a name is in it twice, of which Python takes the last: as merges leave it."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Mixed(f"it has {twice} twice, as a merge leaves it")
+    return table
 
 
 def check_target(path: Path) -> None:

@@ -70,6 +70,11 @@ class Sample:
         peak = float(tensor.detach().float().abs().max()) if tensor.numel() else 0.0
         return cls(tuple(tensor.shape), peak, flat.numpy())
 
+    def apart(self, other: Sample) -> float:
+        """`difference` over the lower of both peaks: one that is too high in a file lets nothing pass."""
+        apart = self.difference(other)
+        return apart / max(min(self.peak, other.peak), 1e-30) if apart else 0.0
+
     def difference(self, other: Sample) -> float:
         """Largest absolute difference, inf where shapes differ or a number is not finite."""
         if self.shape != other.shape or self.values.shape != other.values.shape:
@@ -108,13 +113,17 @@ class Sample:
             raise ConfigError(f"a sample in the baseline is damaged ({error})") from error
 
 
-def sketch(tensor: torch.Tensor, projections: int = 4) -> Tuple[float, ...]:
+#: sums of a `sketch`
+PROJECTIONS = 4
+
+
+def sketch(tensor: torch.Tensor) -> Tuple[float, ...]:
     """Sums of a tensor's numbers with random signs: their differences tell how far two tensors are apart, in the
     root mean square over such sums (Achlioptas 2003)."""
     flat = tensor.detach().cpu().double().reshape(-1).numpy()
     random = np.random.RandomState(0)
     sums = []
-    for _ in range(projections):
+    for _ in range(PROJECTIONS):
         bits = np.frombuffer(random.bytes(flat.size // 8 + 1), dtype=np.uint8)
         signs = np.unpackbits(bits)[: flat.size].astype(bool)
         sums.append(float(flat[signs].sum() - flat[~signs].sum()))

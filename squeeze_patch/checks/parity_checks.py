@@ -96,12 +96,13 @@ def images(subject: Subject, context: Context, settings: Mapping[str, Any]) -> A
     share = context.tolerance(subject, settings["tolerance"])
     worst, lowest = 0.0, math.inf
     for call, before in recorded.images.items():
-        sample = samples[call]
-        if sample.shape != before.shape:
-            return short(f"images are {list(sample.shape)} ({call})", wanted=str(list(before.shape)))
-        apart, limit = before.difference(sample), share * before.peak
+        sample = samples.get(call)
+        if sample is None or sample.shape != before.shape:
+            got = "it makes no images" if sample is None else f"images are {list(sample.shape)}"
+            return short(f"{got} ({call})", wanted=str(list(before.shape)))
+        apart, limit = before.difference(sample), share * min(before.peak, sample.peak)
         psnr = decibels(before.squared_error(sample)) if math.isfinite(apart) else -math.inf
-        worst, lowest = max(worst, apart / max(before.peak, 1e-30)), min(lowest, psnr)
+        worst, lowest = max(worst, before.apart(sample)), min(lowest, psnr)
         if not apart <= limit:
             return short(
                 f"images differ by {apart:.2g} ({_decibels(psnr)}; {call})",
@@ -132,7 +133,7 @@ def features(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
         if sample is None or sample.shape != before.shape:
             got = "hands on no features" if sample is None else f"hands on features {list(sample.shape)}"
             return short(got, wanted=str(list(before.shape)), place=block)
-        apart = before.difference(sample) / max(before.peak, 1e-30)
+        apart = before.apart(sample)
         worst = max(worst, apart)
         if not apart <= share:
             inside = first_apart(now, recorded, share)
@@ -160,7 +161,7 @@ def constants(subject: Subject, context: Context, settings: Mapping[str, Any]) -
     share = context.tolerance(subject, settings["tolerance"])
     worst = 0.0
     for asked, before in recorded.probes.items():
-        apart = before.difference(now[asked]) / max(before.peak, 1e-30) if asked in now else math.inf
+        apart = before.apart(now[asked]) if asked in now else math.inf
         worst = max(worst, apart)
         if not apart <= share:
             return short(
@@ -217,7 +218,7 @@ def first_apart(now: Trace, before: Any, share: float) -> str:
         other: Optional[Sample] = now.answers.get(name)
         if other is None:
             continue
-        if not answer.difference(other) <= share * max(answer.peak, 1e-30):
+        if not answer.apart(other) <= share:
             return name
     return ""
 

@@ -11,6 +11,7 @@ import pytest
 
 from squeeze_patch.checks.catalogue import CHECKS
 from squeeze_patch.checks.recording import record
+from tests.held import Held, make_held
 
 #: its generators; a variable says what is planted in them
 GENERATORS = """
@@ -61,3 +62,8 @@ def repository(recorded_repository: Path, tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.delenv(name, raising=False)
     yield folder
     sys.modules.pop("downstream_generators", None)
+
+
+@pytest.fixture(scope="session")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
+    return make_held(tmp_path_factory.mktemp("held"))

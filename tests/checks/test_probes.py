@@ -11,27 +11,15 @@ from pathlib import Path
 from typing import Any, Callable, Dict
 
 import pytest
-import torch
 
-import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.checks.baseline import read_baseline
 from squeeze_patch.checks.config import CheckConfig
 from squeeze_patch.checks.outcome import Outcome
 from squeeze_patch.checks.probes import probe
-from squeeze_patch.checks.recording import record
 from squeeze_patch.checks.runner import check
 from squeeze_patch.demo import network
-from squeeze_patch.demo.network import Generator
-from squeeze_patch.testing import trained
-
-
-def small() -> Any:
-    """16x16; the same one at every call."""
-    torch.manual_seed(0)
-    widths = {"channel_base": 256, "channel_max": 16}
-    G = trained(Generator(8, 0, 8, 16, 3, mapping_kwargs={"num_layers": 1}, synthesis_kwargs=widths))
-    return squeeze_patch.apply(G, ratio=2, keep_original=False, verify=False)
+from tests.held import Held, small
 
 
 def rewritten(path: str, old: str, new: str) -> Callable[[], Any]:
@@ -50,13 +38,9 @@ def rewritten(path: str, old: str, new: str) -> Callable[[], Any]:
     return make
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> CheckConfig:
-    folder = tmp_path_factory.mktemp("recorded")
-    paths = {"path": folder / "squeeze.toml", "baseline": folder / "baseline.json", "pictures": folder / "pictures"}
-    config = replace(CheckConfig.of(small), **paths)
-    record(config)
-    return config
+@pytest.fixture
+def recorded(held: Held) -> CheckConfig:
+    return held.context.config
 
 
 def outcomes(config: CheckConfig, factory: Callable[[], Any], *names: str) -> Dict[str, Outcome]:
