@@ -40,6 +40,23 @@ def full_precision(cuda: bool = False) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def precision_stays() -> Iterator[None]:
+    """What is set for products and convolutions within the block ends with it, also inside of `full_precision`."""
+    operations = [*_operations("cpu"), *_operations("cuda")]
+    products = convolutions = None
+    with contextlib.suppress(RuntimeError):  # the newer settings are in use, and say it all
+        products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        if products is not None and convolutions is not None:
+            torch.set_float32_matmul_precision(products)
+            torch.backends.cudnn.allow_tf32 = convolutions
+        for operation, value in operations:
+            _set(operation, value)
+
+
 def autocast_dtype(kind: str) -> Optional[torch.dtype]:
     """What autocast computes in on a kind of device ("cpu", "cuda") here and now; None where it is off."""
     old: Any = torch  # before 2.4 there are functions for each of the two kinds

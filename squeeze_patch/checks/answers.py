@@ -11,6 +11,7 @@ from squeeze_patch.checks.baseline import Baseline, Recorded
 from squeeze_patch.checks.config import CheckConfig
 from squeeze_patch.checks.subjects import Subject, make_dense, make_subjects
 from squeeze_patch.checks.tracing import Trace, tolerance_of, trace
+from squeeze_patch.errors import ConfigError
 from squeeze_patch.progress import Progress
 
 RECORD = "squeeze-patch check --record"
@@ -77,6 +78,11 @@ class Context:
         """The same generator, made once more from the start; to be left as it is."""
         if not self.others:
             self.others.update(make_subjects(self.config))
+        if subject.name not in self.others:
+            raise ConfigError(
+                f"[generator] made a generator {subject.name!r} at first, and now {', '.join(map(repr, self.others))}; "
+                "have it make the same ones at every call"
+            )
         return self.others[subject.name]
 
     def trained_dense(self, subject: Subject) -> Optional[torch.nn.Module]:

@@ -33,7 +33,7 @@ def reproducible(subject: Subject, context: Context, settings: Mapping[str, Any]
     tolerance = context.tolerance(subject, 0.0)
     for what, second in (("a second call", again), ("the generator made anew", trace(other.found))):
         for call, images in first.images.items():
-            apart = float((images - second.images[call]).abs().max())
+            apart = _furthest(images, second.images.get(call))
             peak = float(images.abs().max())
             if not apart <= tolerance * peak:
                 return short(
@@ -257,6 +257,13 @@ def _picture(subject: Subject, context: Context, recorded: Recorded, now: Trace,
     except (SqueezeError, OSError, ValueError) as error:  # that images depart is what counts
         return f"none, {error}"
     return relative_to(context.config, Path(path))
+
+
+def _furthest(images: torch.Tensor, others: Optional[torch.Tensor]) -> float:
+    """Largest difference; inf where there are no others, or of another shape."""
+    if others is None or images.shape != others.shape:
+        return math.inf
+    return float((images - others).abs().max())
 
 
 def _why(share: float, asked: float) -> str:

@@ -26,6 +26,7 @@ from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checks.config import CheckConfig, Recipe
 from squeeze_patch.errors import CheckpointError, ConfigError, MeasurementError, UnsupportedModelError
 from squeeze_patch.evaluation.devices import device_named
+from squeeze_patch.precision import precision_stays
 from squeeze_patch.surgery.status import status
 
 #: {option of a command: the same in the configuration}
@@ -142,6 +143,9 @@ def _make(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn
         raise ConfigError(_in_words_of_files(str(error))) from error
     with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
         stack.callback(os.chdir, os.getcwd())  # a factory may go elsewhere, and paths that were given count from here
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())  # it may be called within a check
+        stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+        stack.enter_context(precision_stays())
         torch.manual_seed(SEED)
         try:
             made = _from_factory(config, source, where) if source.factory else _from_file(config, source)
@@ -152,6 +156,11 @@ def _make(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn
                 f"{where} {source.factory or source.checkpoint} ends the process (SystemExit: {error}); what a module "
                 'does as a program belongs under if __name__ == "__main__"'
             ) from error
+        except BaseException as error:  # as pytest.skip raises, which would pass for a check that is skipped
+            if isinstance(error, (Exception, KeyboardInterrupt)) or type(error).__module__.startswith("squeeze_patch"):
+                raise
+            name = source.factory or source.checkpoint
+            raise ConfigError(f"{where} {name} stops with {type(error).__name__}: {error}") from error
     return {name: G.to(device).eval() for name, G in made.items()}
 
 

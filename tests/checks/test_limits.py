@@ -12,7 +12,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import sampler
-from squeeze_patch.checks import cost_checks, parity_checks, structure_checks
+from squeeze_patch.checks import copy_checks, cost_checks, parity_checks, structure_checks
 from squeeze_patch.checks.catalogue import BY_NAME
 from squeeze_patch.checks.fixed_inputs import fixed_latents
 from squeeze_patch.checks.tracing import Trace, trace
@@ -254,3 +254,24 @@ def test_chances() -> None:
     ratios = [1.0, 1.0, 2.0, 2.0]
     assert cost_checks._chance(ratios, 1.5, "greater") == cost_checks._chance(ratios, 1.5, "less") == 11 / 16
     assert cost_checks._chance(ratios, 0.5, "greater") == cost_checks._chance(ratios, 2.5, "less") == 1 / 16
+
+
+@pytest.mark.parametrize(("times", "state"), [(0.5, "holds"), (2.0, "short")])
+def test_copies_may_differ_by_float_error(
+    held: Held, times: float, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.full([2, 3, 4, 4], 3.0)
+    off = 3.0 * times * held.context.tolerance(held.subject, 0.0)
+    made = iter([images, images + off])
+    monkeypatch.setattr(copy_checks, "draw", lambda *_: next(made))
+    assert held.asked("deepcopy").state == state
+
+
+def test_what_a_state_dict_leaves_out_by_design_comes_from_the_constructor() -> None:
+    def make() -> Any:
+        G = small()
+        G.synthesis.b8.conv1.register_buffer("gain", torch.tensor(1.5), persistent=False)
+        G.synthesis.b8.conv1.register_forward_hook(lambda layer, _, made: made * layer.gain)
+        return G
+
+    assert found(make, "state_dict").state == "holds"
