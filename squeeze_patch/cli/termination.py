@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Tuple
 
 #: of a scheduler, a time limit, a closed terminal; Windows has the first alone
 SIGNALS = ("SIGTERM", "SIGHUP")
@@ -28,7 +28,8 @@ def clean_termination() -> Iterator[None]:
     training end with it, for which Python would wait at a regular end. Signals that are ignored (nohup), or have a
     handler, are left to that.
     """
-    owner, received = os.getpid(), []
+    owner = os.getpid()
+    received: List[Tuple[int, float]] = []
 
     def stop(number: int, _frame: Any) -> None:
         if os.getpid() != owner:  # forked since, by a host's script: it has nothing of ours to clean up
