@@ -64,7 +64,7 @@ from squeeze_patch.adapters.lucidrains.block import (
 )
 from squeeze_patch.adapters.lucidrains.fusing import LucidrainsFusing
 from squeeze_patch.adapters.lucidrains.running import LucidrainsRunning, sample_styles
-from squeeze_patch.adapters.lucidrains.standin import LucidrainsStates
+from squeeze_patch.adapters.lucidrains.standin import LucidrainsStates, fork_without
 from squeeze_patch.adapters.lucidrains.wrapper import LucidrainsWrapper
 from squeeze_patch.errors import UnsupportedModelError
 
@@ -79,7 +79,8 @@ class LucidrainsSurgery(Surgery):
         return [module for module in root.modules() if _is_generator(module) and _unsupported_reason(module) is None]
 
     def refuse(self, root: torch.nn.Module) -> Optional[str]:
-        return next((_unsupported_reason(module) for module in root.modules() if _is_generator(module)), None)
+        own = (_unsupported_reason(module) for module in root.modules() if _is_generator(module))
+        return next((reason for reason in (*own, *map(_fork_reason, root.modules())) if reason), None)
 
     def specs(self, network: Any) -> List[BlockSpec]:
         return [_spec(network, index) for index in range(len(network.blocks))]
@@ -191,6 +192,17 @@ def _is_generator(module: Any) -> bool:
         and isinstance(getattr(module, "initial_conv", None), torch.nn.Module)
         and len(module.blocks) == len(module.attns) > 0
     )
+
+
+def _fork_reason(module: Any) -> Optional[str]:
+    """Why a generator of this host's blocks that is put together in another way is refused."""
+    blocks = getattr(module, "blocks", None)
+    if not (class_named(module, "Generator") and isinstance(blocks, torch.nn.ModuleList) and len(blocks)):
+        return None
+    if not all(hasattr(blocks[0], name) for name in PLACES) or _is_generator(module):
+        return None
+    missing = [name for name in ("initial_conv", "attns") if not hasattr(module, name)]
+    return fork_without(missing) if missing else None
 
 
 def _unsupported_reason(network: Any) -> Optional[str]:

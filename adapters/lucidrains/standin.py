@@ -8,7 +8,7 @@ is taken to be the host's default of 0.1.
 
 from __future__ import annotations
 
-from typing import Any, Collection, Dict, List, Mapping, Optional
+from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence
 
 import torch
 
@@ -22,8 +22,19 @@ LR_MLP = 0.1
 #: {generator: {prefix of names in its own state: prefix in the wrapper's}}
 PARTS = {"GE": {"S.": "SE.", "G.": "GE."}, "G": {"S.": "S.", "G.": "G."}}
 _MARKS = ("net.0.weight", "initial_conv.weight")
+#: what the blocks of a generator alone are known by
+_BLOCK = frozenset(f"blocks.0.{name}.weight" for name in ("to_style1", "conv1", "conv2", "to_rgb.conv"))
 
 State = Mapping[str, torch.Tensor]
+
+
+def fork_without(parts: Sequence[str]) -> str:
+    """Why a generator of this host's blocks, which lacks parts that the host's has, is refused."""
+    return (
+        f"this generator has the blocks of lucidrains' stylegan2-pytorch, but no {' and no '.join(parts)}: it is "
+        "a fork's, or of an early version, and squeeze_patch does not know its forward. It needs an adapter of its own "
+        "(docs/adding-a-family.md)"
+    )
 
 
 class LucidrainsStates(StateDicts):
@@ -33,7 +44,7 @@ class LucidrainsStates(StateDicts):
         return from_state(state, blocks)
 
     def is_of_family(self, state: State) -> bool:
-        return _is_own(state)
+        return _is_own(state) or set(state) >= _BLOCK
 
     def parts_of_state(self, state: State) -> Dict[str, Dict[str, str]]:
         return parts_of_state(state)
@@ -58,10 +69,19 @@ def from_state(state: State, squeezed: Optional[Collection[str]] = None) -> Opti
         squeezed: names of the blocks in the Plan beside it; those that have nothing of a squeezed one are narrowed.
 
     Raises:
-        UnsupportedModelError: it has tensors that this host's generator does not have, or lacks some.
+        UnsupportedModelError: it has tensors that this host's generator does not have, or lacks some; or it is of a
+            generator without its mapping network, or of a fork's.
     """
     if not _is_own(state):
-        return None
+        if not set(state) >= _BLOCK:
+            return None
+        if _MARKS[1] not in state:
+            raise UnsupportedModelError(fork_without(["initial_conv"]))
+        raise UnsupportedModelError(
+            "this is the state of lucidrains' Generator alone, whose mapping network is missing. Save the training "
+            "wrapper (StyleGAN2), as the host does, or {'GAN': torch.nn.ModuleDict({'S': GAN.SE, 'G': GAN.GE})"
+            ".state_dict()}"
+        )
     try:
         with torch.random.fork_rng(devices=[]):
             body = torch.nn.ModuleDict(

@@ -21,7 +21,7 @@ import sys
 import types
 import uuid
 import weakref
-from typing import Any, List, Mapping, Optional, Union
+from typing import Any, List, Mapping, Optional
 
 import torch
 
@@ -43,6 +43,7 @@ from squeeze_patch.adapters.nvidia.fusing import NvidiaFusing
 from squeeze_patch.adapters.nvidia.interchange import NvidiaInterchange
 from squeeze_patch.adapters.nvidia.portable import module_of, persistence_tables, rebuildable_source, shaped_block
 from squeeze_patch.adapters.nvidia.running import NvidiaRunning, sample_styles
+from squeeze_patch.adapters.nvidia.sizes import block_names, block_spec, block_specs, stored_shapes
 from squeeze_patch.adapters.nvidia.states import NvidiaStates
 from squeeze_patch.adapters.nvidia.stored import ALIAS_FREE, BOOKKEEPING
 from squeeze_patch.adapters.nvidia.unpickling import NvidiaPickles
@@ -72,7 +73,7 @@ class NvidiaSurgery(Surgery):
         return next((m for m in root.modules() if uncompiled(getattr(m, "synthesis", None)) is network), network)
 
     def specs(self, network: torch.nn.Module) -> List[BlockSpec]:
-        return [_spec(network, name) for name in _names(network)]
+        return block_specs(network)
 
     def sample_w(self, root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
         return sample_styles(root, network, n, seed)
@@ -91,7 +92,7 @@ class NvidiaSurgery(Surgery):
         for layer, where in ((block, name), *(() if first else ((block.conv0, f"{name}.conv0"),))):
             check_filter(layer, where)
         return DenseBlock(
-            spec=_spec(network, name),
+            spec=block_spec(network, name),
             const=value(block.const) if first else None,
             conv0=None if first else conv_of(block.conv0, f"{name}.conv0"),
             fir=value(block.resample_filter),
@@ -136,8 +137,7 @@ class NvidiaSurgery(Surgery):
         if owner is None or class_named(owner, "RebuildSqueezed"):
             return
         path = next(name for name, module in owner.named_modules() if module is network)
-        blocks = {spec.name: _stored(spec) for spec in described(self.specs(network), plan) if spec.shape is not None}
-        squeeze = {"network": path, "blocks": blocks, "plan": dict(plan)}
+        squeeze = {"network": path, "blocks": stored_shapes(network, plan), "plan": dict(plan)}
         source = rebuildable_source(owner._orig_module_src, owner._orig_class_name)
         _share_classes(owner, source)
         owner._orig_module_src = source
@@ -164,15 +164,6 @@ class NvidiaSurgery(Surgery):
         kwargs = {key: value for key, value in owner.init_kwargs.items() if key != "squeeze"}
         dense: torch.nn.Module = host_class(*owner.init_args, **kwargs)
         return dense
-
-
-def _stored(spec: BlockSpec) -> Union[int, List[int]]:
-    """A shape as `shaped_block` takes it."""
-    shape = spec.shape
-    assert shape is not None
-    if shape == BlockShape(spec.dense_inputs, spec.channels, shape.width):
-        return shape.width
-    return [shape.inputs, shape.inner, shape.width, int(shape.excite)]
 
 
 def _share_classes(owner: Any, source: str) -> None:
@@ -207,14 +198,10 @@ def _is_network(module: torch.nn.Module) -> bool:
     return class_named(module, "SynthesisNetwork") and hasattr(module, "block_resolutions")
 
 
-def _names(network: Any) -> List[str]:
-    return [f"b{resolution}" for resolution in network.block_resolutions]
-
-
 def _unsupported_reason(network: torch.nn.Module) -> Optional[str]:
     """Why a network of this family cannot be squeezed, or None."""
     narrowed = narrowed_blocks(getattr(network, "squeeze_plan", None))
-    for name in _names(network):
+    for name in block_names(network):
         block: Any = getattr(network, name, None)
         if block is None:
             return f"the synthesis network lists {name} in block_resolutions but has no such block"
@@ -261,34 +248,6 @@ def _shapes_fit(block: Any, is_changed: bool) -> bool:
     out, into = block.conv1.weight.shape[:2]
     channels = block.const.shape[0] if block.in_channels == 0 else block.conv0.weight.shape[0]
     return into == channels and (is_changed or out == channels) and block.torgb.weight.shape[1:] == (out, 1, 1)
-
-
-def _channels(block: Any) -> int:
-    """c of a squeezed block, of whichever class: what excite makes; without one, what the block says or conv1 reads."""
-    if "excite" in block._modules:
-        return int(block.excite.weight.shape[0])
-    return int(getattr(block, "out_channels", block.conv1.weight.shape[1]))
-
-
-def _spec(network: Any, name: str) -> BlockSpec:
-    block, first = getattr(network, name), getattr(network, _names(network)[0])
-    weight, squeezed = block.conv1.weight, class_named(block, "SqueezedBlock")
-    channels = _channels(block) if squeezed else weight.shape[0]
-    times = int(block.resolution) / int(first.resolution)
-    height, width = (int(side * times) for side in first.const.shape[1:])
-    return BlockSpec(
-        name=name,
-        resolution=int(block.resolution),
-        in_channels=int(block.in_channels),
-        channels=channels,
-        width=weight.shape[0] if squeezed else None,
-        w_dim=block.conv1.affine.weight.shape[1],
-        img_channels=block.torgb.weight.shape[0],
-        kernel_size=weight.shape[2],
-        is_last=bool(block.is_last),
-        sides=None if height == width == block.resolution else (height, width),
-        inner=None if weight.shape[1] == channels else weight.shape[1],
-    )
 
 
 def _owner(root: torch.nn.Module, network: torch.nn.Module) -> Any:

@@ -6,10 +6,12 @@ has to run without squeeze_patch. So this file imports torch, the standard libra
 """
 
 import inspect
-from typing import Any, Callable, Dict, Optional, Tuple, Type
+import itertools
+from typing import Any, Callable, ClassVar, Dict, Optional, Tuple, Type
 
 import torch
 
+from squeeze_patch.adapters.nvidia.call_arguments import drop_foreign, first_sizes, foreign_arguments
 from squeeze_patch.adapters.nvidia.fused_layers import ops_of, run_layer, run_torgb
 from squeeze_patch.connection import Excite, upsample2d
 from squeeze_patch.handing_on import Handed, as_seen, hand_on, is_plain_run
@@ -39,6 +41,7 @@ class SqueezedBlock(torch.nn.Module):
     Attributes:
         fused: where nothing is trained the block runs by `squeeze_patch.fused_convolution`; see `squeeze_patch.fuse`.
         defers: its excite is then left to the block that reads its features.
+        foreign: {argument of the host's own block that means nothing here: its default}.
     """
 
     const: Any
@@ -80,11 +83,13 @@ class SqueezedBlock(torch.nn.Module):
         self.fused = False
         self.defers = False
 
+    foreign: ClassVar[Dict[str, Any]] = {}  # also of blocks that are read from files
+
     def forward(
         self,
         x: Optional[torch.Tensor],
         img: Optional[torch.Tensor],
-        ws: torch.Tensor,
+        ws: Optional[torch.Tensor],
         force_fp32: bool = False,
         fused_modconv: Any = None,
         update_emas: bool = False,
@@ -95,39 +100,43 @@ class SqueezedBlock(torch.nn.Module):
         Args:
             x: features [N, in_channels, R/2, R/2], float16 or float32; ignored by the first block.
             img: image so far [N, img_channels, R/2, R/2], float32, or None.
-            ws: style vectors [N, num_conv + num_torgb, w_dim], float32.
+            ws: style vectors [N, num_conv + num_torgb, w_dim], float32; None where ``layer_kwargs`` bring the styles.
             force_fp32: compute in float32 whatever ``use_fp16`` says.
             fused_modconv: passed to the host's layers; None = ``fused_modconv_default``.
             update_emas: accepted because some hosts pass it; unused.
-            layer_kwargs: passed to the host's convolution layers (``noise_mode`` and whatever else they know).
+            layer_kwargs: passed to the host's convolution layers (``noise_mode`` and whatever else they know), and to
+                its toRGB as far as that has arguments of these names.
 
         Returns:
             features [N, out_channels, R, R] in the compute dtype, image [N, img_channels, R, R] in float32.
 
         Raises:
             ValueError: fewer style vectors than the block's layers need.
+            TypeError: an argument that the host's own block would have acted on, and this one does not know.
         """
-        if ws.shape[1] < self.num_conv + self.num_torgb:
+        if ws is not None and ws.shape[1] < self.num_conv + self.num_torgb:
             raise ValueError(
                 f"block {self.resolution} needs {self.num_conv + self.num_torgb} styles, got {ws.shape[1]}"
             )
-        w = iter(ws.unbind(dim=1))
-        force_fp32 = force_fp32 or not (self.fp16_on_cpu or ws.device.type == "cuda")
+        drop_foreign(layer_kwargs, self.foreign, f"block {self.resolution}")
+        w: Any = itertools.repeat(None) if ws is None else iter(ws.unbind(dim=1))
+        n = next(first_sizes((x, layer_kwargs))) if ws is None else ws.shape[0]
+        force_fp32 = force_fp32 or not (self.fp16_on_cpu or self.conv1.weight.device.type == "cuda")
         dtype = torch.float16 if self.use_fp16 and not force_fp32 else torch.float32
         memory_format = torch.channels_last if self.channels_last and not force_fp32 else torch.contiguous_format
-        layer_kwargs["fused_modconv"] = self._fused(fused_modconv, dtype, ws.shape[0])
+        layer_kwargs["fused_modconv"] = self._fused(fused_modconv, dtype, n)
         fast = getattr(self, "fused", False) and not self.training and is_plain_run(self, x, ws)
 
         if self.in_channels == 0:
             h = self.const.to(dtype=dtype, memory_format=memory_format)
-            h = h.unsqueeze(0).repeat([ws.shape[0], 1, 1, 1])  # [N, c, 4, 4]
+            h = h.unsqueeze(0).repeat([n, 1, 1, 1])  # [N, c, 4, 4]
         else:
             assert x is not None
             h = x.recast(dtype) if isinstance(x, Handed) else x.to(dtype=dtype, memory_format=memory_format)
             h = run_layer(self.conv0, h, next(w), fast, layer_kwargs)  # [N, c, R, R]
         f = run_layer(self.conv1, h, next(w), fast, layer_kwargs)  # [N, q, R, R]
 
-        rgb = run_torgb(self.torgb, f, next(w), fast, layer_kwargs["fused_modconv"])  # [N, img_channels, R, R]
+        rgb = run_torgb(self.torgb, f, next(w), fast, layer_kwargs)  # [N, img_channels, R, R]
         rgb = rgb.to(dtype=torch.float32, memory_format=torch.contiguous_format)
         img = rgb if img is None else self._upsample(img).add_(rgb)
         if not self.is_last:
@@ -186,6 +195,9 @@ def squeeze_block(
         fp16_on_cpu=not hasattr(block, "fused_modconv_default"),
         fused_modconv_default=getattr(block, "fused_modconv_default", None),
     )
+    foreign = foreign_arguments(block.forward, (SqueezedBlock.forward, conv1.forward, torgb.forward))
+    if foreign:
+        new.foreign = foreign
     new.register_buffer("resample_filter", block.resample_filter)
     put_first_half(new, block, inner, inputs, anew)
     new.conv1 = rebuild_layer(conv1, in_channels=inner, out_channels=width)

@@ -128,6 +128,7 @@ class SynthesisLayer(torch.nn.Module):
         use_noise: bool = True,
         activation: str = "lrelu",
         conv_clamp: Optional[float] = None,
+        noise_sides: Optional[Sequence[int]] = None,
         **_others: Any,
     ) -> None:
         super().__init__()
@@ -138,9 +139,15 @@ class SynthesisLayer(torch.nn.Module):
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         self.weight = torch.nn.Parameter(torch.randn([out_channels, in_channels, kernel_size, kernel_size]))
         if use_noise:
-            self.register_buffer("noise_const", torch.randn([resolution, resolution]))
+            self.register_buffer("noise_const", torch.randn(noise_sides or [resolution, resolution]))
             self.noise_strength = torch.nn.Parameter(torch.zeros([]))
         self.bias = torch.nn.Parameter(torch.zeros([out_channels]))
+
+    @property
+    def noise_sides(self) -> Optional[Sequence[int]]:
+        """Height and width of the stored noise: images need not be square."""
+        noise = self._buffers.get("noise_const")
+        return None if noise is None else list(noise.shape)
 
     def forward(
         self, x: torch.Tensor, w: torch.Tensor, noise_mode: str = "random", gain: float = 1, **_others: Any

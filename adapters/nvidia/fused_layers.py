@@ -10,6 +10,7 @@ from typing import Any, Dict
 
 import torch
 
+from squeeze_patch.adapters.nvidia.call_arguments import torgb_arguments
 from squeeze_patch.fused_convolution import Finish, fused_layer, fused_rgb
 from squeeze_patch.handing_on import Handed, on_gpu, read
 
@@ -68,9 +69,11 @@ def run_layer(layer: Any, x: Any, w: torch.Tensor, fast: bool, kwargs: Dict[str,
     return y if activate is None else activate(y, layer.bias.to(y.dtype))
 
 
-def run_torgb(layer: Any, f: torch.Tensor, w: torch.Tensor, fast: bool, fused_modconv: bool) -> torch.Tensor:
-    """The host's toRGB, or what it computes by `fused_rgb`: [N, q, R, R] -> [N, img_channels, R, R]."""
-    if not fast or on_gpu(f) or not _is_plain(layer, "ToRGBLayer"):
-        return layer(read(f) if fast else f, w, fused_modconv=fused_modconv)
+def run_torgb(layer: Any, f: torch.Tensor, w: Any, fast: bool, kwargs: Dict[str, Any]) -> torch.Tensor:
+    """The host's toRGB, or what it computes by `fused_rgb`: [N, q, R, R] -> [N, img_channels, R, R]. Of ``kwargs``,
+    which are the convolutions', it gets those that it knows."""
+    own = torgb_arguments(layer, kwargs)
+    if not fast or on_gpu(f) or not _is_plain(layer, "ToRGBLayer") or len(own) > 1:
+        return layer(read(f) if fast else f, w, **own)
     clamp = getattr(layer, "conv_clamp", None)
     return fused_rgb(f, layer.weight, layer.affine(w) * layer.weight_gain, layer.bias, clamp)

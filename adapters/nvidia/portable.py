@@ -10,10 +10,10 @@ from typing import Any
 
 from squeeze_patch import connection, fused_convolution, handing_on
 from squeeze_patch.adapters.nvidia import block as block_module
-from squeeze_patch.adapters.nvidia import fused_layers
+from squeeze_patch.adapters.nvidia import call_arguments, fused_layers
 
 #: the modules whose text stands in front of block.py's, in the place of lines that import from them
-_PARTS = (connection, handing_on, fused_convolution, fused_layers)
+_PARTS = (connection, handing_on, fused_convolution, call_arguments, fused_layers)
 _IMPORT = re.compile(r"^from squeeze_patch\.[\w.]+ import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 
 

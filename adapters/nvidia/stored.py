@@ -19,6 +19,7 @@ from squeeze_patch.adapters.nvidia.block import SqueezedBlock
 from squeeze_patch.adapters.nvidia.body import BODIES
 from squeeze_patch.adapters.nvidia.known_sources import definitions, unknown_parts
 from squeeze_patch.adapters.nvidia.portable import portable_source, rebuildable_source
+from squeeze_patch.adapters.nvidia.sizes import stored_shapes
 from squeeze_patch.adapters.nvidia.wellformed import fault, surplus
 from squeeze_patch.adapters.records import Global, InertDict, Record, is_module, is_plain
 from squeeze_patch.connection import Excite
@@ -158,8 +159,7 @@ def stored_of(body: torch.nn.Module, stored: Record) -> Record:
     children = state["_modules"]
     path = next(name for name, child in children.items() if child.class_name == "SynthesisNetwork")
     children[path].state["squeeze_plan"] = dict(plan)
-    blocks = {str(block["name"]): int(block["width"]) for block in plan["blocks"]}
-    squeeze = {"network": path, "blocks": blocks, "plan": dict(plan)}
+    squeeze = {"network": path, "blocks": stored_shapes(network, plan), "plan": dict(plan)}
     source = rebuildable_source(stored.source, stored.class_name)
     state["_orig_module_src"], state["_orig_class_name"] = source, "SqueezedGenerator"
     state["_init_kwargs"] = {**state.get("_init_kwargs", {}), "squeeze": squeeze}

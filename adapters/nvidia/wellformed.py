@@ -16,6 +16,8 @@ from squeeze_patch.adapters.nvidia.body import ACTIVATIONS
 #: no network has more of anything: layers, channels, pixels along a side
 MOST, MOST_BLOCKS = 1 << 14, 16
 MOST_STYLES = 256
+#: largest ratio of an image's sides; the resolution of layers is the longer one in some forks
+LONGEST_IMAGE = 16
 _OPTIONAL_NUMBER = ("number", "none")
 #: {class: {attribute: kinds that it may be of}}
 ATTRIBUTES: Dict[str, Dict[str, Tuple[str, ...]]] = {
@@ -172,7 +174,9 @@ def _wrong_layer(module: Any) -> str:
     noise = own_tensors(module).get("noise_const")
     if noise is None or "noise_strength" not in own_tensors(module):
         return "noise_const or noise_strength is missing"
-    return "" if module.resolution**2 <= noise.numel() else f"resolution is {module.resolution}"
+    # Layers are built anew with square noise of this side, so a small file must not ask for a large one.
+    fits = module.resolution <= max(noise.shape) and module.resolution**2 <= LONGEST_IMAGE * noise.numel()
+    return "" if fits else f"resolution is {module.resolution}"
 
 
 def _wrong_noise(network: Any) -> str:

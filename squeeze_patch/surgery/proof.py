@@ -14,7 +14,7 @@ import traceback
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Callable, Collection, Dict, Iterator, Mapping, Optional, Set, Tuple
 
 import torch
 
@@ -22,7 +22,7 @@ from squeeze_patch.adapters.content import BlockShape
 from squeeze_patch.adapters.layers import all_tensors, reference_of, write_tensors
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.connection import Excite
-from squeeze_patch.errors import ProofError, UnprovedWarning, UnsupportedModelError
+from squeeze_patch.errors import ProofError, SqueezeError, UnprovedWarning, UnsupportedModelError
 from squeeze_patch.precision import autocast_dtype, full_precision
 from squeeze_patch.sampling import evaluation, latents
 
@@ -64,7 +64,8 @@ class Trial:
         try:
             images = self.run()
         except Exception as error:
-            return f"it stops with {type(error).__name__}: {error}"
+            own = (error.__cause__ if isinstance(error, SqueezeError) else None) or error  # the host's words
+            return f"it stops with {type(own).__name__}: {own}"
         for name, dense in self.dense.items():
             if images[name].shape != dense.shape:
                 return f"images ({name}) are {[*images[name].shape]}, not {[*dense.shape]}"
@@ -179,15 +180,17 @@ def trial_of(found: Located) -> Trial:
     if broken:
         raise CannotRun(f"{broken} holds values that are not finite: it has diverged")
     try:
-        calls, images, as_whole = ways(found)
+        with _feature_dtypes(found) as dtypes:
+            calls, images, as_whole = ways(found)
     except Exception as error:
         raise CannotRun(f"it does not run on latents or styles alone, {_told(error)}") from error
     if not all(isinstance(image, torch.Tensor) and image.isfinite().all() for image in images.values()):
         raise CannotRun("its images hold values that are not finite")
-    tolerance = float_error(found, images)
+    tolerance = float_error(found, images, dtypes)
     peak = max(float(image.abs().max()) for image in images.values())
     if tolerance > COARSEST * peak:
-        raise CannotRun(f"float error is {tolerance:.1g} in images up to {peak:.1g}")
+        names = ", ".join(sorted(str(dtype)[len("torch.") :] for dtype in dtypes)) or "float32"
+        raise CannotRun(f"float error is {tolerance:.1g} in images up to {peak:.1g}, computed in {names}")
     if not as_whole and _holds_more(found):
         _warn(
             f"of {name_of(found)} only {found.place} was run to prove that it can be squeezed: "
@@ -208,19 +211,34 @@ def _warn(words: str) -> None:
     warnings.warn(words, UnprovedWarning, stacklevel=2)
 
 
-def float_error(found: Located, images: Images) -> float:
-    """A bound of what rounding changes in a pixel.
+@contextlib.contextmanager
+def _feature_dtypes(found: Located) -> Iterator[Set[torch.dtype]]:
+    """Of the features between blocks, which some forks cast to float16; not where autocast does so, see `prove`."""
+    seen: Set[torch.dtype] = set()
+
+    def look(x: torch.Tensor) -> None:
+        seen.update([x.dtype] if autocast_dtype(x.device.type) is None else [])
+
+    handles = [found.surgery.watch(found.network, spec.name, look) for spec in found.specs if not spec.is_last]
+    try:
+        yield seen
+    finally:
+        for handle in filter(None, handles):
+            handle.remove()
+
+
+def float_error(found: Located, images: Images, dtypes: Collection[torch.dtype] = ()) -> float:
+    """A bound of what rounding changes in a pixel; ``dtypes`` are those of its features, where they are known.
 
     Each of the two layers of a block sums 9 c products, whose relative error is about ``u sqrt(9 c)`` for the unit
     roundoff u = 2^-24 of float32; demodulation keeps the features' size, so the layers' errors add up, relative to the
     largest pixel. Twice that for the two runs that are compared, and twice for good measure.
     """
     spec = max(found.specs, key=lambda each: each.channels)
-    dtype = reference_of(found.network).dtype
-    unit = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) / 2
-    layers = 2 * len(found.specs)
+    computed = {torch.float32, reference_of(found.network).dtype, *dtypes}
+    unit = max(torch.finfo(dtype).eps for dtype in computed if dtype.is_floating_point) / 2
     peak = max(float(image.abs().max()) for image in images.values())
-    return 4 * layers * math.sqrt(spec.kernel_size**2 * spec.channels) * unit * peak
+    return 8 * len(found.specs) * math.sqrt(spec.kernel_size**2 * spec.channels) * unit * peak
 
 
 Call = Callable[[], torch.Tensor]

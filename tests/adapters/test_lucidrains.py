@@ -308,5 +308,11 @@ def test_refusals(lucidrains: LucidrainsHost) -> None:
     del G["G"].blocks[0].to_noise2
     refused("blocks.0 .GeneratorBlock. has no parameter to_noise2.bias and no to_noise2.weight")
 
+    G = lucidrains.generator()
+    del G["G"].attns
+    refused("has the blocks of lucidrains' stylegan2-pytorch, but no attns: it is a fork's")
+    del G["G"].initial_conv
+    refused("but no initial_conv and no attns: it is a fork's, or of an early version")
+
     G = lucidrains.wrapper().D
     refused("no StyleGAN2 generator found in Discriminator")

@@ -221,3 +221,21 @@ def test_refusals(rosinality: FlatHost) -> None:
     G = rosinality.generator()
     G.convs[1].__class__ = Other
     refused(r"convs.1: Other\(32, .*its host needs an adapter of its own")
+
+
+def test_features_in_half_precision_prove_nothing(rosinality: FlatHost) -> None:
+    """A fork whose forward casts features on their way, whatever its parameters are: what float16 rounds away is no
+    sign of blocks that compute something else."""
+
+    def half(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        y = type(self).__mro__[1].forward(self, x.float(), *args, **kwargs)  # type: ignore[attr-defined]
+        return y.half() if hasattr(self, "noise") else y
+
+    G = trained(rosinality.generator())
+    for layer in (G.conv1, *G.convs, G.to_rgb1, *G.to_rgbs):
+        layer.__class__ = type("Half", (type(layer),), {"forward": half})
+    with pytest.warns(squeeze_patch.UnprovedWarning, match="no proof .* float error is .*, computed in float16"):
+        squeeze_patch.apply(G, init="random")
+    assert squeeze_patch.status(G).state == "squeezed"
+    with pytest.warns(squeeze_patch.UnprovedWarning, match="computed in float16"):
+        squeeze_patch.fuse(G.eval())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Dict
 
@@ -16,7 +17,7 @@ from squeeze_patch.checkpoints.state_dicts import read_archive
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.testing import float_error
 from squeeze_patch.testing.shapes_contract import KINDS, plan_of_kind
-from tests.helpers import save_wrapper, trained_wrapper
+from tests.helpers import cli, save_wrapper, trained_wrapper
 from tests.hosts.lucidrains import LucidrainsHost
 
 
@@ -171,3 +172,20 @@ def test_files_that_are_nearly_the_hosts(lucidrains: LucidrainsHost, tmp_path: P
         torch.save({"GAN": state}, path)
         with pytest.raises(squeeze_patch.UnsupportedModelError, match=f"looks like the state of lucidrains.*{match}"):
             read_archive(path, trust=False)
+
+
+def test_files_of_forks_and_of_generators_alone(lucidrains: LucidrainsHost, tmp_path: Path) -> None:
+    """Their blocks are the host's; they are refused for what they are, and not for holding no generator."""
+    gan, path = lucidrains.wrapper(), tmp_path / "fork.pt"
+    whole = {name: tensor for name, tensor in gan.state_dict().items() if ".initial_conv." not in name}
+    for contents, match in (
+        (whole, "G: this generator has the blocks of lucidrains.*but no initial_conv: it is a fork's"),
+        (gan.GE.state_dict(), "the state of lucidrains' Generator alone, whose mapping network is missing"),
+    ):
+        torch.save(contents, path)
+        for command in (["info"], ["convert", str(tmp_path / "out.pt")]):
+            code, _, error = cli(command[0], path, *command[1:])
+            assert code == 2
+            assert re.search(match, error)
+    torch.save({"GAN": torch.nn.ModuleDict({"S": gan.SE, "G": gan.GE}).state_dict()}, path)
+    assert cli("info", path)[0] == 0

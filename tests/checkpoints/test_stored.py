@@ -24,6 +24,7 @@ from squeeze_patch.checkpoints.inert_writing import dump
 from squeeze_patch.checkpoints.io import read, write
 from squeeze_patch.cli import main
 from squeeze_patch.testing import float_error, trained
+from squeeze_patch.testing.shapes_contract import plan_of_kind
 from tests.helpers import FORKS, HOSTS, same, tensors
 from tests.hosts import Host
 
@@ -93,6 +94,48 @@ def attributes(G: Any) -> Dict[str, str]:
         for name, value in vars(module).items()
         if not name.startswith("_") or name in kept
     }
+
+
+@pytest.mark.parametrize("wide", [2, 8])
+@pytest.mark.parametrize("method", ["squeeze", "narrow"])
+def test_images_that_are_not_square(wide: int, method: str, draggan: Host, tmp_path: Path) -> None:
+    """Forks for portraits cut the constant and the noise: the resolution is the longer side, or the shorter."""
+    dense, target = tmp_path / "dense.pkl", tmp_path / "target.pkl"
+    G: Any = trained(draggan.generator(resolution=16))
+    for block in G.synthesis.children():
+        if block.in_channels == 0:
+            block.const = torch.nn.Parameter(block.const.repeat(1, 1, 2)[:, :, :wide])
+        for layer in (block.conv1, *([block.conv0] if block.in_channels else [])):
+            layer.noise_const = layer.noise_const.repeat(1, 2)[:, : wide * block.resolution // 4].clone()
+    dense.write_bytes(pickle.dumps({"G_ema": G}))
+    squeeze_patch.convert(dense, target, ratio=2, method=method)
+    found, source = (read(path, trust=False)["G_ema"] for path in (target, dense))
+    assert squeeze_patch.status(found).squeezed_blocks == 3
+    z, c = draggan.latents(G)
+    image = found(z, c, noise_mode="const")
+    assert image.shape == (3, 3, 16, 4 * wide)
+    for name, noise in source.named_buffers():
+        if name.endswith("noise_const"):
+            assert torch.equal(found.get_buffer(name), noise)
+
+
+@pytest.mark.parametrize("kind", ["inner", "narrow", "mixed"])
+def test_other_shapes_are_rebuilt_by_the_host(kind: str, full_host: Host, tmp_path: Path) -> None:
+    """legacy.load_network_pkl(force_fp16=True), on a file that was read without running it."""
+    import legacy  # the host's
+
+    dense, target = tmp_path / "dense.pkl", tmp_path / "target.pkl"
+    G = trained(full_host.generator())
+    dense.write_bytes(pickle.dumps({"G": G, "D": full_host.discriminator(), "G_ema": G}))
+    squeeze_patch.convert(dense, target, plan=plan_of_kind(G, kind), init="weights")
+    whole, rebuilt = (
+        legacy.load_network_pkl(io.BytesIO(target.read_bytes()), force_fp16=half)["G_ema"] for half in (False, True)
+    )
+    assert squeeze_patch.status(rebuilt) == squeeze_patch.status(whole)
+    assert rebuilt.synthesis.b32.use_fp16
+    z, c = full_host.latents(G)
+    images = whole(z, c, noise_mode="const")
+    assert (rebuilt(z, c, noise_mode="const", force_fp32=True) - images).abs().max() <= float_error(G, images)
 
 
 def test_what_is_not_touched_is_written_as_it_was(full_host: Host, tmp_path: Path) -> None:

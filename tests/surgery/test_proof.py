@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import re
 import warnings
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
@@ -192,6 +193,19 @@ def test_the_error_is_measured(draggan: Host) -> None:
         squeeze_patch.apply(G, init="random")
     squeeze_patch.apply(G, init="random", verify=False)
     assert squeeze_patch.status(G).state == "squeezed"
+
+
+def test_a_fault_has_the_hosts_own_words(draggan: Host) -> None:
+    """Not those of a role that wraps them, whose cure is for another trouble."""
+
+    def call() -> torch.Tensor:
+        try:
+            return torch.zeros(1 // 0)
+        except ZeroDivisionError as error:
+            raise squeeze_patch.UnsupportedModelError("it is called in another way. Save its state dict") from error
+
+    trial = proof.Trial(locate(draggan.generator()), {"styles": call}, {}, 1.0)
+    assert re.fullmatch("it stops with ZeroDivisionError: .* zero", trial.fault())
 
 
 @pytest.mark.parametrize("name", HOSTS)
