@@ -10,14 +10,14 @@ from typing import Any, Callable, Dict, Iterable, Iterator, Sequence
 import torch
 
 #: what every host's convolution layers take; of these toRGB knows the first
-_USUAL = ("fused_modconv", "noise_mode", "gain")
+USUAL = ("fused_modconv", "noise_mode", "gain")
 
 
 def foreign_arguments(own: Callable[..., Any], known: Sequence[Callable[..., Any]]) -> Dict[str, Any]:
     """Arguments of a dense block's forward behind x, img and ws, with their defaults, that no function of ``known``
     names: the block itself acts on them, and a squeezed one cannot know how. Defaults that are no plain values are
     stored as None."""
-    named = {*_USUAL, *(name for function in known for name in inspect.signature(function).parameters)}
+    named = {*USUAL, *(name for function in known for name in inspect.signature(function).parameters)}
     more = list(inspect.signature(own).parameters.values())[3:]
     more = [one for one in more if one.name not in named and one.kind is not one.VAR_KEYWORD]
     return {one.name: one.default if isinstance(one.default, (bool, int, float, str)) else None for one in more}
@@ -37,7 +37,7 @@ def drop_foreign(kwargs: Dict[str, Any], foreign: Dict[str, Any], where: str) ->
 def torgb_arguments(layer: Any, kwargs: Dict[str, Any]) -> Dict[str, Any]:
     """Those of the convolutions' arguments that toRGB takes, too: always fused_modconv, and what a fork has added."""
     own = {"fused_modconv": kwargs["fused_modconv"]}
-    added = [name for name in kwargs if name not in _USUAL]
+    added = [name for name in kwargs if name not in USUAL]
     if added:
         known = inspect.signature(type(layer).forward).parameters
         own.update({name: kwargs[name] for name in added if name in known})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import warnings
 from collections import OrderedDict
 from typing import Any, Dict, Iterator, List, Optional, Set
@@ -17,6 +18,7 @@ import torch
 
 from squeeze_patch.adapters.nvidia.block import SqueezedBlock
 from squeeze_patch.adapters.nvidia.body import BODIES
+from squeeze_patch.adapters.nvidia.call_arguments import USUAL
 from squeeze_patch.adapters.nvidia.known_sources import definitions, unknown_parts
 from squeeze_patch.adapters.nvidia.portable import portable_source, rebuildable_source
 from squeeze_patch.adapters.nvidia.sizes import stored_shapes
@@ -42,6 +44,8 @@ ALIAS_FREE = (
     "this is a StyleGAN3 (alias-free) generator: it has no toRGB per resolution, so there is no image skip connection "
     "to replace. stylegan3 trains StyleGAN2 with --cfg=stylegan2"
 )
+#: arguments that squeezed blocks, or their hosts' convolutions, take
+KNOWN_HERE = frozenset(inspect.signature(SqueezedBlock.forward).parameters) | set(USUAL)
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
@@ -215,20 +219,40 @@ def _constructor(stored: Record, module: Any, rebuilt: bool) -> Dict[str, Any]:
     return {"_init_args": args, "_init_kwargs": {**by_name, **{k: v for k, v in sizes.items() if k in by_name}}}
 
 
-@functools.lru_cache(maxsize=64)
 def constructor_arguments(source: str, class_name: str) -> List[str]:
     """Names of what the constructor of a class takes by place, read in its source, without running it."""
+    found = _arguments_of(source, class_name, "__init__")
+    return [argument.arg for argument in found.args[1:]] if found else []
+
+
+@functools.lru_cache(maxsize=64)
+def _arguments_of(source: str, class_name: str, function: str) -> Optional[ast.arguments]:
     lines = definitions(source).get(class_name, [])
     try:
         tree = ast.parse("\n".join(lines)) if sum(map(len, lines)) < LONGEST_CLASS else ast.parse("")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == class_name:
-            for item in node.body:
-                if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-                    return [argument.arg for argument in item.args.args[1:]]
-    return []
+        return None
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name]
+    bodies = [item for node in classes for item in node.body if isinstance(item, ast.FunctionDef)]
+    return next((item.args for item in bodies if item.name == function), None)
+
+
+def _foreign_arguments(dense: Record) -> Dict[str, Any]:
+    """As `call_arguments.foreign_arguments`, of a stored block, read in its source."""
+    own = _arguments_of(dense.source, dense.class_name, "forward")
+    layers = [dense.state["_modules"][name] for name in ("conv1", "torgb")]
+    others = [_arguments_of(layer.source, layer.class_name, "forward") for layer in layers]
+    if own is None or None in others:
+        return {}
+    known = {argument.arg for found in others if found for argument in (*found.args, *found.kwonlyargs)}
+    known.update(KNOWN_HERE)
+    defaults = [None] * (len(own.args) - len(own.defaults)) + list(own.defaults)
+    named = [*list(zip(own.args, defaults))[4:], *zip(own.kwonlyargs, own.kw_defaults)]  # behind self, x, img and ws
+    return {
+        argument.arg: default.value if isinstance(default, ast.Constant) and is_plain(default.value) else None
+        for argument, default in named
+        if argument.arg not in known
+    }
 
 
 def _squeezed(dense: Record, block: SqueezedBlock) -> Record:
@@ -239,7 +263,11 @@ def _squeezed(dense: Record, block: SqueezedBlock) -> Record:
         assert child is not None
         rebuilt = name in ("conv1", "torgb")
         children[name] = _updated(old[name], child, rebuilt) if name in old else _own(child, dense, {})
-    return _own(block, dense, children)
+    squeezed = _own(block, dense, children)
+    foreign = _foreign_arguments(dense)
+    if foreign:
+        squeezed.state["foreign"] = foreign
+    return squeezed
 
 
 #: {class: names of its constructor's arguments, all of which are attributes}

@@ -26,6 +26,9 @@ DUAL = (
     "blocks: squeezed it could not run"
 )
 
+#: what can be done with a fork's file
+_IN_PYTHON = "Where a fork's own code builds it, load it there and squeeze it in Python: squeeze_patch.apply(G)"
+
 
 class RosinalityStates(StateDicts):
     """The role of files of state dicts."""
@@ -98,7 +101,8 @@ def from_state(state: State, blocks: Blocks = None) -> Optional[torch.nn.Module]
     try:
         G.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
-        raise UnsupportedModelError(f"{other}: {' '.join(str(error).split())[:300]}") from error
+        words = " ".join(str(error).split())[:300].rstrip(".")
+        raise UnsupportedModelError(f"{other}: {words}. {_IN_PYTHON}") from error
     wrong = fault(G)
     if wrong:
         raise UnsupportedModelError(f"{other}: {wrong}")

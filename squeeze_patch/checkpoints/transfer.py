@@ -172,6 +172,12 @@ def _common(found: Mapping[str, Located], data: Any) -> Tuple[Dict[str, Dict[str
     stored = data.get("latent_avg") if isinstance(data, dict) else None
     for name, G in found.items():
         state = G.interchange.to_common(G.root, G.network)
+        if state["const"].shape[1:] != (4, 4):
+            height, width = state["const"].shape[1:]
+            raise UnsupportedModelError(
+                f"{name} begins with features of {height}x{width}, and other families' generators with 4x4: its images "
+                "cannot be made there. Squeeze it within its own family (leave --to out)"
+            )
         if "w_avg" not in state and isinstance(stored, torch.Tensor):
             state["w_avg"] = stored.detach().float().reshape(-1)
         if "w_avg" not in state:

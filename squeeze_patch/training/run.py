@@ -249,5 +249,8 @@ def _squeezed_file(arguments: Sequence[str]) -> Optional[SqueezedSource]:
             )
         sources += found
     if any(not source.plan.same_widths(sources[0].plan) for source in sources):
-        raise PlanError("the script's files hold generators that are squeezed in different ways")
+        raise PlanError(
+            "the script's files hold generators that are squeezed in different ways; squeeze-patch convert --like FILE "
+            "makes the one from its dense file as the other is"
+        )
     return sources[0] if sources else None

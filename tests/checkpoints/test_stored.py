@@ -22,6 +22,7 @@ from squeeze_patch.checkpoints import inert
 from squeeze_patch.checkpoints.generators import inspect
 from squeeze_patch.checkpoints.inert_writing import dump
 from squeeze_patch.checkpoints.io import read, write
+from squeeze_patch.checkpoints.transfer import transfer
 from squeeze_patch.cli import main
 from squeeze_patch.testing import float_error, trained
 from squeeze_patch.testing.shapes_contract import plan_of_kind
@@ -114,9 +115,30 @@ def test_images_that_are_not_square(wide: int, method: str, draggan: Host, tmp_p
     z, c = draggan.latents(G)
     image = found(z, c, noise_mode="const")
     assert image.shape == (3, 3, 16, 4 * wide)
+    with pytest.raises(squeeze_patch.UnsupportedModelError, match=f"begins with features of 4x{wide}, and other"):
+        transfer(target, tmp_path / "other.pt", "rosinality")
     for name, noise in source.named_buffers():
         if name.endswith("noise_const"):
             assert torch.equal(found.get_buffer(name), noise)
+
+
+def test_what_only_the_dense_block_knows(draggan: Host, tmp_path: Path) -> None:
+    """Read in the source of a fork's block: `call_arguments`, in a file that nothing was run of."""
+    dense, target = tmp_path / "dense.pkl", tmp_path / "target.pkl"
+    G: Any = trained(draggan.generator(resolution=16))
+    own = "def forward(self, x, img, ws, "
+    for block in G.synthesis.children():
+        assert own in block._orig_module_src
+        block._orig_module_src = block._orig_module_src.replace(own, f"{own}shift=0.5, also=[], ")
+    dense.write_bytes(pickle.dumps({"G_ema": G}))
+    with pytest.warns(squeeze_patch.UnprovedWarning, match="source of SynthesisBlock is none that is known"):
+        squeeze_patch.convert(dense, target, ratio=2)
+    found = pickle.loads(target.read_bytes())["G_ema"]
+    assert found.synthesis.b8.foreign == {"shift": 0.5, "also": None}
+    z, c = draggan.latents(G)
+    found(z, c, shift=0.5)
+    with pytest.raises(TypeError, match="block 4 is squeezed and does not know shift"):
+        found(z, c, shift=0.25)
 
 
 @pytest.mark.parametrize("kind", ["inner", "narrow", "mixed"])
