@@ -6,7 +6,6 @@ has to run without squeeze_patch. So this file imports torch, the standard libra
 """
 
 import inspect
-import itertools
 from typing import Any, Callable, ClassVar, Dict, Optional, Tuple, Type
 
 import torch
@@ -119,7 +118,7 @@ class SqueezedBlock(torch.nn.Module):
                 f"block {self.resolution} needs {self.num_conv + self.num_torgb} styles, got {ws.shape[1]}"
             )
         drop_foreign(layer_kwargs, self.foreign, f"block {self.resolution}")
-        w: Any = itertools.repeat(None) if ws is None else iter(ws.unbind(dim=1))
+        w: Any = iter([None] * (self.num_conv + self.num_torgb) if ws is None else ws.unbind(dim=1))
         n = next(first_sizes((x, layer_kwargs))) if ws is None else ws.shape[0]
         force_fp32 = force_fp32 or not (self.fp16_on_cpu or self.conv1.weight.device.type == "cuda")
         dtype = torch.float16 if self.use_fp16 and not force_fp32 else torch.float32

@@ -29,7 +29,7 @@ from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import check_fits, shapes_of
 from squeeze_patch.progress import Progress, one_thread, own_settings
 from squeeze_patch.surgery.belongings import belongings_of
-from squeeze_patch.surgery.originals import KEPT, forget, keep, put_back, undo
+from squeeze_patch.surgery.originals import KEPT, forget, hooks_of, keep, put_back, undo
 from squeeze_patch.surgery.proof import ONE_AT_A_TIME, UNCHANGED, build_twins, prove
 from squeeze_patch.surgery.references import held, redirect, shared
 from squeeze_patch.surgery.relatives import kept_like, relative
@@ -177,7 +177,7 @@ def squeeze(
     check_fits(plan, found.specs)
     shapes = shapes_of(found.specs, plan.blocks)
     old_blocks = {name: found.get_block(name) for name in shapes}
-    random = torch.get_rng_state()
+    random, hooks = torch.get_rng_state(), hooks_of(found.root)
     check_init(init)
     trained = INITS[init].make is not None
     new_blocks: Dict[str, torch.nn.Module] = {}
@@ -202,7 +202,7 @@ def squeeze(
         if keep_original:
             keep(found, old_blocks, new_blocks)
     except BaseException:
-        undo(found, old_blocks, new_blocks)
+        undo(found, old_blocks, new_blocks, hooks)
         torch.set_rng_state(random)
         raise
     return {name: start.kept for name, start in starts.items()}

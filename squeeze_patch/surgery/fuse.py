@@ -14,6 +14,7 @@ from squeeze_patch.adapters.located import Located
 from squeeze_patch.errors import ProofError, StateError, UnprovedWarning
 from squeeze_patch.progress import Progress, own_settings
 from squeeze_patch.sampling import draw, evaluation, latents
+from squeeze_patch.surgery.originals import hooks_of, put_back_hooks
 from squeeze_patch.surgery.proof import SEED, CannotRun, name_of, trial_of
 from squeeze_patch.surgery.status import status_of_part
 
@@ -66,10 +67,12 @@ def fuse(G: Module, *, verify: bool = True, progress: Optional[Progress] = None)
 @contextlib.contextmanager
 def fusing_as_before(parts: Sequence[Located]) -> Iterator[None]:
     """Where the block does not come to its end, squeezed blocks of ``parts`` run fused, or not, as they did."""
-    before = [_switches(found) for found in parts]
+    before, hooks = [_switches(found) for found in parts], [hooks_of(found.root) for found in parts]
     try:
         yield
     except BaseException:
+        for tables in hooks:
+            put_back_hooks(tables)
         for found, switches in zip(parts, before):
             for name, switch in switches.items():
                 found.fusing.set_fused(found.network, name, *switch)

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, List, Mapping, Tuple
 
 import torch
 
-from squeeze_patch.adapters.layers import reference_of
+from squeeze_patch.adapters.layers import HOOKS, reference_of
 from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.surgery.belongings import outline_of
 from squeeze_patch.surgery.fingerprint import Fingerprint
 from squeeze_patch.surgery.references import redirect
+
+#: the tables of hooks in a generator's modules, and what was in each
+HookTables = List[Tuple[Dict[int, Any], Dict[int, Any]]]
 
 
 @dataclass(frozen=True)
@@ -93,14 +96,32 @@ class Squeezed:
         KEPT[found.network] = self.originals
 
 
-def undo(found: Located, old: Mapping[str, torch.nn.Module], new: Mapping[str, torch.nn.Module]) -> None:
-    """The generator as it was before ``old`` gave way to ``new``, however far that had come."""
+def hooks_of(root: torch.nn.Module) -> HookTables:
+    """What is registered in a generator now, for `put_back_hooks`."""
+    tables = (vars(module).get(name) for module in root.modules() for name in HOOKS)
+    return [(table, dict(table)) for table in tables if isinstance(table, dict)]
+
+
+def put_back_hooks(hooks: HookTables) -> None:
+    """Where a proof or a start was broken off, which take hooks away, or add some, for as long as they run."""
+    for table, before in hooks:
+        if list(table.items()) != list(before.items()):
+            table.clear()
+            table.update(before)
+
+
+def undo(
+    found: Located, old: Mapping[str, torch.nn.Module], new: Mapping[str, torch.nn.Module], hooks: HookTables
+) -> None:
+    """The generator as it was before ``old`` gave way to ``new``, however far that had come; ``hooks`` as of
+    `hooks_of`."""
     KEPT.pop(found.network, None)
     for name, block in old.items():
         found.set_block(name, block)
     redirect(found.root, new, {name: old[name] for name in new})
     if found.surgery.plan_of(found.network) is not None:
         found.surgery.detach_plan(found.root, found.network)
+    put_back_hooks(hooks)
 
 
 def _shared(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
@@ -56,9 +57,19 @@ def lines_of(action: Callable[[], Any], stop_at: Tuple[str, int] = ("", 0)) -> S
     return seen
 
 
+def users_hook(*_: Any) -> None:
+    """In pickles by its name."""
+
+
+def hooks_in(G: Any) -> List[Any]:
+    return [list(module._forward_hooks.values()) for module in G.modules()]
+
+
 def test_an_interruption_at_any_line(full_host: Host) -> None:
-    """Leaves the generator dense as it was, or squeezed whole with its dense blocks at hand."""
+    """Leaves the generator dense as it was, hooks included, or squeezed whole with its dense blocks at hand."""
     G = full_host.generator(resolution=8, channel_base=64)
+    G.synthesis.b4.register_forward_hook(users_hook)
+    hooks = hooks_in(G)
     z, c = full_host.latents(G)
     before, images = state_of(G), full_host.images(G, z, c)
 
@@ -80,8 +91,24 @@ def test_an_interruption_at_any_line(full_host: Host) -> None:
         assert state_of(G) == before, line
         assert torch.equal(full_host.images(G, z, c), images), line
         assert "squeeze_plan" not in vars(G.synthesis), line
+        assert hooks_in(G) == hooks, line
         assert pickle.loads(pickle.dumps(G)) is not None, line
     assert stopped > 150 * len(chosen) / len(lines)
+
+
+def test_an_interruption_of_fuse(draggan: Host) -> None:
+    """Leaves it as it was, hooks included, or fused whole."""
+    G = squeeze_patch.apply(draggan.generator(resolution=8, channel_base=64), ratio=2, init="random").eval()
+    G.synthesis.b4.register_forward_hook(users_hook)
+    hooks = hooks_in(G)
+    lines = sorted(lines_of(lambda: squeeze_patch.fuse(G)))
+    whole = squeeze_patch.status(G).fused_blocks
+    for line in lines[:: 1 if os.environ.get("SQUEEZE_SLOW") else 5]:
+        squeeze_patch.unfuse(G)
+        with contextlib.suppress(_Stop):
+            lines_of(lambda: squeeze_patch.fuse(G), line)
+        assert squeeze_patch.status(G).fused_blocks in (0, whole), line
+        assert hooks_in(G) == hooks, line
 
 
 @pytest.mark.parametrize("kind", ["generator", "wrapper"])
