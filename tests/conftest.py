@@ -23,7 +23,9 @@ from tests.servers import FileServer, TestClock, file_server
 os.environ.update(CUDA_HOME="", CUDA_PATH="")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job that a shell started behind "&"; children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
-torch.set_num_threads(1)  # networks this small gain nothing from more; on a busy machine more of them cost tenfold
+# networks this small gain nothing from more; on a busy machine more of them cost tenfold, in processes of tests, too
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="module", autouse=True)
