@@ -79,7 +79,7 @@ def test_an_interruption_at_any_line(full_host: Host) -> None:
     lines = lines_of(squeeze)
     squeeze_patch.remove(G)
     assert len(lines) > 150
-    chosen = sorted(lines)[:: 1 if os.environ.get("SQUEEZE_SLOW") else 3]
+    chosen = sorted(lines)[:: 1 if os.environ.get("SQUEEZE_SLOW") else 6]
     stopped = 0
     for line in chosen:
         try:
