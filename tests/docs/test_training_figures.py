@@ -112,7 +112,8 @@ def test_cifar_on_a_gpu_twice_as_long() -> None:
 def test_cifar_where_capacity_is_short() -> None:
     """The report's own rows, under the table's words."""
     rows = results("quality-cifar16-8channels.json")["table"][1:]
-    for label in ("dense", "dense, narrowed to 2", "squeezed at ratio 4", "dense, narrowed as ratio 4: 6"):
+    labels = ("dense", "dense, narrowed to 2", "squeezed, 12 %", "squeezed at ratio 4", "toRGB reads 2")
+    for label in (*labels, "dense, narrowed as ratio 4: 6"):
         size, *figures = re.split(r"\s{2,}", rows.pop(0).strip())[1:]
         shown = next(
             line for line in FIGURES.text.splitlines() if line.startswith(f"| {label}") and f"| {size} |" in line
