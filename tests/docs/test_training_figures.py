@@ -120,6 +120,16 @@ def test_cifar_where_capacity_is_short() -> None:
         )
         assert [cell.strip() for cell in shown.strip("| ").split("|")][1:] == [size, *figures]
     assert rows == []
+    curves = results("quality-cifar16-8channels.json")["curves"]
+    frechet = {
+        name: {seed: {f"{point['kimg']}": point["frechet"] for point in curve} for seed, curve in seeds.items()}
+        for name, seeds in curves.items()
+    }
+    late, text = late_in(frechet, 60), " ".join(FIGURES.text.split())
+    default, harder = (paired(late[name], late["narrowed as ratio 4"], "60") for name in ("squeezed", "ratio 4"))
+    assert f"the default is {default} and ratio 4 is {harder}: neither can be told" in text
+    reads = paired(late["torgb reads a quarter budget"], late["dense"], "60")
+    assert f"the distance is {reads} of dense" in text
 
 
 def test_cifar_on_a_gpu_before() -> None:
