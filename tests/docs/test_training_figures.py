@@ -104,6 +104,8 @@ def test_cifar_on_a_gpu_twice_as_long() -> None:
     kid = stored["kid"]
     dense, narrowed = (paired(kid[ours], kid[other], "end") for other in others)
     assert f"KID {dense} of dense, {narrowed} of narrowed" in text
+    earlier = [paired(kid[ours], kid[other], "before") for other in others]
+    assert "at 251 to 276 kimg, {} of dense and {} of narrowed".format(*earlier) in text
     assert f"narrowed {paired(kid[others[1]], kid['dense'], 'end')} of dense" in text
     ends = [kimg for seeds in stored["end"].values() for kimg in seeds.values()]
     assert f"({min(ends):.0f} to {max(ends):.0f} kimg)" in text
