@@ -10,9 +10,11 @@ import torch
 from squeeze_patch.checks import training_checks
 from tests.held import found, small
 
+Slopes = Callable[[torch.Tensor], torch.Tensor]
 
-def through(path: str, slopes: Callable[[torch.Tensor], torch.Tensor], twice: bool = False) -> Any:
-    """`small`, what the layer answers with other slopes of the loss."""
+
+def going_back(slopes: Slopes) -> Any:
+    """A function that changes nothing but the slopes of the loss."""
 
     class Changed(torch.autograd.Function):
         @staticmethod
@@ -23,8 +25,13 @@ def through(path: str, slopes: Callable[[torch.Tensor], torch.Tensor], twice: bo
         def backward(_ctx: Any, slope: torch.Tensor) -> torch.Tensor:
             return slopes(slope)
 
-    G = small()
-    G.get_submodule(path).register_forward_hook(lambda _, __, made: Changed.apply(made))
+    return Changed.apply
+
+
+def through(path: str, slopes: Slopes) -> Any:
+    """`small`, what the layer answers with other slopes of the loss."""
+    G, changed = small(), going_back(slopes)
+    G.get_submodule(path).register_forward_hook(lambda _, __, made: changed(made))
     return G
 
 
@@ -62,21 +69,13 @@ def test_gradients_that_are_partly_not_finite() -> None:
     assert "synthesis.b8.torgb.weight" not in outcome.figures["not_finite"]
 
 
-class _NaNBack(torch.autograd.Function):
-    @staticmethod
-    def forward(_ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(_ctx: Any, slope: torch.Tensor) -> torch.Tensor:
-        return with_nan(slope[None])[0]
-
-
 def test_second_derivatives_that_are_not_finite_in_a_bias_alone() -> None:
+    to_nan = going_back(lambda slope: with_nan(slope[None])[0])
+
     def broken() -> Any:
         G = small()
         G.synthesis.b8.torgb.register_forward_hook(
-            lambda layer, _, made: made + made.mean() * _NaNBack.apply(layer.bias)[:, None, None]
+            lambda layer, _, made: made + made.mean() * to_nan(layer.bias)[:, None, None]
         )
         return G
 
