@@ -149,7 +149,7 @@ class BlockFit:
         ws, features = self.ws.double(), simulation.rows(f).double()  # [p, q]
         mix, offset = fit_excite(dense.double(), features, kept.outputs)
         weight, style, bias = refit_torgb(self.block, mix, offset, kept.outputs, ws)
-        positions = simulation.positions(self.block.spec)
+        positions = simulation.positions(self.block)
         styles = style(ws).repeat_interleave(positions, dim=0)  # [p, q]
         has_bias = self.shape.excite or self.block.rgb_has_bias
         bias = bias if has_bias else torch.zeros_like(bias)

@@ -14,7 +14,7 @@ from typing import Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 
-from squeeze_patch.adapters.content import BlockSpec, ConvWeights, DenseBlock, SqueezedStart
+from squeeze_patch.adapters.content import ConvWeights, DenseBlock, SqueezedStart
 from squeeze_patch.connection import upsample2d
 
 #: height and width of the windows, where the map has as many
@@ -25,6 +25,7 @@ MARGIN = 2
 #: numbers in the features that `run` computes at a time: the allocator keeps that much at hand, beyond it every
 #: operation gets fresh memory from the system
 CHUNK = 1 << 22
+Size = Tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,12 @@ def sample_windows(blocks: Sequence[DenseBlock], counts: Sequence[int], seed: in
     random = torch.Generator().manual_seed(seed)
     windows: List[BlockWindow] = []
     corners = torch.zeros([counts[0], 2], dtype=torch.int64)
+    window = (0, 0)
     for block, n in zip(blocks, counts):
         sides, crops, inside = block.spec.height_width, None, None
-        window = _window(sides)
+        before, window = window, _window(block)
         if window != sides:
-            crops = _crops(corners[:n], sides, random)
+            crops = _crops(corners[:n], before, sides, window, random)
             corners = 2 * (corners[:n] + crops)
             rows, columns = (
                 _within(corners[:, dim, None] + torch.arange(-2, window[dim] + 2), sides[dim]) for dim in (0, 1)
@@ -82,15 +84,15 @@ def sample_windows(blocks: Sequence[DenseBlock], counts: Sequence[int], seed: in
     return windows
 
 
-def _window(sides: Tuple[int, int]) -> Tuple[int, int]:
-    """Height and width of what is computed of a map."""
-    height, width = sides
-    return min(height, WINDOW), min(width, WINDOW)
+def _window(block: DenseBlock) -> Size:
+    """Height and width of what is computed of a map; of the first block all, whose constant may have any size."""
+    height, width = block.spec.height_width
+    return (height, width) if block.const is not None else (min(height, WINDOW), min(width, WINDOW))
 
 
-def positions(spec: BlockSpec) -> int:
+def positions(block: DenseBlock) -> int:
     """How many of a block's are computed, of one sample."""
-    height, width = _window(spec.height_width)
+    height, width = _window(block)
     return height * width
 
 
@@ -99,17 +101,16 @@ def _within(places: torch.Tensor, side: int) -> torch.Tensor:
     return ((places >= 0) & (places < side)).float()
 
 
-def _crops(corners: torch.Tensor, sides: Tuple[int, int], random: torch.Generator) -> torch.Tensor:
+def _crops(corners: torch.Tensor, has: Size, sides: Size, window: Size, random: torch.Generator) -> torch.Tensor:
     """Offsets [n, 2] of the halves of the next windows, of maps of ``sides``, anywhere inside the windows at
-    ``corners`` of the maps before, of half those sides.
+    ``corners``, of size ``has``, of the maps before, of half those sides.
 
     Where a window does not touch the edge of its map, the margin has to lie inside it.
     """
-    before = torch.tensor([side // 2 for side in sides])
-    has = before.clamp(max=WINDOW)
-    half = torch.tensor(_window(sides)) // 2
+    before, size = torch.tensor([side // 2 for side in sides]), torch.tensor(has)
+    half = torch.tensor(window) // 2
     low = torch.where(corners == 0, 0, MARGIN)
-    high = has - half - torch.where(corners + has == before, 0, MARGIN)
+    high = size - half - torch.where(corners + size == before, 0, MARGIN)
     return low + (torch.rand(corners.shape, generator=random) * (high - low + 1)).long()
 
 
@@ -252,7 +253,7 @@ def counts(blocks: Sequence[DenseBlock], per_channel: int, samples: int, rows: i
     found: List[int] = []
     for block in reversed(blocks):
         wanted = max(per_channel * block.spec.channels, rows)
-        found.insert(0, max(math.ceil(wanted / positions(block.spec)), samples, *found[:1]))
+        found.insert(0, max(math.ceil(wanted / positions(block)), samples, *found[:1]))
     return found
 
 

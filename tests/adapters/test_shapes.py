@@ -15,8 +15,8 @@ from squeeze_patch.testing import float_error, trained
 from tests.helpers import compare_windows
 from tests.hosts.flat import FlatHost
 
-#: height and width of the constant: wide, tall, odd, and so flat that one side never needs a window
-SHAPES = [(4, 8), (6, 4), (5, 5), (3, 7), (1, 4)]
+#: sides of the constant: wide, tall, odd, so flat that one side never needs a window, and larger than a window
+SHAPES = [(4, 8), (6, 4), (5, 5), (3, 7), (1, 4), (18, 2)]
 
 
 def generator(host: FlatHost, sides: Tuple[int, int]) -> Any:
