@@ -10,11 +10,12 @@ import subprocess
 from pathlib import Path
 from typing import Any, Dict, List
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 import squeeze_patch
-from examples.reproduce_paper.__main__ import main
+from examples.reproduce_paper.__main__ import main, train
 from examples.reproduce_paper.commands import command, environment, smoke_data
 from examples.reproduce_paper.plans import EXPERIMENTS, GGDR, SAVED_AT_4, VARIANTS
 from squeeze_patch.checkpoints.io import read
@@ -90,6 +91,21 @@ def test_a_failed_training_stops_the_rest(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("out/*/*/ended"))
 
 
+def test_what_ended_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind another command in the same folder, such as a trial; and a host that makes nothing has not ended."""
+    begun: List[List[str]] = []
+    monkeypatch.setattr(
+        subprocess, "run", lambda wanted, **_: begun.append(wanted) or subprocess.CompletedProcess("", 0)
+    )
+    ended = tmp_path / "run" / "ended"
+    with pytest.raises(click.ClickException, match="it ended, and has made no"):
+        train(["full"], tmp_path, ended, {}, False)
+    ended.parent.mkdir()
+    for wanted in (["full"], ["smoke"], ["full"], ["smoke"]):
+        train(wanted, tmp_path, ended, {}, False)
+    assert begun == [["full"], ["full"], ["smoke"]]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -102,6 +118,8 @@ def test_a_failed_training_stops_the_rest(tmp_path: Path) -> None:
             "--data is missing: python dataset_tool.py --source=cifar-10-python.tar.gz --dest=cifar10.zip",
         ),
         (["--host", ".", "--smoke", "--seeds", "one"], "--seeds one: whole numbers with commas between them"),
+        (["--host", ".", "--smoke", "--seeds", "0,-1"], "--seeds 0,-1: whole numbers with commas between them"),
+        (["--host", ".", "--smoke", "--gpus", "0"], "--gpus"),
     ],
 )
 def test_mistakes(options: List[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,13 +146,20 @@ def test_the_table(tmp_path: Path) -> None:
     write_metrics(root / "squeezed-seed0" / "00000-old", {"fid50k_full": 0.1, "pr50k3_full_precision": 1.0})
     write_metrics(root / "dense-seed7" / "00000-a", {"fid50k_full": 1.0})
     for seed, fid in enumerate((8.0, 8.0)):
-        write_metrics(root / f"ratio4-seed{seed}" / "00000-a", {"fid50k_full": fid})
+        write_metrics(root / f"ratio4-seed{seed}" / "00000-a", {"fid50k_full": fid}, {"fid50k_full": 9.0})
     with open(root / "dense-seed0" / "00000-a" / "metric-fid50k_full.jsonl", "a") as stream:
         stream.write('{"results": {"fid50k')
-    fid, precision, harder = lines("table", "--out", str(tmp_path))[1:]
+    fid, precision, harder, *notes = lines("table", "--out", str(tmp_path))[1:]
+    assert [note.replace(str(root), "ROOT") for note in notes] == [
+        "ROOT/dense-seed0/00000-a/metric-fid50k_full.jsonl: 1 lines left out, which are no figures of a snapshot",
+        "ffhq256-ggdr squeezed: left out are the seeds that one of the two lacks: dense 7",
+        "ffhq256-ggdr ratio4: left out are the seeds that one of the two lacks: dense 2, 7",
+        "ffhq256-ggdr ratio4 pr50k3_full_precision: of 0 of 2 seeds; it is not there for the others",
+    ]
     low, high = (0.5 * math.exp(sign * 4.303 * math.log(1.25) / math.sqrt(3)) for sign in (-1, 1))
     assert fid.split() == f"ffhq256-ggdr squeezed fid50k_full (less) 3 10 5.083 0.500 ({low:.3f} to {high:.3f})".split()
-    (over,) = lines("table", "--against", "squeezed", "--out", str(tmp_path))[-1:]
+    compared = [line for line in lines("table", "--against", "squeezed", "--out", str(tmp_path)) if "less" in line]
+    over = compared[-1]
     assert over.split()[1:7] == ["ratio4", "fid50k_full", "(less)", "2", "4.5", "8"]  # of 4 and 5, which it has
     assert harder.split()[1:] == ["ratio4", "fid50k_full", "(less)", "2", "10", "8", "0.800", "(0.800", "to", "0.800)"]
     assert precision.split()[:7] == ["ffhq256-ggdr", "squeezed", "pr50k3_full_precision", "(more)", "3", "0.6", "0.3"]
@@ -147,6 +172,34 @@ def test_values_without_a_ratio(tmp_path: Path) -> None:
     fid, kid_line = lines("table", "--out", str(tmp_path))[1:]
     assert fid.endswith("1.000 (one seed: no interval)")
     assert kid_line.endswith("no ratio: a value is 0 or less")
+
+
+def test_what_the_table_cannot_compare(tmp_path: Path) -> None:
+    """Trainings of two lengths as far as both have come, metrics over the seeds that have them; no snapshot without a
+    FID, and no figure of spread; and it says so."""
+    root = tmp_path / "cifar10-ada"
+    nan = {"fid50k_full": math.nan}
+    first, last = {"fid50k_full": 8.0, "is50k_mean": 9.0, "is50k_std": 0.1}, {"fid50k_full": 2.0}
+    write_metrics(root / "dense-seed0" / "00000-a", first, last)
+    write_metrics(root / "dense-seed1" / "00000-a", first, nan)
+    write_metrics(root / "squeezed-seed0" / "00000-a", {"fid50k_full": 4.0, "is50k_mean": 9.0, "is50k_std": 0.1})
+    write_metrics(root / "squeezed-seed1" / "00000-a", {"fid50k_full": 4.0})
+    (root / "squeezed-seed1" / "00001-a").mkdir()
+    write_metrics(root / "ratio4-seed0" / "00000-a", nan)
+    write_metrics(root / "old one-seed0" / "00000-a", last)
+    fid, score, *notes = lines("table", "--out", str(tmp_path))[1:]
+    assert fid.split()[2:7] == ["fid50k_full", "(less)", "2", "8", "4"]
+    assert fid.endswith("0.500 (0.500 to 0.500)")
+    assert score.split()[2:7] == ["is50k_mean", "(more)", "1", "9", "9"]
+    assert [note.replace(str(root), "ROOT") for note in notes] == [
+        "ROOT/dense-seed1/00000-a: 1 of 2 snapshots left out: no finite fid50k_full",
+        "ROOT/old one-seed0 left out: the kit calls its folders VARIANT-seedN; dense, squeezed, narrowed, ratio4, "
+        "narrowed4",
+        "ROOT/ratio4-seed0/00000-a: 1 of 1 snapshots left out: no finite fid50k_full",
+        "ROOT/squeezed-seed1: 00001-a has no metrics; its figures are those of 00000-a",
+        "cifar10-ada squeezed seed 0: up to 0 kimg only, as far as both have been measured",
+        "cifar10-ada squeezed is50k_mean: of 1 of 2 seeds; it is not there for the others",
+    ]
 
 
 def test_narrowed_ones_have_as_many_parameters(draggan: Host) -> None:
@@ -168,6 +221,11 @@ def test_cost(tmp_path: Path) -> None:
     ticks = [{"Timing/sec_per_kimg": {"num": 1, "mean": mean, "std": 0}} for mean in (50.0, 3.0, 4.0)]
     ticks.append({"Timing/sec_per_kimg": {"num": 0, "mean": 0.0, "std": 0}})
     (run / "stats.jsonl").write_text("".join(json.dumps(tick) + "\n" for tick in ticks))
+    for index, options in enumerate(({"num_gpus": 1, "training_set_kwargs": {"resolution": 8}}, None), start=1):
+        trial = run.with_name(f"0000{index}-a")  # of another size; stopped before it wrote anything
+        trial.mkdir()
+        (trial / "training_options.json").write_text(json.dumps(options) if options else "")
+        (trial / "stats.jsonl").write_text(json.dumps(ticks[0]))
     said = {line.split()[0]: line for line in lines("cost", "--out", str(tmp_path))[1:]}
     assert list(said) == list(EXPERIMENTS)
     assert said["cifar10-ada"].endswith("squeezed 222 (measured: 4.0 s/kimg)")

@@ -47,7 +47,7 @@ def list_() -> None:
     "--variant", type=click.Choice([*CHOICES]), default="both", show_default=True, help="both: dense and squeezed."
 )
 @click.option("--seeds", default="0,1,2", show_default=True)
-@click.option("--gpus", type=int, help="Default: what the configuration is meant for.")
+@click.option("--gpus", type=click.IntRange(1), help="Default: what the configuration is meant for.")
 @click.option("--smoke", is_flag=True, help="A trial: 1 kimg on noise of 8x8, no metrics.")
 @click.option("--print", "only_print", is_flag=True, help="Print the commands and run nothing.")
 @OUT
@@ -80,16 +80,17 @@ def run(
 
 
 def parsed(seeds: str) -> List[int]:
-    try:
-        return [int(seed) for seed in seeds.split(",")]
-    except ValueError:
-        raise click.UsageError(f"--seeds {seeds}: whole numbers with commas between them") from None
+    """The hosts' scripts take none below 0."""
+    if not all(seed.strip().isdecimal() for seed in seeds.split(",")):
+        raise click.UsageError(f"--seeds {seeds}: whole numbers with commas between them")
+    return [*dict.fromkeys(int(seed) for seed in seeds.split(","))]
 
 
 def train(wanted: List[str], host: Path, ended: Path, variables: Dict[str, str], only_print: bool) -> None:
-    """``ended``: a file that says which command has run to its end here."""
+    """``ended``: a file that says which commands have run to their end here."""
     line = shlex.join(wanted)
-    if ended.is_file() and ended.read_text(encoding="utf-8") == line:
+    before = ended.read_text(encoding="utf-8").splitlines() if ended.is_file() else []
+    if line in before:
         click.echo(f"{ended.parent} has ended")
         return
     click.echo(f"cd {shlex.quote(str(host))} && {line}")
@@ -98,7 +99,9 @@ def train(wanted: List[str], host: Path, ended: Path, variables: Dict[str, str],
     done = subprocess.run(wanted, cwd=host, env=variables, check=False)
     if done.returncode:
         raise click.ClickException(f"it ended with status {done.returncode}; what the host says stands above")
-    ended.write_text(line, encoding="utf-8")
+    if not ended.parent.is_dir():
+        raise click.ClickException(f"it ended, and has made no {ended.parent}; what the host says stands above")
+    ended.write_text("\n".join([*before, line]), encoding="utf-8")
 
 
 @main.command()
@@ -108,10 +111,11 @@ def train(wanted: List[str], host: Path, ended: Path, variables: Dict[str, str],
 @OUT
 def table(against: str, out: Path) -> None:
     """The metrics of all runs, the others beside dense: of each run the snapshot with the lowest FID."""
-    lines = results.table(out, against)
+    lines, notes = results.table(out, against)
     if len(lines) == 1:
-        raise click.ClickException(f"no experiment in {out} has metrics of {against} and another variant for one seed")
-    click.echo("\n".join(lines))
+        nothing = f"no experiment in {out} has metrics of {against} and another variant for one seed"
+        raise click.ClickException("\n".join([nothing, *notes]))
+    click.echo("\n".join([*lines, *notes]))
 
 
 @main.command()
