@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import zipfile
+import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Dict, Iterator, List, Tuple
 
 import click
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.tensor_files import load_tensors
@@ -55,9 +57,7 @@ def files(path: Path, resolution: int) -> Data:
     classes: Dict[str, int] = {}
     labels = []
     for name, content in sorted_images(path):
-        with Image.open(io.BytesIO(content)) as image:
-            small = image.convert("RGB").resize((resolution, resolution), Image.Resampling.BOX)
-        images.append(np.asarray(small))
+        images.append(small_image(f"--data {path}: {name}", content, resolution))
         labels.append(classes.setdefault(name.rpartition("/")[0], len(classes)))
     if len(classes) < 2:
         raise click.UsageError(
@@ -67,12 +67,31 @@ def files(path: Path, resolution: int) -> Data:
     return Data(pixels, torch.tensor(labels), len(classes))
 
 
+def small_image(title: str, content: bytes, resolution: int) -> np.ndarray:
+    """uint8 [R, R, 3], turned as a camera's note says.
+
+    Raises:
+        UsageError: it is damaged, or nobody says which value is white; it begins with ``title``.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+                whole = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))  # Pillow would cut at 255
+            elif image.mode in ("I", "F"):
+                raise ValueError("pixels of 32 bits, and nothing says which value is white; 8 or 16 bits do")
+            else:
+                whole = image
+            upright = ImageOps.exif_transpose(whole)
+            return np.asarray(upright.convert("RGB").resize((resolution, resolution), Image.Resampling.BOX))
+    except Exception as error:  # Pillow has many for damaged files
+        raise click.UsageError(f"{title} cannot be read as an image: {error}. Mend it, or take it out") from None
+
+
 def sorted_images(path: Path) -> Iterator[Tuple[str, bytes]]:
     """(name inside ``path``, content) of its images, by name: their order is that of the training."""
-    known = tuple(Image.registered_extensions())
     if path.is_dir():
-        found = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.suffix.lower() in known}
-        for name in sorted(found):
+        found = {file.relative_to(path).as_posix(): file for file in files_in(path)}
+        for name in sorted(filter(is_image, found)):
             yield name, found[name].read_bytes()
         return
     with contextlib.ExitStack() as stack:
@@ -80,8 +99,27 @@ def sorted_images(path: Path) -> Iterator[Tuple[str, bytes]]:
             archive = stack.enter_context(zipfile.ZipFile(path))
         except (OSError, zipfile.BadZipFile) as error:
             raise click.UsageError(f"--data {path}: neither digits, nor photos, nor a folder or zip: {error}") from None
-        for name in sorted(name for name in archive.namelist() if name.lower().endswith(known)):
-            yield name, archive.read(name)
+        for name in sorted(filter(is_image, archive.namelist())):
+            try:
+                content = archive.read(name)
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # damaged, or with a password
+                raise click.UsageError(f"--data {path}: {name} cannot be read: {error}") from None
+            yield name, content
+
+
+def is_image(name: str) -> bool:
+    """What is called as an image that Pillow opens, but for what systems hide beside them."""
+    kinds = Image.registered_extensions()
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return not hidden and kinds.get(PurePosixPath(name).suffix.lower()) in Image.OPEN
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """Behind links to folders, too, unless these lead in a circle."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        above = {each.resolve() for each in (Path(place), *Path(place).parents)}
+        folders[:] = [name for name in folders if Path(place, name).resolve() not in above]
+        yield from (Path(place, name) for name in names)
 
 
 def digits(resolution: int) -> Data:
