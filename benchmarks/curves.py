@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import IO, Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import click
 from scipy import stats
@@ -34,8 +35,10 @@ def late_points(curve: Curve) -> Curve:
 
 
 def late(curve: Curve, figure: str) -> float:
-    """The figure over the last quarter of the training (geometric mean): single evaluations are noisy."""
-    return math.exp(statistics.fmean(math.log(max(point[figure], 1e-9)) for point in late_points(curve)))
+    """The figure over the last quarter of the training (geometric mean): single evaluations are noisy. NaN where one
+    is 0 or less, as the KID of two that are alike can be."""
+    values = [point[figure] for point in late_points(curve)]
+    return statistics.geometric_mean(values) if min(values) > 0 else math.nan
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,7 @@ def collect(out: Path, names: Sequence[str], kimg: float) -> Dict[str, Dict[int,
         for file, curve in curves_of(out, name):
             if curve[-1]["kimg"] >= kimg:
                 add_kid(curve, file.with_suffix(".kid.json"))
-                seed = int(file.stem.rsplit("seed", 1)[1])
-                found.setdefault(name, {})[seed] = [point for point in curve if point["kimg"] <= kimg + 0.1]
+                found.setdefault(name, {})[seed_of(file)] = [point for point in curve if point["kimg"] <= kimg + 0.1]
     return at_common_kimg(found)
 
 
@@ -100,9 +102,36 @@ def at_common_kimg(found: Mapping[str, Mapping[int, Curve]]) -> Dict[str, Dict[i
 def curves_of(out: Path, name: str) -> Iterator[Tuple[Path, Curve]]:
     """(file, curve) of a variant's trainings in ``out`` that have been evaluated."""
     for file in sorted(out.glob(f"{slug(name)}-seed*.json")):
-        curve = [] if file.name.endswith(".kid.json") else json.loads(file.read_text())
-        if curve:
-            yield file, curve
+        if re.fullmatch(r".*-seed-?\d+\.json", file.name):
+            curve = read_curve(file)
+            if curve:
+                yield file, curve
+
+
+def seed_of(file: Path) -> int:
+    """Of a training's file."""
+    return int(file.stem.rsplit("seed", 1)[1])
+
+
+def read_curve(file: Path) -> Curve:
+    """Empty where there is none.
+
+    Raises:
+        ClickException: the file is damaged.
+    """
+    return list(read_json(file)) if file.is_file() else []
+
+
+def read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise click.ClickException(f"{file} is damaged ({error}); move it away, its training writes it anew") from None
+
+
+def write_curve(file: Path, curve: Curve) -> None:
+    with atomic_write(file) as stream:
+        stream.write(json.dumps(curve, indent=1).encode())
 
 
 def reached(out: Path, names: Sequence[str]) -> float:
@@ -112,7 +141,7 @@ def reached(out: Path, names: Sequence[str]) -> float:
 
 def add_kid(curve: Curve, file: Path) -> None:
     """To the points of the curve that it was measured at."""
-    found = json.loads(file.read_text()) if file.is_file() else {}
+    found = read_json(file) if file.is_file() else {}
     for point in curve:
         key = f"{point['kimg']:g}"
         if key in found:
@@ -131,14 +160,48 @@ def table(
     for name, curves in found.items():
         values, kid = late_of(curves, "frechet"), late_of(curves, "kid")
         spread = f"{statistics.fmean(values.values()):.2f} ({min(values.values()):.2f} to {max(values.values()):.2f})"
-        mean_kid = f"{1000 * statistics.fmean(kid.values()):.2f}" if kid.keys() == values.keys() else ""
+        mean = statistics.fmean(kid.values()) if kid.keys() == values.keys() else math.nan
+        mean_kid = "" if math.isnan(mean) else f"{1000 * mean:.2f}"
         line = f"{name:<34} {sizes.get(name, 0):>10,} {len(values):>6}  {spread:<22} {mean_kid:>8}"
         if name != against and values.keys() & reference["frechet"].keys():
-            line += f"   {paired_ratio(values, reference['frechet'])}"
+            line += f"   {said_ratio(values, reference['frechet'])}"
             if kid.keys() & reference["kid"].keys():
-                line += f"   KID {paired_ratio(kid, reference['kid'])}"
+                line += f"   KID {said_ratio(kid, reference['kid'])}"
         lines.append(line.rstrip())
     return lines
+
+
+def said_ratio(over: Mapping[int, float], under: Mapping[int, float]) -> str:
+    ratio = paired_ratio(over, under)
+    return "no ratio: one is 0 or less" if math.isnan(ratio.middle) else str(ratio)
+
+
+def left_out(out: Path, names: Sequence[str], kimg: float, found: Mapping[str, Mapping[int, Curve]]) -> Iterator[str]:
+    """What of the trainings in ``out`` the table is not about."""
+    for name in names:
+        short = {seed_of(file): curve[-1]["kimg"] for file, curve in curves_of(out, name) if curve[-1]["kimg"] < kimg}
+        for seed, end in short.items():
+            yield f"{name} seed {seed} left out: evaluated up to {end:g} kimg only"
+        if not short and name not in found:
+            yield f"{name} left out: no training of it here has been evaluated"
+    last = max(point["kimg"] for curves in found.values() for curve in curves.values() for point in curve)
+    if last < kimg:
+        yield f"compared at {last:g} kimg: the last evaluation that all have"
+
+
+def unpaired(found: Mapping[str, Mapping[int, Curve]], sizes: Mapping[str, int], against: str) -> Iterator[str]:
+    """What the table's ratios are not of."""
+    if against not in found:
+        yield f"no ratio: {against} is not in the table (--against, --variants)"
+    for name, curves in found.items():
+        if name not in sizes:
+            yield f"{name}: its number of parameters is not known here"
+        for figure, title in (("frechet", ""), ("kid", " KID")):
+            seeds = late_of(curves, figure).keys()
+            others = late_of(found.get(against, {}), figure).keys()
+            if name != against and others and seeds != others and (seeds or figure == "frechet"):
+                both = ", ".join(map(str, sorted(seeds & others))) or "none"
+                yield f"{name} / {against}{title}: over the seeds that both have: {both}"
 
 
 def late_of(curves: Mapping[int, Curve], figure: str) -> Dict[int, float]:
@@ -150,7 +213,7 @@ def late_of(curves: Mapping[int, Curve], figure: str) -> Dict[int, float]:
     }
 
 
-def plot(found: Mapping[str, Mapping[int, Curve]], path: Path) -> None:
+def plot(found: Mapping[str, Mapping[int, Curve]], stream: IO[bytes]) -> None:
     """A panel a figure: each variant's mean over the seeds, and their range shaded."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -166,18 +229,24 @@ def plot(found: Mapping[str, Mapping[int, Curve]], path: Path) -> None:
         axes.set(xlabel="kimg", ylabel=label, yscale="log" if key == "frechet" else "linear")
         axes.grid(alpha=0.3)
     figure.axes[0].legend()
-    figure.savefig(path, dpi=110)
+    figure.savefig(stream, format="png", dpi=110)
 
 
 def report(out: Path, names: Sequence[str], kimg: float, stem: str, against: str, machine: str) -> None:
     """Print the table of the trainings in ``out``; write it with the curves to stem.json, their picture to stem.png."""
     found = collect(out, names, kimg)
     if not found:
-        raise click.ClickException(f"no training in {out} has reached {kimg:g} kimg")
+        ends = [curve[-1]["kimg"] for name in names for _, curve in curves_of(out, name)]
+        cure = f": --kimg {max(ends):g} reports the longest" if ends else ""
+        raise click.ClickException(f"no training in {out} has reached {kimg:g} kimg{cure}")
     sizes_file = out / "parameters.json"
-    lines = table(found, kimg, json.loads(sizes_file.read_text()) if sizes_file.exists() else {}, against)
-    click.echo("\n".join(lines))
-    plot(found, out / f"{stem}.png")
+    sizes = read_json(sizes_file) if sizes_file.exists() else {}
+    lines = table(found, kimg, sizes, against)
+    notes = [*left_out(out, names, kimg, found), *unpaired(found, sizes, against)]
+    click.echo("\n".join([*lines, *notes]))
     with atomic_write(out / f"{stem}.json") as stream:
-        stream.write(json.dumps({"machine": machine, "table": lines, "curves": found}, indent=1).encode())
+        told = {"machine": machine, "table": lines, "notes": notes, "curves": found}
+        stream.write(json.dumps(told, indent=1).encode())
+    with atomic_write(out / f"{stem}.png") as stream:
+        plot(found, stream)
     click.echo(f"{out / stem}.png, {out / stem}.json")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import List, Mapping, Optional
+from typing import Any, List, Mapping, Optional
 
 import click
+
+from squeeze_patch.errors import SqueezeError
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,15 @@ class Menu(click.Group):
             for name, entry in self.entries.items():
                 about = f"{entry.measures} [{entry.figures}]"
                 formatter.write(f"  {name:<{widths[0]}}  {entry.takes:<{widths[1]}}  {about}\n")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """What the library or the system says of files and options is a line, not a traceback."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # click ends without a word where nobody reads any more
+        except (SqueezeError, OSError) as error:
+            raise click.ClickException(str(error)) from error
 
     @staticmethod
     def _show_list() -> None:

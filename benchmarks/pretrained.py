@@ -25,7 +25,7 @@ class Pretrained:
     @torch.no_grad()
     def features(self, images: torch.Tensor) -> torch.Tensor:
         chunks = []
-        for chunk in images.split(BATCH):
+        for chunk in images.expand(-1, 3, -1, -1).split(BATCH):  # grey ones, too
             # pixels at (value - 127) / 128, as the network's training had them
             pixels = (functional.interpolate(chunk, size=(SIZE, SIZE), mode="bilinear") * 127.5 + 0.5) / 128
             chunks.append(self.network.extract_features(pixels).mean(dim=(2, 3)))

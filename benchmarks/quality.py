@@ -19,30 +19,28 @@ import json
 import math
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Callable, Container, Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, List, Mapping, Sequence
 
 import click
 import torch
 
 from benchmarks.common import find
-from benchmarks.curves import reached, report, slug
+from benchmarks.curves import reached, read_json, report
 from benchmarks.data import Data, kept_classifier, load
 from benchmarks.graphs import use_stream
-from benchmarks.pretrained import Pretrained
-from benchmarks.side_by_side import SideBySide, until
-from benchmarks.training import EVALUATION_SEED, Evaluation, Run, Settings, generated, kept_averages, train
+from benchmarks.jobs import Job, compare_features, pretrained
+from benchmarks.one_setting import require_same
+from benchmarks.side_by_side import SideBySide, until, words_of
+from benchmarks.training import Evaluation, Settings, train
 from benchmarks.variants import VARIANTS, Variant, count
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.errors import MeasurementError
 from squeeze_patch.evaluation.devices import device_name, device_named
-from squeeze_patch.evaluation.distributions import kernel_distance
-from tests.hosts import Host
 
-#: real and generated images of `kernel_distance`, whose expectation does not depend on how many there are
-KID_IMAGES = 3000
+ABOVE_0 = click.FloatRange(0, min_open=True)
 #: of the trainings, beside which variants there are
 OPTIONS = (
     click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of results."),
@@ -55,14 +53,44 @@ OPTIONS = (
         help="digits, photos, or a folder or zip of images with a folder a class.",
     ),
     click.option("--resolution", type=click.Choice(["16", "32"]), default="16", show_default=True),
-    click.option("--channels", default=Settings.channels, show_default=True, help="Of the generator's widest blocks."),
-    click.option("--d-channels", default=Settings.d_channels, show_default=True, help="Of the discriminator's."),
+    click.option(
+        "--channels",
+        type=click.IntRange(2),
+        default=Settings.channels,
+        show_default=True,
+        help="Of the generator's widest blocks.",
+    ),
+    click.option(
+        "--d-channels",
+        type=click.IntRange(2),
+        default=Settings.d_channels,
+        show_default=True,
+        help="Of the discriminator's.",
+    ),
     click.option("--seeds", default="0,1,2", show_default=True),
-    click.option("--kimg", default=400.0, show_default=True, help="Thousands of real images shown to D."),
-    click.option("--every", default=20.0, show_default=True, help="kimg between evaluations."),
-    click.option("--gamma", default=Settings.r1_gamma, show_default=True, help="R1 weight; 0 = the hosts' rule."),
-    click.option("--pl-weight", default=Settings.pl_weight, show_default=True, help="Path length weight."),
-    click.option("--style-mixing", default=Settings.style_mixing, show_default=True, help="Its probability."),
+    click.option("--kimg", type=ABOVE_0, default=400.0, show_default=True, help="Thousands of real images shown to D."),
+    click.option("--every", type=ABOVE_0, default=20.0, show_default=True, help="kimg between evaluations."),
+    click.option(
+        "--gamma",
+        type=click.FloatRange(0),
+        default=Settings.r1_gamma,
+        show_default=True,
+        help="R1 weight; 0 = the hosts' rule.",
+    ),
+    click.option(
+        "--pl-weight",
+        type=click.FloatRange(0),
+        default=Settings.pl_weight,
+        show_default=True,
+        help="Path length weight.",
+    ),
+    click.option(
+        "--style-mixing",
+        type=click.FloatRange(0, 1),
+        default=Settings.style_mixing,
+        show_default=True,
+        help="Its probability.",
+    ),
     click.option("--against", default="dense", show_default=True, help="The variant that others are divided by."),
     click.option("--report", "only_report", is_flag=True, help="Train nothing."),
     click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
@@ -77,37 +105,6 @@ OPTIONS = (
     click.option("--averages", is_flag=True, help="Keep the moving average of every evaluation, for --kid."),
     click.option("--kid", is_flag=True, help="Measure KID on EfficientNet-Lite's features, too: minutes an average."),
 )
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training in the folder ``out``; ``module`` is that of the command, whose KNOWN has the variant.
-
-    Attributes:
-        files: a folder with the data, which is then not read again by every process.
-    """
-
-    out: Path
-    name: str
-    seed: int
-    kimg: float
-    every: float
-    host_name: str
-    module: str
-    settings: Settings
-    device: str
-    files: Path
-    graphs: bool
-    averages: bool
-
-    @property
-    def state(self) -> Path:
-        return self.out / f"{slug(self.name)}-seed{self.seed}.pt"
-
-    def run(self, host: Host, data: Data) -> Run:
-        """As it begins; the host is active."""
-        variant = importlib.import_module(self.module).KNOWN[self.name]
-        return Run(host, self.settings, variant, data, self.seed, self.graphs)
 
 
 def prepare(device: torch.device, graphs: bool) -> None:
@@ -161,43 +158,16 @@ def train_all(wanted: Sequence[Job], data: Data, data_name: str, at_once: int, e
             click.echo(f"{len(failed)} trainings failed; again without --graphs")
             failed = SideBySide(do, at_once, end).run([replace(job, graphs=False) for job in failed], show)
         return failed
+    failed = []
     with until(end) as stopped:
         for job in wanted:
             if not stopped():
-                train_job(job, data, lambda point, job=job: show(job, point), stopped)
-    return []
-
-
-def compare_features(wanted: Sequence[Job], data: Data) -> None:
-    """KID of every moving average that was kept, and of every training as it stands; beside them as .kid.json.
-
-    What has been measured is not measured again. Averages are enough: the trainings' states may be elsewhere.
-    """
-    network = Pretrained()
-    random = torch.Generator().manual_seed(EVALUATION_SEED)
-    real = network.features(data.images[torch.randperm(len(data.images), generator=random)[:KID_IMAGES]])
-    for job in wanted:
-        file = job.state.with_suffix(".kid.json")
-        known: Dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
-        host = find(job.host_name)
-        with host.active():
-            for kimg, G in generators_of(job, job.run(host, data), known):
-                known[f"{kimg:g}"] = kernel_distance(real, network.features(generated(G, KID_IMAGES)))
-                with atomic_write(file) as stream:
-                    stream.write(json.dumps(known, indent=1).encode())
-                click.echo(f"{job.name} seed {job.seed}: {kimg:g} kimg  kid {known[f'{kimg:g}']:.5f}")
-
-
-def generators_of(job: Job, run: Run, but: Container[str]) -> Iterator[Tuple[float, Any]]:
-    """(kimg, moving average) of what a job has left, but for some kimg."""
-    for kimg, file in kept_averages(job.state).items():
-        if f"{kimg:g}" not in but:
-            run.G_ema.load_state_dict(load_tensors(file), strict=True)
-            yield kimg, run.G_ema
-    if job.state.is_file():
-        run.load(job.state)
-        if f"{run.nimg / 1000:g}" not in but:
-            yield run.nimg / 1000, run.G_ema
+                try:
+                    train_job(job, data, lambda point, job=job: show(job, point), stopped)
+                except Exception as error:  # the others go on, as they do side by side
+                    click.echo(f"{job}: {words_of(error)}", err=True)
+                    failed.append(job)
+    return failed
 
 
 def training_command(module: str, default: Sequence[str], stem: str) -> click.Command:
@@ -222,20 +192,27 @@ def training_command(module: str, default: Sequence[str], stem: str) -> click.Co
         **training: Any,
     ) -> None:
         end = time.time() + 60 * minutes
-        names = names_of(variants, importlib.import_module(module).KNOWN)
+        names, numbers = names_of(variants, importlib.import_module(module).KNOWN), seeds_of(seeds)
+        names_of(against, importlib.import_module(module).KNOWN)
         where = usable(device)
         if graphs and where.type != "cuda":
             raise click.UsageError("--graphs needs --device cuda")
+        if kid:
+            pretrained()  # before hours have been spent
+        if only_report and not out.is_dir():
+            raise click.UsageError(f"--out {out}: there is no such folder")
         out.mkdir(parents=True, exist_ok=True)
         failed: Sequence[Job] = []
         with tempfile.TemporaryDirectory() as files:
             place = (settings_of(**training), device, Path(files), graphs, averages)
             common = (kimg, every, training["host_name"], module, *place)
-            pairs = itertools.product((int(seed) for seed in seeds.split(",")), names)
+            pairs = itertools.product(numbers, names)
             wanted = [Job(out, name, seed, *common) for seed, name in pairs]
             if kid or not only_report:
                 prepare(where, graphs)
-                data = load(training["data_name"], int(training["resolution"]))
+                data = data_of(training["data_name"], wanted[0].settings)
+                kept = {"host": training["host_name"], "data": data.digest()[:12], **asdict(wanted[0].settings)}
+                require_same(out, kept)
             if not only_report:
                 failed = train_all(wanted, data, training["data_name"], jobs, end)
             if kid:
@@ -262,11 +239,26 @@ def usable(device: str) -> torch.device:
 
 
 def names_of(variants: str, known: Mapping[str, Variant]) -> List[str]:
-    names = variants.split(",")
+    names = [*dict.fromkeys(name.strip() for name in variants.split(","))]
     for name in names:
         if name not in known:
             raise click.UsageError(f"no variant {name!r}; there are {', '.join(known)}")
     return names
+
+
+def seeds_of(seeds: str) -> List[int]:
+    """Each once: two trainings would write to one file."""
+    try:
+        return [*dict.fromkeys(int(seed) for seed in seeds.split(","))]
+    except ValueError:
+        raise click.UsageError(f"--seeds {seeds!r}: whole numbers with commas between them") from None
+
+
+def data_of(name: str, settings: Settings) -> Data:
+    data = load(name, settings.resolution)
+    if len(data.images) < settings.batch:
+        raise click.UsageError(f"--data {name}: {len(data.images)} images, and a batch has {settings.batch}")
+    return data
 
 
 def settings_of(
@@ -286,7 +278,7 @@ def settings_of(
 
 def remember_size(out: Path, name: str, size: int) -> None:
     file = out / "parameters.json"
-    sizes = json.loads(file.read_text()) if file.exists() else {}
+    sizes = read_json(file) if file.exists() else {}
     with atomic_write(file) as stream:
         stream.write(json.dumps({**sizes, name: size}, indent=1).encode())
 

@@ -14,6 +14,8 @@ from typing import Any, Callable, Deque, Dict, Generic, Iterator, List, Sequence
 
 import click
 
+from squeeze_patch.errors import SqueezeError
+
 T = TypeVar("T")
 #: seconds that a process may take to end when its work is done
 PARTING = 30
@@ -72,6 +74,10 @@ class SideBySide(Generic[T]):
                         show(job, pipe.recv())
                     except (EOFError, OSError):  # it has ended, or was ended in the middle of a report
                         process.join(PARTING)
+                        if process.exitcode is None or process.exitcode < 0:
+                            click.echo(
+                                f"{job}: its process was killed ({process.exitcode}): by hand, or for memory", err=True
+                            )
                         failed += [job] * (process.exitcode != 0)
                         del running[pipe]
         return failed
@@ -88,6 +94,13 @@ def _do(work: Work[T], job: T, pipe: Any, event: Any, end: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process, too; the other one sets the event
     try:
         work(job, pipe.send, lambda: event.is_set() or time.time() >= end)
-    except Exception:
-        click.echo(f"{job}:\n{traceback.format_exc()}", err=True)
+    except Exception as error:
+        click.echo(f"{job}: {words_of(error)}", err=True)
         raise SystemExit(1) from None
+
+
+def words_of(error: Exception) -> str:
+    """Of one that was raised on purpose its message, else where it came from, too."""
+    if isinstance(error, (SqueezeError, click.ClickException, FloatingPointError)):
+        return str(error)
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))

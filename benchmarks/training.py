@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +15,13 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import torch
 
+from benchmarks.average_files import average_file, on_cpu
+from benchmarks.curves import read_curve, write_curve
 from benchmarks.data import Classifier, Data
 from benchmarks.graphs import Graphed
 from squeeze_patch.checkpoints.atomic import atomic_write
-from squeeze_patch.checkpoints.tensor_files import load_tensors
+from squeeze_patch.checkpoints.tensor_files import fault_in_words, load_tensors, save_tensors
+from squeeze_patch.errors import CheckpointError
 from squeeze_patch.evaluation.distributions import frechet_distance, precision_recall, sliced_wasserstein
 from squeeze_patch.sampling import sample
 from tests.hosts import Host
@@ -204,13 +206,26 @@ class Run:
             "curve": curve,
         }
         with atomic_write(path) as stream:
-            torch.save(on_cpu(state), stream)
+            save_tensors(on_cpu(state), stream)
 
     def load(self, path: Path) -> List[Dict[str, float]]:
-        """Go on from a file of `save`; returns the curve so far."""
-        state = load_tensors(path)
-        if state["settings"] != asdict(self.settings):
-            raise ValueError(f"{path} was made with other settings: {state['settings']}")
+        """Go on from a file of `save`; returns the curve so far.
+
+        Raises:
+            CheckpointError: it is damaged, or was made with other settings.
+        """
+        try:
+            state = load_tensors(path)
+            there, here = state["settings"], asdict(self.settings)
+        except Exception as error:
+            raise CheckpointError(
+                f"{path} is damaged ({fault_in_words(error)}); move it and {path.stem}.json away to train anew"
+            ) from error
+        if there != here:
+            others = (
+                f"{name} {value}, not {here.get(name)}" for name, value in there.items() if value != here.get(name)
+            )
+            raise CheckpointError(f"{path} was made with other settings: {', '.join(others)}")
         for name, values in state["networks"].items():
             getattr(self, name).load_state_dict(values, strict=True)
         for name, values in state["optimizers"].items():
@@ -224,26 +239,6 @@ class Run:
         if self.device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"], self.device)
         return list(state["curve"])
-
-
-def average_file(state: Path, kimg: float) -> Path:
-    """Where the moving average is kept that the training in ``state`` had at ``kimg``."""
-    return state.with_name(f"{state.stem}.{kimg:g}.ema")
-
-
-def kept_averages(state: Path) -> Dict[float, Path]:
-    """{kimg: file}, in the order of the training."""
-    files = {float(file.name[len(state.stem) + 1 : -4]): file for file in state.parent.glob(f"{state.stem}.*.ema")}
-    return dict(sorted(files.items()))
-
-
-def on_cpu(state: Any) -> Any:
-    """The same dicts and lists, with all tensors on the CPU."""
-    if isinstance(state, torch.Tensor):
-        return state.cpu()
-    if isinstance(state, dict):
-        return type(state)((key, on_cpu(value)) for key, value in state.items())
-    return [on_cpu(value) for value in state] if isinstance(state, list) else state
 
 
 def generated(G: Any, count: int) -> torch.Tensor:
@@ -286,15 +281,21 @@ def train(
     stopped: Callable[[], bool] = lambda: False,
     averages: bool = False,
 ) -> List[Dict[str, float]]:
-    """Train to ``kimg`` thousand images, evaluating and saving ``every`` so many; goes on from ``state`` if it exists.
+    """Train to ``kimg`` thousand images, evaluating and saving ``every`` so many and at the end; goes on from ``state``
+    if it exists.
 
     ``stopped`` is asked before every step: the training then ends, its state saved. With ``averages``, what was
     evaluated stays in `average_file`, too.
 
     Returns:
         the curve: one dict of kimg, seconds and figures an evaluation. It is also at ``state`` with suffix .json.
+
+    Raises:
+        CheckpointError: as `Run.load`; or there is a curve that the training would replace, and no state.
     """
-    curve = run.load(state) if state.exists() else []
+    curve = going_on(run, state, kimg)
+    if curve and curve[-1]["kimg"] >= kimg:
+        return curve
     saved = run.nimg
     while run.nimg < kimg * 1000:
         if stopped():
@@ -302,16 +303,33 @@ def train(
                 run.save(state, curve)
             break
         run.step()
-        if run.nimg // (every * 1000) > (run.nimg - run.settings.batch) // (every * 1000):
+        due = run.nimg // (every * 1000) > (run.nimg - run.settings.batch) // (every * 1000)
+        if due or run.nimg >= kimg * 1000:
             run.require_finite()
             point = {"kimg": run.nimg / 1000, "seconds": run.seconds, **evaluate(run.G_ema)}
             curve.append(point)
+            if averages:  # first: of what the state says has been evaluated, all is there
+                with atomic_write(average_file(state, point["kimg"])) as stream:
+                    save_tensors(on_cpu(run.G_ema.state_dict()), stream)
             run.save(state, curve)
             saved = run.nimg
-            if averages:
-                with atomic_write(average_file(state, point["kimg"])) as stream:
-                    torch.save(on_cpu(run.G_ema.state_dict()), stream)
-            with atomic_write(state.with_suffix(".json")) as stream:
-                stream.write(json.dumps(curve, indent=1).encode())
+            write_curve(state.with_suffix(".json"), curve)
             report(point)
+    return curve
+
+
+def going_on(run: Run, state: Path, kimg: float) -> List[Dict[str, float]]:
+    """The curve so far; ``run`` has gone on to where it ends, if that is in ``state``."""
+    file = state.with_suffix(".json")
+    written = read_curve(file)
+    if not state.exists():
+        if written and written[-1]["kimg"] < kimg:
+            raise CheckpointError(
+                f"{file} has been evaluated up to {written[-1]['kimg']:g} kimg, and {state.name} is not there: put it "
+                "back to go on, or move the curve away to train anew"
+            )
+        return written
+    curve = run.load(state)
+    if len(written) < len(curve):  # it was killed between the two
+        write_curve(file, curve)
     return curve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict
@@ -51,6 +52,11 @@ def fail_at_two(job: int, send: Callable[[Any], None], stopped: Callable[[], boo
     if job == 2:
         raise ValueError("two")
     send(10 * job)
+
+
+def killed_at_two(job: int, send: Callable[[Any], None], stopped: Callable[[], bool]) -> None:
+    if job == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def work_until_stopped(job: int, send: Callable[[Any], None], stopped: Callable[[], bool]) -> None:

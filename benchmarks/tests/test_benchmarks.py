@@ -43,6 +43,14 @@ def test_the_list_is_complete() -> None:
         assert line.split() == [name, *entry.takes.split(), *entry.measures.split(), *f"[{entry.figures}]".split()]
 
 
+def test_errors_of_files_are_lines(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(main, ["quality", "--out", str(tmp_path / "file" / "folder")])
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: ")
+    assert "Not a directory" in done.output
+
+
 def test_latency(tmp_path: Path) -> None:
     """Fused ones and the same kernels make the images of the others; what cannot be captured is left out, with why."""
     target = tmp_path / "figures.json"

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from benchmarks import quality
+from benchmarks import jobs, quality
 from benchmarks.__main__ import main
 from benchmarks.data import load
 from benchmarks.pretrained import Pretrained
@@ -30,9 +30,16 @@ def test_blur_is_seen() -> None:
     assert kernel_distance(left, network.features(soft)) > 10 * apart
 
 
+def test_grey_images() -> None:
+    """As the same ones in three channels; ``--data digits`` has one."""
+    images = torch.rand(2, 1, 16, 16) * 2 - 1
+    grey, coloured = (Pretrained().features(given) for given in (images, images.repeat(1, 3, 1, 1)))
+    assert torch.equal(grey, coloured)
+
+
 def test_kid_of_a_training(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """Of the moving average of every evaluation, which differ, in the table; and nothing is measured twice."""
-    monkeypatch.setattr(quality, "KID_IMAGES", 60)
+    monkeypatch.setattr(jobs, "KID_IMAGES", 60)
     monkeypatch.setattr(
         quality, "settings_of", lambda **_: quality.Settings(channels=8, channel_base=64, d_channels=8, samples=64)
     )

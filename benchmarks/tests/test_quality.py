@@ -12,16 +12,21 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, List, Tuple
 
 import click
 import pytest
 import torch
+from click.testing import CliRunner
 
-from benchmarks.curves import Ratio, collect, late, paired_ratio
+from benchmarks import curves, quality
+from benchmarks.__main__ import main
+from benchmarks.curves import Ratio, collect, late, paired_ratio, report
 from benchmarks.data import Data, load, train_classifier
+from benchmarks.one_setting import require_same
 from benchmarks.training import Evaluation, Run, Settings, train
 from benchmarks.variants import VARIANTS, count
+from squeeze_patch.errors import CheckpointError
 from tests.helpers import HOSTS
 from tests.hosts import Host
 from tests.hosts.training import need_second_derivatives
@@ -65,8 +70,35 @@ def test_a_resumed_training_gives_the_numbers_of_an_unbroken_one(draggan: Host, 
     for name in ("G", "D", "G_ema"):
         there = getattr(resumed, name).state_dict()
         assert all(torch.equal(value, there[key]) for key, value in getattr(unbroken, name).state_dict().items())
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(ValueError, match="other settings: lr 0.0025, not 0.001$"):
         Run(draggan, replace(TINY, lr=0.001), VARIANTS["squeezed"], data, seed=3).load(tmp_path / "parts.pt")
+
+
+@pytest.mark.filterwarnings("ignore:grid_sample_gradfix|conv2d_gradfix")
+def test_what_a_training_leaves(draggan: Host, tmp_path: Path) -> None:
+    """It is evaluated at its end, whatever the interval; a curve that a kill kept from being written is written later;
+    and none is replaced by another training's, where the state is missing or damaged."""
+    data = noise_data()
+    evaluate = Evaluation(data, train_classifier(data)[0], samples=64)
+    settings = replace(TINY, pl_weight=0.0, style_mixing=0.0)
+    state, curve = tmp_path / "dense-seed0.pt", tmp_path / "dense-seed0.json"
+
+    def go(kimg: float) -> Any:
+        return train(Run(draggan, settings, VARIANTS["dense"], data, seed=0), evaluate, kimg, 0.5, state)
+
+    assert [point["kimg"] for point in go(0.016)] == [0.016]
+    written = curve.read_text()
+    curve.unlink()
+    go(0.016)
+    assert curve.read_text() == written
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="dense-seed0.pt is damaged .*; move it and dense-seed0.json away"):
+        go(0.024)
+    state.unlink()
+    assert [point["kimg"] for point in go(0.016)] == [0.016]
+    with pytest.raises(CheckpointError, match="evaluated up to 0.016 kimg, and dense-seed0.pt is not there"):
+        go(0.024)
+    assert curve.read_text() == written
 
 
 def short_training(name: str, kind: str, folder: Path) -> Tuple[float, float]:
@@ -161,6 +193,81 @@ def test_trainings_evaluated_more_and_less_often_are_compared_where_both_were(tm
     assert collect(tmp_path, ["half"], 120).keys() == {"half"}
     with pytest.raises(click.ClickException, match="at different kimg"):
         collect(tmp_path, ["dense", "half"], 60)
+
+
+def test_what_is_left_out_of_the_table_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seeds that one lacks or that have not come so far, variants without trainings, a distance that has no logarithm;
+    and the copy of a file is no training."""
+    monkeypatch.setattr(curves, "plot", lambda *_: None)
+    more = {"seconds": 1.0, "sliced_wasserstein": 0.1, "precision": 0.5, "recall": 0.5}
+    ends = {"dense-seed0": (20, 40), "dense-seed1": (20, 40), "half-seed0": (20, 40), "half-seed1": (20,)}
+    for name, places in ends.items():
+        points = [{"kimg": float(kimg), "frechet": 2.0, **more} for kimg in places]
+        (tmp_path / f"{name}.json").write_text(json.dumps(points))
+        kid = -0.001 if name == "half-seed0" else 0.01
+        (tmp_path / f"{name}.kid.json").write_text(json.dumps({"40": kid}))
+    (tmp_path / "dense-seed0-copy.json").write_text("[]")
+    (tmp_path / "parameters.json").write_text('{"dense": 1000}')
+    report(tmp_path, ["dense", "half", "squeezed"], 40, "curves", "dense", "machine")
+    _, dense, half, *notes, _ = capsys.readouterr().out.splitlines()
+    assert dense.split() == ["dense", "1,000", "2", "2.00", "(2.00", "to", "2.00)", "10.00"]
+    assert half.endswith("1.00 (0.00 to inf); 0.00   KID no ratio: one is 0 or less")
+    assert notes == [
+        "half seed 1 left out: evaluated up to 20 kimg only",
+        "squeezed left out: no training of it here has been evaluated",
+        "half: its number of parameters is not known here",
+        "half / dense: over the seeds that both have: 0",
+        "half / dense KID: over the seeds that both have: 0",
+    ]
+    assert json.loads((tmp_path / "curves.json").read_text())["notes"] == notes
+    report(tmp_path, ["half"], 30, "curves", "dense", "machine")
+    notes = capsys.readouterr().out.splitlines()[2:-1]
+    assert "compared at 20 kimg: the last evaluation that all have" in notes
+    assert "no ratio: dense is not in the table (--against, --variants)" in notes
+    with pytest.raises(click.ClickException, match="has reached 60 kimg: --kimg 40 reports the longest"):
+        report(tmp_path, ["dense", "half"], 60, "curves", "dense", "machine")
+    (tmp_path / "dense-seed0.json").write_text("[{")
+    with pytest.raises(click.ClickException, match="dense-seed0.json is damaged"):
+        report(tmp_path, ["dense"], 40, "curves", "dense", "machine")
+
+
+def test_a_folder_is_of_one_setting(tmp_path: Path) -> None:
+    """From its first training on; a folder of before says nothing."""
+    for channels in (8, 16):
+        require_same(tmp_path, {"data": "a", "channels": channels})
+    (tmp_path / "dense-seed0.json").touch()
+    require_same(tmp_path, {"data": "a", "channels": 16})
+    with pytest.raises(click.UsageError, match="another kind: data a, not b; channels 16, not 8. Another folder"):
+        require_same(tmp_path, {"data": "b", "channels": 8})
+    (tmp_path / "trainings.json").unlink()
+    require_same(tmp_path, {"data": "b", "channels": 8})
+    assert not (tmp_path / "trainings.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seeds", ""], "--seeds '': whole numbers with commas between them"),
+        (["--against", "dens"], "no variant 'dens'; there are dense, squeezed"),
+        (["--every", "0"], "0.0 is not in the range x>0"),
+        (["--kimg", "-1"], "-1.0 is not in the range x>0"),
+        (["--channels", "1"], "1 is not in the range x>=2"),
+        (["--report"], "absent: there is no such folder"),
+        (["--data", "few"], "--data few: 4 images, and a batch has 32"),
+    ],
+)
+def test_options_that_no_training_can_have(
+    options: List[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "prepare", lambda *_: None)  # would stay so for other tests
+    monkeypatch.setattr(quality, "load", lambda *_: Data(torch.zeros(4, 1, 16, 16), torch.zeros(4).long(), 2))
+    done = CliRunner().invoke(main, ["quality", "--out", str(tmp_path / "absent"), *options])
+    assert done.exit_code == 2, done.output
+    assert said in " ".join(done.output.split())
+    assert quality.seeds_of("3,0,3") == [3, 0]
+    assert quality.names_of("half, dense,half", VARIANTS) == ["half", "dense"]
 
 
 def test_the_smallest_effect_is_shown_four_times_in_five() -> None:

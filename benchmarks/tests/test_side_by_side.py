@@ -18,7 +18,8 @@ from benchmarks.__main__ import main
 from benchmarks.data import Data
 from benchmarks.quality import settings_of
 from benchmarks.side_by_side import SideBySide, until
-from benchmarks.tests.stubs import fail_at_two, work_until_stopped
+from benchmarks.tests.stubs import fail_at_two, killed_at_two, work_until_stopped
+from squeeze_patch.errors import PlanError
 from tests.processes import command_runner
 
 OPTIONS = (
@@ -119,6 +120,32 @@ def test_others_go_on_where_one_fails(capfd: pytest.CaptureFixture[str]) -> None
     assert failed == [2]
     assert seen == {1: 10, 3: 30}
     assert "ValueError: two" in capfd.readouterr().err
+
+
+def test_a_process_that_is_killed(capfd: pytest.CaptureFixture[str]) -> None:
+    """It has not said why."""
+    assert SideBySide(killed_at_two, 2, float("inf")).run([1, 2, 3], lambda *_: None) == [2]
+    assert capfd.readouterr().err == "2: its process was killed (-9): by hand, or for memory\n"
+
+
+@pytest.mark.filterwarnings("ignore:grid_sample_gradfix|conv2d_gradfix")
+def test_one_behind_the_other_goes_on_where_one_fails(
+    quality_command: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And an error that is raised on purpose is a line."""
+
+    def out_of_reach(_: Any) -> Any:
+        raise PlanError("out of reach")
+
+    monkeypatch.setitem(quality.KNOWN, "narrowed", out_of_reach)
+    done = quality_command(tmp_path, "--variants", "narrowed,dense", "--seeds", "0", "--kimg", "0.032")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines() == [
+        "narrowed seed 0: out of reach",
+        "Error: 1 trainings failed; why stands above",
+    ]
+    assert list(curves(tmp_path)) == ["dense-seed0.json"]
+    assert "narrowed left out: no training of it here has been evaluated" in done.stdout
 
 
 def test_interrupt_lets_all_end() -> None:
