@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, TypeVar
 
 import click
 import torch
@@ -16,6 +19,7 @@ from squeeze_patch.evaluation.devices import device_name
 from squeeze_patch.testing import trained
 from tests.hosts import Host, nvidia_hosts
 
+T, R = TypeVar("T"), TypeVar("R")
 CPU = torch.device("cpu")
 #: resolution, channel_base, mapping layers of the sizes that papers and hosts use (z = w = 512, 3 channels), and of one
 #: to see whether a benchmark runs
@@ -91,6 +95,43 @@ def device_of(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise click.UsageError("--device cuda: torch sees no GPU here")
     return torch.device(name)
+
+
+class Several(click.ParamType):
+    """Values of another type with commas between them, as a tuple."""
+
+    name = "list"
+
+    def __init__(self, each: click.ParamType) -> None:
+        self.each = each
+
+    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Any:
+        words = value.split(",") if isinstance(value, str) else value
+        return tuple(self.each.convert(word, param, ctx) for word in words)
+
+
+#: of the option --sizes
+SEVERAL_SIZES = Several(click.Choice(list(SIZES)))
+
+
+def in_a_process(function: Callable[[T], R], job: T) -> R:
+    """What ``function`` returns in a new process, whose peak of memory is its own.
+
+    Raises:
+        ClickException: the process is gone; a system that has no memory left ends processes.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, job).result()
+        except BrokenProcessPool:
+            raise click.ClickException(
+                f"the process that measured {job} was ended by the system: is there memory for it?"
+            ) from None
+
+
+def require_gpu_for(dtype: str, device: torch.device) -> None:
+    if device.type == "cpu" and dtype != "float32":
+        raise click.UsageError(f"--dtype {dtype}: on a CPU the hosts compute in float32; add --device cuda")
 
 
 def reason_of(error: Exception) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Dict, List
 import click
 import torch
 
-from benchmarks.common import find, generator, machine
+from benchmarks.common import SIZES, find, generator, machine
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.io import read, write
@@ -64,7 +64,7 @@ def memory(field: str) -> int:
 
 @click.command()
 @click.option("--host", "name", default="draggan", show_default=True)
-@click.option("--size", default="config-f", show_default=True)
+@click.option("--size", type=click.Choice(list(SIZES)), default="config-f", show_default=True)
 @click.option("--init", type=click.Choice(["weights", "calibrated"]), default="weights", show_default=True)
 @click.option("--repeats", type=click.IntRange(min=2), default=3, show_default=True)
 @click.option("--job", hidden=True)
@@ -89,7 +89,9 @@ def main(name: str, size: str, init: str, repeats: int, job: str, folder: Path) 
             for kind in results:
                 command = [sys.executable, "-m", "benchmarks", "conversion", "--job", kind]
                 command += ["--host", name, "--init", init, "--folder", made]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+                if done.returncode:
+                    raise click.ClickException(f"{kind}: the process that measured it failed ({done.returncode})")
                 results[kind].append(json.loads(done.stdout))
         bytes_after = (folder / "convert.pkl").stat().st_size
     times = {kind: [run["seconds"] for run in runs] for kind, runs in results.items()}

@@ -26,7 +26,20 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 import click
 import torch
 
-from benchmarks.common import DTYPES, RATIO, Clock, device_of, device_option, find, generators, machine, reason_of
+from benchmarks.common import (
+    DTYPES,
+    RATIO,
+    SEVERAL_SIZES,
+    Clock,
+    Several,
+    device_of,
+    device_option,
+    find,
+    generators,
+    machine,
+    reason_of,
+    require_gpu_for,
+)
 from benchmarks.kernels import with_same_kernels
 from benchmarks.ways import captured, compiled
 from squeeze_patch.timing import Quartiles, interleaved, paired_ratio, waiting_for
@@ -150,12 +163,14 @@ def lines(result: Dict[str, Any]) -> List[str]:
 
 @click.command()
 @click.option("--host", "name", default="draggan", show_default=True)
-@click.option("--sizes", default="cifar,paper256", show_default=True, help="Also config-f (1024x1024).")
-@click.option("--batches", default="1,8", show_default=True)
-@click.option("--repeats", default=7, show_default=True)
+@click.option(
+    "--sizes", type=SEVERAL_SIZES, default="cifar,paper256", show_default=True, help="Also config-f (1024x1024)."
+)
+@click.option("--batches", type=Several(click.IntRange(1)), default="1,8", show_default=True)
+@click.option("--repeats", type=click.IntRange(2), default=7, show_default=True)
 @device_option
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", show_default=True)
-@click.option("--threads", type=int, help="CPU threads.  [default: torch's]")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: torch's]")
 @click.option("--processor-time", is_flag=True, help="Of one thread, instead of the wall clock's.")
 @click.option(
     "--compile", "backend", is_flag=False, flag_value="inductor", metavar="[BACKEND]", help="torch.compile, too."
@@ -166,8 +181,8 @@ def lines(result: Dict[str, Any]) -> List[str]:
 @click.option("--json", "target", type=click.Path(path_type=Path), help="Write all figures here, row by row.")
 def main(
     name: str,
-    sizes: str,
-    batches: str,
+    sizes: Tuple[str, ...],
+    batches: Tuple[int, ...],
     repeats: int,
     device_name_: str,
     dtype: str,
@@ -181,8 +196,7 @@ def main(
 ) -> None:
     """Measure and print the table."""
     device = device_of(device_name_)
-    if device.type == "cpu" and dtype != "float32":
-        raise click.UsageError(f"--dtype {dtype}: on a CPU the hosts compute in float32; add --device cuda")
+    require_gpu_for(dtype, device)
     if no_tf32:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if search:
@@ -196,8 +210,8 @@ def main(
     with host.active():
         if device.type == "cuda":
             settle_kernels()  # what of the hosts' kernels a current torch still loads differs from host to host
-        for size in sizes.split(","):
-            for batch in (int(b) for b in batches.split(",")):
+        for size in sizes:
+            for batch in batches:
                 results.append(measure(host, size, batch, setting))
                 click.echo("\n".join(lines(results[-1])))
                 if target:

@@ -16,12 +16,12 @@ import tempfile
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import click
 import torch
 
-from benchmarks.common import Clock, find, generators, machine
+from benchmarks.common import SEVERAL_SIZES, Clock, find, generators, machine
 from squeeze_patch.timing import Quartiles, interleaved, paired_ratio
 from tests.hosts import Host
 
@@ -77,11 +77,11 @@ def measure(host: Host, size: str, repeats: int, clock: Clock, threads: Optional
 
 @click.command()
 @click.option("--host", "name", default="draggan", show_default=True)
-@click.option("--sizes", default="cifar,paper256", show_default=True)
-@click.option("--repeats", default=7, show_default=True)
-@click.option("--threads", type=int, help="CPU threads.  [default: all]")
+@click.option("--sizes", type=SEVERAL_SIZES, default="cifar,paper256", show_default=True)
+@click.option("--repeats", type=click.IntRange(2), default=7, show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
 @click.option("--processor-time", is_flag=True, help="Of one thread, instead of the wall clock's.")
-def main(name: str, sizes: str, repeats: int, threads: Optional[int], processor_time: bool) -> None:
+def main(name: str, sizes: Tuple[str, ...], repeats: int, threads: Optional[int], processor_time: bool) -> None:
     """Export, measure and print."""
     clock = Clock.of(processor_time, threads, torch.device("cpu"))
     host = find(name)
@@ -90,7 +90,7 @@ def main(name: str, sizes: str, repeats: int, threads: Optional[int], processor_
     click.echo(f"{clock.name}, median (quartiles) of {repeats}; {name}, onnxruntime {version}, {machine()}")
     click.echo(f"{'size':>10} {'generator':<10} {'ms':>26} {'/ dense':>20} {'MB':>8} {'off by':>8}")
     with host.active():
-        for size in sizes.split(","):
+        for size in sizes:
             results[size] = measure(host, size, repeats, clock, threads)
             for generator, row in results[size].items():
                 ms = row["milliseconds"]

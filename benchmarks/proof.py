@@ -9,12 +9,12 @@ generator's run behind it, the calibrated start, the start from weights, and bui
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Tuple
 
 import click
 import torch
 
-from benchmarks.common import SIZES, find, generator, machine, random_layers
+from benchmarks.common import SEVERAL_SIZES, SIZES, find, generator, machine, random_layers
 from squeeze_patch.adapters import locate
 from squeeze_patch.initialization.registry import trained_starts
 from squeeze_patch.planning.planner import plan_for
@@ -51,14 +51,16 @@ def times(G: Any) -> Dict[str, float]:
 
 @click.command(help="CPU time of the proof as a share of the starts.")
 @click.option("--host", "host_name", default="draggan", show_default=True)
-@click.option("--sizes", default="paper256,config-f", show_default=True, help=f"Of {', '.join(SIZES)}.")
-def main(host_name: str, sizes: str) -> None:
+@click.option(
+    "--sizes", type=SEVERAL_SIZES, default="paper256,config-f", show_default=True, help=f"Of {', '.join(SIZES)}."
+)
+def main(host_name: str, sizes: Tuple[str, ...]) -> None:
     host = find(host_name)
     click.echo(f"{machine()}, {torch.get_num_threads()} threads")
     click.echo(
         f"{'size':<10} {'proof':>8} {'calibrated':>11} {'weights':>8} {'random':>8}   proof / calibrated, / random"
     )
-    for size in sizes.split(","):
+    for size in sizes:
         with host.active():
             took = times(trained(generator(host, size)))
         cells = f"{took['proof']:>7.1f}s {took['calibrated']:>10.1f}s {took['weights']:>7.1f}s {took['random']:>7.1f}s"

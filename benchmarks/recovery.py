@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import time
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Optional, Tuple
 
@@ -21,7 +20,7 @@ import click
 import torch
 
 import squeeze_patch
-from benchmarks.common import RATIO, SIZES, device_of, device_option, find, generator, machine
+from benchmarks.common import RATIO, SIZES, Several, device_of, device_option, find, generator, in_a_process, machine
 from benchmarks.fidelity import generator_from, images_of
 from benchmarks.starts import peak_bytes
 from squeeze_patch.evaluation.pixels import psnr
@@ -58,17 +57,16 @@ def cost(job: Tuple[str, int, str]) -> Tuple[float, int]:
     return seconds, torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes()
 
 
-def print_costs(size: str, at_a_time: str, device: str) -> None:
+def print_costs(size: str, at_a_time: Tuple[int, ...], device: str) -> None:
     click.echo(f"{machine(torch.device(device))}, {size}, one step: images at a time, seconds an image, GB")
-    for number in (int(n) for n in at_a_time.split(",")):
-        with get_context("spawn").Pool(1) as pool:
-            seconds, peak = pool.apply(cost, ((size, number, device),))
+    for number in at_a_time:
+        seconds, peak = in_a_process(cost, (size, number, device))
         click.echo(f"{number:>4} {seconds:>8.2f} {peak / 1e9:>6.2f}")
 
 
 @click.command()
 @click.option("--cost", "size", type=click.Choice(list(SIZES)), help="What a step of this size takes instead.")
-@click.option("--at-a-time", default="1,4", show_default=True, help="Of --cost.")
+@click.option("--at-a-time", type=Several(click.IntRange(1)), default="1,4", show_default=True, help="Of --cost.")
 @device_option
 @click.option("--weights", type=click.Path(path_type=Path, exists=True), help="A dense generator's state dict.")
 @click.option("--ratio", default=1.5, show_default=True)
@@ -77,7 +75,7 @@ def print_costs(size: str, at_a_time: str, device: str) -> None:
 @click.option("--seed", default=0, show_default=True, help="Of the latents of the training.")
 def main(
     size: Optional[str],
-    at_a_time: str,
+    at_a_time: Tuple[int, ...],
     device_name_: str,
     weights: Optional[Path],
     ratio: float,

@@ -11,15 +11,25 @@ from __future__ import annotations
 
 import resource
 import time
-from multiprocessing import get_context
 from typing import Any, Dict, Tuple
 
 import click
 import torch
 
 import squeeze_patch
-from benchmarks.common import SIZES, device_of, device_option, find, generator, machine, random_layers
+from benchmarks.common import (
+    SEVERAL_SIZES,
+    SIZES,
+    device_of,
+    device_option,
+    find,
+    generator,
+    in_a_process,
+    machine,
+    random_layers,
+)
 from squeeze_patch.testing import trained
+from squeeze_patch.timing import waiting_for
 from tests.hosts.training import settle_kernels
 
 #: {row: arguments of apply}
@@ -48,24 +58,33 @@ def cost(job: Tuple[str, str, str, Dict[str, Any]]) -> Tuple[float, int]:
             settle_kernels()
         with random_layers(0):  # one generator for all rows
             G = trained(generator(host, size)).to(device)
+        wait = waiting_for(torch.device(device))
+        wait()
         before, began = peak(), clock()
         squeeze_patch.apply(G, **wish, verify=False, keep_original=False)
+        wait()
         return clock() - began, peak() - before
+
+
+def share(value: float, of: float) -> str:
+    """Of what is too little to be seen there is none."""
+    return f"{value / of:.2f}" if of > 0 else "-"
 
 
 @click.command(help="Processor time and memory of calibrated starts.")
 @click.option("--host", "host_name", default="draggan", show_default=True)
-@click.option("--sizes", default="paper256,config-f", show_default=True, help=f"Of {', '.join(SIZES)}.")
+@click.option(
+    "--sizes", type=SEVERAL_SIZES, default="paper256,config-f", show_default=True, help=f"Of {', '.join(SIZES)}."
+)
 @device_option
-def main(host_name: str, sizes: str, device_name_: str) -> None:
+def main(host_name: str, sizes: Tuple[str, ...], device_name_: str) -> None:
     device = device_of(device_name_)
     click.echo(f"{machine(device)}, one thread")
-    for size in sizes.split(","):
+    for size in sizes:
         click.echo(f"{size:<22} {'seconds':>8} {'GB':>6}   / squeezed, one ratio")
         first = None
         for row, wish in WAYS.items():
-            with get_context("spawn").Pool(1) as pool:
-                seconds, peak = pool.apply(cost, ((host_name, size, device.type, wish),))
+            seconds, peak = in_a_process(cost, (host_name, size, device.type, wish))
             first = first or (seconds, peak)
-            shares = f"{seconds / first[0]:.2f}, {peak / first[1]:.2f}"
+            shares = ", ".join(share(*pair) for pair in zip((seconds, peak), first))
             click.echo(f"{row:<22} {seconds:>8.1f} {peak / 1e9:>6.2f}   {shares}")

@@ -21,13 +21,24 @@ import statistics
 import subprocess
 import sys
 from dataclasses import asdict
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import click
 import torch
 
 import squeeze_patch
-from benchmarks.common import CPU, DTYPES, SIZES, Clock, device_of, device_option, find, machine
+from benchmarks.common import (
+    CPU,
+    DTYPES,
+    SEVERAL_SIZES,
+    SIZES,
+    Clock,
+    device_of,
+    device_option,
+    find,
+    machine,
+    require_gpu_for,
+)
 from squeeze_patch.timing import interleaved, paired_ratio, waiting_for
 from tests.hosts import Host
 from tests.hosts.training import accumulate, loss_of, settle_kernels
@@ -103,33 +114,45 @@ def peak_of(host: Host, size: str, batch: int, variant: str, device: torch.devic
 
 
 def memory_of(
-    host_name: str, size: str, batch: int, device: torch.device = CPU, dtype: str = "float32"
+    host_name: str,
+    size: str,
+    batch: int,
+    device: torch.device = CPU,
+    dtype: str = "float32",
+    threads: Optional[int] = None,
 ) -> Dict[str, int]:
-    """`peak_of` for both variants, each in a process of its own."""
+    """`peak_of` for both variants, each in a process of its own.
+
+    Raises:
+        ClickException: one has failed; what it said stands above.
+    """
     peaks = {}
     for variant in VARIANTS:
         command = [sys.executable, "-m", "benchmarks", "step", "--host", host_name, "--sizes", size]
         command += ["--batch", str(batch), "--device", device.type, "--dtype", dtype, "--peak-of", variant]
+        command += ["--threads", str(threads)] if threads else []
         environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-        peaks[variant] = int(done.stdout)
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
+        if done.returncode:
+            raise click.ClickException(f"{variant} at {size}: the process that measured it failed ({done.returncode})")
+        peaks[variant] = int(done.stdout.splitlines()[-1])  # behind what a host prints of its kernels
     return peaks
 
 
 @click.command()
 @click.option("--host", "host_name", default="draggan", show_default=True)
-@click.option("--sizes", default="cifar,paper256", show_default=True)
-@click.option("--batch", default=8, show_default=True)
-@click.option("--repeats", default=5, show_default=True)
+@click.option("--sizes", type=SEVERAL_SIZES, default="cifar,paper256", show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--repeats", type=click.IntRange(2), default=5, show_default=True)
 @device_option
 @click.option("--dtype", type=click.Choice([*DTYPES]), default="float32", show_default=True)
-@click.option("--threads", type=int, help="CPU threads.  [default: torch's]")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: torch's]")
 @click.option("--processor-time", is_flag=True, help="Of one thread, instead of the wall clock's.")
 @click.option("--memory", is_flag=True, help="Measure memory, not time.")
 @click.option("--peak-of", "child", type=click.Choice(VARIANTS), hidden=True)
 def main(
     host_name: str,
-    sizes: str,
+    sizes: Tuple[str, ...],
     batch: int,
     repeats: int,
     device_name_: str,
@@ -141,19 +164,22 @@ def main(
 ) -> None:
     """Measure and print; the last line is JSON."""
     host, device = find(host_name), device_of(device_name_)
+    require_gpu_for(dtype, device)
+    if memory and processor_time:
+        raise click.UsageError("--memory measures no time: leave out --processor-time")
     clock = Clock.of(processor_time, threads, device)
     if child:
-        click.echo(peak_of(host, sizes, batch, child, device, dtype))
+        click.echo(peak_of(host, sizes[0], batch, child, device, dtype))
         return
     results: Dict[str, Any] = {}
-    click.echo(
-        f"{machine(device)}, {host_name}, batch {batch}, {dtype}; squeezed / dense, {clock.name}, median (quartiles)"
-    )
-    for size in sizes.split(","):
+    what = "memory" if memory else f"{clock.name}, median (quartiles)"
+    click.echo(f"{machine(device)}, {host_name}, batch {batch}, {dtype}; squeezed / dense, {what}")
+    for size in sizes:
         if memory:
-            peaks = results[size] = memory_of(host_name, size, batch, device, dtype)
+            peaks = results[size] = memory_of(host_name, size, batch, device, dtype, threads)
             dense, squeezed = (peaks[variant] for variant in VARIANTS)
-            click.echo(f"{size:>10}  peak memory {squeezed / dense:.2f} ({squeezed >> 20} of {dense >> 20} MiB)")
+            ratio = f"{squeezed / dense:.2f}" if dense else "too little to be seen"
+            click.echo(f"{size:>10}  peak memory {ratio} ({squeezed >> 20} of {dense >> 20} MiB)")
         else:
             results[size] = time_of(host, size, batch, repeats, clock, device, dtype)
             for phase in (*PHASES, "whole step"):

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
+import click
+import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
-from benchmarks import recovery, starts
+from benchmarks import recovery, starts, step
+from benchmarks.__main__ import main
+from benchmarks.common import in_a_process
 from benchmarks.distillation import student_of
 from benchmarks.pareto import Shares, draw, points, seconds, shares
 from squeeze_patch.demo import trained_generator
@@ -36,6 +43,42 @@ def test_shares_of_a_dense_generator() -> None:
     assert 0.5 < found.multiply_adds < 1
     assert 0 < found.low <= found.time <= found.high
     assert seconds(student_of("narrowed, one ratio", dense, 0.25, "parameters", 0)[0]) > 0
+
+
+def test_a_process_that_ends_without_a_word() -> None:
+    """As one does that the system ends for its memory: nobody waits for it."""
+    assert in_a_process(abs, -3) == 3
+    with pytest.raises(click.ClickException, match="the process that measured 1 was ended by the system"):
+        in_a_process(os._exit, 1)
+    assert (starts.share(3, 2), starts.share(3, 0)) == ("1.50", "-")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("step --sizes tiny,huge", "'huge' is not one of 'cifar', 'paper256', 'config-f', 'tiny'"),
+        ("step --repeats 1", "1 is not in the range x>=2"),
+        ("step --dtype mixed", "--dtype mixed: on a CPU the hosts compute in float32"),
+        ("step --memory --processor-time --threads 1", "--memory measures no time"),
+        ("starts --sizes huge", "'huge' is not one of"),
+        ("latency --batches 1,0", "0 is not in the range x>=1"),
+        ("recovery --cost tiny --at-a-time 1,", "'' is not a valid integer range"),
+    ],
+)
+def test_what_cannot_be_measured(command: str, said: str) -> None:
+    done = CliRunner().invoke(main, command.split())
+    assert done.exit_code == 2, done.output
+    assert said in " ".join(done.output.split())
+
+
+def test_memory_that_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a process that fails, which says why itself; what a host prints in front of the figure is none."""
+    ends = [subprocess.CompletedProcess("", 0, "Setting up PyTorch plugin... Done.\n7\n")] * 2
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ends.pop())
+    assert step.memory_of("draggan", "tiny", 1) == {"dense": 7, "squeezed": 7}
+    ends.append(subprocess.CompletedProcess("", 3, ""))
+    with pytest.raises(click.ClickException, match=r"dense at tiny: the process that measured it failed \(3\)"):
+        step.memory_of("draggan", "tiny", 1)
 
 
 def test_starts_and_steps() -> None:
