@@ -142,7 +142,9 @@ def memory_of(
 @click.command()
 @click.option("--host", "host_name", default="draggan", show_default=True)
 @click.option("--sizes", type=SEVERAL_SIZES, default="cifar,paper256", show_default=True)
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
+@click.option(
+    "--batch", type=click.IntRange(2), default=8, show_default=True, help="Of which path lengths are measured of half."
+)
 @click.option("--repeats", type=click.IntRange(2), default=5, show_default=True)
 @device_option
 @click.option("--dtype", type=click.Choice([*DTYPES]), default="float32", show_default=True)

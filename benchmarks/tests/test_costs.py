@@ -58,6 +58,7 @@ def test_a_process_that_ends_without_a_word() -> None:
     [
         ("step --sizes tiny,huge", "'huge' is not one of 'cifar', 'paper256', 'config-f', 'tiny'"),
         ("step --repeats 1", "1 is not in the range x>=2"),
+        ("step --batch 1", "1 is not in the range x>=2"),
         ("step --dtype mixed", "--dtype mixed: on a CPU the hosts compute in float32"),
         ("step --memory --processor-time --threads 1", "--memory measures no time"),
         ("starts --sizes huge", "'huge' is not one of"),
