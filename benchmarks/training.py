@@ -11,7 +11,7 @@ import functools
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 
@@ -291,8 +291,18 @@ def train(
         the curve: one dict of kimg, seconds and figures an evaluation. It is also at ``state`` with suffix .json.
 
     Raises:
-        CheckpointError: as `Run.load`; or there is a curve that the training would replace, and no state.
+        CheckpointError: as `Run.load`; or there is a curve that the training would replace, and no state; or another
+            process trains the same and has saved it.
     """
+    there = version_of(state)
+
+    def save() -> None:
+        nonlocal there
+        if version_of(state) != there:
+            raise CheckpointError(f"{state} has been saved by another run meanwhile, which goes on; this one has ended")
+        run.save(state, curve)
+        there = version_of(state)
+
     curve = going_on(run, state, kimg)
     if curve and curve[-1]["kimg"] >= kimg:
         return curve
@@ -300,7 +310,7 @@ def train(
     while run.nimg < kimg * 1000:
         if stopped():
             if run.nimg > saved:
-                run.save(state, curve)
+                save()
             break
         run.step()
         due = run.nimg // (every * 1000) > (run.nimg - run.settings.batch) // (every * 1000)
@@ -311,11 +321,16 @@ def train(
             if averages:  # first: of what the state says has been evaluated, all is there
                 with atomic_write(average_file(state, point["kimg"])) as stream:
                     save_tensors(on_cpu(run.G_ema.state_dict()), stream)
-            run.save(state, curve)
+            save()
             saved = run.nimg
             write_curve(state.with_suffix(".json"), curve)
             report(point)
     return curve
+
+
+def version_of(file: Path) -> Optional[int]:
+    """Another one when it is written anew; None where it is not there."""
+    return file.stat().st_mtime_ns if file.is_file() else None
 
 
 def going_on(run: Run, state: Path, kimg: float) -> List[Dict[str, float]]:

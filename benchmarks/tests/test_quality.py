@@ -101,6 +101,28 @@ def test_what_a_training_leaves(draggan: Host, tmp_path: Path) -> None:
     assert curve.read_text() == written
 
 
+@pytest.mark.filterwarnings("ignore:grid_sample_gradfix|conv2d_gradfix")
+def test_of_two_runs_of_one_training_one_ends(draggan: Host, tmp_path: Path) -> None:
+    """Before it puts its own state, which may be behind, in the place of the other's."""
+    data = noise_data()
+    evaluate = Evaluation(data, train_classifier(data)[0], samples=64)
+    settings = replace(TINY, pl_weight=0.0, style_mixing=0.0)
+    state = tmp_path / "dense-seed0.pt"
+    others: List[Any] = []
+
+    def go(kimg: float, stopped: Any = lambda: False) -> Any:
+        return train(Run(draggan, settings, VARIANTS["dense"], data, 0), evaluate, kimg, 0.016, state, stopped=stopped)
+
+    def meanwhile() -> bool:
+        if not others:
+            others.append(go(0.032))
+        return False
+
+    with pytest.raises(CheckpointError, match="has been saved by another run meanwhile"):
+        go(0.064, meanwhile)
+    assert [point["kimg"] for point in json.loads(state.with_suffix(".json").read_text())] == [0.016, 0.032]
+
+
 def short_training(name: str, kind: str, folder: Path) -> Tuple[float, float]:
     """Frechet distance untrained and at 40 kimg."""
     torch.set_num_threads(1)
