@@ -17,6 +17,7 @@ import importlib
 import itertools
 import json
 import math
+import os
 import tempfile
 import time
 from dataclasses import asdict, replace
@@ -197,6 +198,8 @@ def training_command(module: str, default: Sequence[str], stem: str) -> click.Co
         where = usable(device)
         if graphs and where.type != "cuda":
             raise click.UsageError("--graphs needs --device cuda")
+        if not only_report:
+            tell_of_turns(where, jobs)
         if kid:
             pretrained()  # before hours have been spent
         if only_report and not out.is_dir():
@@ -244,6 +247,17 @@ def names_of(variants: str, known: Mapping[str, Variant]) -> List[str]:
         if name not in known:
             raise click.UsageError(f"no variant {name!r}; there are {', '.join(known)}")
     return names
+
+
+def tell_of_turns(device: torch.device, jobs: int) -> None:
+    """Processes compute on one GPU at the same time only by NVIDIA's multi-process service: of 24 trainings on an H100
+    that is 11,400 against 5,300 images a second."""
+    pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))  # NVIDIA's default
+    if device.type == "cuda" and jobs > 1 and not (pipes / "control").exists():
+        click.echo(
+            "the trainings take turns on the GPU, which may cost half of the images a second: NVIDIA's multi-process "
+            "service is not running (`nvidia-cuda-mps-control -d` starts it)"
+        )
 
 
 def seeds_of(seeds: str) -> List[int]:

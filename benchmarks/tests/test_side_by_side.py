@@ -170,3 +170,17 @@ def test_a_second_interrupt_interrupts() -> None:
         assert stopped()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_trainings_that_take_turns_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    gpu = torch.device("cuda")
+    quality.tell_of_turns(gpu, 2)
+    assert "nvidia-cuda-mps-control -d" in capsys.readouterr().out
+    quality.tell_of_turns(gpu, 1)
+    quality.tell_of_turns(torch.device("cpu"), 2)
+    (tmp_path / "control").touch()
+    quality.tell_of_turns(gpu, 2)
+    assert capsys.readouterr().out == ""
