@@ -251,9 +251,10 @@ def _shapes_fit(block: Any, is_changed: bool) -> bool:
 
 
 def _owner(root: torch.nn.Module, network: torch.nn.Module) -> Any:
-    """Outermost persistent module in ``root`` that holds ``network``: the one that hosts rebuild from init_kwargs."""
+    """Outermost persistent module in ``root`` that holds ``network``: the one that hosts rebuild from init_kwargs.
+    Its class says it; wrappers answer with what they hold (torch.compile's does)."""
     for module in root.modules():
-        if hasattr(module, "_orig_module_src") and any(child is network for child in module.modules()):
+        if hasattr(type(module), "_orig_module_src") and any(child is network for child in module.modules()):
             return module
     return None
 

@@ -20,7 +20,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Dict
@@ -30,10 +33,13 @@ import torch
 from squeeze_patch.checkpoints.safe_tensors import is_tensor_file
 from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.errors import CheckpointError, StateError
+from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.status import status
 from squeeze_patch.training.common import PrepareStart, RunStart, first_steps, import_script, squeeze_new, try_new
 
 BUILDER = "squeeze_patch.training.nvidia.build_generator"
+#: [kept, kept_inner] of the Plan that a run goes on with; options, which hosts print a number a line, have its widths
+KEPT_VARIABLE = "SQUEEZE_PATCH_KEPT"
 
 
 class NvidiaScripts:
@@ -109,8 +115,26 @@ def _edit(options: Any, prepare: PrepareStart) -> str:
     kwargs = options["G_kwargs"]
     kwargs["generator_class"] = kwargs["class_name"]
     kwargs["class_name"] = BUILDER
-    kwargs["squeeze_request"] = start.request.to_dict()
+    kwargs["squeeze_request"] = _hand_on(start.request)
     return "-squeezed"
+
+
+def _hand_on(request: Request) -> Dict[str, Any]:
+    """A request as options have it; which channels its Plan has kept goes to the processes by the environment."""
+    plan = request.plan
+    if plan is None:
+        os.environ.pop(KEPT_VARIABLE, None)
+        return request.to_dict()
+    os.environ[KEPT_VARIABLE] = json.dumps([plan.kept, plan.kept_inner])
+    return replace(request, plan=plan.with_kept({})).to_dict()
+
+
+def _handed_on(options: Dict[str, Any]) -> Dict[str, Any]:
+    """Inverse of `_hand_on`, in any of the run's processes."""
+    request = Request.from_dict(options)
+    if request.plan is None or KEPT_VARIABLE not in os.environ:
+        return options
+    return replace(request, plan=request.plan.with_kept(*json.loads(os.environ[KEPT_VARIABLE]))).to_dict()
 
 
 def _try(options: Any, start: RunStart) -> None:
@@ -131,13 +155,13 @@ def build_generator(*args: Any, generator_class: str, squeeze_request: Dict[str,
 
     Args:
         generator_class: name of the host's class, as its options gave it.
-        squeeze_request: as of `Request.to_dict`.
+        squeeze_request: as `_hand_on` has made it.
         args, kwargs: the host's.
     """
     util = importlib.import_module("dnnlib").util
     G = util.construct_class_by_name(*args, class_name=generator_class, **kwargs)
     _check_copies(importlib.import_module("torch_utils.misc"))
-    squeeze_new(G, squeeze_request)
+    squeeze_new(G, _handed_on(squeeze_request), record=True)  # the file's weights follow, or there is no file
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not (distributed and torch.distributed.get_rank()):
         print(f"squeeze_patch: {status(G)}")

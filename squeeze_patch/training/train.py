@@ -143,7 +143,9 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say, trus
                 "--budget and --method out to go on with it, or start from a dense file"
             )
         say(f"squeeze_patch: {source} is squeezed already; training goes on with its plan ({now})")
-        plan, begin = now.plan, path
+        plans = (status_of_part(part).plan for part in found.values())
+        is_true = all(plan is not None and plan.same_channels(now.plan) for plan in plans)  # of G and of G_ema
+        plan, begin = now.plan if is_true else now.plan.with_kept({}), path
     else:
         begin = folder / f"squeezed-{path.name}"
         say(f"squeeze_patch: {source} is dense; squeezing its generators (about a minute at the official sizes)")

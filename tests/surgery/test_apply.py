@@ -232,6 +232,32 @@ def test_wrappers(wrap: Any) -> None:
                 change(wrapped)
 
 
+class Answering(torch.nn.Module):
+    """Answers with what it holds, as the module that torch.compile returns does."""
+
+    def __init__(self, G: torch.nn.Module) -> None:
+        super().__init__()
+        self.held = G
+
+    def __getattr__(self, name: str) -> Any:
+        return self._modules["held"] if name == "held" else getattr(self._modules["held"], name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.held(*args, **kwargs)
+
+
+def test_wrappers_that_answer_with_what_they_hold(draggan: Host) -> None:
+    G = draggan.generator()
+    before = {name: value.clone() for name, value in G.state_dict().items()}
+    wrapped = squeeze_patch.apply(Answering(G), ratio=2, init="weights")
+    assert squeeze_patch.status(G).state == "squeezed"
+    assert pickle.loads(pickle.dumps(G)).init_kwargs["squeeze"] == G.init_kwargs["squeeze"]
+    squeeze_patch.remove(wrapped)
+    after = G.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
 def test_wrappers_are_looked_through_where_no_parameter_changes() -> None:
     dense, G = trained_generator(), squeeze_patch.apply(trained_generator(), ratio=2, init="weights").eval()
     wrapped = torch.nn.DataParallel(G)

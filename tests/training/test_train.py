@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -17,7 +18,10 @@ import squeeze_patch
 from squeeze_patch.adapters.records import Record
 from squeeze_patch.checkpoints.inert_writing import dump
 from squeeze_patch.checkpoints.io import read
+from squeeze_patch.planning.plans import BlockPlan, Plan
+from squeeze_patch.planning.request import Request
 from squeeze_patch.testing import trained
+from squeeze_patch.training import nvidia
 from tests.helpers import HOSTS, SMALL
 from tests.hosts import HERE, SHIMS, Host
 from tests.processes import environment_with, python, several
@@ -115,7 +119,24 @@ def test_dense_snapshots_are_squeezed_on_resume(draggan: Host, workspace: Path) 
         squeeze_patch.apply(expected["G_ema"], ratio=2)
         for key, value in expected["G_ema"].state_dict().items():
             assert torch.equal(value, result["G_ema"].state_dict()[key]), key
+        for name in ("G", "G_ema"):  # which channels these weights are of, for --like and kept_channels
+            plan, begun = squeeze_patch.status(result[name]).plan, squeeze_patch.status(expected["G_ema"]).plan
+            assert plan is not None
+            assert begun is not None
+            assert plan.fingerprint == begun.fingerprint != ""
     assert dense.read_bytes() == content
+
+
+def test_channels_go_to_processes_past_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts print their options, a number a line, and write them into the run's folder."""
+    monkeypatch.setenv(nvidia.KEPT_VARIABLE, "[{}, {}]")
+    plan = Plan("nvidia", (BlockPlan("b4", 4, 4, 2, kept=(1, 3), inner=3, kept_inner=(0, 1, 2)),), 100, 80)
+    options = nvidia._hand_on(Request(plan=plan))
+    assert "kept" not in str(options)
+    assert nvidia._handed_on(json.loads(json.dumps(options))) == Request(plan=plan).to_dict()
+    later = nvidia._hand_on(Request(ratio=2))  # the plan of an earlier run in this process is none of it
+    assert nvidia._handed_on(later) == Request(ratio=2).to_dict()
+    assert nvidia.KEPT_VARIABLE not in os.environ
 
 
 @pytest.mark.parametrize("squeezed", [False, True], ids=["dense", "squeezed"])
@@ -145,6 +166,9 @@ def test_nothing_of_the_file_to_begin_with_is_run(draggan: Host, workspace: Path
     expected = data["D"].state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in result["D"].state_dict().items())
     if squeezed:
+        plan = squeeze_patch.status(result["G_ema"]).plan
+        assert plan is not None
+        assert not plan.kept  # G and G_ema were squeezed apart, so no record would be true of both
         expected = data["G_ema"].state_dict()
         assert all(torch.equal(value, expected[name]) for name, value in result["G_ema"].state_dict().items())
         squeezed_train(draggan, workspace, [*begin, "--trust"], "--outdir=trusted", "--steps=0")
