@@ -30,7 +30,11 @@ class NvidiaRunning(Running):
         return root(z.to(device), c.to(device), noise_mode="none", **_float32(network)).float()  # type: ignore[no-any-return]
 
     def sampler(self, root: Any, network: torch.nn.Module) -> Sampler:
-        """``root`` is called as ``root(z, c, noise_mode=..., truncation_psi=...)``; psi is left out where it is 1."""
+        """``root`` is called as ``root(z, c, noise_mode=..., truncation_psi=...)``; psi is left out where it is 1.
+
+        On a CPU in float32: hosts that follow stylegan3 see to that themselves; in others float16 is slow there, and
+        rounds differently in batches of other sizes.
+        """
         for name, what in _SIZES:
             if not hasattr(root, name):
                 raise UnsupportedModelError(
@@ -40,6 +44,8 @@ class NvidiaRunning(Running):
         def images(z: torch.Tensor, c: torch.Tensor, noise_mode: str, truncation: float) -> Any:
             device = reference_of(root).device
             options: Dict[str, Any] = {} if truncation == 1 else {"truncation_psi": truncation}
+            if device.type == "cpu":
+                options.update(_float32(network))
             return root(z.to(device), c.to(device), noise_mode=noise_mode, **options)
 
         return Sampler(root.z_dim, root.c_dim, root.img_resolution, images)
