@@ -125,7 +125,7 @@ def _hand_on(request: Request) -> Dict[str, Any]:
     if plan is None:
         os.environ.pop(KEPT_VARIABLE, None)
         return request.to_dict()
-    os.environ[KEPT_VARIABLE] = json.dumps([plan.kept, plan.kept_inner])
+    os.environ[KEPT_VARIABLE] = json.dumps([plan.kept, plan.kept_inner], separators=(",", ":"))
     return replace(request, plan=plan.with_kept({})).to_dict()
 
 

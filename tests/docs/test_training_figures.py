@@ -102,13 +102,37 @@ def test_cifar_on_a_gpu_twice_as_long() -> None:
     dense, narrowed = (paired(both[ours], both[other], "160") for other in others)
     assert f"is {dense} of dense and {narrowed} of narrowed" in text
     kid = stored["kid"]
-    dense, narrowed = (paired(kid[ours], kid[other], "end") for other in others)
-    assert f"KID {dense} of dense, {narrowed} of narrowed" in text
-    earlier = [paired(kid[ours], kid[other], "before") for other in others]
-    assert "at 251 to 276 kimg, {} of dense and {} of narrowed".format(*earlier) in text
-    assert f"narrowed {paired(kid[others[1]], kid['dense'], 'end')} of dense" in text
+    at_the_end = paired(kid[others[1]], kid["dense"], "end")
+    for other, label in zip(others, ("dense", f"narrowed as ratio 4, which is {at_the_end} of dense at the end")):
+        earlier, end = (paired(kid[ours], kid[other], when) for when in ("before", "end"))
+        assert f"| {label} | {earlier} | {end} |" in text
     ends = [kimg for seeds in stored["end"].values() for kimg in seeds.values()]
-    assert f"({min(ends):.0f} to {max(ends):.0f} kimg)" in text
+    assert f"| {min(ends):.0f} to {max(ends):.0f} kimg, the end |" in text
+
+
+def test_cifar_at_equal_parameters() -> None:
+    stored, text = results("quality-cifar32-h100-80kimg.json"), " ".join(FIGURES.text.split())
+    frechet, rival, ours = stored["frechet"], "narrowed", "ratio 4 widened"
+    for name, label in {
+        rival: "dense, narrowed as the default: 59 and 31 channels",
+        ours: "**squeezed at ratio 4, widened to 78 and 39 channels**",
+        "torgb reads a quarter budget": "toRGB reads 16 of the 51 channels behind conv1 (last block 8 of 32)",
+        "half": "dense, narrowed to half the parameters",
+    }.items():
+        at = [curve["80"] for curve in frechet[name].values()]
+        assert len(at) == 6
+        distance = f"{statistics.fmean(at):.2f} ({min(at):.2f} to {max(at):.2f})"
+        recall = f"{statistics.fmean(curve['80'] for curve in stored['recall'][name].values()):.2f}"
+        shown = f"| {label} | {stored['parameters'][name]:,} | {distance} | "
+        (row,) = (line for line in FIGURES.text.splitlines() if line.startswith(shown))
+        assert row.endswith(f" | {recall} |")
+        assert name == rival or paired(frechet[name], frechet[rival], "80") in row
+    assert (
+        f"Wasserstein distance says {paired(*(stored['sliced_wasserstein'][n] for n in (ours, rival)), '80')}" in text
+    )
+    assert f"EfficientNet-Lite's features {paired(stored['kid'][ours], stored['kid'][rival], '80')}" in text
+    later = paired(frechet["torgb reads a quarter budget"], frechet[rival], "120")
+    assert f"at 120 kimg no longer: {later[:-1]}; three seeds)" in text
 
 
 def test_cifar_where_capacity_is_short() -> None:
