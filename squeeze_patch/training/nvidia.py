@@ -116,6 +116,7 @@ def _edit(options: Any, prepare: PrepareStart) -> str:
     kwargs["generator_class"] = kwargs["class_name"]
     kwargs["class_name"] = BUILDER
     kwargs["squeeze_request"] = _hand_on(start.request)
+    kwargs["squeeze_start"] = start.source  # resume_pkl may name a copy that does not outlast the run
     return "-squeezed"
 
 
@@ -150,12 +151,15 @@ def _try(options: Any, start: RunStart) -> None:
     try_new(G, start)
 
 
-def build_generator(*args: Any, generator_class: str, squeeze_request: Dict[str, Any], **kwargs: Any) -> Any:
+def build_generator(
+    *args: Any, generator_class: str, squeeze_request: Dict[str, Any], squeeze_start: str = "", **kwargs: Any
+) -> Any:
     """Build the host's generator and squeeze it; called by the host's training loop, by name, in every process.
 
     Args:
         generator_class: name of the host's class, as its options gave it.
         squeeze_request: as `_hand_on` has made it.
+        squeeze_start: the file that the run begins with, in the user's words; the host's log and options have it so.
         args, kwargs: the host's.
     """
     util = importlib.import_module("dnnlib").util
@@ -164,7 +168,7 @@ def build_generator(*args: Any, generator_class: str, squeeze_request: Dict[str,
     squeeze_new(G, _handed_on(squeeze_request), record=True)  # the file's weights follow, or there is no file
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not (distributed and torch.distributed.get_rank()):
-        print(f"squeeze_patch: {status(G)}")
+        print(f"squeeze_patch: {status(G)}{'; begins with ' if squeeze_start else ''}{squeeze_start}")
     return G
 
 

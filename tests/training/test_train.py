@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Dict, List
@@ -113,6 +114,7 @@ def test_dense_snapshots_are_squeezed_on_resume(draggan: Host, workspace: Path) 
         folder = f"out{len(resume)}"
         out = squeezed_train(draggan, workspace, [*option, "--ratio", "2"], f"--outdir={folder}", "--steps=0", *resume)
         assert "squeezed from the trained weights" in out
+        assert re.search(rf"^squeeze_patch: squeezed: .*; begins with {re.escape(str(dense))}$", out, re.MULTILINE)
         expected = read(dense, trust=True)
         result = snapshot(workspace / folder)
         assert torch.equal(expected["D"].b4.fc.weight, result["D"].b4.fc.weight)
