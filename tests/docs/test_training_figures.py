@@ -135,6 +135,30 @@ def test_cifar_at_equal_parameters() -> None:
     assert f"at 120 kimg no longer: {later[:-1]}; three seeds)" in text
 
 
+def test_cifar_by_the_learning_rate_of_torgb() -> None:
+    """Trainings on a CPU, and those on a GPU beside them."""
+    curves = {
+        name: seeds
+        for study in ("quality-cifar32-40kimg.json", "quality-cifar32-h100-80kimg.json")
+        for name, seeds in results(study)["frechet"].items()
+    }
+    dense = curves["dense"]
+    for name, label in {
+        "dense": "dense | CPU",
+        "dense torgb learns at half": "dense, toRGB's learning rate halved | CPU",
+        "dense torgb learns at a quarter": "dense, a quarter of that rate | CPU",
+        "narrowed": "dense, narrowed as the default | H100",
+        "half": "dense, narrowed to half the parameters | H100",
+        "ratio 4 widened": "squeezed at ratio 4, widened | H100",
+        "torgb reads a quarter budget": "toRGB reads 16 of the 51 channels behind conv1 | H100",
+    }.items():
+        at = [curve["40"] for curve in curves[name].values()]
+        ratio = "" if name == "dense" else paired(curves[name], dense, "40")
+        shown = f"| {label} | {len(at)} | {statistics.fmean(at):.1f} ({min(at):.1f} to {max(at):.1f}) | {ratio} |"
+        assert shown in FIGURES.text
+    assert f"as far as {len(dense)} seeds can tell" in " ".join(FIGURES.text.split())
+
+
 def test_cifar_where_capacity_is_short() -> None:
     """The report's own rows, under the table's words."""
     rows = results("quality-cifar16-8channels.json")["table"][1:]
