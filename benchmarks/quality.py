@@ -42,6 +42,12 @@ from squeeze_patch.errors import MeasurementError
 from squeeze_patch.evaluation.devices import device_name, device_named
 
 ABOVE_0 = click.FloatRange(0, min_open=True)
+
+
+def number(name: str, kind: click.ParamType, default: float, words: str) -> Callable[[Any], Any]:
+    return click.option(name, type=kind, default=default, show_default=True, help=words)
+
+
 #: of the trainings, beside which variants there are
 OPTIONS = (
     click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of results."),
@@ -54,44 +60,14 @@ OPTIONS = (
         help="digits, photos, or a folder or zip of images with a folder a class.",
     ),
     click.option("--resolution", type=click.Choice(["16", "32"]), default="16", show_default=True),
-    click.option(
-        "--channels",
-        type=click.IntRange(2),
-        default=Settings.channels,
-        show_default=True,
-        help="Of the generator's widest blocks.",
-    ),
-    click.option(
-        "--d-channels",
-        type=click.IntRange(2),
-        default=Settings.d_channels,
-        show_default=True,
-        help="Of the discriminator's.",
-    ),
+    number("--channels", click.IntRange(2), Settings.channels, "Of the generator's widest blocks."),
+    number("--d-channels", click.IntRange(2), Settings.d_channels, "Of the discriminator's."),
     click.option("--seeds", default="0,1,2", show_default=True),
-    click.option("--kimg", type=ABOVE_0, default=400.0, show_default=True, help="Thousands of real images shown to D."),
-    click.option("--every", type=ABOVE_0, default=20.0, show_default=True, help="kimg between evaluations."),
-    click.option(
-        "--gamma",
-        type=click.FloatRange(0),
-        default=Settings.r1_gamma,
-        show_default=True,
-        help="R1 weight; 0 = the hosts' rule.",
-    ),
-    click.option(
-        "--pl-weight",
-        type=click.FloatRange(0),
-        default=Settings.pl_weight,
-        show_default=True,
-        help="Path length weight.",
-    ),
-    click.option(
-        "--style-mixing",
-        type=click.FloatRange(0, 1),
-        default=Settings.style_mixing,
-        show_default=True,
-        help="Its probability.",
-    ),
+    number("--kimg", ABOVE_0, 400.0, "Thousands of real images shown to D."),
+    number("--every", ABOVE_0, 20.0, "kimg between evaluations."),
+    number("--gamma", click.FloatRange(0), Settings.r1_gamma, "R1 weight; 0 = the hosts' rule."),
+    number("--pl-weight", click.FloatRange(0), Settings.pl_weight, "Path length weight."),
+    number("--style-mixing", click.FloatRange(0, 1), Settings.style_mixing, "Its probability."),
     click.option("--against", default="dense", show_default=True, help="The variant that others are divided by."),
     click.option("--report", "only_report", is_flag=True, help="Train nothing."),
     click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
@@ -250,13 +226,13 @@ def names_of(variants: str, known: Mapping[str, Variant]) -> List[str]:
 
 
 def tell_of_turns(device: torch.device, jobs: int) -> None:
-    """Processes compute on one GPU at the same time only by NVIDIA's multi-process service: of 24 trainings on an H100
-    that is 11,400 against 5,300 images a second."""
-    pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))  # NVIDIA's default
+    """Processes compute on a GPU at the same time only by NVIDIA's multi-process service. 24 trainings on an H100 made
+    11,400 images a second with it, and on another day 5,300 without."""
+    pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))  # the default that NVIDIA documents
     if device.type == "cuda" and jobs > 1 and not (pipes / "control").exists():
         click.echo(
-            "the trainings take turns on the GPU, which may cost half of the images a second: NVIDIA's multi-process "
-            "service is not running (`nvidia-cuda-mps-control -d` starts it)"
+            "the trainings take turns on the GPU, which is slower: NVIDIA's multi-process service is not running "
+            "(`nvidia-cuda-mps-control -d` starts it)"
         )
 
 
