@@ -245,8 +245,8 @@ def _unchanged(_module: Any, _inputs: Any, output: Any) -> Any:
     return output
 
 
-def slower(generators: Generators, clock: Callable[[], float] = time.process_time) -> None:
-    """Three tenths of its time more."""
+def slower(generators: Generators, clock: Callable[[], float] = time.process_time, share: float = 0.3) -> None:
+    """Three tenths of its time more, or another share of it."""
     G = only(generators)
     source, seconds = sampler(G), []
     z, c = fixed_latents(source, 1)
@@ -255,7 +255,7 @@ def slower(generators: Generators, clock: Callable[[], float] = time.process_tim
             start = time.process_time()
             draw(source, z, c)
             seconds.append(time.process_time() - start)
-    G.more, G.clock = 0.3 * statistics.median(seconds), clock
+    G.more, G.clock = share * statistics.median(seconds), clock
     G.register_forward_hook(_dawdles)
 
 

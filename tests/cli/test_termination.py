@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 
@@ -47,14 +46,6 @@ with clean_termination():
         print("cleaned up")
 print("never")
 """
-
-
-@pytest.fixture(autouse=True)
-def _heard() -> Iterator[None]:
-    """By the processes that a test starts: where tests run under nohup, these would ignore SIGHUP as well."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])

@@ -173,6 +173,7 @@ def test_compiled_in_parts() -> None:
 
 
 @pytest.mark.skipif(VERSION < (2, 0), reason="torch.compile came with torch 2.0")
+@pytest.mark.skipif(not os.environ.get("SQUEEZE_SLOW"), reason="most of a minute; SQUEEZE_SLOW=1 runs it")
 @pytest.mark.skipif(not COMPILER, reason="inductor needs a C++ compiler and Python's headers")
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_to_machine_code() -> None:
