@@ -35,7 +35,7 @@ SUITES = {
         "tests/test_precision.py",
     ],
     "quick": [
-        *("-k", "(draggan or not test_contract) and not test_planted or test_no_alarm and alone"),
+        *("-k", "(draggan or not test_contract) and not test_planted or test_no_alarm and average"),
         "tests/adapters/test_contract.py",
         "tests/surgery/test_apply.py",
         "tests/test_precision.py",
