@@ -71,7 +71,8 @@ def atomic_write(
                     check(part)
                 if POSIX:  # still locked, so that no other run takes it for left behind
                     _keep_owner(part, path)
-                    os.chmod(part, _mode_for(path))
+                    with contextlib.suppress(OSError):  # our own file: its file system knows no permissions
+                        os.chmod(part, _mode_for(path))
                     _keep_attributes(part, path)
                     _rename(part, path, force)
             if not POSIX:  # an open file cannot be renamed there

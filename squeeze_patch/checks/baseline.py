@@ -89,7 +89,8 @@ class Recorded:
         pictures: {call: PNGs of the images, no larger than `SHOWN`, one beside the other}, of the first call only.
         features, answers: as of `Trace`.
         probes: as of `probe`; none in a baseline of before there was that check.
-        ratios: {"latency", "memory": squeezed / dense}, where there was a dense one to measure against.
+        ratios: {"latency", "memory": squeezed / dense}, where there was a dense one to measure against;
+            "latency_batch", "memory_batch": images a call where those are more than one.
         fidelity: {"psnr", "frechet"} to the trained dense one, where there was one.
     """
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
@@ -10,6 +12,7 @@ import torch
 
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.checks.answers import RECORD, Answer, Context, holds, not_recorded, short, skipped
+from squeeze_patch.checks.catalogue import BY_NAME
 from squeeze_patch.checks.subjects import Subject
 from squeeze_patch.errors import UnsupportedModelError
 from squeeze_patch.evaluation.latency import timed_pairs
@@ -129,13 +132,25 @@ def _chance(ratios: List[float], limit: float, side: str) -> float:
 
 
 def measured_ratios(subject: Subject, context: Context) -> Dict[str, float]:
-    """{"latency", "memory": squeezed / dense} for a record; nothing where there is no dense one to measure against."""
+    """{"latency", "memory": squeezed / dense} for a record, measured as the checks are set to, with `_batch_name` beside
+    where that is no call for one image; nothing where there is no dense one to measure against."""
     dense = _dense(subject, context)
     if isinstance(dense, Answer):
         return {}
-    verdict = judge(dense, subject.root, float("inf"), 1, RECORDED_PAIRS, context.progress)
-    peaks = [memory_of(G, 1).peak for G in (dense, subject.root)]
-    return {"latency": verdict.ratio.median, "memory": peaks[1] / peaks[0]}
+    checks = context.config.checks
+    batches = {name: int(checks.get(name, BY_NAME[name].settings)["batch"]) for name in ("latency", "memory")}
+    ratios: List[float] = []
+    for pair in itertools.islice(timed_pairs(dense, subject.root, batches["latency"]), RECORDED_PAIRS):
+        ratios.append(pair.processor[1] / pair.processor[0])
+        context.progress("latency", len(ratios), RECORDED_PAIRS)
+    peaks = [memory_of(G, batches["memory"]).peak for G in (dense, subject.root)]
+    more = {_batch_name(name): float(batch) for name, batch in batches.items() if batch != 1}
+    return {"latency": statistics.median(ratios), "memory": peaks[1] / peaks[0], **more}
+
+
+def _batch_name(check: str) -> str:
+    """What a record of `measured_ratios` calls the images a call; without that entry it was one."""
+    return f"{check}_batch"
 
 
 def _limit_and_dense(
@@ -156,6 +171,10 @@ def _limit(name: str, subject: Subject, context: Context, settings: Mapping[str,
         return not_recorded(context)
     if name not in recorded.ratios:
         return skipped("there was no dense generator to measure against when it was recorded", "name one as [dense]")
+    before, now = recorded.ratios.get(_batch_name(name), 1), settings["batch"]
+    if before != now:
+        words = f"it was recorded at a batch of {before:g}, and is to be measured at {now}: the two ratios do not compare"
+        return Answer("unknown", words, cure=f"{RECORD} measures it as the configuration says")
     return recorded.ratios[name] * (1 + settings["tolerance"])
 
 

@@ -81,6 +81,20 @@ def test_new_files_have_ordinary_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+def test_a_file_system_without_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows' drives are in WSL 2, and some network drives: what is written is no less there."""
+
+    def refused(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refused)
+    for words in (b"new", b"newer"):
+        with atomic_write(tmp_path / "file") as stream:
+            stream.write(words)
+        assert (tmp_path / "file").read_bytes() == words
+    assert os.listdir(tmp_path) == ["file"]
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_of_two_runs_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
     """Without force, at the moment of renaming, whether the file system has links or not."""

@@ -13,6 +13,7 @@ import torch
 import squeeze_patch
 from squeeze_patch.adapters import sampler
 from squeeze_patch.checks import copy_checks, cost_checks, parity_checks, structure_checks
+from squeeze_patch.checks.baseline import Baseline
 from squeeze_patch.checks.catalogue import BY_NAME
 from squeeze_patch.checks.fixed_inputs import fixed_latents
 from squeeze_patch.checks.tracing import Trace, trace
@@ -225,6 +226,11 @@ def test_what_a_ratio_is_held_to(held: Held, name: str, tolerance: float, record
     assert limit == pytest.approx(recorded * (1 + tolerance))
     assert cost_checks._limit(name, held.subject, held.context, {**settings, "ratio": 0.7}) == 0.7
     assert held.asked(name, replace(held.recorded, ratios={})).state == "skipped"
+    other = held.asked(name, batch=8)
+    assert (other.state, "at a batch of 1" in other.found) == ("unknown", True)
+    at_eight = replace(held.recorded, ratios={name: 0.9, f"{name}_batch": 8.0})
+    context = replace(held.context, baseline=Baseline({"": at_eight}, {}))
+    assert cost_checks._limit(name, held.subject, context, {**settings, "batch": 8}) == 0.9 * (1 + tolerance)
 
 
 def test_memory(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
-from typing import List
+from types import SimpleNamespace
+from typing import Any, Iterator, List
 
 import pytest
 import torch
@@ -88,6 +90,27 @@ def test_a_verdict_of_no_doubt_allows_for_some_pairs_beyond(monkeypatch: pytest.
     monkeypatch.setattr(cost_checks, "timed_pairs", lambda *_: pairs)
     found = cost_checks.judge(torch.nn.Module(), torch.nn.Module(), limit=1.3, batch=1, most=MOST)
     assert (found.slower, found.pairs) == (False, 20)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_record_is_measured_as_the_checks_are(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all its pairs, not of as few as a verdict needs, and at the batch that the configuration has."""
+    times = [1.0] * 14 + [2.0] * 16 + [math.inf]
+    asked: List[int] = []
+
+    def timed_pairs(_dense: Any, _G: Any, size: int) -> Iterator[TimedPair]:
+        asked.append(size)
+        return (TimedPair(processor=(1.0, time), wall=(1.0, 1.0)) for time in times)
+
+    monkeypatch.setattr(cost_checks, "timed_pairs", timed_pairs)
+    monkeypatch.setattr(cost_checks, "memory_of", lambda _G, size: SimpleNamespace(peak=size))
+    checks = {"latency": {"batch": batch}}
+    subject: Any = SimpleNamespace(name="", root=torch.nn.Module())
+    context: Any = SimpleNamespace(config=SimpleNamespace(checks=checks), progress=lambda what, done, total: None)
+    context.trained_dense = lambda _subject: torch.nn.Module()
+    found = cost_checks.measured_ratios(subject, context)
+    assert asked == [batch]
+    assert found == {"latency": 2.0, "memory": 1.0, **({} if batch == 1 else {"latency_batch": batch})}
 
 
 def test_the_fewest_pairs_suffice_for_an_alarm() -> None:
