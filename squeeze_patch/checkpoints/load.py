@@ -25,6 +25,8 @@ from squeeze_patch.surgery.status import status, status_of
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 StateDict = Mapping[str, torch.Tensor]
+#: what is said where a file needs trust: the host's modules are at hand, they have built the generator
+_TRUST_CURE = "If you trust where it came from, say so with trust=True"
 
 
 @own_settings()
@@ -98,7 +100,7 @@ def _find(
         if is_tensor_file(path):
             data = read_tensors(path)
         elif is_archive(path):
-            data = read_entries(path, trust=trust)
+            data = read_entries(path, trust=trust, cure=_TRUST_CURE)
         else:
             refuse_other_forms(path)
             raise CheckpointError(

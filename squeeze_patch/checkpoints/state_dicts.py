@@ -18,6 +18,13 @@ from squeeze_patch.checkpoints.tensor_files import check_sums, load_tensors, sav
 from squeeze_patch.errors import CheckpointError
 
 
+#: what is said where a file needs trust
+TRUST_CURE = (
+    "If you trust where it came from, say so with --trust, and name the host's checkout with --host DIR where it needs it "
+    "(in Python: trust=True, host=...)"
+)
+
+
 class HoldsMore(CheckpointError):
     """A file of torch.save that is not trusted holds more than tensors and plain values."""
 
@@ -66,12 +73,12 @@ class Archive(Dict[str, Any]):
         return entries.get(WHOLE, {**in_order, **entries})
 
 
-def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
+def read_entries(source: Path, *, trust: bool, cure: str = TRUST_CURE) -> Dict[str, Any]:
     """The entries of a file of torch.save, all tensors on the CPU; a bare state dict, or a module, is its only entry,
     `WHOLE`.
 
     Tensors, plain values and argparse.Namespace are read without running code from the file; anything else needs
-    ``trust``.
+    ``trust``, and ``cure`` says how the caller is given that.
 
     Raises:
         HoldsMore: the file needs trust.
@@ -83,8 +90,7 @@ def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
         if not trust:
             raise HoldsMore(
                 f"{source}: the file holds more than tensors and plain values ({error}), and loading it runs code that "
-                "is stored in it. If you trust where it came from, say so with --trust, and name the host's checkout "
-                "with --host DIR where it needs it (in Python: trust=True, host=...)"
+                f"is stored in it. {cure}"
             ) from error
         data = _load(source)
     except Exception as error:  # whatever a damaged file brings about

@@ -34,6 +34,7 @@ _SETTINGS = {
     "--host DIR": 'host = "DIR"',
     "--host": "host",
     "--trust": "trust = true",
+    "with trust=True": "with trust = true",
     "--key": "key",
     "--device cpu": 'device = "cpu"',
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -31,6 +32,11 @@ from squeeze_patch.training.bare import bare_copy
 from squeeze_patch.training.command_lines import host_words
 from squeeze_patch.training.common import SCRIPT_VARIABLE, RunStart, Say, host_code, import_script
 from squeeze_patch.training.families import families
+
+#: in messages about files an option that this command does not have: its host is where its script is
+_HOST_OPTION = re.compile(
+    r", and name the host's checkout with --host DIR( where it needs it)?( \(in Python: trust=True, host=\.\.\.\))?"
+)
 
 
 def train(
@@ -187,6 +193,7 @@ def _read(path: Path, trust: bool) -> Tuple[Any, bool]:
             return read(path, trust=True), True
         if not path.is_file():  # no trust would help
             raise
+        words = _HOST_OPTION.sub("", str(error))
         raise CheckpointError(
-            f"{error}. train runs nothing of the file that --init-from names, unless it is given --trust"
+            f"{words}. train runs nothing of the file that --init-from names, unless it is given --trust"
         ) from error

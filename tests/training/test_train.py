@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import shutil
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -22,7 +23,7 @@ from squeeze_patch.checkpoints.io import read
 from squeeze_patch.planning.plans import BlockPlan, Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.testing import trained
-from squeeze_patch.training import nvidia
+from squeeze_patch.training import nvidia, train
 from tests.helpers import HOSTS, SMALL
 from tests.hosts import HERE, SHIMS, Host
 from tests.processes import environment_with, python, several
@@ -247,6 +248,16 @@ def test_errors(draggan: Host, workspace: Path) -> None:
         assert err.startswith("Error: ")
         assert err.count("\n") == 1
     assert not (workspace / "x").exists()
+
+
+def test_options_of_other_commands_are_not_named(tmp_path: Path) -> None:
+    """The host is where the script is: train has no --host."""
+    torch.save({"G": Fraction(1, 2)}, tmp_path / "states.pt")
+    (tmp_path / "network.pkl").write_bytes(pickle.dumps({"G": Fraction(1, 2)}))
+    for path in tmp_path.iterdir():
+        with pytest.raises(squeeze_patch.CheckpointError, match=r"say so with --trust[.:] .*unless it is") as error:
+            train._read(path, trust=False)
+        assert "host" not in str(error.value)
 
 
 @pytest.mark.parametrize("gpus", [1, 2])
