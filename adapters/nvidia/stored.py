@@ -28,8 +28,8 @@ from squeeze_patch.connection import Excite
 from squeeze_patch.errors import UnprovedWarning, UnsupportedModelError
 
 REBUILD = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
-#: a generator that was squeezed with the host at hand, and its parts
-SQUEEZED = {"SqueezedGenerator": BODIES["Generator"], "SqueezedBlock": SqueezedBlock, "Excite": Excite}
+#: parts of what was squeezed with the host at hand
+SQUEEZED = {"SqueezedBlock": SqueezedBlock, "Excite": Excite}
 _OF_TORCH = frozenset(vars(torch.nn.Module()))
 #: characters of a module's source, and of one class's that is parsed
 LONGEST_SOURCE, LONGEST_CLASS = 1 << 20, 1 << 16
@@ -117,7 +117,7 @@ def _body(stored: Any, where: str, seen: Set[int]) -> torch.nn.Module:
     if id(stored) in seen:
         raise ValueError(f"{where} is there twice")
     seen.add(id(stored))
-    name = stored.class_name if isinstance(stored, Record) else type(stored).__name__
+    name = _class_name(stored) if isinstance(stored, Record) else type(stored).__name__
     cls = {**BODIES, **SQUEEZED}.get(name)
     if cls is None or not isinstance(stored, Record):
         raise UnsupportedModelError(
@@ -143,6 +143,13 @@ def _body(stored: Any, where: str, seen: Set[int]) -> torch.nn.Module:
     return module
 
 
+def _class_name(stored: Record) -> str:
+    """Of a network that was squeezed with the host at hand, that of the host's: whole, or the synthesis network alone."""
+    if stored.class_name != "SqueezedGenerator":
+        return stored.class_name
+    return "Generator" if is_generator(stored) else "SynthesisNetwork"
+
+
 def _check_tables(state: Dict[str, Any], where: str) -> None:
     """Of a module's attributes those that every module has."""
     tables = [state.get(name) for name in _TABLES]
@@ -157,7 +164,8 @@ def stored_of(body: torch.nn.Module, stored: Record) -> Record:
     network: Any = body.synthesis
     plan = getattr(network, "squeeze_plan", None)
     fresh = _updated(stored, body)
-    if plan is None or stored.class_name == "SqueezedGenerator":
+    squeezed_before = "SqueezedGenerator" in (stored.class_name, dict(stored.children())["synthesis"].class_name)
+    if plan is None or squeezed_before:
         return fresh
     state = fresh.state
     children = state["_modules"]

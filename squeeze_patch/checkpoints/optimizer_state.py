@@ -16,8 +16,8 @@ import torch
 from squeeze_patch.adapters.content import Kept
 from squeeze_patch.adapters.located import Located
 
-#: (name, shape) of a generator's parameters, in its order
-Parameters = List[Tuple[str, torch.Size]]
+#: (name, parameter) of a generator's, in its order
+Parameters = List[Tuple[str, torch.nn.Parameter]]
 #: what is said of an optimiser that stays as it was beside a squeezed generator
 NOT_FOLLOWED = (
     "it has moments of the dense generator's parameters in an order that is not the generator's, or lies inside of "
@@ -38,7 +38,7 @@ class Followed:
 
 
 def parameters_of(G: torch.nn.Module) -> Parameters:
-    return [(name, parameter.shape) for name, parameter in G.named_parameters()]
+    return list(G.named_parameters())
 
 
 def optimises(state: Any, parameters: Parameters) -> bool:
@@ -49,7 +49,7 @@ def optimises(state: Any, parameters: Parameters) -> bool:
     numbers = _numbers(state)
     if len(numbers) != len(parameters) or not _named_so(state, parameters):
         return False
-    shapes = dict(zip(numbers, (shape for _, shape in parameters)))
+    shapes = dict(zip(numbers, (parameter.shape for _, parameter in parameters)))
     return len(shapes) == len(parameters) and all(
         number in shapes and all(_fits(value, shapes[number]) for value in entry.values())
         for number, entry in state["state"].items()
@@ -95,7 +95,7 @@ def _is_of(state: Mapping[str, Any], dense: Parameters, squeezed: Parameters) ->
         [v for v in entry.values() if isinstance(v, torch.Tensor) and v.ndim] for entry in state["state"].values()
     )
     moments = Counter(found[0].shape for found in tensors if found)
-    before, after = (Counter(shape for _, shape in parameters) for parameters in (dense, squeezed))
+    before, after = (Counter(parameter.shape for _, parameter in each) for each in (dense, squeezed))
     return sum(moments.values()) > len(dense) // 2 and not moments - before and bool(moments & (before - after))
 
 
@@ -139,19 +139,21 @@ def follow(state: Mapping[str, Any], dense: Parameters, squeezed: Located, kept:
         state: of the dense generator; `optimises` holds.
         dense: parameters of the dense generator.
         squeezed: what became of it.
-        kept: {block name: channels kept}, empty where its layers were drawn anew.
+        kept: {block name: channels kept}, empty where its layers were drawn anew: moments are then of those parameters
+            alone that are the dense generator's own.
     """
     states = squeezed.adapter.states
     parts = {} if states is None else states.kept_entries(squeezed.network, kept)
     old = {name: state["state"].get(number) for number, (name, _) in zip(_numbers(state), dense)}
-    shapes = dict(dense)
+    before = dict(dense)
     entries: Dict[int, Any] = {}
     parameters = parameters_of(squeezed.root)
     names = [name for name, _ in parameters]
-    for number, (name, shape) in enumerate(parameters):
-        entry = _cut(old.get(name), shapes.get(name), shape, parts.get(name))
-        if entry is not None:
-            entries[number] = entry
+    for number, (name, parameter) in enumerate(parameters):
+        was = before.get(name)
+        if was is not None and (kept or was is parameter):
+            entry = _cut(old.get(name), was.shape, parameter.shape, parts.get(name))
+            entries.update({} if entry is None else {number: entry})
     groups = _groups(state["param_groups"], [name for name, _ in dense], names)
     return Followed({**state, "state": entries, "param_groups": groups}, len(entries), len(names) - len(entries))
 
@@ -174,12 +176,12 @@ def _groups(groups: List[Dict[str, Any]], dense: List[str], names: List[str]) ->
 
 def _cut(
     entry: Optional[Mapping[str, Any]],
-    before: Optional[torch.Size],
+    before: torch.Size,
     after: torch.Size,
     parts: Optional[Sequence[Tuple[int, torch.Tensor]]],
 ) -> Optional[Dict[str, Any]]:
     """What one parameter keeps of its moments, None where it keeps nothing."""
-    if entry is None or before is None or (not parts and before != after):
+    if entry is None or (not parts and before != after):
         return None
     cut = dict(entry)
     for key, value in entry.items():

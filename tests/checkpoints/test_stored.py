@@ -19,6 +19,7 @@ from click.testing import CliRunner
 import squeeze_patch
 from squeeze_patch.adapters.records import Record
 from squeeze_patch.checkpoints import inert
+from squeeze_patch.checkpoints.fused_files import fuse_file
 from squeeze_patch.checkpoints.generators import inspect
 from squeeze_patch.checkpoints.inert_writing import dump
 from squeeze_patch.checkpoints.io import read, write
@@ -158,6 +159,24 @@ def test_other_shapes_are_rebuilt_by_the_host(kind: str, full_host: Host, tmp_pa
     z, c = full_host.latents(G)
     images = whole(z, c, noise_mode="const")
     assert (rebuilt(z, c, noise_mode="const", force_fp32=True) - images).abs().max() <= float_error(G, images)
+
+
+def test_a_synthesis_network_that_was_squeezed_alone(draggan: Host, tmp_path: Path) -> None:
+    """It is read, and written fused, as its host pickled it: within a generator of the host's own class."""
+    G = trained(draggan.generator(resolution=8)).eval()
+    squeeze_patch.apply(G.synthesis, init="random")
+    (tmp_path / "G.pkl").write_bytes(pickle.dumps({"G_ema": G}))
+    fuse_file(tmp_path / "G.pkl", tmp_path / "fused.pkl")
+    z, c = draggan.latents(G)
+    expected = draggan.images(G, z, c)
+    for name, fused in (("G.pkl", 0), ("fused.pkl", 2)):
+        body = read(tmp_path / name, trust=False)["G_ema"]
+        status = squeeze_patch.status(body)
+        assert (status.plan, status.fused_blocks) == (squeeze_patch.status(G).plan, fused)
+        assert (body(z, c, noise_mode="const") - expected).abs().max() <= float_error(G, expected)
+    again = read(tmp_path / "fused.pkl", trust=True)["G_ema"]
+    assert type(again).__name__ == type(G).__name__
+    assert (draggan.images(again, z, c) - expected).abs().max() <= float_error(G, expected)
 
 
 def test_what_is_not_touched_is_written_as_it_was(full_host: Host, tmp_path: Path) -> None:
