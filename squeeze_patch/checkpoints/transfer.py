@@ -97,6 +97,7 @@ def transfer(
         found = {name: one for name, one in found.items() if known[name]}
         if not found:
             raise CheckpointError(f"{source}: no generator in this file (looked for {', '.join(entry_roles())})")
+        _refuse_rivals(source, found, known)
         refuse_diverged(source, found)
         if _is_there(data, found, family):
             done = _Done(data, found[reference_name(found)].root)
@@ -125,6 +126,18 @@ class _Done:
     example: torch.nn.Module
     mean_style: bool = False
     constructor_hint: str = ""
+
+
+def _refuse_rivals(source: Path, found: Mapping[str, Located], roles: Mapping[str, str]) -> None:
+    """Raise `CheckpointError` where two generators have one role: a file of another family has one of each."""
+    first: Dict[str, str] = {}
+    for name, one in found.items():
+        other = first.setdefault(roles[name], name)
+        if found[other].root is not one.root:
+            raise CheckpointError(
+                f"{source}: {other} and {name} would both be the {roles[name]} of the new file; put the one that is meant "
+                "into a file of its own, and carry that over"
+            )
 
 
 def _is_there(data: Any, found: Mapping[str, Located], family: Adapter) -> bool:

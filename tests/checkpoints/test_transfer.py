@@ -131,6 +131,10 @@ def test_refusals(draggan: Host, rosinality: FlatHost, tmp_path: Path) -> None:
     (tmp_path / "classes.pkl").write_bytes(pickle.dumps(G))
     with pytest.raises(squeeze_patch.UnsupportedModelError, match="classes"):
         transfer(tmp_path / "classes.pkl", target, "rosinality", trust=True)
+    rivals = {f"{name}.G_ema": trained(draggan.generator(resolution=8)) for name in ("source", "target")}
+    (tmp_path / "rivals.pkl").write_bytes(pickle.dumps(rivals))
+    with pytest.raises(squeeze_patch.CheckpointError, match=r"source\.G_ema and target\.G_ema would both be the G_ema"):
+        transfer(tmp_path / "rivals.pkl", target, "rosinality")
     assert not target.exists()
 
 
