@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from pathlib import Path
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Protocol, Tuple
+from typing import Any, Callable, Collection, Dict, FrozenSet, List, Mapping, Optional, Protocol, Tuple
 
 import torch
 
@@ -204,8 +204,9 @@ class TrainingWrapper(Protocol):
     def find_ema_pair(self, root: Module) -> List[Module]:
         """[moving average, generator], each with its mapping network; empty where ``root`` is no such wrapper."""
 
-    def refresh_optimiser(self, root: Module) -> None:
-        """Bring the optimiser inside the wrapper up to date with parameters that came and went."""
+    def refresh_optimiser(self, root: Module, gone: Collection[torch.nn.Parameter]) -> None:
+        """Have the optimiser inside the wrapper train what the generator has by now, in the places of ``gone``, which
+        it had; what is in there beside the generator stays."""
 
 
 class Scripts(Protocol):

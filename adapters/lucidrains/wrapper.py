@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any, Collection, List
 
 import torch
 
@@ -18,18 +18,19 @@ class LucidrainsWrapper:
             return []
         return [torch.nn.ModuleDict({"S": parts[s], "G": parts[g]}) for s, g in (("SE", "GE"), ("S", "G"))]  # type: ignore[dict-item]
 
-    def refresh_optimiser(self, root: Any) -> None:
+    def refresh_optimiser(self, root: Any, gone: Collection[torch.nn.Parameter]) -> None:
         optimiser = getattr(root, "G_opt", None)
         if not isinstance(optimiser, torch.optim.Optimizer):
             return
-        now = [*root.G.parameters(), *root.S.parameters()]
-        there = {id(parameter) for parameter in now}
+        now = [*root.G.parameters(), *root.S.parameters()]  # in the host's order, by which states are stored
+        places = {id(parameter): place for place, parameter in enumerate(now)}
+        lost = {id(parameter) for parameter in gone}
         known = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
         new = [parameter for parameter in now if id(parameter) not in known]
         for group in optimiser.param_groups:
-            staying = [parameter for parameter in group["params"] if id(parameter) in there]
+            staying = [parameter for parameter in group["params"] if id(parameter) not in lost]
             if len(staying) < len(group["params"]):  # new parameters go to where the first old ones were
-                staying, new = staying + new, []
-            group["params"] = staying
-        for parameter in [parameter for parameter in optimiser.state if id(parameter) not in there]:
+                group["params"] = sorted(staying + new, key=lambda parameter: places.get(id(parameter), len(now)))
+                new = []
+        for parameter in [parameter for parameter in optimiser.state if id(parameter) in lost]:
             del optimiser.state[parameter]

@@ -144,7 +144,7 @@ def _body(stored: Any, where: str, seen: Set[int]) -> torch.nn.Module:
 
 
 def _class_name(stored: Record) -> str:
-    """Of a network that was squeezed with the host at hand, that of the host's: whole, or the synthesis network alone."""
+    """Of a network that was squeezed with the host at hand the host's own: whole, or the synthesis network alone."""
     if stored.class_name != "SqueezedGenerator":
         return stored.class_name
     return "Generator" if is_generator(stored) else "SynthesisNetwork"

@@ -17,11 +17,10 @@ from squeeze_patch.checkpoints.inert_values import UnknownName
 from squeeze_patch.checkpoints.tensor_files import check_sums, load_tensors, save_tensors, unreadable
 from squeeze_patch.errors import CheckpointError
 
-
 #: what is said where a file needs trust
 TRUST_CURE = (
-    "If you trust where it came from, say so with --trust, and name the host's checkout with --host DIR where it needs it "
-    "(in Python: trust=True, host=...)"
+    "If you trust where it came from, say so with --trust, and name the host's checkout with --host DIR where it needs "
+    "it (in Python: trust=True, host=...)"
 )
 
 

@@ -135,8 +135,8 @@ def _refuse_rivals(source: Path, found: Mapping[str, Located], roles: Mapping[st
         other = first.setdefault(roles[name], name)
         if found[other].root is not one.root:
             raise CheckpointError(
-                f"{source}: {other} and {name} would both be the {roles[name]} of the new file; put the one that is meant "
-                "into a file of its own, and carry that over"
+                f"{source}: {other} and {name} would both be the {roles[name]} of the new file; put the one that is "
+                "meant into a file of its own, and carry that over"
             )
 
 

@@ -132,8 +132,8 @@ def _chance(ratios: List[float], limit: float, side: str) -> float:
 
 
 def measured_ratios(subject: Subject, context: Context) -> Dict[str, float]:
-    """{"latency", "memory": squeezed / dense} for a record, measured as the checks are set to, with `_batch_name` beside
-    where that is no call for one image; nothing where there is no dense one to measure against."""
+    """{"latency", "memory": squeezed / dense} for a record, measured as the checks are set to, with `_batch_name`
+    beside where that is no call for one image; nothing where there is no dense one to measure against."""
     dense = _dense(subject, context)
     if isinstance(dense, Answer):
         return {}
@@ -173,7 +173,7 @@ def _limit(name: str, subject: Subject, context: Context, settings: Mapping[str,
         return skipped("there was no dense generator to measure against when it was recorded", "name one as [dense]")
     before, now = recorded.ratios.get(_batch_name(name), 1), settings["batch"]
     if before != now:
-        words = f"it was recorded at a batch of {before:g}, and is to be measured at {now}: the two ratios do not compare"
+        words = f"it was recorded at a batch of {before:g}, and is to be measured at {now}: the ratios do not compare"
         return Answer("unknown", words, cure=f"{RECORD} measures it as the configuration says")
     return recorded.ratios[name] * (1 + settings["tolerance"])
 

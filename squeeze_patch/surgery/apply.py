@@ -29,7 +29,7 @@ from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import check_fits, shapes_of
 from squeeze_patch.progress import Progress, one_thread, own_settings
 from squeeze_patch.surgery.belongings import belongings_of
-from squeeze_patch.surgery.originals import KEPT, forget, hooks_of, keep, put_back, undo
+from squeeze_patch.surgery.originals import KEPT, TrainedParameters, forget, hooks_of, keep, put_back, undo
 from squeeze_patch.surgery.proof import ONE_AT_A_TIME, UNCHANGED, build_twins, prove
 from squeeze_patch.surgery.references import held, redirect, shared
 from squeeze_patch.surgery.relatives import kept_like, relative
@@ -219,20 +219,20 @@ def _squeeze_target(
 ) -> None:
     """Every generator of the target with the channels of the first one, which is ``observed``, or none of them; ``how``
     as for `squeeze`."""
+    dense = TrainedParameters(target)
     try:
         for part in target.parts:
             seen = observed if part is observed.found else None
             found = squeeze(part, plan, init, kept=kept, keep_original=True, observed=seen, **how)
             kept = found or None
-        if target.wrapper is not None:
-            if init == "random":
-                _copy_new_layers(target)
-            target.wrapper.refresh_optimiser(target.root)
+        if target.wrapper is not None and init == "random":
+            _copy_new_layers(target)
+        dense.refresh()
     except BaseException:
+        squeezed_now = TrainedParameters(target)
         for part in target.parts:
             put_back(part)
-        if target.wrapper is not None:  # it may have been told of the new layers already
-            target.wrapper.refresh_optimiser(target.root)
+        squeezed_now.refresh()  # the wrapper may have been told of the new layers already
         raise
     if not keep_original:
         forget(target)

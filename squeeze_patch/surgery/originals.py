@@ -70,6 +70,24 @@ def put_back(found: Located) -> None:
     del KEPT[found.network]
 
 
+class TrainedParameters:
+    """The parameters of a target's generators as they are now, for `refresh`."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.parameters = self._now()
+
+    def refresh(self) -> None:
+        """Have the optimiser of a training wrapper know what has come and gone since."""
+        if self.target.wrapper is not None:
+            now = self._now()
+            gone = [parameter for key, parameter in self.parameters.items() if key not in now]
+            self.target.wrapper.refresh_optimiser(self.target.root, gone)
+
+    def _now(self) -> Dict[int, torch.nn.Parameter]:
+        return {id(parameter): parameter for part in self.target.parts for parameter in part.generator.parameters()}
+
+
 @dataclass(frozen=True)
 class Squeezed:
     """A squeezed generator whose dense blocks are at hand, as it is before `put_back`."""

@@ -12,7 +12,7 @@ from squeeze_patch.errors import StateError
 from squeeze_patch.surgery.belongings import belongings_of
 from squeeze_patch.surgery.fingerprint import Fingerprint
 from squeeze_patch.surgery.fuse import fusing_as_before, unfuse_part
-from squeeze_patch.surgery.originals import KEPT, Squeezed, put_back
+from squeeze_patch.surgery.originals import KEPT, Squeezed, TrainedParameters, put_back
 from squeeze_patch.surgery.proof import ONE_AT_A_TIME
 from squeeze_patch.surgery.references import held
 from squeeze_patch.surgery.status import status_of_part
@@ -54,17 +54,16 @@ def remove(G: Module) -> Module:
 
 def _put_all_back(target: Target, parts: Sequence[Located]) -> None:
     """The dense blocks into all of ``parts``, or none of them."""
-    before = [Squeezed.of(part) for part in parts]
+    before, trained = [Squeezed.of(part) for part in parts], TrainedParameters(target)
     try:
         for part in parts:
             put_back(part)
-        if target.wrapper is not None:
-            target.wrapper.refresh_optimiser(target.root)
+        trained.refresh()
     except BaseException:
+        trained = TrainedParameters(target)
         for squeezed in before:
             squeezed.restore()
-        if target.wrapper is not None:
-            target.wrapper.refresh_optimiser(target.root)
+        trained.refresh()
         raise
 
 

@@ -134,6 +134,24 @@ def test_moments_of_parameters_that_stay(lucidrains: LucidrainsHost) -> None:
     gan.G_opt.step()
 
 
+def test_what_else_the_optimiser_trains_stays(lucidrains: LucidrainsHost) -> None:
+    """A layer of the user's beside the generator, with its moments; and dense again, all is in the host's order."""
+    gan = lucidrains.wrapper()
+    before = list(gan.G_opt.param_groups[0]["params"])
+    own = torch.nn.Parameter(torch.ones(3))
+    gan.G_opt.param_groups[0]["params"].append(own)
+    own.grad = torch.ones(3)
+    gan.G_opt.step()
+    moments = gan.G_opt.state[own]["exp_avg"].clone()
+    squeeze_patch.apply(gan, init="random")
+    expected = [*gan.G.parameters(), *gan.S.parameters(), own]
+    assert all(a is b for a, b in zip(gan.G_opt.param_groups[0]["params"], expected))
+    assert len(gan.G_opt.param_groups[0]["params"]) == len(expected)
+    assert torch.equal(gan.G_opt.state[own]["exp_avg"], moments)
+    squeeze_patch.remove(gan)
+    assert [*map(id, gan.G_opt.param_groups[0]["params"])] == [*map(id, [*before, own])]
+
+
 def test_a_wrapper_is_squeezed_whole_or_not_at_all(lucidrains: LucidrainsHost, monkeypatch: pytest.MonkeyPatch) -> None:
     from squeeze_patch.adapters.lucidrains.wrapper import LucidrainsWrapper
 
