@@ -12,7 +12,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import sampler
-from squeeze_patch.adapters.content import DenseBlock
+from squeeze_patch.adapters.content import BlockShape, BlockSpec, DenseBlock
 from squeeze_patch.cli import main
 from squeeze_patch.initialization import simulation
 from squeeze_patch.initialization.simulation import WINDOW
@@ -263,3 +263,8 @@ def latents(G: Any, n: int = 3, seed: int = 2) -> Any:
     if G.c_dim:
         c[torch.arange(n), torch.arange(n) % G.c_dim] = 1
     return torch.randn(n, G.z_dim, generator=random), c
+
+
+def squeezed_to(spec: BlockSpec, width: int) -> BlockShape:
+    """The paper's block: conv0 as it was, q channels behind conv1, and excite."""
+    return BlockShape(spec.dense_inputs, spec.channels, width)

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from squeeze_patch.adapters import pickle_families
 from squeeze_patch.checkpoints.pickles import PathLike
-from squeeze_patch.checkpoints.scanning_files import Progress, look_into
+from squeeze_patch.checkpoints.scanning_files import look_into
 from squeeze_patch.checkpoints.scanning_findings import (
     LEVELS,
     NOT_LOOKED_INTO,
@@ -27,6 +27,7 @@ from squeeze_patch.checkpoints.scanning_findings import (
 )
 from squeeze_patch.checkpoints.scanning_source import judge_source
 from squeeze_patch.errors import CheckpointError
+from squeeze_patch.progress import Progress
 
 #: version of `Scan.to_dict`
 SCHEMA = 1

@@ -17,9 +17,7 @@ from squeeze_patch.checkpoints.scanning_source import reads_like_source
 from squeeze_patch.checkpoints.scanning_values import raw_of
 from squeeze_patch.checkpoints.scanning_walk import try_as_pickle, walk
 from squeeze_patch.checkpoints.storages import LEGACY as OLDER_TORCH
-
-#: called with words, bytes that are done, and bytes in all
-Progress = Callable[[str, int, int], None]
+from squeeze_patch.progress import Progress
 
 PICKLE, ZIP, TAR = "a pickle", "a zip archive", "a tar archive"
 OLDER, ARRAY, SAFETENSORS = "a file of torch.save, older format", "a NumPy array", "a file of safetensors"

@@ -49,6 +49,8 @@ def onnx(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Ans
 
 def compiled(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:
     """torch.compile with the backend of the settings."""
+    if not hasattr(torch, "compile"):
+        raise MissingPackageError(f"a compiled generator needs torch 2.0 or newer, not {torch.__version__}")
     z, c = fixed_latents(subject.found.sampler(), 1)
     module = Images(subject).eval()
     with evaluation(subject.root), warnings.catch_warnings():

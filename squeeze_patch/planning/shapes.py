@@ -12,11 +12,6 @@ from squeeze_patch.errors import PlanError
 from squeeze_patch.planning.plans import BlockPlan, Plan
 
 
-def squeezed_to(spec: BlockSpec, width: int) -> BlockShape:
-    """The paper's block: conv0 as it was, q channels behind conv1, and excite."""
-    return BlockShape(spec.dense_inputs, spec.channels, width)
-
-
 def shapes_of(specs: Sequence[BlockSpec], blocks: Sequence[BlockPlan]) -> Dict[str, BlockShape]:
     """{block name: sizes} of the blocks that a plan names.
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from types import MethodType
-from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Collection, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 
-from squeeze_patch.adapters.layers import is_stored, set_stored
+from squeeze_patch.adapters.layers import is_stored, own_tensors, set_stored
 from squeeze_patch.errors import shown
 
 Module = torch.nn.Module
@@ -79,7 +79,7 @@ def outline_of(module: Module) -> Outline:
             vars(outline)[name] = copy.deepcopy(value) if _is_plain(value) else value
         elif name in _STATE_HOOKS:
             vars(outline)[name] = dict(value)
-    for name, tensor in _tensors(module).items():
+    for name, tensor in own_tensors(module).items():
         empty = torch.empty_like(tensor.detach(), device="meta")
         vars(empty).update(vars(tensor))
         outline.register_buffer(name, empty)
@@ -137,13 +137,8 @@ def _state(three: Three) -> Iterator[str]:
     for name, child in three.old.named_children():
         if three.like._modules.get(name) is None:
             yield from [f"{name}.{key}" for key in child.state_dict()] or [name]
-    old, like = _tensors(three.old), _tensors(three.like)
+    old, like = own_tensors(three.old), own_tensors(three.like)
     yield from (key for key, tensor in old.items() if key not in like or like[key].shape != tensor.shape)
-
-
-def _tensors(module: Module) -> Dict[str, torch.Tensor]:
-    """Its own parameters and buffers together: frozen parameters may have become buffers."""
-    return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
 
 
 def _attributes(three: Three, internal: Collection[str], carried: List[Tuple[str, str, Any]]) -> Iterator[str]:
@@ -169,7 +164,7 @@ def _attributes(three: Three, internal: Collection[str], carried: List[Tuple[str
 def _on_tensors(three: Three, found: Belongings) -> Iterator[str]:
     """What a parameter or buffer of the user's has beyond its numbers, where another tensor takes its place; as
     `_attributes`."""
-    old, like, new = _tensors(three.old), _tensors(three.like), _tensors(three.new)
+    old, like, new = own_tensors(three.old), own_tensors(three.like), own_tensors(three.new)
     for name in old.keys() & new.keys():
         if new[name] is old[name]:
             continue

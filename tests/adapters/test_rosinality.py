@@ -13,9 +13,8 @@ from squeeze_patch.adapters import locate
 from squeeze_patch.initialization import simulation
 from squeeze_patch.initialization.from_weights import starts_from_weights
 from squeeze_patch.initialization.observation import Observation
-from squeeze_patch.planning.shapes import squeezed_to
 from squeeze_patch.testing import float_error, trained
-from tests.helpers import transplant
+from tests.helpers import squeezed_to, transplant
 from tests.hosts import Host
 from tests.hosts.flat import FlatHost
 

@@ -172,14 +172,11 @@ def test_optimisers_of_several_groups(snapshot: Snapshot, tmp_path: Path) -> Non
 def test_random_start(snapshot: Snapshot, tmp_path: Path) -> None:
     done = convert(snapshot.path, tmp_path / "squeezed.pt", ratio=2, init="random")
     # Of each of four blocks all that is conv1's and toRGB's: what was drawn anew has no past, whatever its shape is.
-    assert done.optimisers == (
-        "g_optim: the moments of 20 parameters follow the kept channels, 42 parameters start without",
-    )
+    assert done.optimisers[0].endswith("of 20 parameters follow the kept channels, 42 parameters start without")
     G = squeeze_patch.load(snapshot.host.generator(), tmp_path / "squeezed.pt", entry="g")
-    moments = entries_of(tmp_path / "squeezed.pt")["g_optim"]["state"]
     names = [name for name, _ in G.named_parameters()]
-    assert {names[number].split(".")[0] for number in moments} == {"style", "input", "convs"}
-    assert {names[number].split(".")[1] for number in moments if "convs" in names[number]} == {"0", "2", "4"}
+    kept = {names[number] for number in entries_of(tmp_path / "squeezed.pt")["g_optim"]["state"]}
+    assert not [name for name in kept if name.startswith(("conv1", "to_rgb", "convs.1", "convs.3", "convs.5"))]
 
 
 def test_files_of_converted_weights(rosinality: FlatHost, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from squeeze_patch.checks.baseline import Baseline
 from squeeze_patch.checks.catalogue import BY_NAME
 from squeeze_patch.checks.fixed_inputs import fixed_latents
 from squeeze_patch.checks.tracing import Trace, trace
+from squeeze_patch.errors import MissingPackageError
 from tests.held import Held, dense, found, small
 
 
@@ -281,3 +282,9 @@ def test_what_a_state_dict_leaves_out_by_design_comes_from_the_constructor() -> 
         return G
 
     assert found(make, "state_dict").state == "holds"
+
+
+def test_torch_that_does_not_compile(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "compile", raising=False)
+    with pytest.raises(MissingPackageError, match="needs torch 2.0 or newer"):  # of which the session makes "unknown"
+        held.asked("compile")

@@ -15,7 +15,8 @@ from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.planning.cost import LEGEND, amount, fused_multiply_adds, multiply_adds, report, table
 from squeeze_patch.planning.plans import BlockPlan
-from squeeze_patch.planning.shapes import shapes_of, squeezed_to
+from squeeze_patch.planning.shapes import shapes_of
+from tests.helpers import squeezed_to
 from tests.hosts import Host
 
 #: resolution, channel_base: multiply-adds of the squeezed generator (ratio 1.5) as a share of the dense one

@@ -18,11 +18,10 @@ import squeeze_patch
 from squeeze_patch.adapters import locate
 from squeeze_patch.cli import main
 from squeeze_patch.demo import trained_generator
-from squeeze_patch.planning.shapes import squeezed_to
 from squeeze_patch.surgery import proof
 from squeeze_patch.testing import trained
 from squeeze_patch.testing.trained import float_error
-from tests.helpers import HOSTS
+from tests.helpers import HOSTS, squeezed_to
 from tests.hosts import Host
 
 Change = Callable[[Any], None]
