@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import torch
 
-Undo = Callable[[], None]
+from squeeze_patch.process_settings import ProcessSetting, Undo
+
 #: operations of the two kinds of device, as `torch.backends` names them; the older settings of GPUs change oneDNN's
 _OPERATIONS: Dict[str, Tuple[Tuple[str, str], ...]] = {
     "cpu": (("mkldnn", "matmul"), ("mkldnn", "conv")),
     "cuda": (("cuda", "matmul"), ("cudnn", "conv"), ("mkldnn", "matmul"), ("mkldnn", "conv")),
 }
 _FULL = ("ieee", "none")
-#: the settings belong to the process: {kind of device: how many blocks hold it}, and what the last of them undoes
-_HELD: Dict[str, int] = {"cpu": 0, "cuda": 0}
-_UNDO: Dict[str, List[Undo]] = {"cpu": [], "cuda": []}
-_LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -36,7 +32,7 @@ def full_precision(cuda: bool = False) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for kind in ("cpu", "cuda") if cuda else ("cpu",):
-            stack.enter_context(_held(kind))
+            stack.enter_context(_FULL_PRECISION[kind].held())
         yield
 
 
@@ -67,33 +63,21 @@ def autocast_dtype(kind: str) -> Optional[torch.dtype]:
     return old.get_autocast_gpu_dtype() if old.is_autocast_enabled() else None
 
 
-@contextlib.contextmanager
-def _held(kind: str) -> Iterator[None]:
-    with _LOCK:
-        if not _HELD[kind]:
-            _UNDO[kind] = _raise_precision(kind)
-        _HELD[kind] += 1
-    try:
-        yield
-    finally:
-        with _LOCK:
-            _HELD[kind] -= 1
-            if not _HELD[kind]:
-                for undo in _UNDO[kind]:
-                    undo()
-
-
-def _raise_precision(kind: str) -> List[Undo]:
-    """What gives the settings back, in this order."""
+def _raise_precision(kind: str) -> Undo:
     operations = _operations(kind)
-    undo: List[Undo] = []
+    undo: List[Undo] = []  # in this order: the older settings write the newer ones
     if kind == "cuda" or not operations:
         undo.extend(_raise_older_settings("highest" if kind == "cuda" else "high"))
     for operation, value in operations:
         if operation.fp32_precision not in _FULL:
             operation.fp32_precision = "ieee"
         undo.append(functools.partial(_set, operation, value))
-    return undo
+
+    def undo_all() -> None:
+        for each in undo:
+            each()
+
+    return undo_all
 
 
 def _operations(kind: str) -> List[Tuple[Any, str]]:
@@ -128,3 +112,6 @@ def _raise_older_settings(least: str) -> List[Undo]:
         torch.backends.cudnn.allow_tf32 = False
         undo.append(lambda: setattr(torch.backends.cudnn, "allow_tf32", convolutions))
     return undo
+
+
+_FULL_PRECISION = {kind: ProcessSetting(functools.partial(_raise_precision, kind)) for kind in _OPERATIONS}

@@ -4,18 +4,14 @@ which the caller has for other work do not change it."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
-import threading
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator
 
 import torch
 
 from squeeze_patch.precision import full_precision
-
-#: torch's default dtype belongs to the process: what the caller had, and then one entry for each block of
-#: `own_settings` that began before it was over
-_DTYPES: List[torch.dtype] = []
-_DTYPES_LOCK = threading.Lock()
+from squeeze_patch.process_settings import ProcessSetting, Undo
 
 #: called with (what is being done, steps done, steps in all)
 Progress = Callable[[str, int, int], None]
@@ -44,27 +40,25 @@ def own_settings(eager: bool = False) -> Iterator[None]:
             stack.enter_context(cpu)
         for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(_float32_by_default())
-        compiler: Any = getattr(torch, "compiler", None)
-        if eager and "torch._dynamo" in sys.modules and hasattr(compiler, "set_stance"):  # from torch 2.6 on
-            stack.enter_context(compiler.set_stance("force_eager"))
+        stack.enter_context(_DTYPE.held())
+        stances = hasattr(getattr(torch, "compiler", None), "set_stance")  # from torch 2.6 on
+        if eager and stances and "torch._dynamo" in sys.modules:
+            stack.enter_context(_STANCE.held())
         yield
 
 
-@contextlib.contextmanager
-def _float32_by_default() -> Iterator[None]:
-    """Of several blocks at a time, in threads, the last one gives the caller's default back: each by itself would give
-    back what another one had set."""
-    with _DTYPES_LOCK:
-        _DTYPES.append(torch.get_default_dtype())
-        torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        with _DTYPES_LOCK:
-            dtype = _DTYPES.pop()  # the caller's is the first one in, and so the last one out
-            if not _DTYPES:
-                torch.set_default_dtype(dtype)
+def _float32_by_default() -> Undo:
+    undo = functools.partial(torch.set_default_dtype, torch.get_default_dtype())
+    torch.set_default_dtype(torch.float32)
+    return undo
+
+
+def _compiled_as_before() -> Undo:
+    compiler: Any = torch.compiler
+    return functools.partial(compiler.set_stance("force_eager").__exit__, None, None, None)
+
+
+_DTYPE, _STANCE = ProcessSetting(_float32_by_default), ProcessSetting(_compiled_as_before)
 
 
 @contextlib.contextmanager

@@ -57,8 +57,28 @@ def compiled(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
         warnings.simplefilter("ignore")
         expected = module(z, c).cpu()
         torch._dynamo.reset()
-        got = torch.compile(module, backend=settings["backend"])(z, c).cpu()
+        backend = _Counting(settings["backend"])
+        got = torch.compile(module, backend=backend)(z, c).cpu()
+    if not backend.graphs:
+        return Answer(
+            "unknown",
+            "torch.compile compiled nothing, and ran the generator as it is",
+            cure="it is switched off by TORCH_COMPILE_DISABLE, TORCHDYNAMO_DISABLE or torch.compiler.set_stance; run the "
+            "check without that",
+        )
     return _judged(subject, context, expected, got, "the compiled generator's")
+
+
+class _Counting:
+    """A backend of torch.compile that knows how often it was asked."""
+
+    def __init__(self, name: str) -> None:
+        self._backend = torch._dynamo.lookup_backend(name)
+        self.graphs = 0
+
+    def __call__(self, graph: Any, inputs: Any) -> Any:
+        self.graphs += 1
+        return self._backend(graph, inputs)
 
 
 def _judged(

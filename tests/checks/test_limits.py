@@ -288,3 +288,13 @@ def test_torch_that_does_not_compile(held: Held, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delattr(torch, "compile", raising=False)
     with pytest.raises(MissingPackageError, match="needs torch 2.0 or newer"):  # of which the session makes "unknown"
         held.asked("compile")
+
+
+@pytest.mark.skipif(not hasattr(getattr(torch, "compiler", None), "set_stance"), reason="torch has stances since 2.6")
+def test_torch_that_is_told_not_to_compile(held: Held) -> None:
+    """What was never compiled departs from nothing, which is no answer."""
+    before = held.asked("compile")
+    with torch.compiler.set_stance("force_eager"):
+        now = held.asked("compile")
+    assert (before.state, now.state) == ("holds", "unknown")
+    assert "compiled nothing" in now.found

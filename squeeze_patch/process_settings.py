@@ -1,0 +1,39 @@
+"""Settings that belong to the process, while blocks hold them in several threads at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Callable, Iterator
+
+Undo = Callable[[], None]
+
+
+class ProcessSetting:
+    """A setting that blocks change for their length: the last one of them gives the caller's back. Each by itself would
+    give back what another one had set, which would then stay.
+
+    Args:
+        change: makes the change, and returns what undoes it.
+    """
+
+    def __init__(self, change: Callable[[], Undo]) -> None:
+        self._change = change
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._undo: Undo = lambda: None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        with self._lock:
+            undo = self._change()  # also by later blocks, between which it may have been changed
+            if not self._blocks:
+                self._undo = undo
+            self._blocks += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._blocks -= 1
+                if not self._blocks:
+                    self._undo()
