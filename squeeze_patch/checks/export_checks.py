@@ -63,8 +63,8 @@ def compiled(subject: Subject, context: Context, settings: Mapping[str, Any]) ->
         return Answer(
             "unknown",
             "torch.compile compiled nothing, and ran the generator as it is",
-            cure="it is switched off by TORCH_COMPILE_DISABLE, TORCHDYNAMO_DISABLE or torch.compiler.set_stance; run the "
-            "check without that",
+            cure="it is switched off, by TORCH_COMPILE_DISABLE, TORCHDYNAMO_DISABLE or torch.compiler.set_stance: run "
+            "the check without that",
         )
     return _judged(subject, context, expected, got, "the compiled generator's")
 
