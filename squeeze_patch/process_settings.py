@@ -6,7 +6,18 @@ import contextlib
 import threading
 from typing import Callable, Iterator
 
+import torch
+
 Undo = Callable[[], None]
+#: torch's random numbers, its number of threads and its TF32 belong to the process: two threads would mix them up
+ONE_AT_A_TIME = threading.RLock()
+
+
+@contextlib.contextmanager
+def random_kept() -> Iterator[None]:
+    """Torch's random numbers of the CPU are afterwards where they were: the caller's are for other work."""
+    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
+        yield
 
 
 class ProcessSetting:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from squeeze_patch.precision import full_precision
-from squeeze_patch.progress import own_settings
 
 #: each in the place of a user's line; those that this torch does not have are left out
 LINES = (
@@ -77,36 +76,6 @@ def test_full_within_and_as_it_was_afterwards(line: str, cuda: bool) -> None:
             assert within[OLDER[0]] == "highest"
             assert not within[OLDER[2]]
     assert settings() == before
-
-
-def test_overlapping_blocks_of_our_own_settings_leave_the_callers() -> None:
-    """The default dtype, and that what the caller compiles afterwards is compiled."""
-    graphs = []
-
-    def backend(graph: Any, _: Any) -> Any:
-        graphs.append(graph)
-        return graph.forward
-
-    def compiled() -> int:
-        graphs.clear()
-        if hasattr(torch, "compile"):
-            torch._dynamo.reset()
-            torch.compile(lambda x: x + 1, backend=backend)(torch.zeros(1))
-        return len(graphs)
-
-    before = compiled()
-    first, second = own_settings(eager=True), own_settings(eager=True)
-    torch.set_default_dtype(torch.float64)
-    try:
-        first.__enter__()
-        second.__enter__()
-        first.__exit__(None, None, None)
-        assert torch.get_default_dtype() == torch.float32
-        second.__exit__(None, None, None)
-        assert torch.get_default_dtype() == torch.float64
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert compiled() == before
 
 
 def test_blocks_that_overlap_give_the_settings_back_once() -> None:

@@ -17,6 +17,7 @@ from squeeze_patch.adapters.lucidrains.layers import SLOPE, Block
 from squeeze_patch.adapters.roles import StateDicts
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import StateError, UnsupportedModelError
+from squeeze_patch.process_settings import random_kept
 
 LR_MLP = 0.1
 #: {generator: {prefix of names in its own state: prefix in the wrapper's}}
@@ -83,7 +84,7 @@ def from_state(state: State, squeezed: Optional[Collection[str]] = None) -> Opti
             ".state_dict()}"
         )
     try:
-        with torch.random.fork_rng(devices=[]):
+        with random_kept():
             body = torch.nn.ModuleDict(
                 {"S": StyleVectorizer(_below(state, "S.")), "G": Generator(_below(state, "G."), squeezed or ())}
             )

@@ -12,6 +12,7 @@ from typing import Any, Dict, Mapping, Optional
 import torch
 
 from squeeze_patch.errors import UnsupportedModelError, module_cure
+from squeeze_patch.process_settings import random_kept
 
 #: modules of the family's repositories that have a StyleGAN2 Generator
 MODULES = ("training.networks", "training.networks_stylegan2")
@@ -53,7 +54,7 @@ def host_module() -> Any:
 
 def built(name: str, **options: Any) -> Module:
     """A network of the host's class ``name``, of random weights, in evaluation mode, without gradients."""
-    with torch.random.fork_rng(devices=[]):
+    with random_kept():
         try:
             made: Module = getattr(host_module(), name)(**options)
         except (TypeError, AssertionError) as error:

@@ -15,6 +15,7 @@ from squeeze_patch.adapters.rosinality.standin import Generator
 from squeeze_patch.adapters.rosinality.standin_basicsr import StyleGAN2Generator, StyleGAN2GeneratorClean
 from squeeze_patch.adapters.rosinality.wellformed import fault
 from squeeze_patch.errors import UnsupportedModelError
+from squeeze_patch.process_settings import random_kept
 
 BODIES: Tuple[Type[FlatBody], ...] = (Generator, StyleGAN2Generator, StyleGAN2GeneratorClean)
 #: what the names in the states of gfpgan's restoration networks begin with, as far as their generator goes
@@ -92,7 +93,7 @@ def from_state(state: State, blocks: Blocks = None) -> Optional[torch.nn.Module]
         return None
     other = f"this looks like the state of {body.layout.host}, but is another network's"
     try:
-        with torch.random.fork_rng(devices=[]):
+        with random_kept():
             G = body(state, blocks)
     except KeyError as error:
         raise UnsupportedModelError(f"{other}: it has no {error.args[0]}") from error

@@ -31,10 +31,10 @@ from squeeze_patch.planning.milliseconds import Timing
 from squeeze_patch.planning.planner import plan_for, timed_plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
+from squeeze_patch.process_settings import ONE_AT_A_TIME
 from squeeze_patch.progress import Progress, own_settings
 from squeeze_patch.surgery.apply import squeeze
 from squeeze_patch.surgery.fuse import fuse_part, nothing_to_fuse
-from squeeze_patch.surgery.proof import ONE_AT_A_TIME
 from squeeze_patch.surgery.relatives import kept_like, relative
 
 

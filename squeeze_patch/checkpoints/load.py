@@ -17,6 +17,7 @@ from squeeze_patch.checkpoints.tensor_files import is_archive
 from squeeze_patch.errors import CheckpointError, StateError, listed
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
+from squeeze_patch.process_settings import random_kept
 from squeeze_patch.progress import own_settings
 from squeeze_patch.surgery.apply import apply_request
 from squeeze_patch.surgery.originals import forget
@@ -67,7 +68,7 @@ def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str]
     state, plan, where = _find(source, entry, trust, whole=target.wrapper is not None)
     now = status_of(target)
     if now.state == "dense":
-        with torch.random.fork_rng(devices=[]):
+        with random_kept():
             apply_request(G, Request(plan=plan), "random", record=True)
         try:
             _check(holder, state, where, target.reference)

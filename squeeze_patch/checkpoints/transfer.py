@@ -23,6 +23,7 @@ from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.stored import HostedFile
 from squeeze_patch.checkpoints.targets import check_target
 from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError
+from squeeze_patch.process_settings import random_kept
 from squeeze_patch.surgery.status import status, status_of_part
 
 #: latents behind the mean style of files that store none, as many as stylegan2-pytorch by rosinality takes
@@ -201,7 +202,7 @@ def _common(found: Mapping[str, Located], data: Any) -> Tuple[Dict[str, Dict[str
 
 def _made(role: Interchange, state: Mapping[str, torch.Tensor], source: Located) -> torch.nn.Module:
     """A generator of the other family, with the Plan of ``source`` on it where that is squeezed."""
-    with torch.random.fork_rng(devices=[]):
+    with random_kept():
         G = role.from_common(state)
     made = locate(G)
     plan, names = status_of_part(source).plan, {a.name: b.name for a, b in zip(source.specs, made.specs)}

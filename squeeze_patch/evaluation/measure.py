@@ -6,8 +6,6 @@ import copy
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Iterator, Optional, Tuple
 
-import torch
-
 from squeeze_patch.adapters import locate, sampler
 from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
@@ -20,6 +18,7 @@ from squeeze_patch.planning.planner import plan_for
 from squeeze_patch.planning.plans import Plan, describe_reduction
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import dense_of
+from squeeze_patch.process_settings import random_kept
 from squeeze_patch.progress import Progress, own_settings
 from squeeze_patch.sampling import draw, evaluation, latents
 from squeeze_patch.surgery import fuse as fusing
@@ -206,7 +205,7 @@ def pair_for(
     now = status_of_part(found)
     if now.state == "irregular":
         raise StateError(f"the generator is half squeezed ({now.detail}); load it anew")
-    with torch.random.fork_rng(devices=[]):
+    with random_kept():
         if now.state == "dense":
             if against is not None:
                 raise StateError("the generator is dense; a dense one to measure against belongs to a squeezed one")

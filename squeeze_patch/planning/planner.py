@@ -21,6 +21,7 @@ from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import dense_parameters, plan_of_blocks
 from squeeze_patch.planning.solver import goal_of, is_nearest, is_of_ratio, solve
 from squeeze_patch.planning.spectral import allocate_spectrally
+from squeeze_patch.process_settings import random_kept
 from squeeze_patch.progress import Progress, own_settings
 
 
@@ -164,7 +165,7 @@ def is_meant(request: Request, found: Located, plan: Plan) -> bool:
 def _is_reshapable(found: Located) -> bool:
     """Whether conv0 can be built with fewer outputs in all blocks: neither the family nor what a user changed on
     those layers stands against it."""
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+    with random_kept(), torch.inference_mode(False):
         for spec in found.specs:
             less = max(spec.channels - 1, 1)
             try:

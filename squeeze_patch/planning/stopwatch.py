@@ -20,6 +20,7 @@ from squeeze_patch.adapters.located import Located
 from squeeze_patch.planning.multiply_adds import saved_multiply_adds
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.shapes import shapes_of
+from squeeze_patch.process_settings import random_kept
 from squeeze_patch.sampling import evaluation
 from squeeze_patch.timing import Quartiles, Seconds, calls, seconds_of, waiting_for
 
@@ -135,7 +136,7 @@ def _carried_out(dense: Located, plan: Plan) -> Iterator[Sampler]:
     """How ``dense`` is run as ``plan`` squeezes it, with random layers, for the length of a block."""
     shapes = shapes_of(dense.specs, plan.blocks)
     before = {name: dense.get_block(name) for name in shapes}
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+    with random_kept(), torch.inference_mode(False):
         blocks = {name: dense.surgery.build(dense.network, name, shape) for name, shape in shapes.items()}
     try:
         for name, block in blocks.items():

@@ -27,10 +27,11 @@ from squeeze_patch.planning.planner import is_meant, plan_for
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.planning.shapes import check_fits, shapes_of
+from squeeze_patch.process_settings import ONE_AT_A_TIME
 from squeeze_patch.progress import Progress, one_thread, own_settings
 from squeeze_patch.surgery.belongings import belongings_of
 from squeeze_patch.surgery.originals import KEPT, TrainedParameters, forget, hooks_of, keep, put_back, undo
-from squeeze_patch.surgery.proof import ONE_AT_A_TIME, UNCHANGED, build_twins, prove
+from squeeze_patch.surgery.proof import UNCHANGED, build_twins, prove
 from squeeze_patch.surgery.references import held, redirect, shared
 from squeeze_patch.surgery.relatives import kept_like, relative
 from squeeze_patch.surgery.remove import remove

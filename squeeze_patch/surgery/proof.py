@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import traceback
 import warnings
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from squeeze_patch.adapters.located import Located
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import ProofError, SqueezeError, UnprovedWarning, UnsupportedModelError
 from squeeze_patch.precision import autocast_dtype, full_precision
+from squeeze_patch.process_settings import ONE_AT_A_TIME, random_kept
 from squeeze_patch.sampling import evaluation, latents
 
 #: of the latents that the generator is run on
@@ -34,8 +34,6 @@ LARGEST_PAIR = 256
 SHORTEST = "one image without noise"
 #: beyond this share of the largest pixel float error proves nothing
 COARSEST = 0.05
-#: torch's random numbers, its number of threads and its TF32 belong to the process: two threads would mix them up
-ONE_AT_A_TIME = threading.RLock()
 
 Images = Dict[str, torch.Tensor]
 
@@ -329,7 +327,7 @@ def build_twins(found: Located, shapes: Mapping[str, BlockShape]) -> Dict[str, t
             shape, inputs, c = shapes[spec.name], spec.dense_inputs, spec.channels
             is_new = (shape.inputs, shape.inner) != (inputs, c)
             full[spec.name] = BlockShape(inputs, c, c, shape.excite, anew=is_new)
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+    with random_kept(), torch.inference_mode(False):
         return {name: found.surgery.build(found.network, name, shape) for name, shape in full.items()}
 
 

@@ -9,11 +9,11 @@ import torch
 from squeeze_patch.adapters import search
 from squeeze_patch.adapters.located import Located, Target
 from squeeze_patch.errors import StateError
+from squeeze_patch.process_settings import ONE_AT_A_TIME
 from squeeze_patch.surgery.belongings import belongings_of
 from squeeze_patch.surgery.fingerprint import Fingerprint
 from squeeze_patch.surgery.fuse import fusing_as_before, unfuse_part
 from squeeze_patch.surgery.originals import KEPT, Squeezed, TrainedParameters, put_back
-from squeeze_patch.surgery.proof import ONE_AT_A_TIME
 from squeeze_patch.surgery.references import held
 from squeeze_patch.surgery.status import status_of_part
 
