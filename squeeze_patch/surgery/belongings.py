@@ -43,12 +43,14 @@ class Belongings:
         carried: (path of a module or a tensor within the block, attribute, value) of what its successor is to have as
             well.
         stored: (path of a module within the block, name of a buffer, whether state dicts have it).
+        channels_last: paths of tensors that the user has in that memory format.
         shared: whether its parameters are in memory that other processes have, too.
         lost: what its successor cannot have, in words.
     """
 
     carried: List[Tuple[str, str, Any]] = field(default_factory=list)
     stored: List[Tuple[str, str, bool]] = field(default_factory=list)
+    channels_last: List[str] = field(default_factory=list)
     shared: bool = False
     lost: List[str] = field(default_factory=list)
 
@@ -57,6 +59,9 @@ class Belongings:
             setattr(_at(block, path), name, value)
         for path, name, stored in self.stored:
             set_stored(block.get_submodule(path), name, stored)
+        for path in self.channels_last:
+            tensor = _at(block, path)
+            tensor.data = tensor.detach().contiguous(memory_format=torch.channels_last)
         if self.shared:
             block.share_memory()
 
@@ -173,6 +178,8 @@ def _on_tensors(three: Three, found: Belongings) -> Iterator[str]:
         if type(old[name]) not in (torch.Tensor, torch.nn.Parameter, type(new[name])):
             yield f"{name} (of a class of its own, {type(old[name]).__name__})"
         path = f"{three.path}.{name}" if three.path else name
+        if _is_channels_last(old[name]) and not _is_channels_last(new[name]):
+            found.channels_last.append(path)
         for attribute, value in vars(old[name]).items():
             known = vars(like.get(name, new[name]))
             if attribute.startswith(_OF_COMPILING) or (attribute in known and _alike(value, known[attribute])):
@@ -183,6 +190,12 @@ def _on_tensors(three: Three, found: Belongings) -> Iterator[str]:
                 found.carried.append((path, attribute, value))
         if name in three.old._buffers and name in three.new._buffers:
             found.stored.append((three.path, name, is_stored(three.old, name)))
+
+
+def _is_channels_last(tensor: torch.Tensor) -> bool:
+    """Of one layout alone: that of a 1x1 kernel is both."""
+    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return last and not tensor.is_contiguous()
 
 
 def _state_hooks(three: Three) -> Iterator[str]:

@@ -180,8 +180,8 @@ def test_carried_over(case: str, draggan: Host) -> None:
 
 @pytest.mark.parametrize("method", ["squeeze", "narrow"])
 def test_what_is_said_of_tensors(method: str, draggan: Host) -> None:
-    """Notes on parameters; which buffers are stored; memory that processes have in common."""
-    G = trained(draggan.generator())
+    """Notes on parameters; which buffers are stored; memory that processes have in common; its format."""
+    G = trained(draggan.generator()).to(memory_format=torch.channels_last)
     b = block(G)
     b.conv1.weight.rate, b.conv0.weight.rate = 0.1, {"lr": 0.2}
     b.conv1.weight._dynamo_static_input_type = "guarded"  # torch.compile's, of that very tensor
@@ -196,6 +196,8 @@ def test_what_is_said_of_tensors(method: str, draggan: Host) -> None:
     assert (vars(block(G).conv1.weight), vars(block(G).conv0.weight)) == ({"rate": 0.1}, {"rate": {"lr": 0.2}})
     assert {key for key in G.state_dict() if "excite" not in key} == keys
     assert all(tensor.is_shared() for tensor in G.state_dict().values())
+    kernels = [p for p in G.synthesis.parameters() if p.ndim == 4 and p.shape[-1] == 3]
+    assert [p.is_contiguous(memory_format=torch.channels_last) for p in kernels] == [True] * len(kernels) != []
 
 
 def test_backward_hooks_of_a_block(draggan: Host) -> None:
