@@ -206,9 +206,12 @@ class Sampler:
         images: (z [N, z_dim], c [N, c_dim], noise_mode, truncation psi) -> images [N, C, R, R], about -1 to 1, on the
             generator's device; the latents may be on any. noise_mode is "const" (the generator's own noise, stored) or
             "none"; psi 1 = no truncation.
+        images_at: (the same four, first) -> the same for the images at the places first, first + 1, ... of a batch that
+            is run part by part, where "const" is noise of its own for every place; None = the same for all.
     """
 
     z_dim: int
     c_dim: int
     img_resolution: int
     images: Callable[[torch.Tensor, torch.Tensor, str, float], Any]
+    images_at: Optional[Callable[[torch.Tensor, torch.Tensor, str, float, int], Any]] = None

@@ -27,6 +27,11 @@ class Running(abc.ABC):
         """Images [N, C, R, R] of style vectors [N, num_ws, w_dim], float32, also where the host would compute in
         float16; differentiable. ``noise_mode`` is "const" (the stored noise) or "none"."""
 
+    def synthesis_at(self, network: Module, ws: torch.Tensor, noise_mode: str, first: int) -> torch.Tensor:
+        """As `synthesis`, of the images at the places first, first + 1, ... of a batch that is run part by part; other
+        than that where "const" is noise of its own for every place."""
+        return self.synthesis(network, ws, noise_mode)
+
     @abc.abstractmethod
     def sampler(self, root: Module, network: Module) -> Sampler:
         """How the generator that ``root`` is is run on latents; `UnsupportedModelError` where it cannot be."""

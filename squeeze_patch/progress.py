@@ -6,12 +6,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from typing import Any, Callable, Iterator
+import threading
+from typing import Any, Callable, Iterator, List
 
 import torch
 
 from squeeze_patch.precision import full_precision
 from squeeze_patch.process_settings import ProcessSetting, Undo
+
+#: torch's number of threads as it was, an entry for each Python thread that is in a block of `one_thread`. Unlike a
+#: `ProcessSetting` each of them gives it back: with OpenMP every thread has a number of its own
+_THREADS: List[int] = []
+_THREADS_LOCK = threading.Lock()
+#: whether this Python thread is in one
+_INSIDE = threading.local()
 
 #: called with (what is being done, steps done, steps in all)
 Progress = Callable[[str, int, int], None]
@@ -64,10 +72,19 @@ _DTYPE, _STANCE = ProcessSetting(_float32_by_default), ProcessSetting(_compiled_
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """For many small operations: several threads gain nothing on them, and on a busy machine, waiting for each other,
-    they multiply the time."""
-    threads = torch.get_num_threads()
+    they multiply the time. Blocks in several Python threads at a time all give back what the first of them found."""
+    is_inner = getattr(_INSIDE, "one_thread", False)  # of another block in this Python thread
+    with _THREADS_LOCK:
+        threads = torch.get_num_threads() if is_inner or not _THREADS else _THREADS[0]
+        if not is_inner:
+            _THREADS.append(threads)
+    _INSIDE.one_thread = True
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        _INSIDE.one_thread = is_inner
+        with _THREADS_LOCK:
+            if not is_inner:
+                _THREADS.pop()
+            torch.set_num_threads(threads)

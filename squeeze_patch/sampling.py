@@ -22,10 +22,11 @@ def latents(G: Sampler, n: int, seed: int) -> Tuple[torch.Tensor, torch.Tensor]:
         z [n, z_dim], standard normal; c [n, c_dim], one random class an image (one-hot), c_dim = 0 where G has none.
     """
     random = torch.Generator().manual_seed(seed)
-    z = torch.randn([n, G.z_dim], generator=random)
-    c = torch.zeros([n, G.c_dim])
+    cpu: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever the caller has for other tensors
+    z = torch.randn([n, G.z_dim], generator=random, **cpu)
+    c = torch.zeros([n, G.c_dim], **cpu)
     if G.c_dim:
-        c[torch.arange(n), torch.randint(G.c_dim, [n], generator=random)] = 1
+        c[torch.arange(n, device="cpu"), torch.randint(G.c_dim, [n], generator=random, device="cpu")] = 1
     return z, c
 
 
@@ -43,7 +44,7 @@ def evaluation(G: torch.nn.Module) -> Iterator[None]:
 
 
 def draw(
-    G: Sampler, z: torch.Tensor, c: torch.Tensor, noise_mode: str = "const", truncation: float = 1.0
+    G: Sampler, z: torch.Tensor, c: torch.Tensor, noise_mode: str = "const", truncation: float = 1.0, first: int = 0
 ) -> torch.Tensor:
     """Images [N, C, R, R], float32, about -1 to 1 (not clamped), on G's device, of latents on any device.
 
@@ -52,11 +53,13 @@ def draw(
         z, c: [N, z_dim] and [N, c_dim].
         noise_mode: "const" or "none".
         truncation: psi of the truncation trick (Karras et al. 2019, section 4, appendix B); 1 = none.
+        first: place of the first one among all images, where they are drawn part by part: the noise may depend on it.
 
     Raises:
         MeasurementError: G returns no images.
     """
-    images = G.images(z, c, noise_mode, truncation)
+    arguments = (z, c, noise_mode, truncation)
+    images = G.images(*arguments) if G.images_at is None else G.images_at(*arguments, first)
     if not (isinstance(images, torch.Tensor) and images.dim() == 4):
         raise MeasurementError(
             f"the generator returns {type(images).__name__}, not images [N, C, R, R]; "
@@ -73,5 +76,5 @@ def sample(G: Any, n: int, seed: int, noise_mode: str = "const", batch: int = 16
     source = sampler(G)
     z, c = latents(source, n, seed)
     with evaluation(G):
-        batches = zip(torch.split(z, batch), torch.split(c, batch))
-        return torch.cat([draw(source, *pair, noise_mode).cpu() for pair in batches])
+        parts = zip(torch.split(z, batch), torch.split(c, batch), range(0, n, batch))
+        return torch.cat([draw(source, *pair, noise_mode, first=first).cpu() for *pair, first in parts])

@@ -112,4 +112,13 @@ def calls(
 
 def waiting_for(device: torch.device) -> Callable[[], None]:
     """What waits until the device has done all that it was given."""
-    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    if device.type == "cpu":
+        return lambda: None
+    return lambda: _read(torch.zeros([1], device=device))
+
+
+def _read(x: torch.Tensor) -> None:
+    """A value is there when what the device was given before it is done."""
+    x.cpu()

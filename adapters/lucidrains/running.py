@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any, List, Sequence
 
 import torch
 
@@ -14,8 +14,9 @@ from squeeze_patch.errors import UnsupportedModelError
 #: latents whose mean style truncation moves towards, which the host draws anew for every model; it stores no mean
 CENTRE_SAMPLES, CENTRE_SEED = 2000, 0
 #: of the noise of noise_mode "const": the host stores none. Every place in a batch has an image of its own, drawn with
-#: this seed: a generator that learns on one noise image alone learns that image
-NOISE_SEED = 0
+#: this seed, however many are run at a time: a generator that learns on one noise image alone learns that image. After
+#: so many places they come again
+NOISE_SEED, PLACES = 0, 256
 
 
 class LucidrainsRunning(Running):
@@ -32,12 +33,14 @@ class LucidrainsRunning(Running):
 
     def synthesis(self, network: Any, ws: torch.Tensor, noise_mode: str) -> torch.Tensor:
         """``noise_mode`` "none" is the mean of the uniform noise, which its weights are trained around."""
-        reference = network.initial_conv.weight
-        size = [len(ws), *[_resolution(network)] * 2, 1]
+        return self.synthesis_at(network, ws, noise_mode, 0)
+
+    def synthesis_at(self, network: Any, ws: torch.Tensor, noise_mode: str, first: int) -> torch.Tensor:
+        reference, resolution = network.initial_conv.weight, _resolution(network)
         if noise_mode == "const":
-            noise = torch.rand(size, generator=torch.Generator().manual_seed(NOISE_SEED))
+            noise = fixed_noise(range(first, first + len(ws)), resolution)
         else:
-            noise = torch.full(size, 0.5)
+            noise = torch.full([len(ws), resolution, resolution, 1], 0.5)
         images: torch.Tensor = network(ws.to(reference), noise.to(reference))
         return images.float() * 2 - 1
 
@@ -47,11 +50,11 @@ class LucidrainsRunning(Running):
         mapping, num_ws = _mapping(root), self.num_ws(network)
         truncated = truncation(lambda: sample_styles(root, CENTRE_SAMPLES, CENTRE_SEED).mean(dim=0))
 
-        def images(z: torch.Tensor, c: torch.Tensor, noise_mode: str, psi: float) -> torch.Tensor:
+        def images(z: torch.Tensor, c: torch.Tensor, noise_mode: str, psi: float, first: int = 0) -> torch.Tensor:
             w = truncated(_styles(mapping, z), psi)
-            return self.synthesis(network, w[:, None].expand(-1, num_ws, -1), noise_mode)
+            return self.synthesis_at(network, w[:, None].expand(-1, num_ws, -1), noise_mode, first)
 
-        return Sampler(_latent_size(mapping), 0, _resolution(network), images)
+        return Sampler(_latent_size(mapping), 0, _resolution(network), images, images)
 
 
 def sample_styles(root: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
@@ -60,6 +63,18 @@ def sample_styles(root: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
     z = torch.randn([n, _latent_size(mapping)], generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         return value(_styles(mapping, z))
+
+
+def fixed_noise(places: Sequence[int], resolution: int) -> torch.Tensor:
+    """The noise images of places in a batch: [n, R, R, 1], float32, 0 to 1, on the CPU."""
+    random, wanted = torch.Generator().manual_seed(NOISE_SEED), [place % PLACES for place in places]
+    size = [resolution, resolution, 1]
+    found = torch.empty([len(wanted), *size], dtype=torch.float32, device="cpu")
+    for place in range(max(wanted, default=-1) + 1):
+        image = torch.rand(size, generator=random, dtype=torch.float32, device="cpu")
+        for index in (index for index, each in enumerate(wanted) if each == place):
+            found[index] = image
+    return found
 
 
 def _resolution(network: Any) -> int:

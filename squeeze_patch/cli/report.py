@@ -17,7 +17,7 @@ from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, pro
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.evaluation.latency import REPEATS
-from squeeze_patch.evaluation.measure import measure, pair_for
+from squeeze_patch.evaluation.measure import check_counts, measure, pair_for
 from squeeze_patch.planning.request import Request
 
 
@@ -57,6 +57,7 @@ def report(
       squeeze-patch report squeezed.pkl --against dense.pkl
       squeeze-patch report squeezed.pkl --fuse
     """
+    check_counts(batch, repeats)  # before what takes minutes
     where = device_named(device)
     files = sources.local(file, against, quiet=quiet)
     check_outputs(json_target, sources=[*files, *filter(None, [plan_file])])

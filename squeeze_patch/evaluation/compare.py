@@ -168,8 +168,8 @@ def compare(
     with evaluation(a), evaluation(b), BlockFeatures(a, b) as taps:
         for start in range(0, samples, size):
             chosen = slice(start, start + size)
-            x = draw(sources[0], z[chosen], c[chosen], noise_mode, truncation)
-            y = draw(sources[1], z[chosen], c[chosen], noise_mode, truncation).to(device)
+            x = draw(sources[0], z[chosen], c[chosen], noise_mode, truncation, start)
+            y = draw(sources[1], z[chosen], c[chosen], noise_mode, truncation, start).to(device)
             _check_images(x, y)
             if sets is None:
                 network = RandomNetwork(x.shape[1], FEATURE_SEED, device)
@@ -190,9 +190,9 @@ def compare(
         ssim=pixels.ssim(),
         features=features,
         features_missing=missing,
-        frechet=_between(sets[0].features, sets[1].features, frechet_distance),
+        frechet=_between(sets[0].features, sets[1].features, samples, frechet_distance),
         sliced_wasserstein={
-            resolution: _between(level, sets[1].levels[resolution], _swd)
+            resolution: _between(level, sets[1].levels[resolution], samples, _swd)
             for resolution, level in sets[0].levels.items()
         },
         inception=None if inception is None else inception.distances(sets[0].inception, sets[1].inception),
@@ -254,11 +254,15 @@ class _Set:
 
 
 def _between(
-    a: Sequence[torch.Tensor], b: Sequence[torch.Tensor], distance: Callable[[torch.Tensor, torch.Tensor], float]
+    a: Sequence[torch.Tensor],
+    b: Sequence[torch.Tensor],
+    samples: int,
+    distance: Callable[[torch.Tensor, torch.Tensor], float],
 ) -> Distance:
+    """``a`` and ``b`` have as many rows for each of ``samples`` images; no image is in both halves."""
     whole = torch.cat(list(a))
-    half = len(whole) // 2
-    halves = distance(whole[:half], whole[half : 2 * half]) if half >= 2 else None
+    half = samples // 2 * (len(whole) // samples)
+    halves = distance(whole[:half], whole[half : 2 * half]) if samples >= 4 else None
     return Distance(distance(whole, torch.cat(list(b))), halves)
 
 

@@ -39,10 +39,17 @@ def labelled(rows: Sequence[Tuple[str, Any]]) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     top = 0
     for label, pixels in rows:
-        draw.text((4, top + 2), label, fill="black", font=font)
+        draw.text((4, top + 2), _drawable(label, font), fill="black", font=font)
         canvas.paste(Image.fromarray(np.ascontiguousarray(pixels)), (0, top + height))
         top += len(pixels) + height
     return canvas
+
+
+def _drawable(label: str, font: Any) -> str:
+    """Names of files have all characters; Pillow's font before 10.1, or without FreeType, has those of Latin-1."""
+    if isinstance(font, ImageFont.FreeTypeFont):
+        return label
+    return label.encode("latin-1", errors="backslashreplace").decode("latin-1")
 
 
 def strip(images: torch.Tensor, scale: int = 1) -> Any:
@@ -66,10 +73,13 @@ def first_images(
     `COLUMNS`, on the CPU."""
     sources = (sampler(a), sampler(b))
     z, c = latents(sources[0], samples, seed)
+    pairs = list(zip(torch.split(z[:COLUMNS], 1), torch.split(c[:COLUMNS], 1)))
     with evaluation(a), evaluation(b):
-        pairs = list(zip(torch.split(z[:COLUMNS], 1), torch.split(c[:COLUMNS], 1)))
-        first, second = (torch.cat([draw(G, *pair, noise_mode, truncation).cpu() for pair in pairs]) for G in sources)
-    return first, second
+        one, other = (
+            torch.cat([draw(G, *pair, noise_mode, truncation, place).cpu() for place, pair in enumerate(pairs)])
+            for G in sources
+        )
+    return one, other
 
 
 def side_by_side(images: Tuple[torch.Tensor, torch.Tensor], labels: Tuple[str, str]) -> Image.Image:

@@ -135,8 +135,7 @@ def measure(
         ProofError: the fused generator makes other images.
         UnsupportedModelError: no adapter knows the generators, or how to fuse them.
     """
-    if batch < 1 or repeats < 2:
-        raise MeasurementError(f"batch has to be 1 or more and repeats 2 or more, not {batch} and {repeats}")
+    check_counts(batch, repeats)
     _check_pair(locate(dense), locate(squeezed))
     fused = None
     if fuse:
@@ -156,6 +155,13 @@ def measure(
         block_times=block_times(measured, batch, rounds, progress),
         block_rounds=rounds,
     )
+
+
+def check_counts(batch: int, repeats: int) -> None:
+    """Raise `MeasurementError` where there are too few images a call, or rounds of calls."""
+    for name, count, least in (("batch", batch, 1), ("repeats", repeats, 2)):
+        if count < least:
+            raise MeasurementError(f"{name} has to be {least} or more, not {count}")
 
 
 def _figures_of(fused: Any, squeezed: Any, batch: int) -> FusedFigures:

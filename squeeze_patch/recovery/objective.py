@@ -64,17 +64,18 @@ class Targets:
         self.sizes = self._sizes(probe) if pair.handed else {}
 
     @torch.no_grad()
-    def __call__(self, w: torch.Tensor) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
-        """Styles [N, num_ws, w_dim] -> images [N, C, R, R], {block: features [N, c or q, r, r]}, float32."""
-        images, features = self._run(self.pair.teacher, w)
+    def __call__(self, w: torch.Tensor, first: int = 0) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
+        """Styles [N, num_ws, w_dim] at the places from ``first`` on of a batch -> images [N, C, R, R], {block: features
+        [N, c or q, r, r]}, float32."""
+        images, features = self._run(self.pair.teacher, w, first)
         for name, size in self.sizes.items():
             if name in features:
                 features[name] = self._handed(name, features[name]) * size
         return images, features
 
-    def _run(self, side: Located, w: torch.Tensor) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
+    def _run(self, side: Located, w: torch.Tensor, first: int = 0) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
         with self.taps.on(side, self.pair.tapped):
-            return self.pair.images(side, w, self.noise_mode), self.taps.take()
+            return self.pair.images(side, w, self.noise_mode, first), self.taps.take()
 
     def _handed(self, name: str, features: torch.Tensor) -> torch.Tensor:
         return features[:, self.pair.handed[name].to(features.device)]
@@ -112,10 +113,16 @@ class Objective(torch.nn.Module):
         self.power, self.distance, self.taps = power, distance, FeatureTaps()
 
     def forward(
-        self, w: torch.Tensor, images: torch.Tensor, features: Dict[str, torch.Tensor], feature_weight: float
+        self,
+        w: torch.Tensor,
+        images: torch.Tensor,
+        features: Dict[str, torch.Tensor],
+        feature_weight: float,
+        first: int = 0,
     ) -> torch.Tensor:
-        """Styles [N, num_ws, w_dim], the teacher's images and features -> the loss, a scalar."""
-        made = self.pair.images(self.pair.student, w, self.noise_mode)
+        """Styles [N, num_ws, w_dim] at the places from ``first`` on of a batch, the teacher's images and features ->
+        the loss, a scalar."""
+        made = self.pair.images(self.pair.student, w, self.noise_mode, first)
         loss = (made - images).square().mean()
         for name, mine in self.taps.take().items():
             loss = loss + feature_weight * (mine - features[name]).square().mean() / self.power[name]

@@ -47,9 +47,10 @@ class Pair:
         """Styles [n, w_dim], float32, on the CPU, of latents (and classes) drawn with ``seed``."""
         return self.teacher.sample_w(n, seed)
 
-    def images(self, side: Located, w: torch.Tensor, noise_mode: str) -> torch.Tensor:
-        """Images [N, C, R, R], float32, that one of the two makes of styles [N, num_ws, w_dim]."""
-        return side.running.synthesis(side.network, w, noise_mode)
+    def images(self, side: Located, w: torch.Tensor, noise_mode: str, first: int = 0) -> torch.Tensor:
+        """Images [N, C, R, R], float32, that one of the two makes of styles [N, num_ws, w_dim], of which the first one
+        stands at the place ``first`` of its batch."""
+        return side.running.synthesis_at(side.network, w, noise_mode, first)
 
 
 def pair_of(student: torch.nn.Module, teacher: torch.nn.Module) -> Pair:

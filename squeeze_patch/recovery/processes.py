@@ -11,6 +11,7 @@ from typing import Any, Callable, ContextManager, Iterator, Optional, TypeVar
 import torch
 
 from squeeze_patch.errors import RecoveryError, SqueezeError
+from squeeze_patch.evaluation.devices import device_named
 
 Value = TypeVar("Value")
 
@@ -86,10 +87,10 @@ def joined(device: Optional[str]) -> Iterator[torch.device]:
     """Join the processes that torchrun started, if it did, and say which device is this one's.
 
     Args:
-        device: "cpu", "cuda", "cuda:1"...; None = a GPU where there is one. Under torchrun each process takes the GPU
-            of its local rank.
+        device: "cpu", "cuda", "cuda:1"...; None or "auto" = a GPU where there is one. Under torchrun each process takes
+            the GPU of its local rank.
     """
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = device_named("auto") if device in (None, "auto") else torch.device(str(device))
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield chosen
         return

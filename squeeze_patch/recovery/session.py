@@ -113,21 +113,31 @@ class Session:
         """Go on to the end; returns what the end was: "steps", "minutes" or "patience"."""
         state, settings = self.state, self.settings
         stopped = self._stopped()
+        if self._is_between(stopped):
+            self._evaluate(None)
         while not stopped:
             loss = self.training.step(state.step)
             state.step += 1
             state.seconds = self.seconds_before + time.monotonic() - self.began
             stopped = self._stopped()
-            due = bool(stopped) or state.step % settings.evaluate_every == 0
+            due = state.step % settings.evaluate_every == 0 or state.step >= settings.steps
             if due:
                 self._evaluate(loss)
                 stopped = stopped or self._stopped()
-            self._save(due)
+            self._save(due or bool(stopped))
+            if self._is_between(stopped):  # of this sitting alone: the state file, which goes on, knows nothing of it
+                due = True
+                self._evaluate(loss)
             if progress is not None and self.processes.first:
                 rate = (state.seconds - self.seconds_before) / (state.step - self.resumed_at)
                 last = bool(stopped)
                 progress(Step(state.step, settings.steps, loss, rate, state.history[-1], due, last, self.resumed_at))
         return stopped
+
+    def _is_between(self, stopped: str) -> bool:
+        """Whether the time is up where no evaluation is due. An unbroken run has none there: its best weights, and its
+        patience, do not depend on it."""
+        return stopped == "minutes" and self.state.history[-1].step != self.state.step
 
     def _stopped(self) -> str:
         """What ends the training now, "" = nothing; the same in all processes."""
@@ -141,7 +151,7 @@ class Session:
                 return "minutes"
         return ""
 
-    def _evaluate(self, loss: float) -> None:
+    def _evaluate(self, loss: Optional[float]) -> None:
         state = self.state
         psnr = self.training.psnr(self.training.average)
         if psnr > state.best_psnr:

@@ -91,13 +91,14 @@ class Training:
         """The loss of this process's styles [N, num_ws, w_dim], a mean over them; its gradients are added up part by
         part, and shared by the processes with the last one."""
         parts, total = torch.split(w, self.at_a_time), torch.zeros([], device=w.device)
+        before = self.processes.rank * len(w)  # of the batch, in the other processes
         for index, part in enumerate(parts):
-            is_last = index == len(parts) - 1
+            is_last, first = index == len(parts) - 1, before + index * self.at_a_time
             with (
                 self.objective.taps.on(self.pair.student, self.pair.tapped),
                 self.processes.kept(self.parallel, is_last),
             ):
-                loss = self.parallel(part, *self.targets(part), feature_weight(self.settings, step))
+                loss = self.parallel(part, *self.targets(part, first), feature_weight(self.settings, step), first)
                 loss = loss * (len(part) / len(w))
                 loss.backward()
             total += loss.detach()

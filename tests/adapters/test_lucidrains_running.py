@@ -12,10 +12,16 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate, sampler
+from squeeze_patch.adapters.lucidrains.running import PLACES, fixed_noise
 from squeeze_patch.checkpoints.bodies import stand_in
 from squeeze_patch.errors import SqueezeError
 from squeeze_patch.evaluation.compare import compare
+from squeeze_patch.evaluation.grids import first_images
 from squeeze_patch.progress import one_thread
+from squeeze_patch.recovery.pair import pair_of
+from squeeze_patch.recovery.processes import current
+from squeeze_patch.recovery.settings import Settings
+from squeeze_patch.recovery.trainer import Training, training_mode
 from squeeze_patch.sampling import sample
 from squeeze_patch.testing import float_error, trained
 from tests.helpers import cli, same, save_wrapper, tensors, trained_wrapper
@@ -70,6 +76,26 @@ def test_truncation_moves_towards_the_mean_style(lucidrains: LucidrainsHost) -> 
     expected = found.running.synthesis(found.network, ws, "none").detach()
     made = sampler(G).images(z, c, "none", 0.7).detach()
     assert (made - expected).abs().max() <= float_error(G, expected)
+
+
+def test_every_image_has_noise_of_its_own(lucidrains: LucidrainsHost) -> None:
+    """However many are made at a time: in pictures and pages, too, and in the batches of a recovery."""
+    torch.manual_seed(0)
+    G = trained(lucidrains.generator(resolution=8))
+    whole = sample(G, 5, seed=0)
+    assert (sample(G, 5, seed=0, batch=2) - whole).abs().max() <= float_error(G, whole)
+    assert (first_images(G, G, 5)[0] - whole).abs().max() <= float_error(G, whole)
+    noise = fixed_noise([1, PLACES + 1, 2], 8)
+    assert torch.equal(noise[0], noise[1])
+    assert not torch.equal(noise[1], noise[2])
+
+    both = pair_of(squeeze_patch.apply(copy.deepcopy(G), ratio=2, init="weights", keep_original=False), G)
+    losses = []
+    for at_a_time in (4, 1):
+        with training_mode(both):
+            training = Training(both, Settings(batch=4), current(), at_a_time)
+            losses.append(float(training._backward(training.held_out[:4], 0)))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # by half apart, were the noise another
 
 
 def test_a_generator_without_its_mapping_says_so(lucidrains: LucidrainsHost) -> None:

@@ -12,12 +12,14 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from PIL import ImageFont
 
 import squeeze_patch
 from squeeze_patch.demo import CONFIG, trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.errors import MeasurementError
 from squeeze_patch.evaluation import inception
+from squeeze_patch.evaluation.grids import side_by_side
 from squeeze_patch.evaluation.memory import LiveTensors
 from squeeze_patch.evaluation.pixels import psnr, ssim
 from squeeze_patch.sampling import sample
@@ -157,6 +159,7 @@ def test_small_images_have_no_ssim() -> None:
     found = squeeze_patch.compare(Generator(**tiny), Generator(**tiny), samples=3)
     assert found.ssim is None
     assert found.frechet.halves is None  # halves of one image have no covariance
+    assert [level.halves for level in found.sliced_wasserstein.values()] == [None]
     assert "smaller than 11 pixels" in str(found)
 
 
@@ -176,6 +179,21 @@ def test_small_images_have_no_ssim() -> None:
 def test_what_cannot_be_compared(changes: Dict[str, Any], arguments: Dict[str, Any], message: str) -> None:
     with pytest.raises(MeasurementError, match=message):
         squeeze_patch.compare(trained_generator(), Generator(**{**CONFIG, **changes}), **arguments)
+
+
+def test_no_image_is_in_both_halves(generators: Tuple[Any, Any]) -> None:
+    four, five = (squeeze_patch.compare(*generators, samples=samples, noise_mode="none") for samples in (4, 5))
+    halves = [[level.halves for level in found.sliced_wasserstein.values()] for found in (four, five)]
+    assert halves[0] == halves[1]
+
+
+def test_pictures_have_labels_of_all_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with the font of Pillow before 10.1."""
+    black = torch.full([1, 1, 16, 16], -1.0)
+    newer = ImageFont.load_default
+    for font in (newer, getattr(ImageFont, "load_default_imagefont", newer)):
+        monkeypatch.setattr(ImageFont, "load_default", font)
+        side_by_side((black, black), ("A: \N{CJK UNIFIED IDEOGRAPH-56FE}.pkl", "B: \udcff"))
 
 
 def test_diverged_generators_and_parts_of_generators_are_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pickle
@@ -13,6 +14,7 @@ import torch
 
 import squeeze_patch
 from squeeze_patch.adapters import locate, sampler
+from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.adapters.nvidia import fused_layers
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.errors import MeasurementError, StateError, UnsupportedModelError
@@ -22,7 +24,7 @@ from squeeze_patch.evaluation.memory import LiveTensors, memory
 from squeeze_patch.sampling import draw, latents
 from squeeze_patch.testing import float_error
 from squeeze_patch.testing.shapes_contract import KINDS, plan_of_kind
-from squeeze_patch.timing import Quartiles, interleaved, paired_ratio, seconds_of
+from squeeze_patch.timing import Quartiles, interleaved, paired_ratio, seconds_of, waiting_for
 from tests.fused import count
 from tests.hosts import Host
 
@@ -44,6 +46,26 @@ def test_seconds_of_a_call_begin_and_end_when_the_device_is_done(monkeypatch: py
     monkeypatch.setattr("time.perf_counter", lambda: float(len(events)))
     found = seconds_of(lambda: events.append("call"), lambda: events.append("wait"))
     assert (events, found.wall) == (["wait", "call", "wait"], 2.0)
+
+
+def test_devices_are_waited_for() -> None:
+    """All that run on their own; of this one nothing can be read."""
+    waiting_for(torch.device("cpu"))()
+    with pytest.raises(NotImplementedError):
+        waiting_for(torch.device("meta"))()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_latents_are_the_same_whatever_is_set(dtype: torch.dtype) -> None:
+    G = Sampler(2, 3, 8, lambda *_: torch.zeros(0))
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta") if hasattr(torch, "set_default_device") else contextlib.nullcontext():
+            z, c = latents(G, 2, seed=0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(z, torch.randn([2, 2], generator=torch.Generator().manual_seed(0)))
+    assert c.sum(dim=1).tolist() == [1, 1]
 
 
 def test_quartiles() -> None:

@@ -21,6 +21,7 @@ import squeeze_patch
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.progress import one_thread
+from squeeze_patch.recovery.processes import joined
 from squeeze_patch.recovery.progress_line import Line, duration
 from squeeze_patch.recovery.session import Step
 from squeeze_patch.recovery.state_file import Evaluation
@@ -177,6 +178,11 @@ def test_time_is_up_and_the_same_command_goes_on(folder: Path) -> None:
     code, _, err = recover(folder, squeezed)
     assert code == 2
     assert "--force overwrites it" in err
+
+
+def test_auto_is_a_device_here_as_well() -> None:
+    with joined("auto") as chosen, joined(None) as default:
+        assert chosen == default
 
 
 def test_two_processes_do_what_one_does(draggan: Host, folder: Path) -> None:

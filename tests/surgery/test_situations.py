@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import threading
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, Iterator
+from typing import Any, Callable, ContextManager, Dict, Iterator, List
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ import squeeze_patch
 from squeeze_patch import fused_convolution
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.evaluation.measure import measure
-from squeeze_patch.progress import own_settings
+from squeeze_patch.progress import one_thread, own_settings
 from squeeze_patch.recovery.distillation import run as recover
 from squeeze_patch.recovery.session import Budget
 from squeeze_patch.recovery.settings import Settings
@@ -135,6 +136,37 @@ def test_blocks_that_overlap_give_the_default_dtype_back() -> None:
         assert torch.get_default_dtype() == torch.float32
         second.__exit__(None, None, None)
         assert torch.get_default_dtype() == torch.float64
+
+
+def test_blocks_of_one_thread_that_overlap_give_the_number_back() -> None:
+    """In two Python threads, the second of which begins within the first's block and ends after it."""
+    began, over = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with one_thread():
+            began.set()
+            over.wait(60)
+
+    other = threading.Thread(target=second)
+    torch.set_num_threads(3)
+    try:
+        with one_thread():
+            other.start()
+            began.wait(60)
+            with one_thread():
+                pass
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+        over.set()
+        other.join()
+        found: List[int] = []
+        new = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        new.start()
+        new.join()
+        assert found == [3]
+    finally:
+        over.set()
+        torch.set_num_threads(1)
 
 
 def test_what_was_made_in_inference_mode_is_not_trained() -> None:
