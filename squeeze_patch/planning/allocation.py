@@ -133,13 +133,16 @@ class Allocation:
             self.widths[place] = now
 
     def _candidates(self, place: Place) -> List[int]:
-        now, step = self.widths[place], self.steps[place]
-        rounded = now - now % step if now % step else now - step  # first down to a multiple
+        now, step, rounded = self.widths[place], self.steps[place], self._next_below(place)
         least = min(max(step, FEWEST), self.specs[place[0]].channels)
         is_full = now == self.specs[place[0]].channels
         if is_full:  # the first step has to pay for excite
             return list(range(rounded, least - 1, -step))
         return [rounded - k * step for k in range(max(STRIDES)) if rounded - k * step >= least]
+
+    def _next_below(self, place: Place) -> int:
+        """The next multiple below a width, which is none itself where all channels are left."""
+        return self.widths[place] - (self.widths[place] % self.steps[place] or self.steps[place])
 
     def _fill(self, budget: int) -> None:
         """Give back what the last step saved beyond the budget, where it gains most for what it costs."""
@@ -164,7 +167,7 @@ class Allocation:
         loss, widths = self.loss(), dict(self.widths)
         for place in widths:
             for stride in STRIDES:
-                width = widths[place] - stride * self.steps[place]
+                width = self._next_below(place) - (stride - 1) * self.steps[place]
                 if width < FEWEST:
                     break
                 for other in widths:

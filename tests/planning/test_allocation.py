@@ -27,18 +27,16 @@ from tests.helpers import images_of
 CHANNELS = 6
 
 
-def specs() -> List[BlockSpec]:
-    return [
-        BlockSpec(f"b{4 * 2**i}", 4 * 2**i, CHANNELS if i else 0, CHANNELS, None, 16, 3, 3, i == 2) for i in range(3)
-    ]
+def specs(c: int = CHANNELS) -> List[BlockSpec]:
+    return [BlockSpec(f"b{4 * 2**i}", 4 * 2**i, c if i else 0, c, None, 16, 3, 3, i == 2) for i in range(3)]
 
 
-def losses(seed: int) -> Losses:
+def losses(seed: int, channels: int = CHANNELS) -> Losses:
     """Convex and falling to 0, of other sizes for every width."""
     random = torch.Generator().manual_seed(seed)
 
     def curve() -> List[float]:
-        drops = torch.rand(CHANNELS, generator=random).sort(descending=True).values
+        drops = torch.rand(channels, generator=random).sort(descending=True).values
         size = 10 ** float(torch.rand([], generator=random) * 2 - 1)
         return (size * torch.cat([drops.flip(0).cumsum(0).flip(0), torch.zeros(1)])).tolist()
 
@@ -64,6 +62,16 @@ def test_near_the_best_of_all_widths(method: str, cost: BlockCost) -> None:
         ratios.append(tried.loss() / best)
     assert sum(ratios) / len(ratios) < 1.1, ratios
     assert min(ratios) >= 1 - 1e-9
+
+
+def test_widths_are_multiples() -> None:
+    """Also where all channels are not, and are exchanged against others."""
+    seen = set()
+    for seed, method, share in itertools.product(range(5), METHODS, (0.7, 0.9)):
+        tried = Allocation(specs(11), losses(seed, 11), method, block_parameters, multiple=4)
+        tried.spend(round(share * tried.total()))
+        seen |= set(tried.widths.values())
+    assert seen == {4, 8, 11}
 
 
 @pytest.mark.parametrize("method", METHODS)
