@@ -77,4 +77,4 @@ def sample(G: Any, n: int, seed: int, noise_mode: str = "const", batch: int = 16
     z, c = latents(source, n, seed)
     with evaluation(G):
         parts = zip(torch.split(z, batch), torch.split(c, batch), range(0, n, batch))
-        return torch.cat([draw(source, *pair, noise_mode, first=first).cpu() for *pair, first in parts])
+        return torch.cat([draw(source, z, c, noise_mode, first=first).cpu() for z, c, first in parts])

@@ -14,7 +14,7 @@ from squeeze_patch.recovery import processes as parallel
 from squeeze_patch.recovery.pair import pair_of
 from squeeze_patch.recovery.session import Budget, Files, Session, StepProgress
 from squeeze_patch.recovery.settings import Settings
-from squeeze_patch.recovery.state_file import Evaluation, State, fingerprint
+from squeeze_patch.recovery.state_file import Evaluation, Origin, State, origin_of
 from squeeze_patch.recovery.state_file import load as load_state
 from squeeze_patch.recovery.trainer import Training, training_mode
 
@@ -108,7 +108,8 @@ def recover(
         patience: stop when so many evaluations in a row bring less than 0.01 dB.
         at_a_time: images that each process runs at a time, where memory is short: gradients of its share of the batch
             are added up. Default: as many as need some gigabytes, at 256x256 four. Weights differ by rounding alone.
-        state: file from which to go on where it exists, written as the run proceeds; left in place at the end.
+        state: file from which to go on where it exists, with the student that the run began with, or that it left;
+            written as the run proceeds, and left in place at the end.
         log: file for the evaluations, as JSON lines.
         progress: called after every step, in the first process.
 
@@ -156,11 +157,10 @@ def run(
     """As `recover`; ``wish``: what the student's plan was measured for, which the state file keeps."""
     pair, processes = pair_of(student, teacher), parallel.current()
     processes.share(torch.empty([settings.batch]))  # raises before any work where the batch cannot be shared
-    origin = fingerprint(pair)
     # The tensors at hand may have been made in inference mode, or be used in it later; the training is outside.
     with torch.inference_mode(False), torch.set_grad_enabled(True), training_mode(pair):
         training = Training(pair, settings, processes, budget.at_a_time)
-        found = processes.from_first(lambda: _stored(state_file, settings, origin, training))
+        found, origin = processes.from_first(lambda: _stored(state_file, training))
         session = Session(training, budget, Files(state_file, log, origin, wish), found)
         try:
             stopped = session.train(progress)
@@ -179,7 +179,9 @@ def run(
     )
 
 
-def _stored(path: Optional[Path], settings: Settings, origin: str, training: Training) -> Optional[State]:
+def _stored(path: Optional[Path], training: Training) -> Tuple[Optional[State], Origin]:
+    """The state of an earlier sitting, if there is one, and the generators that the run began with."""
+    origin = origin_of(training.pair, training.parameters)
     if path is None or not path.exists():
-        return None
-    return load_state(path, settings, origin, training.parameters)
+        return None, origin
+    return load_state(path, training.settings, origin, training.parameters)

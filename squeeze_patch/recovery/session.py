@@ -13,7 +13,7 @@ import torch
 from squeeze_patch.errors import RecoveryError
 from squeeze_patch.recovery import state_file
 from squeeze_patch.recovery.settings import learning_rate
-from squeeze_patch.recovery.state_file import Evaluation, State
+from squeeze_patch.recovery.state_file import Evaluation, Origin, State
 from squeeze_patch.recovery.trainer import Training, copies
 from squeeze_patch.surgery.status import status_of_part
 
@@ -79,12 +79,12 @@ class Budget:
 
 @dataclass(frozen=True)
 class Files:
-    """Where a sitting writes: its state, its log; None = nowhere. ``origin`` is the fingerprint of the generators,
-    ``wish`` what the student's plan was measured for."""
+    """Where a sitting writes: its state, its log; None = nowhere. ``origin`` tells the generators that the run began
+    with, ``wish`` what the student's plan was measured for."""
 
     state: Optional[Path]
     log: Optional[Path]
-    origin: str
+    origin: Origin
     wish: Optional[Mapping[str, Any]] = None
 
 

@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
@@ -71,28 +71,39 @@ class State:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Which generators a run began with: `fingerprint` of both, and without the student's trained parameters, which
+    are others once it has ended."""
+
+    whole: str
+    rest: str
+
+
 def save(
     path: Path,
     state: State,
     settings: Settings,
-    origin: str,
+    origin: Origin,
     plan: Optional[Plan],
     wish: Optional[Mapping[str, Any]] = None,
 ) -> None:
     """Write a state file, whole or not at all; ``plan``: of the student; ``wish``: what it was measured for, as
     `Request.to_dict` has it."""
     content = {**vars(state), "history": [asdict(entry) for entry in state.history]}
-    content.update(schema=SCHEMA, settings=asdict(settings), origin=origin)
+    content.update(schema=SCHEMA, settings=asdict(settings), origin=origin.whole, rest=origin.rest)
     content.update({} if plan is None else {"plan": plan.to_dict()})
     content.update({} if wish is None else {"wish": dict(wish)})
     with atomic_write(path) as stream:
         save_tensors(content, stream)
 
 
-def load(path: Path, settings: Settings, origin: str, parameters: Sequence[torch.Tensor]) -> State:
-    """Read a state file, without running code from it, tensors on the CPU.
+def load(path: Path, settings: Settings, origin: Origin, parameters: Sequence[torch.Tensor]) -> Tuple[State, Origin]:
+    """Read a state file, without running code from it, tensors on the CPU, and what its run began with.
 
     Args:
+        origin: of the generators at hand. They are the run's where they are what it began with; or where the student
+            is what it left: with the best weights, or the average at the step at which the time was up.
         parameters: the student's trained ones.
 
     Raises:
@@ -102,6 +113,7 @@ def load(path: Path, settings: Settings, origin: str, parameters: Sequence[torch
     content = _content(path)
     for name in ("plan", "wish"):
         content.pop(name, None)
+    rest = content.pop("rest", "")
     wrong = _fault(content)
     if wrong:
         raise damaged(path, wrong)
@@ -109,14 +121,21 @@ def load(path: Path, settings: Settings, origin: str, parameters: Sequence[torch
     different = [f"{name} {then.get(name)!r}, now {now.get(name)!r}" for name in now if then.get(name) != now[name]]
     if different:
         raise RecoveryError(f"{path} is of a run with other settings: {'; '.join(different)}. {cure}")
-    if content.pop("origin") != origin:
+    whole = content.pop("origin")
+    was_left = rest == origin.rest != "" and any(_equal(content[name], parameters) for name in ("best", "average"))
+    if whole != origin.whole and not was_left:
         raise RecoveryError(f"{path} is of a run with other generators. {cure}")
     shapes = [parameter.shape for parameter in parameters]
     for name in _TENSORS:
         if [tensor.shape for tensor in content[name]] != shapes:
             raise damaged(path, f"{name} are not those of this student")
     history = [Evaluation(**entry) for entry in content.pop("history")]
-    return State(**content, history=history)
+    return State(**content, history=history), Origin(whole, rest)
+
+
+def _equal(stored: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor]) -> bool:
+    pairs = zip(stored, parameters)
+    return len(stored) == len(parameters) and all(torch.equal(one, other.detach().cpu()) for one, other in pairs)
 
 
 def _fault(content: Mapping[str, Any]) -> str:
@@ -183,11 +202,19 @@ def _content(path: Path) -> Dict[str, Any]:
     return content
 
 
-def fingerprint(pair: Pair) -> str:
+def origin_of(pair: Pair, trained: Sequence[torch.Tensor]) -> Origin:
+    """Of a pair of generators, and the student's parameters that are trained. The features of a narrowed student are
+    measured before it is trained: it has to be as it was then."""
+    return Origin(fingerprint(pair), "" if pair.handed else fingerprint(pair, trained))
+
+
+def fingerprint(pair: Pair, without: Sequence[torch.Tensor] = ()) -> str:
     """Of both generators' parameters and buffers, bit by bit, in hexadecimal digits."""
-    digest = hashlib.sha256()
+    digest, left_out = hashlib.sha256(), {tensor.data_ptr() for tensor in without}
     for side in (pair.student, pair.teacher):
         for name, value in side.root.state_dict().items():
+            if value.data_ptr() in left_out:
+                continue
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

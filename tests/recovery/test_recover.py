@@ -224,19 +224,6 @@ def test_it_stops_when_time_is_up_or_nothing_is_gained(draggan: Host, tmp_path: 
     assert (tired.stopped, tired.steps) == ("patience", 4)
 
 
-def test_time_that_is_up_between_evaluations_leaves_no_trace(draggan: Host, tmp_path: Path) -> None:
-    """The weights at hand are evaluated for who stops there; what goes on later is the unbroken run, patience, too."""
-    student, dense = pair(draggan)
-    broken, how = copy.deepcopy(student), {**QUICK, "patience": 1, "learning_rate": 3.0}
-    whole = squeeze_patch.recover(student, dense, **how)
-    for _ in range(2):  # the second time there is no time for a step
-        timed = squeeze_patch.recover(copy.deepcopy(broken), dense, minutes=1e-9, state=tmp_path / "state", **how)
-        assert (timed.stopped, [entry.step for entry in timed.history]) == ("minutes", [0, 1])
-    done = squeeze_patch.recover(broken, dense, state=tmp_path / "state", **how)
-    assert [(e.step, e.psnr, e.loss) for e in done.history] == [(e.step, e.psnr, e.loss) for e in whole.history]
-    assert same(tensors(broken), tensors(student))
-
-
 def test_without_noise(draggan: Host) -> None:
     """Noise strengths have no part in the loss then, and stay as they are."""
     student, dense = pair(draggan)

@@ -15,7 +15,7 @@ from squeeze_patch.recovery import state_file
 from squeeze_patch.recovery.optimiser import Optimiser
 from squeeze_patch.recovery.paths import check_paths, state_path
 from squeeze_patch.recovery.settings import Settings
-from squeeze_patch.recovery.state_file import Evaluation, State
+from squeeze_patch.recovery.state_file import Evaluation, Origin, State
 
 #: {what was done to a state file: to its content}
 EDITS: Dict[str, Callable[[Dict[str, Any]], Any]] = {
@@ -38,13 +38,14 @@ def test_states_that_were_edited(edit: str, tmp_path: Path) -> None:
     """Words, where a shorter list was taken up in part, and one number for all of a weight."""
     parameters = [torch.zeros([3, 2]), torch.zeros([3])]
     state = State(1, parameters, parameters, parameters, 20.0, [{}], [Evaluation(0, 20.0, None, None, 0.0)])
-    state_file.save(tmp_path / "state", state, Settings(), "origin", None)
-    assert state_file.load(tmp_path / "state", Settings(), "origin", parameters).step == 1
+    origin = Origin("whole", "rest")
+    state_file.save(tmp_path / "state", state, Settings(), origin, None)
+    assert state_file.load(tmp_path / "state", Settings(), origin, parameters)[0].step == 1
     content = torch.load(tmp_path / "state", weights_only=True)
     EDITS[edit](content)
     torch.save(content, tmp_path / "state")
     with pytest.raises(squeeze_patch.RecoveryError, match="damaged.*Delete it to start anew"):
-        state_file.load(tmp_path / "state", Settings(), "origin", parameters)
+        state_file.load(tmp_path / "state", Settings(), origin, parameters)
 
 
 def test_an_optimiser_of_other_parameters_is_not_taken_up() -> None:
