@@ -47,9 +47,8 @@ def labelled(rows: Sequence[Tuple[str, Any]]) -> Image.Image:
 
 def _drawable(label: str, font: Any) -> str:
     """Names of files have all characters; Pillow's font before 10.1, or without FreeType, has those of Latin-1."""
-    if isinstance(font, ImageFont.FreeTypeFont):
-        return label
-    return label.encode("latin-1", errors="backslashreplace").decode("latin-1")
+    known = "utf-8" if isinstance(font, ImageFont.FreeTypeFont) else "latin-1"
+    return label.encode(known, errors="backslashreplace").decode(known)
 
 
 def strip(images: torch.Tensor, scale: int = 1) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from squeeze_patch.errors import RecoveryError
@@ -73,11 +73,14 @@ class Settings:
         for name in ("mixed", "truncated"):
             _demand(_real(getattr(self, name)) and 0 <= getattr(self, name) <= 1, name, self, "0 to 1")
         _demand(self.noise_mode in NOISE_MODES, "noise_mode", self, " or ".join(NOISE_MODES))
+        for each in fields(self):  # logs and state files hold plain numbers, whoever's these are
+            plain = {"int": int, "float": float}.get(str(each.type), str)
+            object.__setattr__(self, each.name, plain(getattr(self, each.name)))
 
 
 def _whole(settings: Settings, name: str) -> bool:
     value = getattr(settings, name)
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _real(value: Any) -> bool:

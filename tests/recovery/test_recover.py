@@ -7,9 +7,11 @@ import json
 import math
 import sys
 import types
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -209,6 +211,11 @@ def test_settings_out_of_range(draggan: Host, setting: str, value: Any) -> None:
     student, dense = pair(draggan)
     with pytest.raises(squeeze_patch.RecoveryError, match=f"{setting} has to be "):
         squeeze_patch.recover(student, dense, **{setting: value})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    settings = Settings(steps=np.int64(6), seed=np.int32(1), learning_rate=np.float32(0.5))
+    assert json.dumps(asdict(settings)) == json.dumps(asdict(Settings(steps=6, seed=1, learning_rate=0.5)))
 
 
 def test_it_stops_when_time_is_up_or_nothing_is_gained(draggan: Host, tmp_path: Path) -> None:
