@@ -34,6 +34,7 @@ from squeeze_patch.recovery import processes
 from squeeze_patch.recovery.pair import Pair, pair_of
 from squeeze_patch.recovery.session import Budget, Files, Session
 from squeeze_patch.recovery.settings import Settings
+from squeeze_patch.recovery.state_file import Origin
 from squeeze_patch.recovery.trainer import Training, training_mode
 
 SAMPLES, SEED = 1000, 1000
@@ -97,7 +98,7 @@ def distil(pair: Pair, steps: int, seed: int, feature_weight: float = Settings.f
     """As `squeeze_patch.recover` trains, for pairs of any kind; the student ends with its best weights."""
     with training_mode(pair):
         training = Training(pair, Settings(steps=steps, seed=seed, feature_weight=feature_weight), processes.current())
-        session = Session(training, Budget(), Files(None, None, ""), None)
+        session = Session(training, Budget(), Files(None, None, Origin("", "")), None)
         session.train(None)
         training.put(session.state.best)
 
