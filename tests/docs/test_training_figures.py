@@ -159,6 +159,21 @@ def test_cifar_by_the_learning_rate_of_torgb() -> None:
     assert f"as far as {len(dense)} seeds can tell" in " ".join(FIGURES.text.split())
 
 
+def test_cifar_of_a_demodulated_torgb_and_ratio_2() -> None:
+    stored = results("quality-cifar32-40kimg-ratio-2.json")
+    frechet, swd = stored["frechet"], stored["sliced_wasserstein"]
+    for name, label in {
+        "dense": "dense",
+        "dense torgb demodulated": "dense, toRGB demodulated",
+        "ratio 2": "squeezed at ratio 2",
+    }.items():
+        at = [curve["40"] for curve in frechet[name].values()]
+        ratios = ["", ""] if name == "dense" else [paired(each[name], each["dense"], "40") for each in (frechet, swd)]
+        distance = f"{statistics.fmean(at):.1f} ({min(at):.1f} to {max(at):.1f})"
+        cells = (label, f"{stored['parameters'][name]:,}", f"{len(at)}", distance, *ratios)
+        assert f"| {' | '.join(cells)} |" in FIGURES.text
+
+
 def test_cifar_where_capacity_is_short() -> None:
     """The report's own rows, under the table's words."""
     rows = results("quality-cifar16-8channels.json")["table"][1:]
