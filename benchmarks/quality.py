@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Callable, List, Mapping, Sequence
 
 import click
+import psutil
 import torch
 
 from benchmarks.common import find
@@ -228,12 +229,17 @@ def names_of(variants: str, known: Mapping[str, Variant]) -> List[str]:
 def tell_of_turns(device: torch.device, jobs: int) -> None:
     """Processes compute on a GPU at the same time only by NVIDIA's multi-process service. 24 trainings on an H100 made
     11,400 images a second with it, and on another day 5,300 without."""
-    pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))  # the default that NVIDIA documents
-    if device.type == "cuda" and jobs > 1 and not (pipes / "control").exists():
+    if device.type == "cuda" and jobs > 1 and not _is_served():
         click.echo(
             "the trainings take turns on the GPU, which is slower: NVIDIA's multi-process service is not running "
             "(`nvidia-cuda-mps-control -d` starts it)"
         )
+
+
+def _is_served() -> bool:
+    """Whether the service's daemon runs here, or the variable says where one is, which a container does not see."""
+    names = (process.info["name"] or "" for process in psutil.process_iter(["name"]))
+    return "CUDA_MPS_PIPE_DIRECTORY" in os.environ or any(name.startswith("nvidia-cuda-mps") for name in names)
 
 
 def seeds_of(seeds: str) -> List[int]:

@@ -67,13 +67,12 @@ def sample_styles(root: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
 
 def fixed_noise(places: Sequence[int], resolution: int) -> torch.Tensor:
     """The noise images of places in a batch: [n, R, R, 1], float32, 0 to 1, on the CPU."""
-    random, wanted = torch.Generator().manual_seed(NOISE_SEED), [place % PLACES for place in places]
-    size = [resolution, resolution, 1]
-    found = torch.empty([len(wanted), *size], dtype=torch.float32, device="cpu")
-    for place in range(max(wanted, default=-1) + 1):
-        image = torch.rand(size, generator=random, dtype=torch.float32, device="cpu")
-        for index in (index for index, each in enumerate(wanted) if each == place):
-            found[index] = image
+    cpu: Any = {"dtype": torch.float32, "device": "cpu"}
+    random = torch.Generator().manual_seed(NOISE_SEED)
+    wanted = torch.tensor([place % PLACES for place in places], device="cpu")
+    found = torch.empty([len(wanted), resolution, resolution, 1], **cpu)
+    for place in range(max(wanted.tolist(), default=-1) + 1):  # one after another: all at once can be a gigabyte
+        found[wanted == place] = torch.rand([resolution, resolution, 1], generator=random, **cpu)
     return found
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable, Dict, List
 
 import pytest
@@ -175,12 +176,18 @@ def test_a_second_interrupt_interrupts() -> None:
 def test_trainings_that_take_turns_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
-    gpu = torch.device("cuda")
+    gpu, running = torch.device("cuda"), ["", None, "python"]
+    monkeypatch.setattr(
+        "psutil.process_iter", lambda _attributes: [SimpleNamespace(info={"name": name}) for name in running]
+    )
+    monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
     quality.tell_of_turns(gpu, 2)
     assert "nvidia-cuda-mps-control -d" in capsys.readouterr().out
     quality.tell_of_turns(gpu, 1)
     quality.tell_of_turns(torch.device("cpu"), 2)
-    (tmp_path / "control").touch()
+    with monkeypatch.context() as patched:
+        patched.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+        quality.tell_of_turns(gpu, 2)
+    running.append("nvidia-cuda-mps-control")
     quality.tell_of_turns(gpu, 2)
     assert capsys.readouterr().out == ""
