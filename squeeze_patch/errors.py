@@ -73,6 +73,11 @@ class MissingPackageError(SqueezeError, ImportError):
     """A part of squeeze_patch needs a package that is not installed."""
 
 
+#: how a command, and in brackets a function, is told that the code in a file may run. Where it is told in another way,
+#: these words are replaced
+TRUST_CURE = "say so with --trust, and name the host's checkout with --host DIR (in Python: trust=True, host=...)"
+
+
 def module_cure(name: Optional[str]) -> Optional[str]:
     """How a module (dotted) is had that code of a host's misses, None where its name says it."""
     return _CURES.get((name or "").split(".")[0])

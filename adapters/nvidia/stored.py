@@ -25,7 +25,7 @@ from squeeze_patch.adapters.nvidia.sizes import stored_shapes
 from squeeze_patch.adapters.nvidia.wellformed import fault, surplus
 from squeeze_patch.adapters.records import Global, InertDict, Record, is_module, is_plain
 from squeeze_patch.connection import Excite
-from squeeze_patch.errors import UnprovedWarning, UnsupportedModelError
+from squeeze_patch.errors import TRUST_CURE, UnprovedWarning, UnsupportedModelError
 
 REBUILD = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
 #: parts of what was squeezed with the host at hand
@@ -36,8 +36,8 @@ LONGEST_SOURCE, LONGEST_CLASS = 1 << 20, 1 << 16
 #: what the hosts' persistence notes on an object of how it was made
 BOOKKEEPING = ("_init_args", "_init_kwargs", "_orig_module_src", "_orig_class_name")
 _NOBODY_KNOWS = (
-    "without running code from the file nobody knows what it computes. If you trust where the file came from, say so "
-    "with --trust, and name the host's checkout with --host DIR"
+    "without running code from the file nobody knows what it computes. If you trust where the file came from, "
+    f"{TRUST_CURE}"
 )
 #: why a generator of stylegan3's own architecture is refused, in memory and in files
 ALIAS_FREE = (

@@ -11,10 +11,10 @@ from squeeze_patch.adapters import reference_name, search
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.bodies import find_bodies
 from squeeze_patch.checkpoints.safe_tensors import is_tensor_file, read_tensors
-from squeeze_patch.checkpoints.state_dicts import read_entries
+from squeeze_patch.checkpoints.state_dicts import HoldsMore, read_entries
 from squeeze_patch.checkpoints.stored import refuse_other_forms
 from squeeze_patch.checkpoints.tensor_files import is_archive
-from squeeze_patch.errors import CheckpointError, StateError, listed
+from squeeze_patch.errors import TRUST_CURE, CheckpointError, StateError, listed
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.process_settings import random_kept
@@ -26,8 +26,6 @@ from squeeze_patch.surgery.status import status, status_of
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 StateDict = Mapping[str, torch.Tensor]
-#: what is said where a file needs trust: the host's modules are at hand, they have built the generator
-_TRUST_CURE = "If you trust where it came from, say so with trust=True"
 
 
 @own_settings()
@@ -101,7 +99,10 @@ def _find(
         if is_tensor_file(path):
             data = read_tensors(path)
         elif is_archive(path):
-            data = read_entries(path, trust=trust, cure=_TRUST_CURE)
+            try:
+                data = read_entries(path, trust=trust)
+            except HoldsMore as error:  # the host's modules are at hand: they have built the generator
+                raise HoldsMore(str(error).replace(TRUST_CURE, "say so with trust=True")) from error
         else:
             refuse_other_forms(path)
             raise CheckpointError(

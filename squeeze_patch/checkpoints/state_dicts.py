@@ -15,13 +15,7 @@ from squeeze_patch.adapters import locate
 from squeeze_patch.checkpoints.bodies import PLAN_ENTRY, WHOLE, Site, find_bodies, is_state
 from squeeze_patch.checkpoints.inert_values import UnknownName
 from squeeze_patch.checkpoints.tensor_files import check_sums, load_tensors, save_tensors, unreadable
-from squeeze_patch.errors import CheckpointError
-
-#: what is said where a file needs trust
-TRUST_CURE = (
-    "If you trust where it came from, say so with --trust, and name the host's checkout with --host DIR where it needs "
-    "it (in Python: trust=True, host=...)"
-)
+from squeeze_patch.errors import TRUST_CURE, CheckpointError
 
 
 class HoldsMore(CheckpointError):
@@ -72,12 +66,12 @@ class Archive(Dict[str, Any]):
         return entries.get(WHOLE, {**in_order, **entries})
 
 
-def read_entries(source: Path, *, trust: bool, cure: str = TRUST_CURE) -> Dict[str, Any]:
+def read_entries(source: Path, *, trust: bool) -> Dict[str, Any]:
     """The entries of a file of torch.save, all tensors on the CPU; a bare state dict, or a module, is its only entry,
     `WHOLE`.
 
     Tensors, plain values and argparse.Namespace are read without running code from the file; anything else needs
-    ``trust``, and ``cure`` says how the caller is given that.
+    ``trust``.
 
     Raises:
         HoldsMore: the file needs trust.
@@ -89,7 +83,7 @@ def read_entries(source: Path, *, trust: bool, cure: str = TRUST_CURE) -> Dict[s
         if not trust:
             raise HoldsMore(
                 f"{source}: the file holds more than tensors and plain values ({error}), and loading it runs code that "
-                f"is stored in it. {cure}"
+                f"is stored in it. If you trust where it came from, {TRUST_CURE}"
             ) from error
         data = _load(source)
     except Exception as error:  # whatever a damaged file brings about

@@ -22,12 +22,12 @@ from squeeze_patch.checkpoints.scanning_files import CURES, PICKLE, UNKNOWN_FORM
 from squeeze_patch.checkpoints.state_dicts import check_names
 from squeeze_patch.checkpoints.storages import TOO_LARGE
 from squeeze_patch.checkpoints.tensor_files import load_inert, save_tensors, unreadable
-from squeeze_patch.errors import CheckpointError, UnsupportedModelError, shortened
+from squeeze_patch.errors import TRUST_CURE, CheckpointError, UnsupportedModelError, shortened
 
 #: what is said where a file holds more than can be read without running it
 CURE = (
-    "squeeze-patch scan says what loading it would run. If you trust where it came from, say so with --trust, and "
-    "name the host's checkout with --host DIR (in Python: trust=True, host=...): that runs code which is stored in it"
+    "squeeze-patch scan says what loading it would run. If you trust where it came from, "
+    f"{TRUST_CURE}: that runs code which is stored in it"
 )
 
 

@@ -24,13 +24,14 @@ from squeeze_patch.checkpoints.load import load
 from squeeze_patch.checkpoints.pickles import host_path, is_checkout
 from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checks.config import CheckConfig, Recipe
-from squeeze_patch.errors import CheckpointError, ConfigError, MeasurementError, UnsupportedModelError
+from squeeze_patch.errors import TRUST_CURE, CheckpointError, ConfigError, MeasurementError, UnsupportedModelError
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.precision import precision_stays
 from squeeze_patch.surgery.status import status
 
 #: {option of a command: the same in the configuration}
 _SETTINGS = {
+    TRUST_CURE: 'say so with trust = true, and name the host\'s checkout with host = "DIR"',
     "--host DIR": 'host = "DIR"',
     "--host": "host",
     "--trust": "trust = true",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from squeeze_patch.checkpoints.generators import generators, no_generator
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import is_checkout
 from squeeze_patch.checkpoints.stored import StoredFile
-from squeeze_patch.errors import CheckpointError, PlanError, SqueezeError
+from squeeze_patch.errors import TRUST_CURE, CheckpointError, PlanError, SqueezeError
 from squeeze_patch.planning.planner import is_meant
 from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.status import status_of_part
@@ -32,11 +31,6 @@ from squeeze_patch.training.bare import bare_copy
 from squeeze_patch.training.command_lines import host_words
 from squeeze_patch.training.common import SCRIPT_VARIABLE, RunStart, Say, host_code, import_script
 from squeeze_patch.training.families import families
-
-#: in messages about files an option that this command does not have: its host is where its script is
-_HOST_OPTION = re.compile(
-    r", and name the host's checkout with --host DIR( where it needs it)?( \(in Python: trust=True, host=\.\.\.\))?"
-)
 
 
 def train(
@@ -193,7 +187,7 @@ def _read(path: Path, trust: bool) -> Tuple[Any, bool]:
             return read(path, trust=True), True
         if not path.is_file():  # no trust would help
             raise
-        words = _HOST_OPTION.sub("", str(error))
+        words = str(error).replace(TRUST_CURE, "say so with --trust")  # the host is where the script is
         raise CheckpointError(
             f"{words}. train runs nothing of the file that --init-from names, unless it is given --trust"
         ) from error
