@@ -25,6 +25,7 @@ ENTRIES = {
     "starts": Entry("15 minutes", "time and memory of calibrated starts, by method and allocation", "The start"),
     "allocated": Entry("1 minute", "starts of allocated channels beside one ratio, on your generators", "The start"),
     "fidelity": Entry("1 minute", "PSNR to the dense images before any training, by start", "The start"),
+    "labels": Entry("10 minutes", "what starts of conditional generators lose that see other labels", "The start"),
     "recovery": Entry("3 minutes", "PSNR before and after self-distillation; --cost: what a step takes", "The start"),
     "kill": Entry(
         "3 minutes", "whether a recovery that is killed at random moments ends with the same bits", "The start"

@@ -15,8 +15,9 @@ from benchmarks.average_files import kept_averages
 from benchmarks.common import find
 from benchmarks.curves import read_json, slug
 from benchmarks.data import Data
+from benchmarks.evaluating import EVALUATION_SEED, generated
 from benchmarks.pretrained import Pretrained
-from benchmarks.training import EVALUATION_SEED, Run, Settings, generated
+from benchmarks.training import Run, Settings
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.evaluation.distributions import kernel_distance

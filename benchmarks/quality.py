@@ -31,11 +31,12 @@ import torch
 from benchmarks.common import find
 from benchmarks.curves import reached, read_json, report
 from benchmarks.data import Data, kept_classifier, load
+from benchmarks.evaluating import Evaluation
 from benchmarks.graphs import use_stream
 from benchmarks.jobs import Job, compare_features, pretrained
 from benchmarks.one_setting import require_same
 from benchmarks.side_by_side import SideBySide, until, words_of
-from benchmarks.training import Evaluation, Settings, train
+from benchmarks.training import Settings, train
 from benchmarks.variants import VARIANTS, Variant, count
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.tensor_files import load_tensors

@@ -17,18 +17,15 @@ import torch
 
 from benchmarks.average_files import average_file, on_cpu
 from benchmarks.curves import read_curve, write_curve
-from benchmarks.data import Classifier, Data
+from benchmarks.data import Data
+from benchmarks.evaluating import Evaluation
 from benchmarks.graphs import Graphed
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.tensor_files import fault_in_words, load_tensors, save_tensors
 from squeeze_patch.errors import CheckpointError
-from squeeze_patch.evaluation.distributions import frechet_distance, precision_recall, sliced_wasserstein
-from squeeze_patch.sampling import sample
 from tests.hosts import Host
 from tests.hosts.training import accumulate, loss_of, settle_kernels
 
-#: seed of the latents that every evaluation of every run uses
-EVALUATION_SEED = 12345
 #: steps that the GPU may be behind
 IN_FLIGHT = 32
 
@@ -74,16 +71,20 @@ class Run:
         data: Data,
         seed: int,
         graphs: bool = False,
+        labels: Optional[torch.Tensor] = None,
     ) -> None:
         """``build`` turns the host's dense generator into the one to train. The host is active. It trains where the
         data is, from weights that are drawn on the CPU; with ``graphs`` by `Graphed` phases, off the default stream.
+        ``labels`` [n, c_dim] of the data's images make it conditional.
         """
         self.settings, self.data, self.seed = settings, data, seed
         self.device = data.images.device
         self.graphs = graphs and not settings.style_mixing  # whose place the hosts wait for
         if self.device.type == "cuda":
             settle_kernels()
-        channels = {"img_channels": data.images.shape[1]}
+        self.labels = torch.zeros([len(data.images), 0]) if labels is None else labels
+        self.labels = self.labels.to(self.device)
+        channels = {"img_channels": data.images.shape[1], "c_dim": self.labels.shape[1]}
         sizes = {"channel_base": settings.channel_base, "channel_max": settings.channels}
         torch.manual_seed(seed)
         d_sizes = {"channel_base": settings.d_channels // 2 * settings.resolution, "channel_max": settings.d_channels}
@@ -106,7 +107,7 @@ class Run:
         self.nimg = 0
         self.seconds = 0.0
         self._finite = torch.ones([], dtype=torch.bool, device=self.device)
-        self._phases: Dict[str, Callable[[torch.Tensor, torch.Tensor], None]] = {}
+        self._phases: Dict[str, Callable[..., None]] = {}
         self._epoch: Tuple[int, torch.Tensor] = (-1, torch.empty([0]))
 
     def _dense(self, host: Host, sizes: Dict[str, Any], channels: Dict[str, int]) -> Any:
@@ -126,30 +127,34 @@ class Run:
         """One batch through the main phases, and through those regularisation phases whose turn it is."""
         began = time.perf_counter()
         index = self.nimg // self.settings.batch
-        real = self.data.images[self._order(index)]
+        places = self._order(index)
+        real, real_c = self.data.images[places], self.labels[places]
         for name in ("G", "D"):
             interval = self.intervals.get(name)
-            self._phase(name, "main", real, 1)
+            self._phase(name, "main", real, real_c, 1)
             if interval and index % interval == 0:
-                self._phase(name, "reg", real, interval)
+                self._phase(name, "reg", real, real_c, interval)
         self.nimg += len(real)
         self._average()
         self.seconds += time.perf_counter() - began
         if (index + 1) % IN_FLIGHT == 0:
             self.require_finite()
 
-    def _phase(self, name: str, kind: str, real: torch.Tensor, gain: int) -> None:
+    def _phase(self, name: str, kind: str, real: torch.Tensor, real_c: torch.Tensor, gain: int) -> None:
         if name + kind not in self._phases:
             accumulated = functools.partial(self._descend, name, kind, gain)
             self._phases[name + kind] = Graphed(accumulated) if self.graphs else accumulated
         z = torch.randn([len(real), self.settings.dim]).to(self.device)  # drawn on the CPU: alike for all variants
-        self._phases[name + kind](real, z)
+        conditional = self.labels.shape[1] > 0
+        gen_c = self.labels[torch.randint(len(self.labels), [len(real)])] if conditional else real_c
+        self._phases[name + kind](real, z, real_c, gen_c)
 
-    def _descend(self, name: str, kind: str, gain: int, real: torch.Tensor, z: torch.Tensor) -> None:
+    def _descend(self, name: str, kind: str, gain: int, *inputs: torch.Tensor) -> None:
+        real, z, *labels = inputs
         network, optimizer = getattr(self, name), self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         network.requires_grad_(True)
-        accumulate(self.loss, name + kind, real, z, gain, self.nimg)
+        accumulate(self.loss, name + kind, real, z, gain, self.nimg, (labels[0], labels[1]))
         network.requires_grad_(False)
         self._look_at([p.grad for p in network.parameters() if p.grad is not None], name + kind)
         optimizer.step()
@@ -239,36 +244,6 @@ class Run:
         if self.device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"], self.device)
         return list(state["curve"])
-
-
-def generated(G: Any, count: int) -> torch.Tensor:
-    """[count, C, R, R] in [-1, 1], on the CPU: of the same latents and noise every time on a device."""
-    device = next(G.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(EVALUATION_SEED)  # of the noise inputs
-        return sample(G, count, EVALUATION_SEED, noise_mode="random", batch=100).clamp(-1, 1)
-
-
-class Evaluation:
-    """Compares generators with the data, on the classifier's features; the same latents every time."""
-
-    def __init__(self, data: Data, classifier: Classifier, samples: int) -> None:
-        self.classifier, self.samples = classifier, samples
-        self.real = classifier.features(data.images).cpu()
-        random = torch.Generator().manual_seed(EVALUATION_SEED)
-        # every pair is compared for precision, recall and the sliced distance: as many real images as generated ones
-        self.part = self.real[torch.randperm(len(self.real), generator=random)[:samples]]
-
-    def __call__(self, G: Any) -> Dict[str, float]:
-        there = self.classifier.features(generated(G, self.samples))
-        precision, recall = precision_recall(self.part.to(there.device), there)  # all pairs: where that is fast
-        features = there.cpu()
-        return {
-            "frechet": frechet_distance(self.real, features),
-            "sliced_wasserstein": sliced_wasserstein(self.part, features),
-            "precision": precision,
-            "recall": recall,
-        }
 
 
 def train(

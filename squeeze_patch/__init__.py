@@ -30,6 +30,8 @@ if not (_Path(__file__).parent / "adapters").is_dir():
 from squeeze_patch.errors import (
     CheckpointError,
     ConfigError,
+    LabelsError,
+    LabelsWarning,
     LostWarning,
     MeasurementError,
     MissingPackageError,
@@ -50,6 +52,7 @@ if _TYPE_CHECKING:
     from squeeze_patch.checkpoints.scanning import Scan, scan
     from squeeze_patch.checks.outcome import CheckReport, Outcome
     from squeeze_patch.checks.runner import check
+    from squeeze_patch.conditioning import labels
     from squeeze_patch.evaluation.compare import Comparison, compare
     from squeeze_patch.planning.planner import plan
     from squeeze_patch.planning.plans import Plan
@@ -67,6 +70,7 @@ _MODULES = {
     "checkpoints.scanning": ("Scan", "scan"),
     "checks.outcome": ("CheckReport", "Outcome"),
     "checks.runner": ("check",),
+    "conditioning": ("labels",),
     "evaluation.compare": ("Comparison", "compare"),
     "planning.planner": ("plan",),
     "planning.plans": ("Plan",),
@@ -97,6 +101,8 @@ __all__ = [
     "Comparison",
     "ConfigError",
     "Conversion",
+    "LabelsError",
+    "LabelsWarning",
     "LostWarning",
     "MeasurementError",
     "MissingPackageError",
@@ -119,6 +125,7 @@ __all__ = [
     "convert",
     "fuse",
     "kept_channels",
+    "labels",
     "load",
     "plan",
     "recover",

@@ -45,6 +45,14 @@ class PlanError(SqueezeError, ValueError):
     """The requested ratio, reduction or widths cannot be had on this generator."""
 
 
+class LabelsError(SqueezeError, ValueError):
+    """Labels that were given are none that the generator takes."""
+
+
+class LabelsWarning(UserWarning):
+    """A generator was run on labels of classes, and others are what it takes."""
+
+
 class StateError(SqueezeError, RuntimeError):
     """The generator is in a state in which the operation would damage it."""
 

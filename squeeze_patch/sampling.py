@@ -9,6 +9,7 @@ import torch
 
 from squeeze_patch.adapters import sampler
 from squeeze_patch.adapters.content import Sampler
+from squeeze_patch.conditioning import drawn_labels
 from squeeze_patch.errors import MeasurementError
 
 #: whose noise does not change from call to call, so that two generators can be set side by side
@@ -19,15 +20,16 @@ def latents(G: Sampler, n: int, seed: int) -> Tuple[torch.Tensor, torch.Tensor]:
     """Seeded latents and class labels for ``n`` images, float32, on the CPU.
 
     Returns:
-        z [n, z_dim], standard normal; c [n, c_dim], one random class an image (one-hot), c_dim = 0 where G has none.
+        z [n, z_dim], standard normal; c [n, c_dim], one random class an image (one-hot) or a row of the `labels` that
+        were given, c_dim = 0 where G has none.
+
+    Raises:
+        LabelsError: labels were given that are none of G's.
     """
     random = torch.Generator().manual_seed(seed)
     cpu: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever the caller has for other tensors
     z = torch.randn([n, G.z_dim], generator=random, **cpu)
-    c = torch.zeros([n, G.c_dim], **cpu)
-    if G.c_dim:
-        c[torch.arange(n, device="cpu"), torch.randint(G.c_dim, [n], generator=random, device="cpu")] = 1
-    return z, c
+    return z, drawn_labels(n, G.c_dim, random)
 
 
 @contextlib.contextmanager

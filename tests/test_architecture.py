@@ -15,7 +15,7 @@ from tests.helpers import ROOT
 #: rooms from the ground up; a module may import what is on a lower floor, and what is in its own room
 FLOORS = (
     {"errors", "process_settings", "version"},
-    {"precision"},
+    {"precision", "conditioning"},
     {"connection", "progress", "reporting"},
     {"handing_on"},
     {"fused_convolution"},

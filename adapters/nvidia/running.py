@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Dict, Optional
 
 import torch
@@ -9,8 +10,16 @@ import torch
 from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.adapters.layers import reference_of, uncompiled
 from squeeze_patch.adapters.roles import Running
-from squeeze_patch.errors import UnsupportedModelError
+from squeeze_patch.conditioning import are_given, drawn_labels
+from squeeze_patch.errors import LabelsWarning, UnsupportedModelError
 
+#: what a mapping network is fed with
+_INPUTS = ("z_dim", "c_dim")
+#: where labels are cameras: what renders a scene has the settings of its renderer beside them
+CAMERAS = (
+    "{name} is conditioned on cameras, and styles of one-hot labels are unlike those that it was trained with: give "
+    "the data set's labels, with --labels FILE or squeeze_patch.labels(FILE)"
+)
 #: what a whole generator says of itself
 _SIZES = (("z_dim", "latent size"), ("c_dim", "number of classes"), ("img_resolution", "image size"))
 
@@ -60,10 +69,14 @@ def _float32(network: torch.nn.Module) -> Dict[str, Any]:
 
 
 def sample_styles(root: torch.nn.Module, network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
-    """Style vectors [n, w_dim], float32, on the CPU, of random latents and classes; w_avg stays as it is."""
+    """Style vectors [n, w_dim], float32, on the CPU, of random latents and labels; w_avg stays as it is.
+
+    Warns:
+        LabelsWarning: the labels are camera parameters, and none were given.
+    """
     owner: Any = _owner(root, network)
     mapping = owner.mapping
-    z_dim, c_dim = (getattr(owner, name, getattr(mapping, name, None)) for name in ("z_dim", "c_dim"))
+    z_dim, c_dim = (getattr(owner, name, getattr(mapping, name, None)) for name in _INPUTS)
     if not (isinstance(z_dim, int) and isinstance(c_dim, int)):
         raise UnsupportedModelError(
             f"neither {type(owner).__name__} nor its mapping network ({type(mapping).__name__}) says the size of a "
@@ -71,48 +84,56 @@ def sample_styles(root: torch.nn.Module, network: torch.nn.Module, n: int, seed:
             "init='random'"
         )
     random = torch.Generator().manual_seed(seed)
-    device = reference_of(mapping if isinstance(mapping, torch.nn.Module) else network).device
-    z = torch.randn([n, z_dim], generator=random).to(device)
-    c = torch.zeros([n, c_dim], device=device)
-    if c_dim > 0:
-        c[torch.arange(n), torch.randint(c_dim, [n], generator=random).to(device)] = 1
-    w = _run_mapping(mapping, z, c)
+    z = torch.randn([n, z_dim], generator=random)
+    c = drawn_labels(n, c_dim, random)
+    if c_dim and not are_given() and hasattr(owner, "rendering_kwargs"):
+        warnings.warn(LabelsWarning(CAMERAS.format(name=type(owner).__name__)), stacklevel=2)
+    w = _run_mapping(owner, z, c)
     w = w[:, 0] if w.ndim == 3 else w
     return w.detach().to(device="cpu", dtype=torch.float32)
 
 
-def _run_mapping(mapping: Any, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """Styles [n, w_dim] or [n, num_ws, w_dim] of latents and classes."""
-    modules = list(mapping.modules()) if isinstance(mapping, torch.nn.Module) else []
-    flags = [(module, module.training) for module in modules]
+def _run_mapping(owner: Any, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """Styles [n, w_dim] or [n, num_ws, w_dim] of latents and labels."""
+    mapping = owner.mapping
+    # EG3D's is a method, which scales the labels for the mapping network of its backbone
+    module = mapping if isinstance(mapping, torch.nn.Module) else owner
+    device = reference_of(module).device
+    flags = [(each, each.training) for each in module.modules()]
     try:
-        for module in modules:  # a mapping network in training mode would move w_avg
-            module.training = False
+        for each, _ in flags:  # a mapping network in training mode would move w_avg
+            each.training = False
         with torch.no_grad():
-            w = mapping(z, c)
+            w = mapping(z.to(device), c.to(device))
     except Exception as error:
-        other = {str(p.dtype).split(".")[1] for module in modules for p in module.parameters()} - {"float32"}
+        other = {str(p.dtype).split(".")[1] for p in module.parameters()} - {"float32"}
         dtypes = f"Its parameters are {', '.join(sorted(other))}: call G.float() first. " if other else ""
         raise UnsupportedModelError(
-            f"the mapping network ({type(mapping).__name__}) does not run on latents [n, {z.shape[1]}] and classes "
+            f"the mapping network ({type(module).__name__}) does not run on latents [n, {z.shape[1]}] and classes "
             f"[n, {c.shape[1]}]: {type(error).__name__}: {error}. {dtypes}Without styles there is no trained start; "
             "use init='random' and train"
         ) from error
     finally:
-        for module, flag in flags:
-            module.training = flag
+        for each, flag in flags:
+            each.training = flag
     if not (isinstance(w, torch.Tensor) and w.ndim in (2, 3) and len(w) == len(z)):
         raise UnsupportedModelError(
-            f"the mapping network ({type(mapping).__name__}) returns no styles [n, w_dim] or [n, num_ws, w_dim]; "
+            f"the mapping network ({type(module).__name__}) returns no styles [n, w_dim] or [n, num_ws, w_dim]; "
             "use init='random' and train"
         )
     return w
 
 
 def _owner(root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
-    """The module in ``root`` that holds ``network`` and its mapping network."""
+    """The module in ``root`` that makes styles for ``network``: what holds it and its mapping network, or, around that,
+    a generator that has a ``mapping`` and sizes of its own (EG3D's)."""
     for module in root.modules():
-        if callable(getattr(module, "mapping", None)) and uncompiled(getattr(module, "synthesis", None)) is network:
+        if not callable(getattr(module, "mapping", None)):
+            continue
+        is_whole = all(isinstance(getattr(module, name, None), int) for name in _INPUTS)
+        if uncompiled(getattr(module, "synthesis", None)) is network:
+            return module
+        if is_whole and any(each is network for each in module.modules()):
             return module
     raise UnsupportedModelError(
         f"{type(root).__name__} has no mapping network beside its synthesis network, so no styles can be sampled. "

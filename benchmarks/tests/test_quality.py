@@ -23,8 +23,9 @@ from benchmarks import curves, quality
 from benchmarks.__main__ import main
 from benchmarks.curves import Ratio, collect, late, paired_ratio, report
 from benchmarks.data import Data, load, train_classifier
+from benchmarks.evaluating import Evaluation
 from benchmarks.one_setting import require_same
-from benchmarks.training import Evaluation, Run, Settings, train
+from benchmarks.training import Run, Settings, train
 from benchmarks.variants import VARIANTS, count
 from squeeze_patch.errors import CheckpointError
 from tests.helpers import HOSTS

@@ -22,7 +22,8 @@ from squeeze_patch.checkpoints.safe_tensors import TensorFile, alone, check_form
 from squeeze_patch.checkpoints.state_dicts import Archive
 from squeeze_patch.checkpoints.stored import StoredFile
 from squeeze_patch.checkpoints.targets import check_space, check_target, refuse_relative
-from squeeze_patch.errors import CheckpointError, SqueezeError
+from squeeze_patch.conditioning import in_words
+from squeeze_patch.errors import CheckpointError, SqueezeError, UnsupportedModelError
 from squeeze_patch.initialization.observation import Observation
 from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_init, check_seed
 from squeeze_patch.planning.cost import Report, report
@@ -56,6 +57,7 @@ class Conversion:
         aliases: {further name of a squeezed generator: its name in ``generators``}, of files that store one object
             under several names.
         timing: what was measured for a budget in milliseconds, on the reference generator.
+        labels: which ones a trained start saw, in words; "" where generators take none, and of random starts.
     """
 
     source: Path
@@ -72,6 +74,7 @@ class Conversion:
     aliases: Mapping[str, str] = field(default_factory=dict)
     left: Tuple[str, ...] = ()
     timing: Optional[Timing] = None
+    labels: str = ""
 
 
 def convert(
@@ -98,6 +101,8 @@ def convert(
     progress: Optional[Progress] = None,
 ) -> Conversion:
     """Squeeze every generator in a checkpoint file and write the result, which the untouched host loads.
+
+    Trained starts of conditional generators go by labels: see `squeeze_patch.labels`.
 
     All generators of one shape keep the same channels, chosen on the moving average. The state of a generator's
     optimiser, where the file has it, follows the kept channels. Discriminators, w_avg and everything else are carried
@@ -238,7 +243,15 @@ def convert_file(
         optimisers=() if form else tuple(f"{name}: {line}" for name, line in optimisers.items()),
         aliases={} if form else aliases,
         timing=timing,
+        labels=_labels(found[reference]) if init != "random" else "",
     )
+
+
+def _labels(G: Located) -> str:
+    try:
+        return in_words(G.sampler().c_dim)
+    except UnsupportedModelError:  # no whole generator, which does not say
+        return ""
 
 
 def _told(name: Any, found: Mapping[str, Located]) -> str:

@@ -13,7 +13,7 @@ from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.generators import describe, load_generator
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command, printable
-from squeeze_patch.cli.options import file_options, measuring_options, quiet_option
+from squeeze_patch.cli.options import file_options, labels_option, measuring_options, quiet_option
 from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, progress_bar, written
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.compare import SAMPLES, Comparison
@@ -46,6 +46,7 @@ from squeeze_patch.reporting.page import Row, Table, page
     help="Write a page: the figures, and A and B on the first 8 latents, with a slider.",
 )
 @measuring_options
+@labels_option
 @file_options
 @quiet_option
 def compare(

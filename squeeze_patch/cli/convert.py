@@ -19,7 +19,7 @@ from squeeze_patch.checkpoints.safe_tensors import FORMATS
 from squeeze_patch.checkpoints.targets import check_target, refuse_relative
 from squeeze_patch.checkpoints.transfer import Transfer, transfer
 from squeeze_patch.cli.errors import Command, printable
-from squeeze_patch.cli.options import file_options, init_option, quiet_option, request_options
+from squeeze_patch.cli.options import file_options, init_option, labels_option, quiet_option, request_options
 from squeeze_patch.cli.output import (
     as_named,
     check_outputs,
@@ -28,6 +28,7 @@ from squeeze_patch.cli.output import (
     warn_of_little,
 )
 from squeeze_patch.cli.sources import Sources
+from squeeze_patch.conditioning import are_given
 from squeeze_patch.errors import PlanError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS
 from squeeze_patch.planning.cost import amount, table
@@ -40,6 +41,7 @@ from squeeze_patch.planning.request import Request
 @click.argument("target", metavar="DST", type=click.Path(path_type=Path))
 @request_options()
 @init_option
+@labels_option
 @click.option(
     "--to",
     metavar="FAMILY",
@@ -202,6 +204,8 @@ def print_conversion(done: Conversion) -> None:
     for line in done.optimisers:
         say(f"optimiser   {line}")
     say(f"start       {INITS[done.init].words}")
+    if done.labels:
+        say(f"labels      {done.labels}{'' if are_given() else ' (others: --labels FILE)'}")
     if done.plan.fingerprint:
         say(f"channels    {done.plan.fingerprint} (files with the same can be averaged and swapped; see --like)")
     if done.left:

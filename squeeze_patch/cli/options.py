@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 import click
 
 from squeeze_patch.cli.sources import Sources, sums
+from squeeze_patch.conditioning import labels
 from squeeze_patch.errors import PlanError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS
 from squeeze_patch.planning.plans import Plan
@@ -96,6 +97,21 @@ def source_options(command: Decorated) -> Decorated:
             click.option("--no-cache", is_flag=True, help="Download addresses anew, and keep nothing."),
         ],
     )
+
+
+def labels_option(command: Decorated) -> Decorated:
+    """Of commands that run conditional generators; the command runs within `labels`."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, labels_file: Optional[str], **kwargs: Any) -> Any:
+        with labels(labels_file):
+            return command(*args, **kwargs)
+
+    words = (
+        "Labels that conditional generators see: .npy [n, c_dim] or classes [n], a data set's dataset.json, or the "
+        "data set.  [default: one random class an image]"
+    )
+    return click.option("--labels", "labels_file", metavar="FILE", help=words)(wrapped)
 
 
 class BudgetText(click.ParamType):  # type: ignore[type-arg,unused-ignore]

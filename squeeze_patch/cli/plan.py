@@ -12,7 +12,7 @@ from squeeze_patch.checkpoints.generators import dense_generators
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command
-from squeeze_patch.cli.options import file_options, init_option, request_options
+from squeeze_patch.cli.options import file_options, init_option, labels_option, request_options
 from squeeze_patch.cli.output import timed_plan, warn_of_growth, warn_of_little
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.devices import device_named
@@ -25,6 +25,7 @@ from squeeze_patch.planning.request import Request
 @click.argument("file", metavar="FILE")
 @request_options(plan_file=False)
 @init_option
+@labels_option
 @file_options
 @click.option("--device", default="cpu", show_default=True, help="Where --budget 12ms is measured: cpu, cuda, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the Plan as JSON, for --plan of other commands.")

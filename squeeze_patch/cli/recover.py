@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 import click
 
 from squeeze_patch.cli.errors import Command
-from squeeze_patch.cli.options import file_options, quiet_option, request_options
+from squeeze_patch.cli.options import file_options, labels_option, quiet_option, request_options
 from squeeze_patch.cli.output import as_named, check_outputs, progress_bar
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.cli.termination import Terminated
@@ -78,6 +78,7 @@ def recovery_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("squeezed", metavar="[SQUEEZED]", required=False)
 @recovery_options
 @request_options()
+@labels_option
 @file_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @quiet_option

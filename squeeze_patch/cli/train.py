@@ -7,7 +7,7 @@ from typing import Any, Optional, Tuple
 import click
 
 from squeeze_patch.cli.errors import Command
-from squeeze_patch.cli.options import quiet_option, ratio_options, script_first, source_options
+from squeeze_patch.cli.options import labels_option, quiet_option, ratio_options, script_first, source_options
 from squeeze_patch.cli.output import say_unless
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.training.train import train as run_training
@@ -26,6 +26,7 @@ from squeeze_patch.training.train import train as run_training
 @click.option(
     "--trust", is_flag=True, help="Load the file of --init-from as the script does, which runs code stored in it."
 )
+@labels_option
 @click.option("--dense", is_flag=True, help="Squeeze nothing: the rival, under the same torch in the same way.")
 @source_options
 @quiet_option

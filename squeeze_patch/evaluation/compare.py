@@ -15,6 +15,7 @@ import torch
 from squeeze_patch.adapters import sampler, unwrapped
 from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.adapters.layers import reference_of
+from squeeze_patch.conditioning import in_words
 from squeeze_patch.errors import MeasurementError, UnsupportedModelError
 from squeeze_patch.evaluation.block_features import BlockFeatures, FeatureDistance
 from squeeze_patch.evaluation.descriptors import PATCHES, RandomNetwork, normalised, patches, pyramid
@@ -59,6 +60,7 @@ class Comparison:
         sliced_wasserstein: {resolution: sliced Wasserstein distance of normalised 7x7 patches of that level of a
             Laplacian pyramid} (Karras et al. 2018, section 5; they print it times 1,000).
         inception: FID, KID, precision and recall of B's images against A's, where asked for.
+        labels: which ones the images had, in words; "" where generators take none.
     """
 
     images: int
@@ -72,6 +74,7 @@ class Comparison:
     frechet: Distance
     sliced_wasserstein: Dict[int, Distance]
     inception: Optional[InceptionDistances] = None
+    labels: str = ""
 
     @property
     def psnr(self) -> float:
@@ -107,7 +110,8 @@ class Comparison:
     def setting(self) -> str:
         """How the latents were drawn and run, in words."""
         truncation = "" if self.truncation == 1 else f", truncation {self.truncation:g}"
-        return f"{self.images} latents (seed {self.seed}), noise {self.noise_mode}{truncation}"
+        labels = f", labels {self.labels}" if self.labels else ""
+        return f"{self.images} latents (seed {self.seed}), noise {self.noise_mode}{truncation}{labels}"
 
     def __str__(self) -> str:
         lines = [
@@ -129,11 +133,12 @@ def compare(
     fid: bool = False,
     progress: Optional[Progress] = None,
 ) -> Comparison:
-    """Compare two generators on the same latents and class labels; changes neither, nor torch's random state.
+    """Compare two generators on the same latents and labels; changes neither, nor torch's random state.
 
     Args:
-        a, b: generators of equal latents, classes and image size, of any families; one that no adapter knows is called
-            as ``G(z, c, noise_mode=...)``. They may be on different devices; figures are computed on that of ``a``.
+        a, b: generators of equal latents, labels (`squeeze_patch.labels`) and image size, of any families; one that no
+            adapter knows is called as ``G(z, c, noise_mode=...)``. They may be on different devices; figures are
+            computed on that of ``a``.
         samples: number of latents, 2 or more. Distances between distributions shrink as it grows: compare them at
             equal numbers only.
         seed: of the latents, the random network and the patches.
@@ -196,6 +201,7 @@ def compare(
             for resolution, level in sets[0].levels.items()
         },
         inception=None if inception is None else inception.distances(sets[0].inception, sets[1].inception),
+        labels=in_words(sources[0].c_dim),
     )
 
 

@@ -82,9 +82,10 @@ def recover(
 ) -> Recovery:
     """Bring a squeezed generator's images back to those of the dense one that it came from, in place, without data.
 
-    Both get the same latents, classes and noise; the student learns the teacher's images and features (distillation,
-    Hinton et al. 2015; features: Romero et al. 2015, FitNets). The mapping network stays as it is, so that a latent
-    keeps its style. The student ends with the best weights that an evaluation saw, the start's included.
+    Both get the same latents, labels (`squeeze_patch.labels`) and noise; the student learns the teacher's images and
+    features (distillation, Hinton et al. 2015; features: Romero et al. 2015, FitNets). The mapping network stays as it
+    is, so that a latent keeps its style. The student ends with the best weights that an evaluation saw, the start's
+    included.
 
     Every input follows from ``seed``, the step and its place in the batch: on one machine, with the same number of
     threads and processes, a run that was broken off and taken up from its ``state`` ends with the same bits as an

@@ -13,6 +13,7 @@ import torch
 
 from squeeze_patch.checkpoints.atomic import atomic_write
 from squeeze_patch.checkpoints.tensor_files import load_tensors, save_tensors
+from squeeze_patch.conditioning import digest as labels_digest
 from squeeze_patch.errors import RecoveryError, listed, shortened
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.recovery.pair import Pair
@@ -91,7 +92,7 @@ def save(
     """Write a state file, whole or not at all; ``plan``: of the student; ``wish``: what it was measured for, as
     `Request.to_dict` has it."""
     content = {**vars(state), "history": [asdict(entry) for entry in state.history]}
-    content.update(schema=SCHEMA, settings=asdict(settings), origin=origin.whole, rest=origin.rest)
+    content.update(schema=SCHEMA, settings=_settled(settings), origin=origin.whole, rest=origin.rest)
     content.update({} if plan is None else {"plan": plan.to_dict()})
     content.update({} if wish is None else {"wish": dict(wish)})
     with atomic_write(path) as stream:
@@ -117,7 +118,7 @@ def load(path: Path, settings: Settings, origin: Origin, parameters: Sequence[to
     wrong = _fault(content)
     if wrong:
         raise damaged(path, wrong)
-    then, now = content.pop("settings"), asdict(settings)
+    then, now = content.pop("settings"), _settled(settings)
     different = [f"{name} {then.get(name)!r}, now {now.get(name)!r}" for name in now if then.get(name) != now[name]]
     if different:
         raise RecoveryError(f"{path} is of a run with other settings: {'; '.join(different)}. {cure}")
@@ -131,6 +132,11 @@ def load(path: Path, settings: Settings, origin: Origin, parameters: Sequence[to
             raise damaged(path, f"{name} are not those of this student")
     history = [Evaluation(**entry) for entry in content.pop("history")]
     return State(**content, history=history), Origin(whole, rest)
+
+
+def _settled(settings: Settings) -> Dict[str, Any]:
+    """What the weights depend on, beside the generators."""
+    return {**asdict(settings), "labels": labels_digest()}
 
 
 def _equal(stored: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor]) -> bool:

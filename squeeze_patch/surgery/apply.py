@@ -60,6 +60,8 @@ def apply(
 ) -> Module:
     """Replace the image skip connection of a generator by the image squeeze connection, in place.
 
+    Trained starts of conditional generators go by labels: see `squeeze_patch.labels`.
+
     Do it before building optimisers and before wrapping for parallel training: both record parameters. A second call
     with the same request does nothing, whatever its ``init``.
 

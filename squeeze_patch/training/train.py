@@ -23,7 +23,8 @@ from squeeze_patch.checkpoints.generators import generators, no_generator
 from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.pickles import is_checkout
 from squeeze_patch.checkpoints.stored import StoredFile
-from squeeze_patch.errors import TRUST_CURE, CheckpointError, PlanError, SqueezeError
+from squeeze_patch.conditioning import are_given
+from squeeze_patch.errors import TRUST_CURE, CheckpointError, LabelsError, PlanError, SqueezeError
 from squeeze_patch.planning.planner import is_meant
 from squeeze_patch.planning.request import Request
 from squeeze_patch.surgery.status import status_of_part
@@ -74,6 +75,8 @@ def train(
         raise SqueezeError(
             "--trust says that the file of --init-from may run its code: give --init-from, or leave it out"
         )
+    if dense:
+        _need_no_labels("a dense run")
     request = Request(
         reduction, ratio, method=method, multiply_adds=multiply_adds
     )  # a wrong one stops here, before the script could delete an earlier run
@@ -126,6 +129,7 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say, trus
     that is possible, and else only with ``trust``. Without it the host, which is about to load what it gets as its own
     file, is given the tensors alone."""
     if not source:
+        _need_no_labels("a run without a file")
         return RunStart(request, None)
     path = fetch(source) if is_url(source) else Path(source)
     source = redacted(source)
@@ -137,6 +141,7 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say, trus
     now = status_of_part(G)
     if now.state == "squeezed":
         assert now.plan is not None
+        _need_no_labels(f"{source}, which is squeezed,")
         if not request.is_default and not is_meant(request, G, now.plan):
             raise PlanError(
                 f"{source} is squeezed in another way than asked for ({now.plan}); leave --ratio, --reduction, "
@@ -154,6 +159,12 @@ def _start(source: Optional[str], request: Request, folder: Path, say: Say, trus
     if not trust:
         begin = bare_copy(begin, folder / f"weights-{path.name}", say)
     return RunStart(Request(plan=plan), str(begin), source)
+
+
+def _need_no_labels(start: str) -> None:
+    """Raise `LabelsError` where labels were given for nothing."""
+    if are_given():
+        raise LabelsError(f"--labels is about dense files, from whose weights a start is made; {start} needs none")
 
 
 def _dense_start(resume: Optional[str]) -> RunStart:

@@ -31,6 +31,18 @@ def psnr(file: str, row: str, reduction: str, steps: Sequence[str]) -> List[List
     return list(found.values())
 
 
+def test_labels() -> None:
+    """Every cell is the stored one, and so is what they are worth."""
+    stored = results("labels.json")["starts"]
+    lines = re.findall(r"^\| ((?:squeezed|narrowed).*?) \|((?: [\d.]+ dB \|){4})$", PAGE.text, flags=re.MULTILINE)
+    shown = {name: [float(cell) for cell in re.findall(r"[\d.]+", cells)] for name, cells in lines}
+    assert list(shown) == list(stored["cameras"])
+    for name, cells in shown.items():
+        assert cells == [round(value, 1) for kind in ("cameras", "attributes") for value in stored[kind][name]]
+    gains = [seeing - blind for starts in stored.values() for blind, seeing in starts.values()]
+    assert f"worth {min(gains):.1f} to {max(gains):.1f} dB" in PAGE.text
+
+
 @pytest.mark.parametrize("digits", DISTILLED)
 @pytest.mark.parametrize("fewer", ["12.1 %", "25 %", "50 %"])
 def test_all_rows_of_distillation(digits: str, fewer: str) -> None:

@@ -137,3 +137,15 @@ def test_relatives(workspace: Path, draggan: Host) -> None:
     direction = torch.arange(32.0)
     kept = python(PAGE["direction"], G=G, direction=direction)["kept"]
     assert torch.equal(G.synthesis.b16.torgb.affine.bias, before + direction[kept])
+
+
+def test_labels(workspace: Path, draggan: Host) -> None:
+    G = trained(draggan.generator(8, c_dim=2)).requires_grad_(False)
+    (workspace / "cameras.pkl").write_bytes(pickle.dumps({"G_ema": G}))
+    (workspace / "dataset.json").write_text('{"labels": [["0.png", [0.5, 1.5]], ["1.png", [0.25, 1.75]]]}')
+    printed = commands(PAGE["labels"])
+    assert "labels      of the 2 given" in printed
+    assert "labels of the 2 given\n" in printed
+    python(PAGE["labels-python"], G=G)
+    converted = unpickled(workspace / "squeezed.pkl").state_dict()
+    assert all(torch.equal(value, converted[name]) for name, value in G.state_dict().items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-from typing import Any, Dict
+from typing import Any, Dict, Optional, Tuple
 
 import pytest
 import torch
@@ -59,12 +59,21 @@ def settle_kernels() -> None:
     importlib.import_module("torch_utils.training_stats").report = lambda _name, value: value  # type: ignore[attr-defined]
 
 
-def accumulate(loss: Any, phase: str, real: torch.Tensor, z: torch.Tensor, gain: float = 1, nimg: int = 0) -> None:
-    """Add the gradients of one phase ("Gmain", "Greg", "Dmain", "Dreg"), unconditional, to the parameters."""
+def accumulate(
+    loss: Any,
+    phase: str,
+    real: torch.Tensor,
+    z: torch.Tensor,
+    gain: float = 1,
+    nimg: int = 0,
+    labels: Optional[Tuple[torch.Tensor, torch.Tensor]] = None,
+) -> None:
+    """Add the gradients of one phase ("Gmain", "Greg", "Dmain", "Dreg") to the parameters.
+
+    ``labels``: those of the real images and those for ``z``, [n, c_dim] each; None where networks have none.
+    """
     names = inspect.signature(loss.accumulate_gradients).parameters
     extra: Dict[str, Any] = {"sync": True} if "sync" in names else {}
     extra.update({"cur_nimg": nimg} if "cur_nimg" in names else {})
-    no_labels = torch.zeros([len(z), 0], device=z.device)
-    loss.accumulate_gradients(
-        phase=phase, real_img=real, real_c=no_labels, gen_z=z, gen_c=no_labels, gain=gain, **extra
-    )
+    real_c, gen_c = labels or [torch.zeros([len(z), 0], device=z.device)] * 2
+    loss.accumulate_gradients(phase=phase, real_img=real, real_c=real_c, gen_z=z, gen_c=gen_c, gain=gain, **extra)

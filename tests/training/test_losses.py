@@ -101,7 +101,13 @@ def test_eg3d_backbone_is_squeezed_and_super_resolution_is_not() -> None:
         before = {name: id(module) for name, module in G.superresolution.named_modules()}
         ws = torch.randn(1, G.backbone.num_ws, 32)
         shape = G.backbone.synthesis(ws, noise_mode="const").shape
-        squeeze_patch.apply(G, ratio=1.5)
+        with pytest.warns(squeeze_patch.LabelsWarning, match="TriPlaneGenerator is conditioned on cameras"):
+            blind = squeeze_patch.apply(copy.deepcopy(G), ratio=1.5, verify=False)
+        extrinsics = [1.0, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 2.7, 0, 0, 0, 1]
+        camera = [[*extrinsics, 4.26, 0, 0.5, 0, 4.26, 0.5, 0, 0, 1]]
+        with squeeze_patch.labels(camera), pytest.warns(squeeze_patch.UnprovedWarning, match="only backbone was run"):
+            squeeze_patch.apply(G, ratio=1.5)
+        assert not torch.equal(G.backbone.synthesis.b8.excite.weight, blind.backbone.synthesis.b8.excite.weight)
         assert {name: id(module) for name, module in G.superresolution.named_modules()} == before
         assert G.backbone.synthesis(ws, noise_mode="const").shape == shape == (1, 96, 256, 256)
         status = squeeze_patch.status(G)
