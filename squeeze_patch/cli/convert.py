@@ -195,7 +195,7 @@ def print_conversion(done: Conversion) -> None:
     say(f"file size   {done.bytes_before / 1e6:.1f} MB -> {done.bytes_after / 1e6:.1f} MB")
     names = ", ".join(name or "the generator" for name in done.generators)
     same = ", with the same channels" if done.shared_channels and len(done.generators) > 1 else ""
-    narrow = done.plan.method == "narrow"
+    narrow = not done.plan.may_be_by("squeeze")
     say(f"{'narrowed' if narrow else 'squeezed'}    {names}{same}")
     if narrow:
         say("            between blocks there are fewer channels now: what reads those beside the blocks cannot go on")

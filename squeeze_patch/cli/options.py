@@ -205,7 +205,7 @@ def request_options(plan_file: bool = True) -> Callable[[Decorated], Decorated]:
             path = kwargs.get("plan_file")
             _check_one(reduction=reduction, ratio=ratio, budget=budget, plan=path)
             plan = None if path is None else read_plan(path)
-            if plan is not None and plan.method != method and _is_given("method"):
+            if plan is not None and not plan.may_be_by(method) and _is_given("method"):
                 raise PlanError(
                     f"{path} is a plan of method {plan.method}: leave --method {method} out, or --plan, to make another"
                 )

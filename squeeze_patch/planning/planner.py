@@ -159,7 +159,7 @@ def is_meant(request: Request, found: Located, plan: Plan) -> bool:
     goal = goal_of(specs, dense_parameters(found.generator, specs), request)
     if request.ratio is not None and uniform is not None:
         goal = replace(goal, share=goal.saved(uniform))
-    return plan.method == request.method and (goal.is_met(plan) or is_nearest(plan, specs, goal))
+    return plan.may_be_by(request.method) and (goal.is_met(plan) or is_nearest(plan, specs, goal))
 
 
 def _is_reshapable(found: Located) -> bool:

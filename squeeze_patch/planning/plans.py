@@ -157,6 +157,12 @@ class Plan:
         """ "narrow" where no block has excite, else "squeeze"."""
         return "squeeze" if any(block.excite for block in self.blocks) else "narrow"
 
+    def may_be_by(self, method: str) -> bool:
+        """Whether ``method`` can have made it: blocks that keep all channels behind conv1 are the same by either."""
+        if method == "narrow":
+            return not any(block.excite for block in self.blocks)
+        return all(block.excite or block.width == block.channels for block in self.blocks)
+
     @property
     def is_told_by_shapes(self) -> bool:
         """Whether the sizes of a generator's layers say what was done to it: all its blocks are the paper's."""

@@ -50,7 +50,7 @@ class Status:
         if self.state == "irregular":
             return f"irregular: {self.squeezed_blocks} of {self.blocks} blocks squeezed; {self.detail}{where}"
         fewer = describe_reduction(1 - self.parameters_after / self.parameters_before)
-        done = "narrowed" if self.plan is not None and self.plan.method == "narrow" else "squeezed"
+        done = "squeezed" if self.plan is None or self.plan.may_be_by("squeeze") else "narrowed"
         return (
             f"{done}: {self.squeezed_blocks} of {self.blocks} blocks, "
             f"{self.parameters_before:,} -> {self.parameters_after:,} parameters ({fewer})"

@@ -15,8 +15,9 @@ from squeeze_patch.adapters import locate
 from squeeze_patch.demo import trained_generator
 from squeeze_patch.demo.network import Generator
 from squeeze_patch.planning.planner import is_meant, plan_for
-from squeeze_patch.planning.plans import Plan
+from squeeze_patch.planning.plans import BlockPlan, Plan
 from squeeze_patch.planning.request import Request
+from squeeze_patch.planning.shapes import plan_of_blocks
 from squeeze_patch.testing import trained
 from tests.helpers import cli
 from tests.hosts.flat import flat_hosts
@@ -85,6 +86,18 @@ def test_the_same_wish_where_one_channel_is_more_than_the_tolerance() -> None:
     for other in (0.1, 0.16):
         with pytest.raises(squeeze_patch.StateError, match="in another way"):
             squeeze_patch.apply(G, reduction=other)
+
+
+def test_the_same_wish_where_no_block_has_excite() -> None:
+    """An allocation may leave fewer channels behind conv0 alone, as either method does; what is handed on stays."""
+    G = trained_generator()
+    specs = locate(G).specs
+    block = BlockPlan("b8", 8, specs[1].channels, specs[1].channels, inner=20, excite=False)
+    plan = plan_of_blocks(specs, sum(p.numel() for p in G.parameters()), "nvidia", [block])
+    squeeze_patch.apply(G, plan=plan, init="weights")
+    for method in ("squeeze", "narrow"):
+        squeeze_patch.apply(G, reduction=plan.reduction, method=method)
+    assert str(squeeze_patch.status(G)).startswith("squeezed: 1 of 4 blocks")
 
 
 def test_one_ratio_is_what_a_wish_may_mean() -> None:
