@@ -159,7 +159,7 @@ class SynthesisLayer(torch.nn.Module):
         x = x.float() * style[:, :, None, None]
         if self.up == 2:
             x = functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # [N, out, 2h + 1, 2w + 1]
-            kernel = (self.resample_filter * 4).expand(x.shape[1], 1, -1, -1)
+            kernel = (self.resample_filter.float() * 4).expand(x.shape[1], 1, -1, -1)
             x = functional.conv2d(x, kernel.flip([2, 3]), padding=1, groups=x.shape[1])
         else:
             x = functional.conv2d(x, weight, padding=self.padding)

@@ -16,6 +16,8 @@ from squeeze_patch.planning.kept import kept_of
 from squeeze_patch.planning.shapes import dense_of
 from squeeze_patch.surgery.status import status_of_part
 
+#: of parameters in which small steps are lost, and an optimiser's moments leave their range
+_COARSE = (torch.float16, torch.bfloat16)
 CURE = "Name the dense checkpoint that the squeezed one was converted from"
 
 
@@ -93,6 +95,12 @@ def _check_states(student: Located, teacher: Located) -> None:
     now = status_of_part(student)
     if now.state != "squeezed":
         raise StateError(f"the student has to be a squeezed generator, this one is {now}. Squeeze it first")
+    coarse = next((f"{name} ({p.dtype})" for name, p in student.root.named_parameters() if p.dtype in _COARSE), "")
+    if coarse:
+        raise StateError(
+            f"{coarse} of the student is too coarse to be trained: call float() on both generators first; of a file "
+            "of half precision, load it, do so, and save it anew"
+        )
     untrainable = next((name for name, p in student.root.named_parameters() if p.is_inference()), "")
     if untrainable:
         raise StateError(

@@ -11,7 +11,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, Optional
 
 import torch
 
-from squeeze_patch.adapters import reference_name
+from squeeze_patch.adapters import entry_roles, reference_name, role_of
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.convert import convert_file, is_bare
 from squeeze_patch.checkpoints.generators import dense_generators, generators
@@ -60,8 +60,8 @@ def recover_file(
 
     The dense file's moving average is the teacher, the squeezed one's the student; the generator that is
     trained becomes a copy of the recovered one where it is squeezed alike, everything else is carried over, its
-    optimiser, too. A state file beside the target lets a run that was broken off go on; it is deleted at the end,
-    unless the time ran out.
+    optimiser and other generators, too. A state file beside the target lets a run that was broken off go on; it is
+    deleted at the end, unless the time ran out.
 
     Args:
         dense: a host's pickle, or a file of torch.save with state dicts of a known family.
@@ -186,9 +186,18 @@ def _reference(found: Dict[str, Located]) -> Located:
 
 
 def _follow(found: Dict[str, Located], student: torch.nn.Module) -> None:
-    """Give every other generator that is squeezed alike the recovered weights and buffers."""
+    """Give the generator that is trained, where it is squeezed alike, the recovered weights and buffers: it is named as
+    its average is, but for its role. Others may be of something else (a source and a target, say)."""
     state = student.state_dict()
     shapes = {name: value.shape for name, value in state.items()}
-    for other in (part.root for part in found.values()):
-        if other is not student and {n: v.shape for n, v in other.state_dict().items()} == shapes:
+    place = _place(reference_name(found))
+    for name, other in ((name, part.root) for name, part in found.items()):
+        is_trained = role_of(name) == "G" and _place(name) == place
+        if is_trained and {n: v.shape for n, v in other.state_dict().items()} == shapes:
             other.load_state_dict(copy.deepcopy(state))
+
+
+def _place(name: str) -> str:
+    """The name of an entry without what says its role."""
+    known = entry_roles()
+    return "" if name in known else ".".join(part for part in name.split(".") if part not in known)

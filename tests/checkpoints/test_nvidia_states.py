@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, Dict
 
@@ -15,6 +16,7 @@ from squeeze_patch.checkpoints.io import read
 from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.checkpoints.transfer import transfer
 from squeeze_patch.demo import trained_generator
+from squeeze_patch.sampling import sample
 from squeeze_patch.testing import float_error, trained
 from squeeze_patch.testing.shapes_contract import KINDS, plan_of_kind
 from tests.helpers import FORKS, HOSTS, same, tensors
@@ -109,6 +111,9 @@ def test_numbers_stay_of_their_kind(draggan: Host, tmp_path: Path, dtype: torch.
     squeezed = load_tensors(tmp_path / "squeezed.pth")
     assert {tensor.dtype for tensor in squeezed.values()} == {dtype}
     assert torch.equal(squeezed["mapping.fc0.weight"], state["mapping.fc0.weight"])
+    body: Any = read(tmp_path / "squeezed.pth", trust=False)[""]
+    found, expected = (sample(G, 2, seed=0, noise_mode="none") for G in (body, copy.deepcopy(body).float()))
+    assert (found - expected).abs().max() <= float_error(body, expected)  # files of half precision run, too
 
 
 def test_under_a_prefix_and_to_another_family(draggan: Host, tmp_path: Path) -> None:

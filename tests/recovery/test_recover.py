@@ -175,6 +175,7 @@ def test_pairs_that_do_not_belong_together(draggan: Host) -> None:
         ((wider, dense), "w_dim of block b4 is 24 .* 16 .*Name the dense checkpoint"),
         ((larger, dense), "differ in more than the squeezed blocks"),
         ((student, wider_dense), "differ in more than the squeezed blocks"),
+        ((copy.deepcopy(student).half(), dense), r"b4.const \(torch.float16\) of the student is too coarse"),
         ((student, stranger), "the same latent has another style.*mapping network differ.*convert it anew"),
     ]
     for (one, other), message in cases:

@@ -18,14 +18,17 @@ import pytest
 import torch
 
 import squeeze_patch
+from squeeze_patch.adapters import locate
 from squeeze_patch.checkpoints.convert import convert
 from squeeze_patch.checkpoints.io import read
+from squeeze_patch.demo import trained_generator
 from squeeze_patch.progress import one_thread
 from squeeze_patch.recovery.processes import joined
 from squeeze_patch.recovery.progress_line import Line, duration
+from squeeze_patch.recovery.recover_file import _follow
 from squeeze_patch.recovery.session import Step
 from squeeze_patch.recovery.state_file import Evaluation
-from tests.helpers import SAMPLE_SCRIPT, SMALL, cli, run_in_host, write_checkpoint
+from tests.helpers import SAMPLE_SCRIPT, SMALL, cli, run_in_host, same, tensors, write_checkpoint
 from tests.hosts import SHIMS, Host
 from tests.processes import python
 
@@ -143,6 +146,15 @@ def test_only_logs_are_overwritten(folder: Path) -> None:
     assert recover(folder, str(folder / "squeezed.pkl"), "--force")[0] == 0
     (folder / "out.pkl").unlink()
     assert recover(folder, str(folder / "squeezed.pkl"))[0] == 0  # over the log of the run before
+
+
+def test_other_generators_in_the_file_stay_what_they_are() -> None:
+    """It is the trained one that becomes a copy of its average; not what a file has beside them, as a source domain."""
+    G = [squeeze_patch.apply(trained_generator(), init="random", keep_original=False) for _ in range(4)]
+    before = [tensors(each) for each in G]
+    _follow(dict(zip(("a.g_ema", "a.g", "b.g", "g_source"), map(locate, G))), G[0])
+    assert same(tensors(G[1]), before[0])
+    assert [same(tensors(each), then) for each, then in zip(G, before)] == [True, False, True, True]
 
 
 def test_interrupted_it_says_how_to_go_on(draggan: Host, folder: Path) -> None:
