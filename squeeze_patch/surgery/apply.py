@@ -30,7 +30,7 @@ from squeeze_patch.planning.shapes import check_fits, shapes_of
 from squeeze_patch.process_settings import ONE_AT_A_TIME
 from squeeze_patch.progress import Progress, one_thread, own_settings
 from squeeze_patch.surgery.belongings import belongings_of
-from squeeze_patch.surgery.originals import KEPT, TrainedParameters, forget, hooks_of, keep, put_back, undo
+from squeeze_patch.surgery.originals import KEPT, TrainedParameters, forget, hooks_of, keep, put_back, same_modes, undo
 from squeeze_patch.surgery.proof import UNCHANGED, build_twins, prove
 from squeeze_patch.surgery.references import held, redirect, shared
 from squeeze_patch.surgery.relatives import kept_like, relative
@@ -190,6 +190,8 @@ def squeeze(
         with one_thread():
             twins = build_twins(found, shapes)
             new_blocks = _build(found, shapes, begun=trained)
+        for name, block in new_blocks.items():
+            same_modes(old_blocks[name], block)
         _keep_belongings(found, old_blocks, twins, new_blocks, verify)
         trial = prove(found, twins) if verify and not is_own else None
         starts = trained_starts(found, shapes, init, kept=kept, progress=progress, seed=seed, observed=observed)

@@ -32,4 +32,9 @@ class Fingerprint:
         if self.dtype != other.dtype:
             coarse = max((torch.finfo(d) for d in (self.dtype, other.dtype)), key=lambda info: info.eps)
             near = coarse.eps * (max(self.norm, other.norm) + coarse.tiny * self.count**0.5)
-        return abs(self.norm - other.norm) <= near and abs(self.total - other.total) <= near
+        return _near(self.norm, other.norm, near) and _near(self.total, other.total, near)
+
+
+def _near(a: float, b: float, most: float) -> bool:
+    """Whether two sums are the same up to ``most``; of numbers that are not finite, whether they are alike."""
+    return abs(a - b) <= most or a == b or (a != a and b != b)

@@ -150,11 +150,19 @@ def _shared(
     return {name: Fingerprint.of(p) for name, p in G.named_parameters() if id(p) in old or id(p) not in new}
 
 
+def same_modes(one: torch.nn.Module, other: torch.nn.Module) -> None:
+    """Give every layer of ``other`` the mode, training or evaluation, that it has in ``one``, or else that of the
+    whole: users set it on single layers, too."""
+    modes = {path: module.training for path, module in one.named_modules()}
+    for path, module in other.named_modules():
+        module.training = modes.get(path, one.training)
+
+
 def _follow(old: torch.nn.Module, new: torch.nn.Module) -> None:
     """Bring a dense block that was set aside to where the generator is by now: device, dtype, training, frozen."""
     reference = reference_of(new)
     old.to(device=reference.device, dtype=reference.dtype)
-    old.train(new.training)
+    same_modes(new, old)
     if old._backward_hooks is new._backward_hooks:  # hooks of the user's, of whichever kind they are by now
         old._is_full_backward_hook = new._is_full_backward_hook
     flags = {name: parameter.requires_grad for name, parameter in new.named_parameters()}

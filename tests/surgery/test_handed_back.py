@@ -48,6 +48,32 @@ def test_it_is_handed_back(draggan: Host) -> None:
     assert all(tensor.is_shared() for tensor in G.state_dict().values())
 
 
+def test_modes_of_single_layers() -> None:
+    """conv0 is in both blocks, conv1 and toRGB are not."""
+    G = trained_generator().train()
+    for layer in (G.synthesis.b16.conv0, G.synthesis.b16.conv1, G.synthesis.b8.torgb):
+        layer.eval()
+    before = {path: module.training for path, module in G.named_modules()}
+    squeeze_patch.apply(G, ratio=2, init="weights")
+    after = {path: module.training for path, module in G.named_modules() if "excite" not in path}
+    assert after == before
+    G.synthesis.b4.conv1.eval()
+    squeeze_patch.remove(G)
+    changed = {path for path, module in G.named_modules() if module.training != before[path]}
+    assert changed == {"synthesis.b4.conv1", "synthesis.b4.conv1.affine"}
+
+
+def test_a_diverged_generator_has_not_been_trained_since() -> None:
+    """NaN is another number than itself."""
+    G = trained_generator()
+    with torch.no_grad():
+        G.mapping.fc0.weight[0, :2] = torch.tensor([float("nan"), float("inf")])
+        G.mapping.fc1.bias[0] = float("inf")
+    with pytest.warns(squeeze_patch.UnprovedWarning):
+        squeeze_patch.apply(G, ratio=2, init="random")
+    assert squeeze_patch.status(squeeze_patch.remove(G)).state == "dense"
+
+
 def test_what_came_along_stays(draggan: Host) -> None:
     """Nothing changed on the squeezed layers, nothing is changed on the dense ones; a list that grew is."""
     G = trained(draggan.generator())
