@@ -155,13 +155,13 @@ def run(
     progress: Optional[StepProgress] = None,
     wish: Optional[Mapping[str, Any]] = None,
 ) -> Recovery:
-    """As `recover`; ``wish``: what the student's plan was measured for, which the state file keeps."""
+    """As `recover`; ``wish``: what the student was made for from the teacher a moment ago; the state file keeps it."""
     pair, processes = pair_of(student, teacher), parallel.current()
     processes.share(torch.empty([settings.batch]))  # raises before any work where the batch cannot be shared
     # The tensors at hand may have been made in inference mode, or be used in it later; the training is outside.
     with torch.inference_mode(False), torch.set_grad_enabled(True), training_mode(pair):
         training = Training(pair, settings, processes, budget.at_a_time)
-        found, origin = processes.from_first(lambda: _stored(state_file, training))
+        found, origin = processes.from_first(lambda: _stored(state_file, training, wish is not None))
         session = Session(training, budget, Files(state_file, log, origin, wish), found)
         try:
             stopped = session.train(progress)
@@ -180,9 +180,10 @@ def run(
     )
 
 
-def _stored(path: Optional[Path], training: Training) -> Tuple[Optional[State], Origin]:
-    """The state of an earlier sitting, if there is one, and the generators that the run began with."""
-    origin = origin_of(training.pair, training.parameters)
+def _stored(path: Optional[Path], training: Training, is_made: bool) -> Tuple[Optional[State], Origin]:
+    """The state of an earlier sitting, if there is one, and the generators that the run began with; ``is_made``: the
+    student was, from the teacher and by the state's plan."""
+    origin = origin_of(training.pair, training.parameters, is_made)
     if path is None or not path.exists():
         return None, origin
     return load_state(path, training.settings, origin, training.parameters)

@@ -19,8 +19,8 @@ from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.checkpoints.safe_tensors import check_name
 from squeeze_patch.errors import CheckpointError, StateError
+from squeeze_patch.planning.kept import kept_of
 from squeeze_patch.planning.planner import timed_plan_for
-from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress
 from squeeze_patch.recovery import processes as parallel
@@ -95,10 +95,9 @@ def recover_file(
         reference = _reference(_dense_generators(dense, origin))
         teacher = reference.root.to(place)
         told = squeezing if parallel.current().first else contextlib.nullcontext
-        wish = None if request.milliseconds is None else request.to_dict()
-        if request.milliseconds is not None:
-            has_inner = not is_bare(origin)
-            request = Request(plan=_timed(reference, request, has_inner, memory, told, say))
+        wish = None if squeezed is not None else request.to_dict()
+        if squeezed is None:
+            request = _planned(reference, request, not is_bare(origin), memory, told, say)
         with _squeezed_file(dense, squeezed, source, request, told) as path:
             data = read(path, trust=source.trust)
         check_name(target, data)
@@ -133,26 +132,29 @@ def _squeezed_file(
         yield path
 
 
-def _timed(
+def _planned(
     teacher: Located,
     request: Request,
     has_inner: bool,
     memory: Path,
     squeezing: Callable[[], ContextManager[Optional[Progress]]],
     say: Callable[[str], None],
-) -> Plan:
-    """The Plan of a budget in milliseconds, the same in all processes: times vary from call to call, so a run that goes
-    on takes up the one that it began with."""
+) -> Request:
+    """How the dense file is squeezed, the same in all processes. A run that goes on takes the plan and the channels
+    that it began with: times vary from call to call, and on another processor what is fitted does by rounding."""
 
-    def measured() -> Plan:
+    def wanted() -> Request:
         if memory.exists():
-            return plan_of_state(memory, request.to_dict())
+            plan = plan_of_state(memory, request.to_dict())
+            return Request(like=plan) if kept_of(plan) else Request(plan=plan)  # bare state dicts record no channels
+        if request.milliseconds is None:
+            return request
         with squeezing() as progress:
             plan, timing = timed_plan_for(teacher, request, has_inner=has_inner, progress=progress)
         say(str(timing))
-        return plan
+        return Request(plan=plan)
 
-    return parallel.current().from_first(measured)
+    return parallel.current().from_first(wanted)
 
 
 def _dense_generators(path: Path, data: Any) -> Dict[str, Located]:

@@ -80,7 +80,7 @@ class Budget:
 @dataclass(frozen=True)
 class Files:
     """Where a sitting writes: its state, its log; None = nowhere. ``origin`` tells the generators that the run began
-    with, ``wish`` what the student's plan was measured for."""
+    with, ``wish`` how the student was made."""
 
     state: Optional[Path]
     log: Optional[Path]

@@ -19,7 +19,7 @@ from squeeze_patch.planning.plans import Plan
 from squeeze_patch.recovery.pair import Pair
 from squeeze_patch.recovery.settings import Settings
 
-SCHEMA = 1
+SCHEMA = 2
 #: what of a state is a list of tensors, one for each parameter
 _TENSORS = ("weights", "average", "best")
 
@@ -89,8 +89,8 @@ def save(
     plan: Optional[Plan],
     wish: Optional[Mapping[str, Any]] = None,
 ) -> None:
-    """Write a state file, whole or not at all; ``plan``: of the student; ``wish``: what it was measured for, as
-    `Request.to_dict` has it."""
+    """Write a state file, whole or not at all; ``plan``: of the student; ``wish``: how it was made from
+    the dense one, as `Request.to_dict` has it; None: it came in a file of its own."""
     content = {**vars(state), "history": [asdict(entry) for entry in state.history]}
     content.update(schema=SCHEMA, settings=_settled(settings), origin=origin.whole, rest=origin.rest)
     content.update({} if plan is None else {"plan": plan.to_dict()})
@@ -179,23 +179,23 @@ def _cure(path: Path) -> str:
 
 
 def plan_of_state(path: Path, wish: Mapping[str, Any]) -> Plan:
-    """The Plan of the student whose state a file holds, which was measured for ``wish``.
+    """The Plan of the student whose state a file holds, which was made for ``wish``.
 
     Raises:
-        RecoveryError: it cannot be read, names none, or was measured for something else, or not at all.
+        RecoveryError: it cannot be read, names none, or the student was made for something else, or came in a file.
     """
     content = _content(path)
     found, then = content.get("plan"), content.get("wish")
     if found is None:
         raise RecoveryError(f"{path}: this state names no plan. Delete it to start anew")
     if then != dict(wish):
-        sides = ("nothing that was measured" if one is None else _words(one) for one in (then, wish))
+        sides = ("a squeezed file" if one is None else _words(one) for one in (then, wish))
         raise RecoveryError(f"{path} is of a run with other settings: {', now '.join(sides)}. {_cure(path)}")
     return Plan.from_dict(found)
 
 
 def _words(wish: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value!r}" for name, value in wish.items())
+    return ", ".join(f"{name} {shortened(repr(value))}" for name, value in wish.items())
 
 
 def _content(path: Path) -> Dict[str, Any]:
@@ -208,9 +208,12 @@ def _content(path: Path) -> Dict[str, Any]:
     return content
 
 
-def origin_of(pair: Pair, trained: Sequence[torch.Tensor]) -> Origin:
+def origin_of(pair: Pair, trained: Sequence[torch.Tensor], is_made: bool) -> Origin:
     """Of a pair of generators, and the student's parameters that are trained. The features of a narrowed student are
-    measured before it is trained: it has to be as it was then."""
+    measured before it is trained: it has to be as it was then. One that was made from the teacher (``is_made``) for
+    this sitting is what it was but for rounding, and its trained parameters are the state's."""
+    if is_made:
+        return Origin(fingerprint(pair, trained), "")
     return Origin(fingerprint(pair), "" if pair.handed else fingerprint(pair, trained))
 
 

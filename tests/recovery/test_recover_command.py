@@ -12,22 +12,26 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import pytest
 import torch
 
 import squeeze_patch
-from squeeze_patch.adapters import locate
-from squeeze_patch.checkpoints.convert import convert
-from squeeze_patch.checkpoints.io import read
+from squeeze_patch.adapters import locate, reference_name
+from squeeze_patch.checkpoints.convert import convert, convert_file
+from squeeze_patch.checkpoints.generators import generators
+from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.demo import trained_generator
+from squeeze_patch.planning.plans import Plan
 from squeeze_patch.progress import one_thread
+from squeeze_patch.recovery import recover_file
 from squeeze_patch.recovery.processes import joined
 from squeeze_patch.recovery.progress_line import Line, duration
 from squeeze_patch.recovery.recover_file import _follow
 from squeeze_patch.recovery.session import Step
 from squeeze_patch.recovery.state_file import Evaluation
+from squeeze_patch.surgery.status import status_of_part
 from tests.helpers import SAMPLE_SCRIPT, SMALL, cli, run_in_host, same, tensors, write_checkpoint
 from tests.hosts import SHIMS, Host
 from tests.processes import python
@@ -98,6 +102,40 @@ def test_a_dense_file_alone_is_squeezed_first(folder: Path) -> None:
     assert recover(folder, str(folder / "squeezed.pkl"), out="second.pkl")[0] == 0
     alone, second = (read(folder / name, trust=True)["G_ema"].state_dict() for name in ("out.pkl", "second.pkl"))
     assert all(torch.equal(alone[name], second[name]) for name in alone)
+
+
+@pytest.mark.parametrize("case", ["squeeze", "narrow", "bare"])
+def test_it_goes_on_on_another_processor(folder: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    """The start that is made anew there is another one by rounding, and the weights to go on with are the state's."""
+    if case == "bare":  # a state dict alone, which has no record of the channels
+        torch.save(read(folder / "dense.pkl", trust=True)["G_ema"].state_dict(), folder / "dense.pkl")
+    how = ["--ratio", "2", "--method", "narrow" if case == "narrow" else "squeeze"]
+    assert recover(folder, *how, "--minutes", "1e-9")[0] == 0
+    begun = plan_of_file(folder / "out.pkl")
+
+    def elsewhere(dense: Path, target: Path, *arguments: Any, **keywords: Any) -> None:
+        convert_file(dense, target, *arguments, **keywords)
+        data = read(target, trust=True)
+        for G in generators(data).values():
+            module: Any = G.get_block("b8")
+            module.conv1.weight.data.mul_(1 + 1e-6)
+        save(data, target, force=True)
+
+    monkeypatch.setattr(recover_file, "convert_file", elsewhere)
+    for other in (["--ratio", "3", *how[2:]], [str(folder / "squeezed.pkl")]):
+        code, _, err = recover(folder, *other)
+        assert code == 2
+        assert "out.pkl.state is of a run with other" in err
+    code, out, err = recover(folder, *how)
+    assert code == 0, err
+    assert "6 steps" in out
+    assert "taken up at step 1" in out
+    assert plan_of_file(folder / "out.pkl") == begun
+
+
+def plan_of_file(path: Path) -> Optional[Plan]:
+    found = generators(read(path, trust=True))
+    return status_of_part(found[reference_name(found)]).plan
 
 
 def test_errors_are_one_line_and_nothing_is_written(folder: Path) -> None:
