@@ -6,7 +6,7 @@ import importlib
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Dict, Mapping, Sequence
 
 import torch
 
@@ -40,11 +40,25 @@ def onnx(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Ans
         if not path.is_file():
             raise ConfigError(f"[checks] onnx file: there is no {path}")
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        given = {"z": z.numpy(), "c": c.numpy()}
-        inputs = session.get_inputs()
-        feed = {one.name: given[one.name] if one.name in given else z.numpy() for one in inputs}
+        feed = fed([one.name for one in session.get_inputs()], {"z": z.numpy(), "c": c.numpy()})
         got = torch.from_numpy(session.run(None, feed)[0]).float()
     return _judged(subject, context, expected, got, "onnxruntime's", place=settings["file"])
+
+
+def fed(names: Sequence[str], given: Mapping[str, Any]) -> Dict[str, Any]:
+    """What the inputs ``names`` of an ONNX file get of z and c, in ``given``: by name, and those that are called
+    otherwise what is left, z first.
+
+    Raises:
+        ConfigError: there are more inputs than that.
+    """
+    if len(names) > len(given):
+        raise ConfigError(
+            f"[checks] onnx file: it has the inputs {', '.join(names)}, and no more than latents and classes are known "
+            "here; export the generator with these alone"
+        )
+    left = iter([name for name in given if name not in names])
+    return {name: given[name if name in given else next(left)] for name in names}
 
 
 def compiled(subject: Subject, context: Context, settings: Mapping[str, Any]) -> Answer:

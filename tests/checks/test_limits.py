@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, List, Mapping
 
 import pytest
 import torch
@@ -15,10 +15,24 @@ from squeeze_patch.adapters import sampler
 from squeeze_patch.checks import copy_checks, cost_checks, parity_checks, structure_checks
 from squeeze_patch.checks.baseline import Baseline
 from squeeze_patch.checks.catalogue import BY_NAME
+from squeeze_patch.checks.export_checks import fed
 from squeeze_patch.checks.fixed_inputs import fixed_latents
 from squeeze_patch.checks.tracing import Trace, trace
 from squeeze_patch.errors import MissingPackageError
 from tests.held import Held, dense, found, small
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [(["z"], "z"), (["latent"], "z"), (["c", "z"], "cz"), (["latent", "label"], "zc"), (["latent", "c"], "zc")],
+)
+def test_inputs_of_an_onnx_file(names: List[str], values: str) -> None:
+    assert fed(names, {"z": "z", "c": "c"}) == dict(zip(names, values))
+
+
+def test_an_onnx_file_that_wants_more() -> None:
+    with pytest.raises(squeeze_patch.ConfigError, match="z, c, psi"):
+        fed(["z", "c", "psi"], {"z": 0, "c": 0})
 
 
 def test_state_without_a_record() -> None:
