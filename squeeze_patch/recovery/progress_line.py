@@ -43,10 +43,12 @@ class Line:
 
 def text(step: Step) -> str:
     """One line: steps, PSNR, loss, rate, remaining time."""
-    left = (step.steps - step.step) * step.seconds_per_step
+    seconds = step.seconds_per_step
+    left = (step.steps - step.step) * seconds
+    rate = f"{seconds:.1f} s/step" if seconds > 1 else f"{1 / max(seconds, 1e-9):.1f} steps/s"
     return (
-        f"step {step.step}/{step.steps}  {step.evaluation.psnr:.2f} dB  loss {step.loss:.2e}  "
-        f"{1 / max(step.seconds_per_step, 1e-9):.1f} steps/s  {duration(left)} left"
+        f"step {step.step}/{step.steps}  {step.evaluation.psnr:.2f} dB  loss {step.loss:.2e}  {rate}  "
+        f"{duration(left)} left"
     )
 
 

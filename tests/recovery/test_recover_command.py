@@ -277,10 +277,11 @@ def test_progress_line() -> None:
     line = Line(stream)
     last = Evaluation(50, 31.25, 1e-3, 1e-2, 100.0)
     line(Step(60, 100, 2e-3, 2.0, last, new=False, last=False, resumed_at=50))
-    line(Step(100, 100, 1e-3, 2.0, last, new=True, last=True, resumed_at=50))
+    line(Step(100, 100, 1e-3, 0.25, last, new=True, last=True, resumed_at=50))
     first, second = stream.written.split("\r")[1:]
     assert stream.written.startswith("an earlier run is taken up at step 50\n")
-    assert first.startswith("step 60/100  31.25 dB  loss 2.00e-03  0.5 steps/s  1:20 left")
+    assert first.startswith("step 60/100  31.25 dB  loss 2.00e-03  2.0 s/step  1:20 left")
+    assert "  4.0 steps/s  0:00 left" in second
     assert second.endswith("\n")
     assert [duration(s) for s in (5, 65, 3700)] == ["0:05", "1:05", "1:01:40"]
 
