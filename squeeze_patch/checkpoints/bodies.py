@@ -12,7 +12,7 @@ from squeeze_patch.adapters.located import Located, described
 from squeeze_patch.adapters.roles import StateDicts
 from squeeze_patch.errors import CheckpointError, PlanError, UnsupportedModelError
 from squeeze_patch.planning.plans import BlockPlan, Plan
-from squeeze_patch.planning.shapes import dense_parameters, fits, shapes_of
+from squeeze_patch.planning.shapes import dense_of, dense_parameters, fits, plan_of_blocks, shapes_of
 
 #: entry of a file that holds the Plan, as a plain dict
 PLAN_ENTRY = "squeeze_plan"
@@ -215,6 +215,28 @@ def plan_from_shapes(found: Located) -> Optional[Plan]:
     )
     after = sum(parameter.numel() for parameter in found.generator.parameters())
     return Plan(found.adapter.name, blocks, dense_parameters(found.generator, specs), after) if blocks else None
+
+
+def plan_beside(G: Located, body: Located, plan: Plan) -> Plan:
+    """The Plan that makes ``G``, dense or squeezed, of the sizes of ``body``: ``plan``, which the body has, as far as
+    that is of so many channels. One from shapes alone takes a narrowed block, or a last one with fewer channels inside,
+    for a smaller one; beside G's own it shows what it was."""
+    dense = [dense_of(spec) for spec in G.specs]
+    if [(spec.name, spec.channels) for spec in dense] == [(now.name, now.channels) for now in body.specs]:
+        return plan
+    blocks: List[BlockPlan] = []
+    for spec, now in zip(dense, body.specs):
+        width, inner = (now.channels if count is None else count for count in (now.width, now.inner))
+        hands_on = spec.channels if now.is_last or not now.is_squeezed else now.channels
+        if now.name != spec.name or hands_on != spec.channels or max(width, inner) > spec.channels:
+            return plan
+        if now.is_squeezed or min(width, inner) < spec.channels:
+            blocks.append(
+                BlockPlan(spec.name, spec.resolution, spec.channels, width, inner=inner, excite=now.is_squeezed)
+            )
+    if len(dense) != len(body.specs):
+        return plan
+    return plan_of_blocks(dense, dense_parameters(G.generator, G.specs), G.adapter.name, blocks)
 
 
 def _roles() -> List[StateDicts]:

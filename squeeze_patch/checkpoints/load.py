@@ -9,7 +9,7 @@ import torch
 
 from squeeze_patch.adapters import reference_name, search
 from squeeze_patch.adapters.located import Located
-from squeeze_patch.checkpoints.bodies import find_bodies
+from squeeze_patch.checkpoints.bodies import find_bodies, plan_beside
 from squeeze_patch.checkpoints.safe_tensors import is_tensor_file, read_tensors
 from squeeze_patch.checkpoints.state_dicts import HoldsMore, read_entries
 from squeeze_patch.checkpoints.stored import refuse_other_forms
@@ -63,7 +63,8 @@ def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str]
                 f"{name} is on the meta device, where nothing can be loaded: build the generator on the CPU or a GPU, "
                 "by with torch.device('cpu'), say"
             )
-    state, plan, where = _find(source, entry, trust, whole=target.wrapper is not None)
+    state, body, where = _find(source, entry, trust, whole=target.wrapper is not None)
+    plan = _plan_of(body, target.reference, where)
     now = status_of(target)
     if now.state == "dense":
         with random_kept():
@@ -84,8 +85,8 @@ def load(G: Module, source: Union[str, Path, StateDict], *, entry: Optional[str]
 
 def _find(
     source: Union[str, Path, StateDict], entry: Optional[str], trust: bool, whole: bool
-) -> Tuple[StateDict, Plan, str]:
-    """The squeezed state dict that is meant, its Plan, and words for where it is.
+) -> Tuple[StateDict, torch.nn.Module, str]:
+    """The state dict that is meant, a stand-in for its generator, and words for where it is.
 
     Args:
         whole: a training wrapper's is meant; else, where the file has one, one of the generators in it.
@@ -121,10 +122,22 @@ def _find(
         holds = listed(filter(None, bodies or map(str, data))) or "one state dict"
         raise CheckpointError(f"{where}: {what} (it holds {holds})")
     chosen = reference_name(bodies) if entry is None else entry
-    plan = status(bodies[chosen]).plan
-    if plan is None:
-        raise CheckpointError(f"{where}: this generator is dense. Convert the file first, or use G.load_state_dict")
-    return states[chosen], plan, where
+    return states[chosen], bodies[chosen], where
+
+
+def _plan_of(body: torch.nn.Module, G: Located, where: str) -> Plan:
+    """By which ``G`` is squeezed as ``body`` is; `CheckpointError` where that is dense."""
+    found, plan = search(body).reference, status(body).plan
+    if plan is not None:
+        return plan_beside(G, found, plan)
+    channels = [max(spec.channels for spec in each.specs) for each in (found, G)]
+    more = (
+        f"; or it is narrowed ({channels[0]} channels at most, {channels[1]} in G), and its file has no squeeze_plan: "
+        "load the file that convert wrote first, and then this by G.load_state_dict"
+        if channels[0] < channels[1]
+        else ""
+    )
+    raise CheckpointError(f"{where}: this generator is dense. Convert the file first, or use G.load_state_dict{more}")
 
 
 def _check(G: torch.nn.Module, state: StateDict, where: str, found: Located) -> None:

@@ -9,7 +9,6 @@ narrowed block had is in no shape.
 
 from __future__ import annotations
 
-import contextlib
 import filecmp
 import functools
 import importlib
@@ -18,7 +17,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
 import torch
 
@@ -29,6 +28,7 @@ from squeeze_patch.checkpoints.tensor_files import load_tensors
 from squeeze_patch.errors import StateError
 from squeeze_patch.surgery.status import status
 from squeeze_patch.training.common import PrepareStart, RunStart, first_steps, squeeze_new, try_new
+from squeeze_patch.training.saving import torch_with
 
 PACKAGE = "stylegan2_pytorch"
 #: {"request": as of `Request.to_dict`, "checkpoint": file to begin with or None, "resume": does the Trainer load it?}
@@ -149,11 +149,11 @@ def hook_classes() -> None:
     @functools.wraps(load)
     def load_squeezed(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not job["resume"]:
-            with _torch_with("load", _load):
+            with torch_with("load", _load):
                 return load(self, *args, **kwargs)
         self.model_name = lambda number: job["checkpoint"]
         try:
-            with _torch_with("load", _load):
+            with torch_with("load", _load):
                 result = load(self, *args, **kwargs)
         finally:
             del self.model_name
@@ -166,7 +166,7 @@ def hook_classes() -> None:
         plan = status(self.GAN).plan
         more = {} if plan is None else {PLAN_ENTRY: plan.to_dict()}
         write = torch.save
-        with _torch_with("save", lambda data, target: write({**data, **more}, target)):
+        with torch_with("save", lambda data, target: write({**data, **more}, target)):
             return save(self, *args, **kwargs)
 
     networks.StyleGAN2.__init__ = build_squeezed
@@ -177,17 +177,6 @@ def hook_classes() -> None:
 def _load(source: Any, **_options: Any) -> Any:
     """The host's torch.load asks for weights only; a Plan has floats, which that of torch 1.13 refuses."""
     return load_tensors(Path(source))
-
-
-@contextlib.contextmanager
-def _torch_with(name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """``function`` as torch's one of that name, for the length of a ``with`` block."""
-    original = getattr(torch, name)
-    setattr(torch, name, function)
-    try:
-        yield
-    finally:
-        setattr(torch, name, original)
 
 
 def _say_restored(wrapper: torch.nn.Module) -> None:

@@ -9,7 +9,7 @@ import os
 import re
 import runpy
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Iterator, List, Mapping, Optional, Sequence
@@ -19,7 +19,7 @@ import torch
 from squeeze_patch.adapters import search
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checkpoints.addresses import is_url, redacted
-from squeeze_patch.checkpoints.bodies import find_bodies
+from squeeze_patch.checkpoints.bodies import find_bodies, plan_beside
 from squeeze_patch.checkpoints.downloads import fetch
 from squeeze_patch.checkpoints.safe_tensors import is_tensor_file, read_tensors
 from squeeze_patch.checkpoints.state_dicts import read_entries
@@ -33,6 +33,7 @@ from squeeze_patch.surgery.status import status
 from squeeze_patch.training.command_lines import host_words
 from squeeze_patch.training.common import Say, host_code
 from squeeze_patch.training.families import families
+from squeeze_patch.training.saving import SavedPlans
 
 #: options of scripts for the size of the generator that they build
 _SIZE_OPTION = re.compile(r"--?(image_?|img_?)?(size|res|resolution)")
@@ -116,15 +117,22 @@ def run(
         )
     differences: List[str] = []
     built: List[str] = []
+    plans = SavedPlans()
 
     def squeeze(G: torch.nn.Module) -> None:
-        unlike = file.difference(_channels(search(G).reference), arguments) if file else None
+        wanted, unlike = request, None
+        if file is not None:
+            dense = search(G).reference
+            plan = plan_beside(dense, file.found, file.plan)
+            wanted = Request(plan=plan)
+            unlike = file.difference(_channels(dense), arguments) if plan is file.plan else None
         differences.extend([unlike] if unlike else [])  # no error yet: a script may want another size
         try:
-            apply_request(G, Request(plan=file.plan) if file else request, "random", keep_original=False)
+            apply_request(G, wanted, "random", keep_original=False, record=file is not None)
         except PlanError as error:
             raise PlanError(f"{unlike}. {error}") if unlike else error from error
         built.append(type(G).__name__)  # not G itself, which the script may be done with
+        plans.add(G)
         say(f"squeeze_patch: {status(G)}")
 
     sys.path.insert(0, str(script.parent))
@@ -140,7 +148,11 @@ def run(
         torch.serialization.add_safe_globals([argparse.Namespace])
     sys.argv = [str(arguments[0]), *arguments[1:]]
     try:
-        with host_code(script.name), _told_of_none(script.name, built, say), _told_of_spawned(script.name, say):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(host_code(script.name))
+            stack.enter_context(_told_of_none(script.name, built, say))
+            stack.enter_context(_told_of_spawned(script.name, say))
+            stack.enter_context(plans.in_files())
             runpy.run_path(os.path.abspath(arguments[0]), run_name="__main__")  # its __file__ by its own name, a link's
     except ScriptError as error:
         if differences and "loading state_dict" in str(error):
@@ -253,4 +265,8 @@ def _squeezed_file(arguments: Sequence[str]) -> Optional[SqueezedSource]:
             "the script's files hold generators that are squeezed in different ways; squeeze-patch convert --like FILE "
             "makes the one from its dense file as the other is"
         )
-    return sources[0] if sources else None
+    if not sources:
+        return None
+    first = sources[0]
+    is_true = all(source.plan.same_channels(first.plan) for source in sources)  # of G and of G_ema
+    return first if is_true else replace(first, plan=first.plan.with_kept({}))

@@ -240,6 +240,19 @@ class TestFiles:
             made = locate(body).sampler().images(z, c, "const", 1.0)
             assert (made - images).abs().max() <= float_error(G, images)
 
+            fresh, plan = flat_host.generator().eval(), squeeze_patch.status(G).plan
+            assert plan is not None
+            for _ in ("dense", "squeezed"):
+                squeeze_patch.load(fresh, G.state_dict())  # beside a dense one the sizes tell the rest
+                assert torch.equal(flat_host.images(fresh, z, c), images)
+            now = squeeze_patch.status(fresh).plan
+            assert now is not None
+            assert (now.parameters_before, now.parameters_after) == (plan.parameters_before, plan.parameters_after)
+        G = trained(flat_host.generator())
+        squeeze_patch.apply(G, plan=plan_of(G, *[(16, 16, False)] * 4), init="weights")  # as a smaller generator's
+        with pytest.raises(squeeze_patch.CheckpointError, match="or it is narrowed .* no squeeze_plan: load"):
+            squeeze_patch.load(flat_host.generator(), G.state_dict())
+
     def test_excite_that_was_dropped(self, flat_host: FlatHost) -> None:
         G = trained(flat_host.generator())
         squeeze_patch.apply(G, plan=plan_of_kind(G, "inner"), init="weights")
