@@ -37,6 +37,8 @@ from squeeze_patch.training.saving import SavedPlans
 
 #: options of scripts for the size of the generator that they build
 _SIZE_OPTION = re.compile(r"--?(image_?|img_?)?(size|res|resolution)")
+#: for the number of their process on this machine
+_RANK_OPTION = re.compile(r"""["'](--local[_-]rank)["']""")
 #: for the file that they load; a host that takes addresses there takes a path as well
 _FILE_OPTION = re.compile(r"--?\w*(ckpt|checkpoint|resume|weights)\w*")
 
@@ -108,7 +110,7 @@ def run(
     request = Request(
         reduction, ratio, method=method, multiply_adds=multiply_adds
     )  # a wrong one stops here, before the script begins its work
-    arguments = _downloaded(arguments, say)
+    arguments = _ranked(_downloaded(arguments, say), script)
     file = _squeezed_file(arguments[1:])
     if file is not None and not (request.is_default or is_meant(request, file.found, file.plan)):
         raise PlanError(
@@ -173,22 +175,50 @@ def _downloaded(arguments: Sequence[str], say: Say) -> List[str]:
     return words
 
 
+def _ranked(arguments: Sequence[str], script: Path) -> Sequence[str]:
+    """A command, with the number of this process for scripts that take it as an option, as torch.distributed.launch
+    handed it to them; torchrun has it in the environment alone, and all processes would take the first GPU."""
+    rank, option = (
+        os.environ.get("LOCAL_RANK"),
+        _RANK_OPTION.search(script.read_text(encoding="utf-8", errors="replace")),
+    )
+    if rank is None or option is None or any(word.replace("-", "_").startswith("__local_rank") for word in arguments):
+        return arguments
+    return [*arguments, f"{option[1]}={rank}"]
+
+
 @contextlib.contextmanager
 def _told_of_none(script: str, built: Sequence[str], say: Say) -> Iterator[None]:
-    """A script that ends well, by ``sys.exit`` or without, and has built no generator, has run as it is."""
+    """A script that has built no generator runs as it is: where it trains, that is said with the first gradient, and
+    else when it ends well, by ``sys.exit`` or without."""
+    told: List[str] = []
+    backward = torch.autograd.backward
+
+    def tell() -> None:
+        if not (built or told):
+            told.append(words)
+            say(words)
+
+    def backward_and_tell(*args: Any, **kwargs: Any) -> None:
+        torch.autograd.backward = backward
+        tell()
+        backward(*args, **kwargs)
+
     words = (
         f"squeeze_patch: {script} built no generator in this process, so nothing was squeezed here; where it starts "
         "other processes, squeeze-patch run has to stand in front of their scripts, and functions that it spawns have "
         "to call squeeze_patch.load or squeeze_patch.apply"
     )
+    torch.autograd.backward = backward_and_tell
     try:
         yield
     except SystemExit as end:
-        if not built and not end.code:
-            say(words)
+        if not end.code:
+            tell()
         raise
-    if not built:
-        say(words)
+    finally:
+        torch.autograd.backward = backward
+    tell()
 
 
 def _function_of(process: Any) -> Any:

@@ -39,6 +39,12 @@ def test_what_has_to_stand_in_front_of_squeeze_patch(words: List[str], message: 
     assert "-m squeeze_patch run -- script.py" in str(error.value)
 
 
+def test_scripts_of_train_start_their_own_processes() -> None:
+    """In several, each would begin a run of its own."""
+    with pytest.raises(SqueezeError, match=r"torchrun starts a script in several processes; leave it out: .*--gpus=2"):
+        host_words(["torchrun", "--nproc_per_node=2", "train.py"], "train")
+
+
 @pytest.mark.parametrize(("words", "file"), [(["pkg.train", "--x"], "pkg/train.py"), ([], "script.py")])
 def test_modules_are_given_by_their_file(words: List[str], file: str) -> None:
     with pytest.raises(SqueezeError, match=f"not -m: give the file of that module, squeeze-patch run -- {file} "):

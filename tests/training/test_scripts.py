@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import sys
 from multiprocessing.process import BaseProcess
@@ -13,7 +14,7 @@ import torch
 
 from squeeze_patch.errors import SqueezeError
 from squeeze_patch.training.common import SCRIPT_VARIABLE, import_script
-from squeeze_patch.training.run import _told_of_spawned, run
+from squeeze_patch.training.run import _ranked, _told_of_none, _told_of_spawned, run
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,43 @@ def test_a_link_to_a_script(tmp_path: Path) -> None:
     (tmp_path / "links" / "script.py").symlink_to(tmp_path / "host" / "script.py")
     run([str(tmp_path / "links" / "script.py")], ratio=2, say=lambda line: None)
     assert (tmp_path / "links" / "script.py.seen").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["data"], ["data", "--local_rank=1"]),
+        (["--local_rank", "0"], ["--local_rank", "0"]),
+        (["--local-rank=0"], ["--local-rank=0"]),
+    ],
+)
+def test_the_number_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: List[str], expected: List[str]
+) -> None:
+    """For scripts that take it as an option, which today's launchers leave out."""
+    (tmp_path / "train.py").write_text('parser.add_argument("--local_rank", type=int, default=0)')
+    (tmp_path / "other.py").write_text("# LOCAL_RANK")
+    train, other = (str(tmp_path / name) for name in ("train.py", "other.py"))
+    assert _ranked([train, *words], Path(train)) == [train, *words]
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert _ranked([train, *words], Path(train)) == [train, *expected]
+    assert _ranked([other, *words], Path(other)) == [other, *words]
+
+
+def test_a_script_that_trains_another_network_is_told_at_once() -> None:
+    """Not when it ends, after days, or is interrupted."""
+    said: List[str] = []
+    backward = torch.autograd.backward
+    with contextlib.suppress(KeyboardInterrupt), _told_of_none("train.py", [], said.append):
+        for _ in range(2):
+            torch.ones(1, requires_grad=True).sum().backward()
+            assert [line.partition(",")[0] for line in said] == [
+                "squeeze_patch: train.py built no generator in this process"
+            ]
+        raise KeyboardInterrupt
+    assert torch.autograd.backward is backward
+    with _told_of_none("train.py", ["Generator"], lambda line: pytest.fail(line)):
+        torch.ones(1, requires_grad=True).sum().backward()
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
