@@ -37,13 +37,15 @@ def host_words(arguments: Sequence[str], command: str) -> List[str]:
             words = words[1:]
     launched = by_python and words[:1] == ["-m"] and words[1:2] and words[1] in _LAUNCHING_MODULES
     if launched or (words and Path(words[0]).name.removesuffix(".exe") in _LAUNCHERS):  # accelerate.py is a script
-        cure = (
-            "it comes first: torchrun --nproc_per_node=2 -m squeeze_patch run -- script.py ..."
-            if command == "run"
-            else "leave it out: scripts that train knows start their own (NVIDIA's --gpus=2, lucidrains' --multi_gpus)"
-        )
+        launcher = " ".join(arguments[:3] if launched else arguments[:1])
+        if command == "train":
+            raise SqueezeError(
+                f"{launcher} starts a script in several processes; leave it out: scripts that train knows start their "
+                "own (NVIDIA's --gpus=2, lucidrains' --multi_gpus)"
+            )
         raise SqueezeError(
-            f"{' '.join(arguments[:3] if launched else arguments[:1])} starts a script in several processes; {cure}"
+            f"{launcher} starts a script in several processes; it comes first: torchrun --nproc_per_node=2 "
+            f"-m squeeze_patch {command} -- script.py ..."
         )
     if by_python and words[:1] == ["-m"]:
         raise SqueezeError(

@@ -178,10 +178,8 @@ def _downloaded(arguments: Sequence[str], say: Say) -> List[str]:
 def _ranked(arguments: Sequence[str], script: Path) -> Sequence[str]:
     """A command, with the number of this process for scripts that take it as an option, as torch.distributed.launch
     handed it to them; torchrun has it in the environment alone, and all processes would take the first GPU."""
-    rank, option = (
-        os.environ.get("LOCAL_RANK"),
-        _RANK_OPTION.search(script.read_text(encoding="utf-8", errors="replace")),
-    )
+    rank, text = os.environ.get("LOCAL_RANK"), script.read_text(encoding="utf-8", errors="replace")
+    option = _RANK_OPTION.search(text)
     if rank is None or option is None or any(word.replace("-", "_").startswith("__local_rank") for word in arguments):
         return arguments
     return [*arguments, f"{option[1]}={rank}"]
