@@ -20,6 +20,18 @@ def random_kept() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def random_from(seed: int, cuda: bool) -> Iterator[None]:
+    """Torch's random numbers begin at ``seed``, and are afterwards where they were; on CUDA, too, where ``cuda`` says
+    that it is used. `torch.manual_seed` would reseed all devices, also those whose numbers nobody keeps."""
+    devices = list(range(torch.cuda.device_count())) if cuda else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed_all(seed)
+        yield
+
+
 class ProcessSetting:
     """A setting that blocks change for their length: the last one of them gives the caller's back. Each by itself would
     give back what another one had set, which would then stay.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, List
 
+import pytest
 import torch
 
-from squeeze_patch.process_settings import random_kept
+from squeeze_patch.process_settings import random_from, random_kept
 from squeeze_patch.progress import own_settings
 
 
@@ -62,3 +63,21 @@ def test_random_numbers_of_two_threads() -> None:
     other.start()
     other.join()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_random_numbers_of_other_devices_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU nothing is seeded but the CPU; on CUDA, played here, every device is put back."""
+    seeds: List[Any] = []
+    states = {0: torch.tensor([0]), 1: torch.tensor([1])}
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: seeds.append((device, int(state))))
+    before = torch.get_rng_state()
+    drawn = []
+    for cuda in (False, True):
+        with random_from(7, cuda=cuda):
+            drawn.append(torch.rand(1))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(*drawn)
+    assert seeds == [7, (0, 0), (1, 1)]

@@ -27,6 +27,7 @@ from squeeze_patch.checks.config import CheckConfig, Recipe
 from squeeze_patch.errors import TRUST_CURE, CheckpointError, ConfigError, MeasurementError, UnsupportedModelError
 from squeeze_patch.evaluation.devices import device_named
 from squeeze_patch.precision import precision_stays
+from squeeze_patch.process_settings import random_from
 from squeeze_patch.surgery.status import status
 
 #: {option of a command: the same in the configuration}
@@ -143,12 +144,11 @@ def _make(config: CheckConfig, source: Recipe, where: str) -> Dict[str, torch.nn
         device = device_named(config.device)
     except MeasurementError as error:
         raise ConfigError(_in_words_of_files(str(error))) from error
-    with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
+    with random_from(SEED, cuda=device.type == "cuda"), contextlib.ExitStack() as stack:
         stack.callback(os.chdir, os.getcwd())  # a factory may go elsewhere, and paths that were given count from here
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())  # it may be called within a check
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
         stack.enter_context(precision_stays())
-        torch.manual_seed(SEED)
         try:
             made = _from_factory(config, source, where) if source.factory else _from_file(config, source)
         except CheckpointError as error:

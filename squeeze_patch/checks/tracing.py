@@ -12,6 +12,7 @@ from squeeze_patch.adapters.layers import reference_of
 from squeeze_patch.adapters.located import Located
 from squeeze_patch.checks.fixed_inputs import Amount, Sample, fixed_latents, fixed_styles
 from squeeze_patch.errors import UnsupportedModelError
+from squeeze_patch.process_settings import random_from
 from squeeze_patch.sampling import draw
 from squeeze_patch.surgery.proof import float_error, run
 
@@ -94,8 +95,7 @@ def in_a_batch(found: Located, size: int) -> torch.Tensor:
 
 def seeded(found: Located, call: Callable[[], torch.Tensor], seed: int) -> torch.Tensor:
     """Images of one call, on the CPU."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with random_from(seed, cuda=any(p.is_cuda for p in found.root.parameters())):
         return run(found, {"": call}, with_hooks=True)[""].cpu()
 
 
