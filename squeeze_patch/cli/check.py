@@ -67,6 +67,8 @@ def check(
       squeeze-patch check --junit report.xml --html report.html
     """
     if listing:
+        if recording or json_target or junit or html:
+            raise click.UsageError("--list lists the checks and writes nothing; leave the other options out")
         click.echo("\n".join(f"{one.group:<10} {one.name:<24} {one.catches}" for one in CHECKS))
         return
     if recording and (only or skip or json_target or junit or html or github):

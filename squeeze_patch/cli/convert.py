@@ -124,6 +124,8 @@ def convert(
             raise PlanError(
                 "--to carries generators over as they are; squeeze and fuse them in a step of its own, before or after"
             )
+        if no_verify:
+            raise PlanError("--to always compares the images of what it writes; leave --no-verify out")
         carried = transfer(path, target, to, trust=trust, host=host, force=force)
         if as_json:
             click.echo(json.dumps(figures_of(carried), indent=2))

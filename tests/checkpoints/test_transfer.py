@@ -232,10 +232,9 @@ def test_command(draggan: Host, rosinality: FlatHost, tmp_path: Path) -> None:
     )
     assert run.exit_code == 2
     assert "step of its own" in run.output
-    run = CliRunner().invoke(
-        main, ["convert", source, target, "--to", "rosinality", "--trust", "--init", "weights", "--force"]
-    )
-    assert run.exit_code == 2
+    for more in (["--init", "weights"], ["--no-verify"]):
+        run = CliRunner().invoke(main, ["convert", source, target, "--to", "rosinality", "--trust", *more, "--force"])
+        assert run.exit_code == 2
 
 
 def test_official_sizes_name_the_hosts_arguments(draggan: Host) -> None:

@@ -258,6 +258,14 @@ def test_convert_in_a_process_of_its_own(host: Host, tmp_path: Path) -> None:
     assert re.search("G_ema: SqueezedGenerator, squeezed: [1-4] of 4 blocks", out)
 
 
+def test_the_list_of_checks_is_no_run() -> None:
+    assert "structure  " in cli("check", "--list")[1]
+    for option in (["--record"], ["--json"], ["--html", "page.html"]):
+        code, _, err = cli("check", "--list", *option)
+        assert code == 2
+        assert "--list lists the checks and writes nothing" in err
+
+
 def test_the_list_of_commands_is_not_cut_off() -> None:
     _, out, _ = cli("--help")
     for name, command in main.commands.items():
