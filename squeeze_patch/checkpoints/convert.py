@@ -27,7 +27,7 @@ from squeeze_patch.errors import CheckpointError, SqueezeError, UnsupportedModel
 from squeeze_patch.initialization.observation import Observation
 from squeeze_patch.initialization.registry import DEFAULT_INIT, SEED, check_init, check_seed
 from squeeze_patch.planning.cost import Report, report
-from squeeze_patch.planning.kept import recorded
+from squeeze_patch.planning.kept import kept_of, recorded
 from squeeze_patch.planning.milliseconds import Timing
 from squeeze_patch.planning.planner import plan_for, timed_plan_for
 from squeeze_patch.planning.plans import Plan
@@ -169,8 +169,10 @@ def convert_file(
     form: Optional[str] = None,
     fuse: bool = False,
     progress: Optional[Progress] = None,
+    first: Optional[Plan] = None,
 ) -> Conversion:
-    """As `convert`."""
+    """As `convert`; ``first``: what the first generator gets, the moving average, and those of its shape, whatever the
+    request says, with the channels that it records."""
     source, target = Path(source), Path(target)
     check_init(init)
     seed = check_seed(seed)
@@ -202,12 +204,12 @@ def convert_file(
             "progress": progress,
         }
         observed = {name: Observation(found[name], seed) for name in order}
-        plans, timing = _plans(observed, request, init, planning)
+        plans, timing = _plans(observed, request, first, init, planning)
         if form is None:
             _refuse_bare(source, data, plans[reference])
         cost = report(found[reference], plans[reference])
         dense = {name: parameters_of(found[name].root) for name in order}
-        like = kept_like(request, init)
+        like = kept_like(request, init) if first is None else kept_of(first)
         how: Dict[str, Any] = {"verify": verify, "is_own": isinstance(data, (Archive, StoredFile))}
         try:
             shared, kept = _squeeze_all(observed, plans, init, like, progress, how)
@@ -290,10 +292,10 @@ def _refuse_modules(source: Path, data: Any, found: Mapping[str, Located]) -> No
 
 
 def _plans(
-    observed: Mapping[str, Observation], request: Request, init: str, how: Mapping[str, Any]
+    observed: Mapping[str, Observation], request: Request, first: Optional[Plan], init: str, how: Mapping[str, Any]
 ) -> Tuple[Dict[str, Plan], Optional[Timing]]:
-    """Of every generator; those of one shape get one plan, the first one's, whose timing is returned, too. ``how`` as
-    for `timed_plan_for`."""
+    """Of every generator; those of one shape get one plan, the first one's, whose timing is returned, too. ``first`` as
+    for `convert_file`, ``how`` as for `timed_plan_for`."""
     plans: Dict[str, Plan] = {}
     given = request.plan is not None or request.like is not None
     # whatever the wish, any ratio tells whether two generators are of one shape
@@ -305,7 +307,8 @@ def _plans(
         if twin is not None:
             plans[name] = plans[twin]
         else:
-            plans[name], timing = timed_plan_for(seen.found, request, init, observed=seen, **how)
+            wish = request if first is None or plans else Request(plan=first)
+            plans[name], timing = timed_plan_for(seen.found, wish, init, observed=seen, **how)
             timings.append(timing)
     return plans, timings[0]
 

@@ -19,8 +19,8 @@ from squeeze_patch.checkpoints.io import read, save
 from squeeze_patch.checkpoints.pickles import PathLike, host_path
 from squeeze_patch.checkpoints.safe_tensors import check_name
 from squeeze_patch.errors import CheckpointError, StateError
-from squeeze_patch.planning.kept import kept_of
 from squeeze_patch.planning.planner import timed_plan_for
+from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import Request
 from squeeze_patch.progress import Progress
 from squeeze_patch.recovery import processes as parallel
@@ -95,10 +95,11 @@ def recover_file(
         reference = _reference(_dense_generators(dense, origin))
         teacher = reference.root.to(place)
         told = squeezing if parallel.current().first else contextlib.nullcontext
-        wish = None if squeezed is not None else request.to_dict()
+        wish, plan = None, None
         if squeezed is None:
-            request = _planned(reference, request, not is_bare(origin), memory, told, say)
-        with _squeezed_file(dense, squeezed, source, request, told) as path:
+            wish = request.to_dict()
+            plan = _planned(reference, request, not is_bare(origin), memory, told, say)
+        with _squeezed_file(dense, squeezed, source, request, plan, told) as path:
             data = read(path, trust=source.trust)
         check_name(target, data)
         found = _squeezed_generators(path, data)
@@ -119,16 +120,17 @@ def _squeezed_file(
     squeezed: Optional[PathLike],
     source: Source,
     request: Request,
+    plan: Optional[Plan],
     squeezing: Callable[[], ContextManager[Optional[Progress]]],
 ) -> Iterator[Path]:
-    """The squeezed file, or one made from the dense file."""
+    """The squeezed file, or one made from the dense file; ``plan`` as of `_planned`."""
     if squeezed is not None:
         yield Path(squeezed)
         return
     with tempfile.TemporaryDirectory(prefix="squeeze_patch_") as folder:
         path = Path(folder) / f"squeezed{dense.suffix[:20]}"  # a long name would be too long
         with squeezing() as progress:
-            convert_file(dense, path, request, trust=source.trust, progress=progress)
+            convert_file(dense, path, request, trust=source.trust, progress=progress, first=plan)
         yield path
 
 
@@ -139,20 +141,20 @@ def _planned(
     memory: Path,
     squeezing: Callable[[], ContextManager[Optional[Progress]]],
     say: Callable[[str], None],
-) -> Request:
-    """How the dense file is squeezed, the same in all processes. A run that goes on takes the plan and the channels
-    that it began with: times vary from call to call, and on another processor what is fitted does by rounding."""
+) -> Optional[Plan]:
+    """How the generator that is trained is squeezed, the same in all processes; None = as the request says. A run that
+    goes on takes the plan and the channels that it began with: times vary from call to call, and on another processor
+    what is fitted does by rounding."""
 
-    def wanted() -> Request:
+    def wanted() -> Optional[Plan]:
         if memory.exists():
-            plan = plan_of_state(memory, request.to_dict())
-            return Request(like=plan) if kept_of(plan) else Request(plan=plan)  # bare state dicts record no channels
+            return plan_of_state(memory, request.to_dict())
         if request.milliseconds is None:
-            return request
+            return None
         with squeezing() as progress:
             plan, timing = timed_plan_for(teacher, request, has_inner=has_inner, progress=progress)
         say(str(timing))
-        return Request(plan=plan)
+        return plan
 
     return parallel.current().from_first(wanted)
 

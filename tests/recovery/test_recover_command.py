@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from squeeze_patch.recovery.recover_file import _follow
 from squeeze_patch.recovery.session import Step
 from squeeze_patch.recovery.state_file import Evaluation
 from squeeze_patch.surgery.status import status_of_part
+from squeeze_patch.testing import trained
 from tests.helpers import SAMPLE_SCRIPT, SMALL, cli, run_in_host, same, tensors, write_checkpoint
 from tests.hosts import SHIMS, Host
 from tests.processes import python
@@ -131,6 +133,20 @@ def test_it_goes_on_on_another_processor(folder: Path, monkeypatch: pytest.Monke
     assert "6 steps" in out
     assert "taken up at step 1" in out
     assert plan_of_file(folder / "out.pkl") == begun
+
+
+def test_a_run_that_goes_on_squeezes_generators_of_other_shapes_as_it_would_have(draggan: Host, folder: Path) -> None:
+    data = read(folder / "dense.pkl", trust=True)
+    data["source"] = trained(draggan.generator(**{**SMALL, "resolution": 16})).requires_grad_(False)
+    (folder / "dense.pkl").write_bytes(pickle.dumps(data))
+    for more in ([], ["--minutes", "1e-9"]):
+        assert recover(folder, "--reduction", "0.3", *more, out="whole.pkl" if not more else "out.pkl")[0] == 0
+    code, out, err = recover(folder, "--reduction", "0.3")
+    assert code == 0, err
+    assert "taken up at step 1" in out
+    whole, parts = (read(folder / name, trust=True) for name in ("whole.pkl", "out.pkl"))
+    for name in ("G", "G_ema", "source"):
+        assert same(tensors(whole[name]), tensors(parts[name])), name
 
 
 def plan_of_file(path: Path) -> Optional[Plan]:
