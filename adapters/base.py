@@ -26,9 +26,12 @@ class Surgery(abc.ABC):
 
     Attributes:
         bookkeeping: names of attributes by which the host remembers how a module was made; every module has its own.
+        takes_labels: whether `sample_w` goes by `squeeze_patch.conditioning.drawn_labels`; else `squeeze_patch.labels`
+            are refused.
     """
 
     bookkeeping: Collection[str] = ()
+    takes_labels: bool = False
 
     @abc.abstractmethod
     def find(self, root: Module) -> List[Module]:

@@ -11,6 +11,7 @@ import torch
 from squeeze_patch.adapters.base import Adapter, Surgery
 from squeeze_patch.adapters.content import BlockSpec, DenseBlock, Sampler
 from squeeze_patch.adapters.roles import Fusing, Interchange, Running, TrainingWrapper
+from squeeze_patch.conditioning import refuse_labels
 from squeeze_patch.errors import UnsupportedModelError
 
 Module = torch.nn.Module
@@ -109,6 +110,13 @@ class Located:
         self.surgery.set_block(self.network, name, block)
 
     def sample_w(self, n: int, seed: int) -> torch.Tensor:
+        """As of `Surgery`.
+
+        Raises:
+            LabelsError: labels were given that the generator does not take.
+        """
+        if not self.surgery.takes_labels:
+            refuse_labels()
         return self.surgery.sample_w(self.root, self.network, n, seed)
 
     def sampler(self) -> Sampler:

@@ -73,7 +73,7 @@ def draw(
 def sample(G: Any, n: int, seed: int, noise_mode: str = "const", batch: int = 16) -> torch.Tensor:
     """Images [n, C, R, R], float32, on the CPU, of latents drawn with ``seed``, without truncation.
 
-    Unconditional where G has no classes, else one random class an image. G is run in evaluation mode.
+    Labels as of `latents`. G is run in evaluation mode.
     """
     source = sampler(G)
     z, c = latents(source, n, seed)

@@ -9,7 +9,6 @@ import torch
 from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.adapters.layers import class_named, reference_of, truncation, value
 from squeeze_patch.adapters.roles import Running
-from squeeze_patch.conditioning import refuse_labels
 from squeeze_patch.errors import UnsupportedModelError
 
 #: latents whose mean style truncation moves towards, which the host draws anew for every model; it stores no mean
@@ -60,7 +59,6 @@ class LucidrainsRunning(Running):
 
 def sample_styles(root: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
     """Style vectors [n, w_dim], float32, on the CPU, of random latents."""
-    refuse_labels()
     mapping = _mapping(root)
     z = torch.randn([n, _latent_size(mapping)], generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():

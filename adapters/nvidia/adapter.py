@@ -57,6 +57,7 @@ class NvidiaSurgery(Surgery):
     """Replaces whole blocks by `block.SqueezedBlock`, made persistent with the host's own decorator."""
 
     bookkeeping = BOOKKEEPING
+    takes_labels = True
 
     def find(self, root: torch.nn.Module) -> List[torch.nn.Module]:
         return [module for module in root.modules() if _is_network(module) and _unsupported_reason(module) is None]

@@ -11,7 +11,6 @@ from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.adapters.layers import truncation, value
 from squeeze_patch.adapters.roles import Running
 from squeeze_patch.adapters.rosinality.layout import CLEAN, get, known_layout, layer_paths, stored_noise, zero_noise
-from squeeze_patch.conditioning import refuse_labels
 from squeeze_patch.errors import UnsupportedModelError
 
 #: latents whose mean style truncation moves towards: as many as the hosts' scripts take; they store no mean
@@ -55,7 +54,6 @@ class RosinalityRunning(Running):
 
 def sample_styles(network: torch.nn.Module, n: int, seed: int) -> torch.Tensor:
     """Style vectors [n, w_dim], float32, on the CPU, of random latents."""
-    refuse_labels()
     z = torch.randn([n, _style_size(network)], generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         return value(_styles(network, z))

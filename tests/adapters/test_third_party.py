@@ -28,6 +28,11 @@ from lumen import Lumen
 assert "lumen_squeeze" not in sys.modules
 print(squeeze_patch.status(squeeze_patch.apply(Lumen(), ratio=2)))
 assert "lumen_squeeze" in sys.modules
+with squeeze_patch.labels([0]):
+    try:
+        squeeze_patch.apply(Lumen(), ratio=2)
+    except squeeze_patch.LabelsError as error:
+        print(error)
 """
 
 
@@ -53,6 +58,7 @@ def test_it_is_found_by_its_entry_point(site: Path, tmp_path: Path) -> None:
     done = run(tmp_path, site, arguments=["-c", APPLY])
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("squeezed: 3 of 3 blocks")
+    assert "labels were given, and the generator takes none" in done.stdout  # nothing of them is in the adapter
     (tmp_path / "host").mkdir()
     shutil.copytree(site / "lumen", tmp_path / "host" / "lumen")
     done = run(tmp_path, tmp_path / "host", arguments=["-c", APPLY])
