@@ -18,6 +18,7 @@ from squeeze_patch.errors import LabelsError
 #: the hosts' file of labels in a data set's folder or zip
 DATASET_JSON = "dataset.json"
 _GIVEN: ContextVar[Optional[np.ndarray]] = ContextVar("labels of squeeze_patch", default=None)
+_MATTER: ContextVar[bool] = ContextVar("whether labels of squeeze_patch matter", default=True)
 
 
 @contextlib.contextmanager
@@ -60,26 +61,40 @@ def drawn_labels(n: int, c_dim: int, random: torch.Generator) -> torch.Tensor:
         LabelsError: those that were given are no labels of ``c_dim`` entries.
     """
     given = _GIVEN.get()
-    cpu: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever the caller has for other tensors
-    if given is None:
-        c = torch.zeros([n, c_dim], **cpu)
-        if c_dim:
-            c[torch.arange(n, device="cpu"), torch.randint(c_dim, [n], generator=random, device="cpu")] = 1
-        return c
-    _check_fits(given, c_dim)
-    chosen = given[torch.randint(len(given), [n], generator=random, device="cpu").numpy()]
-    rows = np.eye(c_dim, dtype=np.float32)[chosen] if chosen.ndim == 1 else chosen
-    return torch.from_numpy(rows).to(**cpu)
+    if given is not None:
+        _check_fits(given, c_dim)
+    cpu: Any = {"device": "cpu"}  # whatever the caller has for other tensors
+    if not c_dim:
+        return torch.zeros([n, 0], dtype=torch.float32, **cpu)
+    chosen = torch.randint(c_dim if given is None else len(given), [n], generator=random, **cpu)
+    if given is not None:
+        chosen = torch.from_numpy(given[chosen.numpy()])
+    return chosen if chosen.ndim == 2 else torch.nn.functional.one_hot(chosen, c_dim).to(torch.float32)
 
 
 def refuse_labels() -> None:
-    """Raise `LabelsError` where labels were given; of families whose generators have none."""
+    """Raise `LabelsError` where labels were given; of generators that have none."""
     if _GIVEN.get() is not None:
         raise LabelsError("labels were given, and the generator takes none")
 
 
 def are_given() -> bool:
     return _GIVEN.get() is not None
+
+
+def are_missing() -> bool:
+    """Whether none were given where they matter."""
+    return _MATTER.get() and not are_given()
+
+
+@contextlib.contextmanager
+def any_will_do() -> Iterator[None]:
+    """For the length of a block, labels do not matter: what it is about is the same with others."""
+    token = _MATTER.set(False)
+    try:
+        yield
+    finally:
+        _MATTER.reset(token)
 
 
 def digest() -> Optional[str]:
@@ -104,10 +119,12 @@ def _checked(rows: Any) -> np.ndarray:
     """float32 [n, c_dim], or int64 [n]."""
     where = f"{rows}: " if isinstance(rows, (str, Path)) else ""
     values = _read(Path(rows)) if where else rows
+    if isinstance(values, torch.Tensor) and values.is_floating_point():
+        values = values.float()  # NumPy has no bfloat16
     try:
         found = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
-    except ValueError as error:  # rows of several lengths
-        raise LabelsError(f"{where}labels have to be rows of one length ({error})") from error
+    except Exception as error:  # rows of several lengths, tensors without numbers at hand
+        raise LabelsError(f"{where}labels have to be rows of one length, of numbers ({error})") from error
     is_number = found.dtype.kind in "biuf"
     is_classes = found.ndim == 1 and found.dtype.kind in "iu"
     if not (is_number and len(found.shape) and found.size and (is_classes or found.ndim == 2)):
@@ -115,13 +132,13 @@ def _checked(rows: Any) -> np.ndarray:
             f"{where}labels have to be numbers [n, c_dim] or whole numbers [n], 1 or more, not {found.dtype} "
             f"{[*found.shape]}"
         )
-    if is_classes:
-        if found.min() < 0:
-            raise LabelsError(f"{where}classes are counted from 0; there is {found.min()}")
-        return np.array(found, dtype=np.int64)
+    with np.errstate(over="ignore"):  # what float32 does not hold is told below
+        found = found.astype(np.int64 if is_classes else np.float32)  # a copy
+    if is_classes and found.min() < 0:
+        raise LabelsError(f"{where}classes are counted from 0; there is {found.min()}")
     if not np.isfinite(found).all():
-        raise LabelsError(f"{where}labels hold values that are not finite")
-    return np.array(found, dtype=np.float32)
+        raise LabelsError(f"{where}labels hold values that are not finite, or too large")
+    return found
 
 
 def _check_fits(given: np.ndarray, c_dim: int) -> None:
@@ -144,9 +161,9 @@ def _read(path: Path) -> Any:
             return np.load(path, allow_pickle=False)
         with zipfile.ZipFile(path) as archive:
             return _of_data_set(path, archive.read(DATASET_JSON))
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, LabelsError):
-            raise
+    except LabelsError:
+        raise
+    except Exception as error:  # whatever a damaged file brings about
         raise LabelsError(
             f"{path}: no labels can be read from it ({type(error).__name__}: {error}). They may come as an array in a "
             f"file .npy, or as a data set's {DATASET_JSON}, by itself or in the data set's folder or zip"

@@ -84,6 +84,11 @@ def test_rows_and_classes_in_every_form(form: Callable[[Path, List[Any]], Any], 
     assert found[:, 2].mean() > 0.5  # as often as there
 
 
+def test_coarse_tensors() -> None:
+    with squeeze_patch.labels(torch.tensor([[0.5, 3.0]], dtype=torch.bfloat16)):
+        assert drawn(1, 2).tolist() == [[0.5, 3.0]]
+
+
 def test_without_labels_every_class_is_as_frequent() -> None:
     with squeeze_patch.labels(None):
         found = drawn(4000, 4)
@@ -103,6 +108,9 @@ NO_LABELS: Dict[str, Any] = {
     "not finite": [[0.0, float("nan")]],
     "below 0": [0, -1],
     "no numbers": [[None, 1.0]],
+    "too large": [[0.0, 1e300]],
+    "classes that are too large": np.array([2**63 + 5], dtype=np.uint64),
+    "no numbers at hand": torch.zeros([2, 2], device="meta"),
 }
 
 
@@ -118,11 +126,16 @@ def test_files_without_labels_are_named(tmp_path: Path) -> None:
     (tmp_path / "pairs.json").write_text('{"labels": [1, 2]}')
     (tmp_path / "text.npy").write_text("no array")
     np.save(tmp_path / "objects.npy", np.array([{"code": 1}], dtype=object), allow_pickle=True)
+    (tmp_path / "header.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': ((((((")
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr("0.png", b"")
+    with zipfile.ZipFile(tmp_path / "damaged.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("dataset.json", as_json([*range(200)]))
+    whole = (tmp_path / "damaged.zip").read_bytes()
+    (tmp_path / "damaged.zip").write_bytes(whole[:60] + bytes(60) + whole[120:])
     (tmp_path / "folder").mkdir()
     places = [*sorted(tmp_path.iterdir()), tmp_path / "missing.npy", tmp_path / "missing"]
-    assert len(places) == 9
+    assert len(places) == 11
     for place in places:
         with pytest.raises(squeeze_patch.LabelsError, match=place.name), squeeze_patch.labels(place):
             raise AssertionError(f"entered with {place}")
@@ -208,7 +221,7 @@ class Scene(torch.nn.Module):
     def __init__(self, backbone: Any) -> None:
         super().__init__()
         self.backbone = backbone
-        self.z_dim, self.c_dim = backbone.z_dim, backbone.c_dim
+        self.z_dim, self.c_dim, self.img_resolution = backbone.z_dim, backbone.c_dim, backbone.img_resolution
         self.rendering_kwargs = {"c_scale": 0.5}
 
     def mapping(self, z: torch.Tensor, c: torch.Tensor) -> Any:
@@ -226,5 +239,27 @@ def test_cameras_are_asked_for_and_scaled_as_the_generator_scales_them(draggan: 
     G.train()
     with pytest.warns(squeeze_patch.LabelsWarning, match="Scene is conditioned on cameras"):
         squeeze_patch.apply(G, ratio=2, init="weights", verify=False)
+    with warnings.catch_warnings():  # labels that change no style are not missing, nor where there is no trained start
+        warnings.simplefilter("ignore", squeeze_patch.UnprovedWarning)
+        squeeze_patch.remove(G)
+        squeeze_patch.apply(copy.deepcopy(G), ratio=2, init="random")
+        G.rendering_kwargs["c_scale"] = 0.0
+        squeeze_patch.apply(G, ratio=2, init="weights", verify=False)
     assert all(module.training for module in G.modules() if module is not G.backbone.synthesis)
     assert torch.equal(before["backbone.mapping.w_avg"], G.backbone.mapping.w_avg)
+
+
+class Trainer(torch.nn.Module):
+    """Holds a generator, and something else that it calls a mapping."""
+
+    def __init__(self, G: Any) -> None:
+        super().__init__()
+        self.G, self.z_dim, self.c_dim = G, G.z_dim, G.c_dim
+
+    def mapping(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("this is no mapping network")
+
+
+def test_a_mapping_of_something_else_makes_no_styles(draggan: Host) -> None:
+    G = trained(draggan.generator(**SMALL))
+    assert torch.equal(locate(Trainer(G)).sample_w(2, 0), locate(G).sample_w(2, 0))

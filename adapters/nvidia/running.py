@@ -10,12 +10,13 @@ import torch
 from squeeze_patch.adapters.content import Sampler
 from squeeze_patch.adapters.layers import reference_of, uncompiled
 from squeeze_patch.adapters.roles import Running
-from squeeze_patch.conditioning import are_given, drawn_labels
+from squeeze_patch.conditioning import are_missing, drawn_labels
 from squeeze_patch.errors import LabelsWarning, UnsupportedModelError
 
 #: what a mapping network is fed with
 _INPUTS = ("z_dim", "c_dim")
-#: where labels are cameras: what renders a scene has the settings of its renderer beside them
+#: what a generator that renders a scene has, whose labels are cameras: EG3D's, and those that came from it
+_SCENE = "rendering_kwargs"
 CAMERAS = (
     "{name} is conditioned on cameras, and styles of one-hot labels are unlike those that it was trained with: give "
     "the data set's labels, with --labels FILE or squeeze_patch.labels(FILE)"
@@ -72,7 +73,7 @@ def sample_styles(root: torch.nn.Module, network: torch.nn.Module, n: int, seed:
     """Style vectors [n, w_dim], float32, on the CPU, of random latents and labels; w_avg stays as it is.
 
     Warns:
-        LabelsWarning: the labels are camera parameters, and none were given.
+        LabelsWarning: styles depend on camera parameters, and none were given.
     """
     owner: Any = _owner(root, network)
     mapping = owner.mapping
@@ -86,9 +87,9 @@ def sample_styles(root: torch.nn.Module, network: torch.nn.Module, n: int, seed:
     random = torch.Generator().manual_seed(seed)
     z = torch.randn([n, z_dim], generator=random)
     c = drawn_labels(n, c_dim, random)
-    if c_dim and not are_given() and hasattr(owner, "rendering_kwargs"):
-        warnings.warn(LabelsWarning(CAMERAS.format(name=type(owner).__name__)), stacklevel=2)
     w = _run_mapping(owner, z, c)
+    if hasattr(owner, _SCENE) and are_missing() and not torch.equal(w, _run_mapping(owner, z, torch.zeros_like(c))):
+        warnings.warn(LabelsWarning(CAMERAS.format(name=type(owner).__name__)), stacklevel=2)
     w = w[:, 0] if w.ndim == 3 else w
     return w.detach().to(device="cpu", dtype=torch.float32)
 
@@ -126,14 +127,11 @@ def _run_mapping(owner: Any, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
 
 def _owner(root: torch.nn.Module, network: torch.nn.Module) -> torch.nn.Module:
     """The module in ``root`` that makes styles for ``network``: what holds it and its mapping network, or, around that,
-    a generator that has a ``mapping`` and sizes of its own (EG3D's)."""
+    what renders a scene, whose ``mapping`` scales labels. Others' may be anything."""
     for module in root.modules():
-        if not callable(getattr(module, "mapping", None)):
-            continue
-        is_whole = all(isinstance(getattr(module, name, None), int) for name in _INPUTS)
-        if uncompiled(getattr(module, "synthesis", None)) is network:
-            return module
-        if is_whole and any(each is network for each in module.modules()):
+        is_scene = hasattr(module, _SCENE) and any(each is network for each in module.modules())
+        is_beside = uncompiled(getattr(module, "synthesis", None)) is network
+        if (is_scene or is_beside) and callable(getattr(module, "mapping", None)):
             return module
     raise UnsupportedModelError(
         f"{type(root).__name__} has no mapping network beside its synthesis network, so no styles can be sampled. "

@@ -8,12 +8,12 @@ from typing import Any, Type
 
 import click
 
-from squeeze_patch.errors import DownloadWarning, LostWarning, ScriptError, SqueezeError, UnprovedWarning
+from squeeze_patch.errors import DownloadWarning, LabelsWarning, LostWarning, ScriptError, SqueezeError, UnprovedWarning
 
 EXIT_ERROR = 2
 #: characters of an error's line; what torch says of a state dict can be many times as long
 LONGEST = 1000
-_WARNINGS = (DownloadWarning, LostWarning, UnprovedWarning)
+_WARNINGS = (DownloadWarning, LabelsWarning, LostWarning, UnprovedWarning)
 
 
 class Command(click.Command):

@@ -20,6 +20,7 @@ import torch
 from squeeze_patch.adapters.content import BlockShape
 from squeeze_patch.adapters.layers import all_tensors, reference_of, write_tensors
 from squeeze_patch.adapters.located import Located
+from squeeze_patch.conditioning import any_will_do
 from squeeze_patch.connection import Excite
 from squeeze_patch.errors import ProofError, SqueezeError, UnprovedWarning, UnsupportedModelError
 from squeeze_patch.precision import autocast_dtype, full_precision
@@ -264,7 +265,8 @@ def ways(found: Located) -> Tuple[Dict[str, Call], Images, bool]:
 def _styles(found: Located, n: int) -> torch.Tensor:
     """[n, w_dim]; of a synthesis network without its mapping, which makes none, normal ones: any will do."""
     try:
-        return found.sample_w(n, SEED)
+        with any_will_do():
+            return found.sample_w(n, SEED)
     except UnsupportedModelError:
         return torch.randn([n, found.specs[0].w_dim], generator=torch.Generator().manual_seed(SEED))
 

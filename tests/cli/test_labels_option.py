@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import squeeze_patch
+from squeeze_patch import errors
+from squeeze_patch.cli.errors import _WARNINGS
 from squeeze_patch.planning.request import Request
 from squeeze_patch.testing import trained
 from squeeze_patch.training import train
@@ -97,3 +99,8 @@ def test_dense_starts_of_a_training(folder: Path, monkeypatch: pytest.MonkeyPatc
     code, _, err = cli("train", "--dense", "--labels", "labels.npy", "--", "train.py")
     assert code == 2
     assert "a dense run needs none" in err
+
+
+def test_warnings_of_ours_are_one_line() -> None:
+    ours = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Warning)]
+    assert set(ours) == set(_WARNINGS)
