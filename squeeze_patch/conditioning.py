@@ -119,12 +119,14 @@ def _checked(rows: Any) -> np.ndarray:
     """float32 [n, c_dim], or int64 [n]."""
     where = f"{rows}: " if isinstance(rows, (str, Path)) else ""
     values = _read(Path(rows)) if where else rows
+    if isinstance(values, (list, tuple)) and len({np.shape(row) for row in values}) > 1:
+        raise LabelsError(f"{where}labels have to be rows of one length")
     if isinstance(values, torch.Tensor) and values.is_floating_point():
         values = values.float()  # NumPy has no bfloat16
     try:
         found = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
-    except Exception as error:  # rows of several lengths, tensors without numbers at hand
-        raise LabelsError(f"{where}labels have to be rows of one length, of numbers ({error})") from error
+    except Exception as error:  # a tensor without numbers at hand, say
+        raise LabelsError(f"{where}labels have to be numbers ({error})") from error
     is_number = found.dtype.kind in "biuf"
     is_classes = found.ndim == 1 and found.dtype.kind in "iu"
     if not (is_number and len(found.shape) and found.size and (is_classes or found.ndim == 2)):
