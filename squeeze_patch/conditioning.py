@@ -111,7 +111,7 @@ def in_words(c_dim: int) -> str:
     if not c_dim:
         return ""
     if given is None:
-        return f"one of {c_dim} classes an image, all alike"
+        return f"one of {c_dim} classes an image, each as often"
     return f"of the {len(given):,} given"
 
 

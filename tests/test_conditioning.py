@@ -193,9 +193,9 @@ def test_comparisons_and_conversions_say_which(draggan: Host, tmp_path: Path) ->
         found = squeeze_patch.compare(G, G, samples=4)
         assert found.setting.endswith("labels of the 3 given")
         assert torch.isin(latents(locate(G).sampler(), 8, 0)[1], ROWS).all()
-    assert squeeze_patch.compare(G, G, samples=4).labels == "one of 3 classes an image, all alike"
+    assert squeeze_patch.compare(G, G, samples=4).labels == "one of 3 classes an image, each as often"
     (tmp_path / "dense.pkl").write_bytes(pickle.dumps({"G_ema": G}))
-    for rows, words in ((ROWS, "of the 3 given"), (None, "one of 3 classes an image, all alike")):
+    for rows, words in ((ROWS, "of the 3 given"), (None, "one of 3 classes an image, each as often")):
         with squeeze_patch.labels(rows):
             done = convert(tmp_path / "dense.pkl", tmp_path / "out.pkl", ratio=2, init="weights", force=True)
         assert done.labels == words

@@ -40,7 +40,7 @@ def generator(path: Path) -> Any:
 
 def test_convert_and_plan(folder: Path) -> None:
     assert (
-        "labels      one of 3 classes an image, all alike (others: --labels FILE)\n"
+        "labels      one of 3 classes an image, each as often (others: --labels FILE)\n"
         in cli("convert", "dense.pkl", "blind.pkl", "--ratio", "2")[1]
     )
     code, out, err = cli("convert", "dense.pkl", "seeing.pkl", "--ratio", "2", "--labels", "labels.npy")
