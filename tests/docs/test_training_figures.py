@@ -159,13 +159,16 @@ def test_cifar_by_the_learning_rate_of_torgb() -> None:
     assert f"as far as {len(dense)} seeds can tell" in " ".join(FIGURES.text.split())
 
 
-def test_cifar_of_a_demodulated_torgb_and_ratio_2() -> None:
-    stored = results("quality-cifar32-40kimg-ratio-2.json")
+def test_cifar_of_a_demodulated_torgb_and_few_channels() -> None:
+    stored = results("quality-cifar32-40kimg-few-channels.json")
     frechet, swd = stored["frechet"], stored["sliced_wasserstein"]
     for name, label in {
         "dense": "dense",
         "dense torgb demodulated": "dense, toRGB demodulated",
+        "torgb reads half": "toRGB reads a half of conv1's channels",
+        "torgb reads an eighth": "toRGB reads an eighth of them",
         "ratio 2": "squeezed at ratio 2",
+        "ratio 8": "squeezed at ratio 8",
     }.items():
         at = [curve["40"] for curve in frechet[name].values()]
         ratios = ["", ""] if name == "dense" else [paired(each[name], each["dense"], "40") for each in (frechet, swd)]
