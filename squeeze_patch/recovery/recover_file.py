@@ -97,8 +97,8 @@ def recover_file(
         told = squeezing if parallel.current().first else contextlib.nullcontext
         wish, plan = None, None
         if squeezed is None:
-            wish = request.to_dict()
             plan = _planned(reference, request, not is_bare(origin), memory, told, say)
+            wish = request.to_dict() if plan is not None or not memory.exists() else None
         with _squeezed_file(dense, squeezed, source, request, plan, told) as path:
             data = read(path, trust=source.trust)
         check_name(target, data)

@@ -19,7 +19,7 @@ from squeeze_patch.planning.plans import Plan
 from squeeze_patch.recovery.pair import Pair
 from squeeze_patch.recovery.settings import Settings
 
-SCHEMA = 2
+SCHEMA = 1
 #: what of a state is a list of tensors, one for each parameter
 _TENSORS = ("weights", "average", "best")
 
@@ -178,14 +178,17 @@ def _cure(path: Path) -> str:
     return f"Repeat the earlier command, or delete {path} to start anew"
 
 
-def plan_of_state(path: Path, wish: Mapping[str, Any]) -> Plan:
-    """The Plan of the student whose state a file holds, which was made for ``wish``.
+def plan_of_state(path: Path, wish: Mapping[str, Any]) -> Optional[Plan]:
+    """The Plan of the student whose state a file holds, which was made for ``wish``; None where the state does not say
+    for what: the student came in a file, or the state is one of before it was kept. Then its bits tell.
 
     Raises:
-        RecoveryError: it cannot be read, names none, or the student was made for something else, or came in a file.
+        RecoveryError: it cannot be read, names no plan, or the student was made for something else.
     """
     content = _content(path)
     found, then = content.get("plan"), content.get("wish")
+    if then is None and "milliseconds" not in wish:  # by which no student is made twice alike
+        return None
     if found is None:
         raise RecoveryError(f"{path}: this state names no plan. Delete it to start anew")
     if then != dict(wish):

@@ -149,6 +149,17 @@ def test_a_run_that_goes_on_squeezes_generators_of_other_shapes_as_it_would_have
         assert same(tensors(whole[name]), tensors(parts[name])), name
 
 
+def test_a_state_that_does_not_say_for_what_the_student_was_made(folder: Path) -> None:
+    """As the states of before that was kept: it goes on with a student of the same bits, and with no other."""
+    assert recover(folder, str(folder / "squeezed.pkl"), "--minutes", "1e-9")[0] == 0
+    code, _, err = recover(folder, "--ratio", "3")
+    assert code == 2
+    assert "out.pkl.state is of a run with other generators" in err
+    code, out, err = recover(folder, "--ratio", "2")
+    assert code == 0, err
+    assert "taken up at step 1" in out
+
+
 def plan_of_file(path: Path) -> Optional[Plan]:
     found = generators(read(path, trust=True))
     return status_of_part(found[reference_name(found)]).plan
