@@ -25,10 +25,10 @@ _MATTER: ContextVar[bool] = ContextVar("whether labels of squeeze_patch matter",
 def labels(rows: Union[str, Path, np.ndarray, torch.Tensor, List[Any], None]) -> Iterator[None]:
     """For the length of a block, let every conditional generator that squeeze_patch runs see these labels.
 
-    Without it an image gets one random class, one-hot, all classes alike, which is what a class-conditional generator
-    was trained with if its classes were as frequent. Of any other labels (camera parameters, several attributes at a
-    time, classes of which some are rare) tell it: trained starts, `squeeze_patch.recover` and
-    `squeeze_patch.compare` go by the styles of the labels that they see. It holds in the thread that entered it.
+    Without it an image gets one random class, one-hot, each as often, as a class-conditional generator does in training
+    where all classes are equally frequent. Give any other labels (camera parameters, several attributes at a time,
+    classes of which some are rare): trained starts, `squeeze_patch.recover` and `squeeze_patch.compare` go by the
+    styles of the labels that they see. It holds in the thread that entered it.
 
     Args:
         rows: labels [n, c_dim], numbers; or classes [n], whole numbers from 0; each image gets a random one of the n.

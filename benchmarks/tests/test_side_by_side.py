@@ -21,6 +21,7 @@ from benchmarks.quality import settings_of
 from benchmarks.side_by_side import SideBySide, until
 from benchmarks.tests.stubs import fail_at_two, killed_at_two, work_until_stopped
 from squeeze_patch.errors import PlanError
+from squeeze_patch.evaluation.devices import device_named
 from tests.processes import command_runner
 
 OPTIONS = (
@@ -106,12 +107,13 @@ def test_a_training_out_of_time_goes_on_from_its_last_step(
     assert curves(tmp_path / "parts") == curves(tmp_path / "whole")
 
 
-def test_a_device_that_is_not_there(quality_command: Callable[..., Result], tmp_path: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("a GPU is there, and this is about machines without one")
+def test_a_device_that_is_not_there(
+    quality_command: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "device_named", lambda _: device_named("cuda:99"))  # no machine has so many
     result = quality_command(tmp_path / "out", "--device", "cuda")
     assert result.exit_code == 2
-    assert "device cuda cannot be used" in result.stderr
+    assert "device cuda:99 cannot be used" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -12,13 +12,7 @@ from squeeze_patch.checkpoints.addresses import redacted
 from squeeze_patch.checkpoints.generators import load_generator
 from squeeze_patch.checkpoints.pickles import host_path
 from squeeze_patch.cli.errors import Command
-from squeeze_patch.cli.options import (
-    file_options,
-    labels_option,
-    measuring_options,
-    quiet_option,
-    request_options,
-)
+from squeeze_patch.cli.options import file_options, labels_option, measuring_options, quiet_option, request_options
 from squeeze_patch.cli.output import check_outputs, check_replaceable, emit, progress_bar, timed_plan
 from squeeze_patch.cli.sources import Sources
 from squeeze_patch.evaluation.devices import device_named
