@@ -7,6 +7,7 @@ import hashlib
 import json
 import zipfile
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, List, Optional, Union
 
@@ -17,7 +18,17 @@ from squeeze_patch.errors import LabelsError
 
 #: the hosts' file of labels in a data set's folder or zip
 DATASET_JSON = "dataset.json"
-_GIVEN: ContextVar[Optional[np.ndarray]] = ContextVar("labels of squeeze_patch", default=None)
+
+
+@dataclass
+class _Given:
+    """Labels that were given: float32 [n, c_dim], or classes, int64 [n]; and whether a generator has seen them."""
+
+    rows: np.ndarray
+    seen: bool = False
+
+
+_GIVEN: ContextVar[Optional[_Given]] = ContextVar("labels of squeeze_patch", default=None)
 _MATTER: ContextVar[bool] = ContextVar("whether labels of squeeze_patch matter", default=True)
 
 
@@ -47,7 +58,7 @@ def labels(rows: Union[str, Path, np.ndarray, torch.Tensor, List[Any], None]) ->
         ...
         squeeze_patch.errors.LabelsError: labels were given, and the generator takes none
     """
-    token = _GIVEN.set(None if rows is None else _checked(rows))
+    token = _GIVEN.set(None if rows is None else _Given(_checked(rows)))
     try:
         yield
     finally:
@@ -62,13 +73,14 @@ def drawn_labels(n: int, c_dim: int, random: torch.Generator) -> torch.Tensor:
     """
     given = _GIVEN.get()
     if given is not None:
-        _check_fits(given, c_dim)
+        _check_fits(given.rows, c_dim)
+        given.seen = True
     cpu: Any = {"device": "cpu"}  # whatever the caller has for other tensors
     if not c_dim:
         return torch.zeros([n, 0], dtype=torch.float32, **cpu)
-    chosen = torch.randint(c_dim if given is None else len(given), [n], generator=random, **cpu)
+    chosen = torch.randint(c_dim if given is None else len(given.rows), [n], generator=random, **cpu)
     if given is not None:
-        chosen = torch.from_numpy(given[chosen.numpy()])
+        chosen = torch.from_numpy(given.rows[chosen.numpy()])
     return chosen if chosen.ndim == 2 else torch.nn.functional.one_hot(chosen, c_dim).to(torch.float32)
 
 
@@ -80,6 +92,12 @@ def refuse_labels() -> None:
 
 def are_given() -> bool:
     return _GIVEN.get() is not None
+
+
+def are_unseen() -> bool:
+    """Whether labels were given, and no generator has been run on them yet."""
+    given = _GIVEN.get()
+    return given is not None and not given.seen
 
 
 def are_missing() -> bool:
@@ -102,7 +120,8 @@ def digest() -> Optional[str]:
     given = _GIVEN.get()
     if given is None:
         return None
-    return hashlib.sha256(f"{given.dtype} {given.shape} ".encode() + given.tobytes()).hexdigest()[:12]
+    rows = given.rows
+    return hashlib.sha256(f"{rows.dtype} {rows.shape} ".encode() + rows.tobytes()).hexdigest()[:12]
 
 
 def in_words(c_dim: int) -> str:
@@ -112,7 +131,7 @@ def in_words(c_dim: int) -> str:
         return ""
     if given is None:
         return f"one of {c_dim} classes an image, each as often"
-    return f"of the {len(given):,} given"
+    return f"of the {len(given.rows):,} given"
 
 
 def _checked(rows: Any) -> np.ndarray:

@@ -50,7 +50,7 @@ class LabelsError(SqueezeError, ValueError):
 
 
 class LabelsWarning(UserWarning):
-    """A generator was run on labels of classes, and others are what it takes."""
+    """A generator was run on labels of classes, and others are what it takes; or labels were given for nothing."""
 
 
 class StateError(SqueezeError, RuntimeError):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import warnings
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import click
 
 from squeeze_patch.cli.sources import Sources, sums
-from squeeze_patch.conditioning import labels
-from squeeze_patch.errors import PlanError
+from squeeze_patch.conditioning import are_unseen, labels
+from squeeze_patch.errors import LabelsWarning, PlanError
 from squeeze_patch.initialization.registry import DEFAULT_INIT, INITS
 from squeeze_patch.planning.plans import Plan
 from squeeze_patch.planning.request import ALLOCATIONS, METHODS, Request
@@ -105,13 +106,17 @@ def labels_option(command: Decorated) -> Decorated:
     @functools.wraps(command)
     def wrapped(*args: Any, labels_file: Optional[str], **kwargs: Any) -> Any:
         with labels(labels_file):
-            return command(*args, **kwargs)
+            result = command(*args, **kwargs)
+            if are_unseen():
+                words = f"{labels_file} was not needed: no generator was run on labels"
+                warnings.warn(LabelsWarning(words), stacklevel=2)
+            return result
 
-    words = (
+    meaning = (
         "Labels that conditional generators see: .npy [n, c_dim] or classes [n], a data set's dataset.json, or the "
         "data set.  [default: one random class an image]"
     )
-    return click.option("--labels", "labels_file", metavar="FILE", help=words)(wrapped)
+    return click.option("--labels", "labels_file", metavar="FILE", help=meaning)(wrapped)
 
 
 class BudgetText(click.ParamType):  # type: ignore[type-arg,unused-ignore]

@@ -55,6 +55,16 @@ def test_convert_and_plan(folder: Path) -> None:
     assert blind != seeing  # channels are spent on other blocks
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    "words", [["plan", "dense.pkl", "--ratio", "2"], ["convert", "dense.pkl", "out.pkl", "--init", "random"]]
+)
+def test_labels_that_nothing_is_run_on_are_told(folder: Path, words: List[str]) -> None:
+    code, _, err = cli(*words, "--labels", "labels.npy")
+    assert (code, err) == (0, "Warning: labels.npy was not needed: no generator was run on labels\n")
+    assert cli(*words, *(["--force"] if "out.pkl" in words else []))[2] == ""
+
+
 COMMANDS: Dict[str, List[str]] = {
     "plan": ["plan", "dense.pkl"],
     "convert": ["convert", "dense.pkl", "out.pkl"],
